@@ -1,0 +1,149 @@
+//! Layer 2: the communicator, typed and safe, over any engine.
+
+mod address;
+mod cart;
+mod collective;
+mod group;
+mod object;
+mod op;
+mod p2p;
+mod ragged;
+mod request;
+
+use std::{cell::Cell, fmt, rc::Rc, time::Duration};
+
+pub use self::{
+    address::{ANY, Any, Dest, NULL_RANK, Src, Status},
+    cart::Cart,
+    op::{And, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor},
+    p2p::Message,
+    ragged::Ragged,
+    request::{Request, wait_all},
+};
+use crate::{
+    datum::Signature,
+    engine::{About, Context, Engine, Label, Rank, Step, Tag},
+    error::{Call, Error, ErrorKind, Result, With},
+};
+
+/// An ordered group of ranks with a message space of its own.
+///
+/// A communicator belongs to the thread of its rank: it is neither `Send` nor `Sync`, so that a rayon closure that
+/// captures it does not compile.
+///
+/// ```compile_fail,E0277
+/// # use rayon::prelude::*;
+/// spmd::local(2, |world| {
+///     (0..4).into_par_iter().for_each(|_| { world.barrier().unwrap(); });
+///     Ok(())
+/// });
+/// ```
+///
+/// All ranks are counted from 0. Every call that another rank, the network or data can break returns a
+/// [`Result`]; if the program passes the error on with `?`, the whole job ends with it.
+pub struct Comm {
+    engine: Rc<dyn Engine>,
+    context: Context,
+    rank: usize,
+    size: usize,
+    /// Collective calls made so far; the same on every rank.
+    turn: Cell<u64>,
+}
+
+impl Comm {
+    /// The communicator of all ranks.
+    pub(crate) fn world(engine: Rc<dyn Engine>, rank: usize, size: usize) -> Self {
+        Self { engine, context: Context::WORLD, rank, size, turn: Cell::new(0) }
+    }
+
+    /// The rank of the caller, from 0 to `size() - 1`.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// The number of ranks.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The position in the world of `rank` of this communicator.
+    ///
+    /// # Panics
+    /// If there is no such rank.
+    pub fn world_rank(&self, rank: usize) -> usize {
+        assert!(rank < self.size, "there is no rank {rank} among {}", self.size);
+        self.engine.world_rank(self.context, Rank::from(rank))
+    }
+
+    /// The engine that moves the messages: `local` or `mpi`.
+    pub fn engine(&self) -> &'static str {
+        self.engine.about().engine
+    }
+
+    /// The largest tag that a message can have; at least 32767.
+    pub fn max_tag(&self) -> u32 {
+        self.engine.max_tag().0
+    }
+
+    /// Time since the job started on this rank.
+    pub fn elapsed(&self) -> Duration {
+        self.engine.now()
+    }
+
+    pub(crate) fn about(&self) -> About {
+        self.engine.about()
+    }
+
+    /// Notes the program's call, and gives what turns an engine's complaint into an error of this call.
+    fn enter(&self, call: Call) -> impl Fn(ErrorKind) -> Error + Copy {
+        self.engine.enter(call);
+        let rank = self.rank;
+        move |kind| Error::new(kind, rank, call)
+    }
+
+    fn check_rank(&self, rank: usize) -> Result<Rank, ErrorKind> {
+        if rank < self.size {
+            Ok(Rank::from(rank))
+        } else {
+            Err(ErrorKind::InvalidRank { rank, size: self.size })
+        }
+    }
+
+    fn check_tag(&self, tag: u32) -> Result<Tag, ErrorKind> {
+        let Tag(max) = self.engine.max_tag();
+        if tag <= max { Ok(Tag(tag)) } else { Err(ErrorKind::InvalidTag { tag, max }) }
+    }
+
+    /// Counts a collective call; the number is the same on every rank.
+    fn next_turn(&self) -> u64 {
+        self.turn.replace(self.turn.get() + 1)
+    }
+}
+
+/// The label of a message that is no step of a collective.
+fn plain(signature: Signature) -> Label {
+    Label { signature, step: None }
+}
+
+/// The label of the messages of a collective call.
+fn step(signature: Signature, call: Call) -> Label {
+    Label { signature, step: Some(Step { call }) }
+}
+
+/// A collective call without a root, made at the caller's place.
+#[track_caller]
+fn all(op: &'static str) -> Call {
+    Call::new(op, With::All)
+}
+
+impl Drop for Comm {
+    fn drop(&mut self) {
+        self.engine.release(self.context);
+    }
+}
+
+impl fmt::Debug for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Comm(rank {} of {}, {})", self.rank, self.size, self.engine())
+    }
+}

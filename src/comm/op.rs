@@ -1,0 +1,178 @@
+//! Reduction operators: built in, or any closure.
+
+use crate::{
+    datum::Datum,
+    engine::{Builtin, Element},
+    error::ErrorKind,
+};
+
+/// An associative operator on values of `T`: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`], [`Xor`], or any closure
+/// `|left, right| …`.
+///
+/// Operands are combined in the order of their ranks, in any grouping: a closure need be associative, not commutative.
+pub trait ReduceOp<T> {
+    /// `left op right`; `left` belongs to lower ranks.
+    fn apply(&self, left: T, right: T) -> T;
+
+    /// The engine's own operator that does the same, if there is one.
+    #[doc(hidden)]
+    fn native(&self) -> Option<Native> {
+        None
+    }
+}
+
+impl<T, F: Fn(T, T) -> T> ReduceOp<T> for F {
+    fn apply(&self, left: T, right: T) -> T {
+        self(left, right)
+    }
+}
+
+/// An operator and element type that MPI libraries know.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Native(pub(super) Builtin, pub(super) Element);
+
+/// The sum. Integers wrap around on overflow, on every engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum;
+
+/// The product. Integers wrap around on overflow, on every engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Prod;
+
+/// The smallest value. What it is if some are NaN is not specified.
+#[derive(Clone, Copy, Debug)]
+pub struct Min;
+
+/// The largest value. What it is if some are NaN is not specified.
+#[derive(Clone, Copy, Debug)]
+pub struct Max;
+
+/// All of them: bit by bit for integers, logical for `bool`.
+#[derive(Clone, Copy, Debug)]
+pub struct And;
+
+/// Any of them: bit by bit for integers, logical for `bool`.
+#[derive(Clone, Copy, Debug)]
+pub struct Or;
+
+/// An odd number of them: bit by bit for integers, logical for `bool`.
+#[derive(Clone, Copy, Debug)]
+pub struct Xor;
+
+/// A number that [`Sum`], [`Prod`], [`Min`] and [`Max`] work on: all of Rust's integers up to 64 bits, `f32` and `f64`.
+pub trait Number: Datum + PartialOrd {
+    /// The sum; integers wrap around.
+    #[must_use]
+    fn plus(self, other: Self) -> Self;
+    /// The product; integers wrap around.
+    #[must_use]
+    fn times(self, other: Self) -> Self;
+    #[doc(hidden)]
+    fn element() -> NativeElement;
+}
+
+/// An element type that MPI libraries know.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct NativeElement(Element);
+
+/// What [`And`], [`Or`] and [`Xor`] work on: integers and `bool`.
+pub trait Bits: Datum {
+    #[doc(hidden)]
+    #[must_use]
+    fn and(self, other: Self) -> Self;
+    #[doc(hidden)]
+    #[must_use]
+    fn or(self, other: Self) -> Self;
+    #[doc(hidden)]
+    #[must_use]
+    fn xor(self, other: Self) -> Self;
+    #[doc(hidden)]
+    fn element() -> NativeElement;
+}
+
+macro_rules! bits {
+    ($($type:ty => $element:ident),*) => {$(
+        impl Bits for $type {
+            fn and(self, other: Self) -> Self { self & other }
+            fn or(self, other: Self) -> Self { self | other }
+            fn xor(self, other: Self) -> Self { self ^ other }
+            fn element() -> NativeElement { NativeElement(Element::$element) }
+        }
+    )*};
+}
+
+macro_rules! integers {
+    ($($type:ty => $element:ident),*) => {
+        $(impl Number for $type {
+            fn plus(self, other: Self) -> Self { self.wrapping_add(other) }
+            fn times(self, other: Self) -> Self { self.wrapping_mul(other) }
+            fn element() -> NativeElement { NativeElement(Element::$element) }
+        })*
+        bits!($($type => $element),*);
+    };
+}
+
+macro_rules! floats {
+    ($($type:ty => $element:ident),*) => {$(
+        impl Number for $type {
+            fn plus(self, other: Self) -> Self { self + other }
+            fn times(self, other: Self) -> Self { self * other }
+            fn element() -> NativeElement { NativeElement(Element::$element) }
+        }
+    )*};
+}
+
+integers!(i8 => I8, i16 => I16, i32 => I32, i64 => I64, u8 => U8, u16 => U16, u32 => U32, u64 => U64);
+#[cfg(target_pointer_width = "64")]
+integers!(isize => I64, usize => U64);
+#[cfg(target_pointer_width = "32")]
+integers!(isize => I32, usize => U32);
+floats!(f32 => F32, f64 => F64);
+bits!(bool => U8); // true is 1: bit by bit is logical
+
+macro_rules! operators {
+    ($($name:ident on $class:ident: $apply:expr;)*) => {$(
+        impl<T: $class> ReduceOp<T> for $name {
+            fn apply(&self, left: T, right: T) -> T {
+                let apply: fn(T, T) -> T = $apply;
+                apply(left, right)
+            }
+            fn native(&self) -> Option<Native> {
+                Some(Native(Builtin::$name, T::element().0))
+            }
+        }
+    )*};
+}
+
+operators! {
+    Sum on Number: T::plus;
+    Prod on Number: T::times;
+    Min on Number: |left, right| if right < left { right } else { left };
+    Max on Number: |left, right| if right > left { right } else { left };
+    And on Bits: T::and;
+    Or on Bits: T::or;
+    Xor on Bits: T::xor;
+}
+
+/// Replaces `right` by `left op right`, element by element.
+pub(super) fn fold<T: Datum>(
+    op: &impl ReduceOp<T>,
+    left: &[u8],
+    right: &mut [u8],
+) -> Result<(), ErrorKind> {
+    let elements = left.chunks_exact(size_of::<T>()).zip(right.chunks_exact_mut(size_of::<T>()));
+    for (index, (left, right)) in elements.enumerate() {
+        let result = op.apply(value(left, index)?, value(right, index)?);
+        right.copy_from_slice(bytemuck::bytes_of(&result));
+    }
+    Ok(())
+}
+
+/// The value that received bytes are, wherever they lie.
+fn value<T: Datum>(bytes: &[u8], index: usize) -> Result<T, ErrorKind> {
+    let type_name = std::any::type_name::<T>();
+    bytemuck::checked::try_pod_read_unaligned(bytes)
+        .map_err(|_| ErrorKind::InvalidValue { type_name, index })
+}

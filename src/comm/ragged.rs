@@ -1,0 +1,85 @@
+//! One row per rank, of any lengths.
+
+use std::ops::{Index, Range};
+
+/// Rows of different lengths, one per rank: what `gather` and `allgather` return, what `scatter` and `alltoall` take.
+///
+/// The rows lie one behind the other in one vector; counts and displacements never appear.
+///
+/// ```
+/// use spmd::Ragged;
+/// let rows = Ragged::from_rows([vec![1, 2], vec![], vec![3]]);
+/// assert_eq!(rows[0], [1, 2]);
+/// assert_eq!(rows.counts().collect::<Vec<_>>(), [2, 0, 1]);
+/// assert_eq!(rows.into_flat(), [1, 2, 3]);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Ragged<T> {
+    flat: Vec<T>,
+    /// Where each row ends.
+    ends: Vec<usize>,
+}
+
+impl<T> Ragged<T> {
+    /// Rows, in the order of ranks.
+    pub fn from_rows(rows: impl IntoIterator<Item = impl IntoIterator<Item = T>>) -> Self {
+        let mut ragged = Self { flat: Vec::new(), ends: Vec::new() };
+        for row in rows {
+            ragged.flat.extend(row);
+            ragged.ends.push(ragged.flat.len());
+        }
+        ragged
+    }
+
+    /// Cuts one vector into rows of the given lengths.
+    ///
+    /// # Panics
+    /// If the lengths do not add up to the vector's.
+    pub fn from_flat(flat: Vec<T>, counts: impl IntoIterator<Item = usize>) -> Self {
+        let ends = counts.into_iter().scan(0, |end, count| {
+            *end += count;
+            Some(*end)
+        });
+        let ends: Vec<usize> = ends.collect();
+        assert_eq!(ends.last().copied().unwrap_or(0), flat.len(), "the rows make up the whole");
+        Self { flat, ends }
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The length of each row.
+    pub fn counts(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.rows()).map(|row| self.range(row).len())
+    }
+
+    /// The rows, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[T]> {
+        (0..self.rows()).map(|row| &self[row])
+    }
+
+    /// All elements, row after row.
+    pub fn flat(&self) -> &[T] {
+        &self.flat
+    }
+
+    /// All elements, row after row.
+    pub fn into_flat(self) -> Vec<T> {
+        self.flat
+    }
+
+    fn range(&self, row: usize) -> Range<usize> {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        start..self.ends[row]
+    }
+}
+
+impl<T> Index<usize> for Ragged<T> {
+    type Output = [T];
+
+    fn index(&self, row: usize) -> &[T] {
+        &self.flat[self.range(row)]
+    }
+}

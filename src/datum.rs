@@ -1,0 +1,256 @@
+//! Values and their bytes: what may travel in a message, and how received bytes become values again.
+//!
+//! This is the one place outside the engines with unsafe code. It exists so that a message lands in the
+//! caller's own memory without a copy and yet no bit pattern that is not a value is ever seen as one.
+
+use std::{
+    alloc::{Layout, alloc_zeroed, handle_alloc_error},
+    any::{Any, TypeId, type_name},
+    mem::{MaybeUninit, size_of},
+    ptr::NonNull,
+};
+
+use bytemuck::{CheckedBitPattern, NoUninit};
+
+use crate::error::ErrorKind;
+
+/// A value that can travel in a message: plain data without padding or pointers.
+///
+/// Implemented for every type that has bytemuck's [`NoUninit`] and [`CheckedBitPattern`]: all numbers, `bool`,
+/// `char`, arrays of those, and your own types by derive. A received bit pattern that is no value
+/// of the type is an [`ErrorKind::InvalidValue`], never undefined behaviour.
+///
+/// ```
+/// #[derive(Clone, Copy, spmd::bytemuck::NoUninit, spmd::bytemuck::CheckedBitPattern)]
+/// #[bytemuck(crate = "spmd::bytemuck")]
+/// #[repr(C)]
+/// struct Particle {
+///     position: [f64; 3],
+///     charge: i64,
+/// }
+/// let got = spmd::local(2, |world| {
+///     if world.rank() == 0 {
+///         world.send(&[Particle { position: [1.0, 2.0, 3.0], charge: -1 }], 1)?;
+///         return Ok(0);
+///     }
+///     Ok(world.recv::<Particle>(0)?.0[0].charge)
+/// });
+/// assert_eq!(got.unwrap(), [0, -1]);
+/// ```
+pub trait Datum: NoUninit + CheckedBitPattern + Send + 'static {}
+
+impl<T: NoUninit + CheckedBitPattern + Send + 'static> Datum for T {}
+
+/// What a message says of its elements' type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Signature {
+    id: Option<TypeId>,
+    name: &'static str,
+    size: usize,
+}
+
+impl Signature {
+    /// The signature of values of type `T`.
+    pub(crate) fn of<T: Datum>() -> Self {
+        const { assert!(size_of::<T>() > 0, "values without size have no bytes to send") }
+        Self { id: Some(TypeId::of::<T>()), name: type_name::<T>(), size: size_of::<T>() }
+    }
+
+    /// The signature of one serialized object, whatever its type.
+    pub(crate) const OBJECT: Self = Self { id: None, name: "a serialized object", size: 1 };
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The signature in 16 bytes, for engines whose messages carry nothing else: 4 bytes of hash and the end of the name.
+    pub(crate) fn stamp(&self) -> Stamp {
+        let mut stamp = [0; 16];
+        let hash = self.name.bytes().chain(self.size.to_le_bytes()).fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193) // FNV-1a
+        });
+        stamp[..4].copy_from_slice(&hash.to_le_bytes());
+        let short = self.name.rsplit("::").next().unwrap_or(self.name).as_bytes();
+        let kept = short.len().min(12);
+        stamp[4..4 + kept].copy_from_slice(&short[short.len() - kept..]);
+        Stamp(stamp)
+    }
+}
+
+/// A [`Signature`] as it travels between processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp(pub(crate) [u8; 16]);
+
+impl Stamp {
+    /// The type's name, or its end if it is long.
+    pub(crate) fn name(&self) -> String {
+        let name = String::from_utf8_lossy(&self.0[4..]);
+        name.trim_end_matches('\0').to_owned()
+    }
+}
+
+/// The bytes of values, to be sent.
+pub(crate) fn bytes_of<T: Datum>(values: &[T]) -> &[u8] {
+    bytemuck::cast_slice(values)
+}
+
+/// Whether every bit pattern is a value of `T`.
+///
+/// bytemuck implements `CheckedBitPattern` with `Bits = Self` for every `AnyBitPattern`, and `Bits` itself must be
+/// `AnyBitPattern`; so `Bits == T` holds only where every pattern is a value. The test is a constant.
+fn is_plain<T: Datum>() -> bool {
+    TypeId::of::<T>() == TypeId::of::<T::Bits>()
+}
+
+/// The caller's values as bytes to be overwritten by a message, where any bytes are valid values of `T`.
+///
+/// `None` for types like `bool`: their messages land in a [`Landing`] and are checked first.
+#[allow(unsafe_code)]
+pub(crate) fn bytes_of_mut<T: Datum>(values: &mut [T]) -> Option<&mut [u8]> {
+    let bytes = size_of_val(values);
+    // SAFETY: (1) `T: NoUninit`, so all `bytes` bytes of the slice are initialised; (2) `is_plain` means that
+    // `T: AnyBitPattern`, so whatever is written leaves valid values; (3) `u8` has no alignment; (4) the
+    // returned slice carries the exclusive borrow of `values`.
+    is_plain::<T>().then(|| unsafe {
+        std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), bytes)
+    })
+}
+
+/// Memory in which a message lands before it is known to hold values of `T`: initialised bytes, aligned for `T`.
+pub(crate) struct Landing<T> {
+    memory: Vec<MaybeUninit<T>>,
+}
+
+impl<T: Datum> Landing<T> {
+    /// Room for `count` values, all bytes zero.
+    #[allow(unsafe_code)]
+    pub(crate) fn new(count: usize) -> Self {
+        let layout = Layout::array::<T>(count).expect("a message fits into the address space");
+        let start = if layout.size() == 0 {
+            NonNull::dangling()
+        } else {
+            // SAFETY: the layout's size is not zero.
+            let start = unsafe { alloc_zeroed(layout) };
+            NonNull::new(start.cast()).unwrap_or_else(|| handle_alloc_error(layout))
+        };
+        // SAFETY: the memory comes from the global allocator with the layout of `[T; count]`, which is that of
+        // `[MaybeUninit<T>; count]`; `MaybeUninit` needs no initialisation. With size 0 any aligned pointer will do.
+        let memory = unsafe { Vec::from_raw_parts(start.as_ptr(), count, count) };
+        Self { memory }
+    }
+
+    /// The bytes to be written by the engine.
+    #[allow(unsafe_code)]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let bytes = size_of_val(self.memory.as_slice());
+        // SAFETY: every way to make a `Landing` leaves all its bytes initialised (`new`: zeroed; `from`: `T: NoUninit`).
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), bytes) }
+    }
+
+    /// The first `count` values, if their bytes are values of `T`.
+    #[allow(unsafe_code)]
+    pub(crate) fn into_values(mut self, count: usize) -> Result<Vec<T>, ErrorKind> {
+        self.memory.truncate(count);
+        if !is_plain::<T>() {
+            let bits = self.memory.as_ptr().cast::<T::Bits>();
+            for index in 0..self.memory.len() {
+                // SAFETY: `index` is inside the vector, whose bytes are initialised; `T::Bits: AnyBitPattern` has the
+                // layout of `T` (contract of `CheckedBitPattern`), so any initialised bytes are a `T::Bits`.
+                let bits = unsafe { bits.add(index).read() };
+                if !T::is_valid_bit_pattern(&bits) {
+                    return Err(ErrorKind::InvalidValue { type_name: type_name::<T>(), index });
+                }
+            }
+        }
+        let mut memory = std::mem::ManuallyDrop::new(self.memory);
+        let (start, len, capacity) = (memory.as_mut_ptr(), memory.len(), memory.capacity());
+        // SAFETY: the parts are those of a live vector that is never dropped; `MaybeUninit<T>` has the layout of `T`;
+        // all `len` elements are initialised and, by the check above or by `is_plain`, valid.
+        Ok(unsafe { Vec::from_raw_parts(start.cast(), len, capacity) })
+    }
+}
+
+impl<T: Datum> From<Vec<T>> for Landing<T> {
+    #[allow(unsafe_code)]
+    fn from(values: Vec<T>) -> Self {
+        let mut values = std::mem::ManuallyDrop::new(values);
+        let (start, len, capacity) = (values.as_mut_ptr(), values.len(), values.capacity());
+        // SAFETY: the parts are those of a live vector that is never dropped; `MaybeUninit<T>` has the layout of `T`.
+        Self { memory: unsafe { Vec::from_raw_parts(start.cast(), len, capacity) } }
+    }
+}
+
+/// A buffer that an engine owns while a message is under way. Its bytes keep their address when the box moves.
+pub(crate) trait Buffer: Send + 'static {
+    /// The bytes to send.
+    fn bytes(&self) -> &[u8];
+    /// The bytes to overwrite.
+    fn bytes_mut(&mut self) -> &mut [u8];
+    /// The buffer itself, to be handed back to whoever lent it.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// Values on their way out.
+pub(crate) struct Outgoing<T>(pub(crate) Vec<T>);
+
+impl<T: Datum> Buffer for Outgoing<T> {
+    fn bytes(&self) -> &[u8] {
+        bytes_of(&self.0)
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut []
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+impl<T: Datum> Buffer for Landing<T> {
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        Landing::bytes_mut(self)
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn landing_returns_what_was_written() {
+        let mut landing = Landing::<u32>::new(3);
+        landing.bytes_mut().copy_from_slice(bytes_of(&[1_u32, 2, 3]));
+        assert_eq!(landing.into_values(2).unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn landing_refuses_bytes_that_are_no_values() {
+        let mut landing = Landing::<bool>::new(3);
+        landing.bytes_mut().copy_from_slice(&[1, 0, 7]);
+        let expected = ErrorKind::InvalidValue { type_name: "bool", index: 2 };
+        assert_eq!(landing.into_values(3).unwrap_err(), expected);
+    }
+
+    #[test]
+    fn landing_holds_no_and_empty_values() {
+        assert_eq!(Landing::<f64>::new(0).into_values(0).unwrap(), []);
+        assert_eq!(Landing::<[u8; 0]>::new(4).into_values(4).unwrap().len(), 4);
+        assert_eq!(Landing::from(vec![true, false]).into_values(1).unwrap(), [true]);
+    }
+
+    #[test]
+    fn only_plain_types_are_written_in_place() {
+        assert!(bytes_of_mut(&mut [0_u64, 1]).is_some());
+        assert!(bytes_of_mut(&mut [false]).is_none());
+        assert!(bytes_of_mut(&mut ['a']).is_none());
+    }
+}

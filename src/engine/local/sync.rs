@@ -1,0 +1,56 @@
+//! The synchronisation primitives of `local`: std's, or loom's while its models run.
+
+#[cfg(loom)]
+pub(super) use loom::{
+    cell::UnsafeCell,
+    hint::spin_loop,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    },
+    thread::yield_now,
+};
+#[cfg(not(loom))]
+pub(super) use std::{
+    hint::spin_loop,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    },
+    thread::yield_now,
+};
+
+/// std's cell with the interface of loom's, which sees every access and reports races.
+#[cfg(not(loom))]
+pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    pub(super) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+        f(self.0.get())
+    }
+
+    pub(super) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
+
+/// Locks; a panic of another rank inside the lock would not have left the data half changed.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    #[cfg(not(loom))]
+    return mutex.lock().unwrap_or_else(PoisonError::into_inner);
+    #[cfg(loom)]
+    return mutex.lock().unwrap();
+}
+
+/// Waits on a condition variable, as [`lock`] locks.
+pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    #[cfg(not(loom))]
+    return condvar.wait(guard).unwrap_or_else(PoisonError::into_inner);
+    #[cfg(loom)]
+    return condvar.wait(guard).unwrap();
+}

@@ -1,0 +1,366 @@
+//! What can go wrong, said so that it can be mended: who, what, where, and how.
+
+use std::{error::Error as StdError, fmt, panic::Location};
+
+/// The result of a call on a communicator.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failed call: which rank called what, where in the source, and why it failed.
+///
+/// Prints as one line, and a `help:` line where there is something to do about it:
+///
+/// ```text
+/// rank 3: recv from rank 5 tag 7 failed: message holds 800 bytes, buffer 400 (src/main.rs:41)
+/// ```
+#[derive(Clone)]
+pub struct Error(Box<Facts>);
+
+#[derive(Clone)]
+struct Facts {
+    kind: ErrorKind,
+    rank: usize,
+    call: Call,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, rank: usize, call: Call) -> Self {
+        Self(Box::new(Facts { kind, rank, call }))
+    }
+
+    /// Why the call failed.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// The rank, in the communicator that was called, on which the call failed.
+    pub fn rank(&self) -> usize {
+        self.0.rank
+    }
+
+    /// Where the failing call stands in the caller's source.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.0.call.at
+    }
+
+    /// Something the reader can do about it, where there is such a thing.
+    pub fn help(&self) -> Option<&'static str> {
+        self.0.kind.help()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Facts { kind, rank, call } = &*self.0;
+        let Call { at, .. } = call;
+        write!(f, "rank {rank}: {call} failed: {kind} ({}:{})", at.file(), at.line())?;
+        if let Some(help) = self.help() {
+            write!(f, "\n  help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The same words, so that `unwrap` in a test says what happened.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0.kind)
+    }
+}
+
+/// Why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The rank named is not in the communicator.
+    #[error("there is no rank {rank}, the communicator has ranks 0 to {}", .size - 1)]
+    InvalidRank {
+        /// The rank that was asked for.
+        rank: usize,
+        /// The number of ranks in the communicator.
+        size: usize,
+    },
+    /// The tag is larger than the engine can carry.
+    #[error("tag {tag} is too large, this engine carries tags up to {max}")]
+    InvalidTag {
+        /// The tag that was asked for.
+        tag: u32,
+        /// The largest tag possible.
+        max: u32,
+    },
+    /// The sender sent values of another type than the receiver asked for.
+    #[error("rank {peer} sent values of type {got}, this rank receives {expected}")]
+    TypeMismatch {
+        /// The sending rank.
+        peer: usize,
+        /// The type the receiver asked for.
+        expected: String,
+        /// The type the sender sent.
+        got: String,
+    },
+    /// The message does not fit into the receiver's buffer.
+    #[error("message holds {message} bytes, buffer {buffer}")]
+    Truncated {
+        /// Size of the message in bytes.
+        message: usize,
+        /// Size of the receiver's buffer in bytes.
+        buffer: usize,
+    },
+    /// An argument has another length than the call needs.
+    #[error("{what} has length {got}, needed {needed}")]
+    LengthMismatch {
+        /// Which argument.
+        what: &'static str,
+        /// The length it must have.
+        needed: usize,
+        /// The length it has.
+        got: usize,
+    },
+    /// An argument makes no sense for this communicator.
+    #[error("{what}")]
+    InvalidArgument {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A received bit pattern is no value of the type asked for (a `bool` of 7, say).
+    #[error("element {index} of the message is no valid {type_name}")]
+    InvalidValue {
+        /// The type asked for.
+        type_name: &'static str,
+        /// The first element that is not a value.
+        index: usize,
+    },
+    /// The ranks of a communicator do not make the same collective call.
+    #[error("this rank calls {mine}, rank {rank} calls {theirs}")]
+    CollectiveMismatch {
+        /// The call of this rank.
+        mine: String,
+        /// A rank that does otherwise.
+        rank: usize,
+        /// The call of that rank.
+        theirs: String,
+    },
+    /// Every rank waits and no message can come any more.
+    #[error("deadlock, every rank waits:\n{report}")]
+    Deadlock {
+        /// What each rank waits for, a line each.
+        report: String,
+    },
+    /// Another rank has failed; this one was told to stop.
+    #[error("the job ends because rank {rank} failed: {cause}")]
+    Aborted {
+        /// The world rank that failed first.
+        rank: usize,
+        /// Its own words.
+        cause: String,
+    },
+    /// An object could not be turned into bytes or back.
+    #[error("object of type {type_name} cannot be {verb}: {reason}")]
+    Object {
+        /// The Rust type.
+        type_name: &'static str,
+        /// `sent` or `received`.
+        verb: &'static str,
+        /// What the format library said.
+        reason: String,
+    },
+    /// The communicator outlived the run it belonged to.
+    #[error("the run that this communicator belonged to has ended")]
+    Closed,
+    /// The MPI library reported an error.
+    #[error("MPI error {code}: {text}")]
+    Mpi {
+        /// The error code.
+        code: i32,
+        /// The library's own words.
+        text: String,
+    },
+    /// The program's own code failed or panicked on a rank (only from [`local`](crate::local)).
+    #[error("{message}")]
+    Application {
+        /// The program's own words.
+        message: String,
+    },
+    /// The job could not be started as asked.
+    #[error("{what}")]
+    Launch {
+        /// What could not be done, and how to mend it.
+        what: String,
+    },
+}
+
+impl ErrorKind {
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Truncated { .. } => {
+                Some("`recv` allocates what the message needs; `probe` tells its size beforehand")
+            }
+            Self::Deadlock { .. } => Some(
+                "receive what is sent: order the calls, or use `sendrecv`, `isend` and `irecv`",
+            ),
+            Self::CollectiveMismatch { .. } => Some(
+                "all ranks of a communicator make the same collective calls in the same order",
+            ),
+            Self::Closed => Some("do not keep a communicator beyond the closure given to `run`"),
+            _ => None,
+        }
+    }
+}
+
+/// A call of the program on a communicator, as errors and reports name it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) op: &'static str,
+    pub(crate) with: With,
+    pub(crate) at: &'static Location<'static>,
+}
+
+/// The other side of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum With {
+    /// The whole communicator.
+    All,
+    /// The whole communicator, one rank of which has a special part.
+    Root(usize),
+    /// A message to a rank.
+    To(usize, u32),
+    /// A message from a rank, or from any; with a tag, or any.
+    From(Option<usize>, Option<u32>),
+}
+
+impl Call {
+    /// The call `op` made at the caller's place in the source.
+    #[track_caller]
+    pub(crate) fn new(op: &'static str, with: With) -> Self {
+        Self { op, with, at: Location::caller() }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.op)?;
+        match self.with {
+            With::All => Ok(()),
+            With::Root(root) => write!(f, " with root {root}"),
+            With::To(rank, tag) => write!(f, " to rank {rank} tag {tag}"),
+            With::From(rank, tag) => {
+                match rank {
+                    Some(rank) => write!(f, " from rank {rank}")?,
+                    None => f.write_str(" from any rank")?,
+                }
+                match tag {
+                    Some(tag) => write!(f, " tag {tag}"),
+                    None => f.write_str(" any tag"),
+                }
+            }
+        }
+    }
+}
+
+/// Why a rank's program ended badly: any error, where it was passed on with `?`, and the exit code it asks for.
+///
+/// The closure given to [`run`](crate::run) returns `Result<(), Failure>`, so `?` works on every error type.
+/// Exit codes: 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank.
+///
+/// ```
+/// # use spmd::Failure;
+/// fn read(path: &str) -> Result<String, Failure> {
+///     if path.is_empty() {
+///         return Err(Failure::usage("give a file name"));
+///     }
+///     Ok(std::fs::read_to_string(path)?)
+/// }
+/// assert_eq!(read("").unwrap_err().exit_code(), 2);
+/// assert_eq!(read("/nowhere").unwrap_err().exit_code(), 1);
+/// ```
+pub struct Failure {
+    cause: Box<dyn StdError + Send + Sync>,
+    code: u8,
+    at: &'static Location<'static>,
+}
+
+impl Failure {
+    /// The program failed (exit code 1).
+    #[track_caller]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::with_code(message, 1)
+    }
+
+    /// The program was called wrongly (exit code 2).
+    #[track_caller]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::with_code(message, 2)
+    }
+
+    /// The program's result did not pass its own check (exit code 3).
+    #[track_caller]
+    pub fn verification(message: impl Into<String>) -> Self {
+        Self::with_code(message, 3)
+    }
+
+    #[track_caller]
+    fn with_code(message: impl Into<String>, code: u8) -> Self {
+        Self { cause: message.into().into(), code, at: Location::caller() }
+    }
+
+    /// The exit code that this failure asks for.
+    pub fn exit_code(&self) -> u8 {
+        self.code
+    }
+
+    /// Where the failure arose: the call that failed, or the `?` that passed a foreign error on.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.at
+    }
+
+    /// The communicator's own error, if it was one.
+    pub fn as_error(&self) -> Option<&Error> {
+        self.cause.downcast_ref()
+    }
+
+    /// The failure in one or more lines, its place in the source included.
+    pub(crate) fn describe(&self) -> String {
+        match self.as_error() {
+            Some(error) => error.to_string(),
+            None => format!("{} ({}:{})", self.cause, self.at.file(), self.at.line()),
+        }
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for Failure {
+    #[track_caller]
+    fn from(error: E) -> Self {
+        let cause: Box<dyn StdError + Send + Sync> = Box::new(error);
+        let (code, at) = match cause.downcast_ref::<Error>() {
+            Some(error) => (exit_code(error.kind()), error.location()),
+            None => (1, Location::caller()),
+        };
+        Self { cause, code, at }
+    }
+}
+
+/// The exit code of a job that ends with this error.
+pub(crate) fn exit_code(kind: &ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Deadlock { .. } => 4,
+        ErrorKind::Launch { .. } => 2,
+        _ => 1,
+    }
+}

@@ -1,0 +1,78 @@
+//! Who started this process: an MPI launcher, or nobody.
+
+use std::env;
+
+/// The launcher that started this process as one of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Launcher {
+    pub(crate) name: &'static str,
+    /// This process's number among those started.
+    pub(crate) rank: usize,
+    /// How many were started, if the launcher says so.
+    pub(crate) size: Option<usize>,
+    /// The launcher's option that gives a rank more CPUs.
+    pub(crate) binding_option: &'static str,
+}
+
+impl Launcher {
+    /// The launcher, by the variables it sets.
+    pub(crate) fn detect() -> Option<Self> {
+        Self::from_variables(|name| env::var(name).ok())
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
+        let number = |name: &str| variable(name)?.parse::<usize>().ok();
+        if let Some(rank) = number("OMPI_COMM_WORLD_RANK") {
+            let size = number("OMPI_COMM_WORLD_SIZE");
+            let binding_option = "--bind-to none, or --map-by slot:PE=<threads>";
+            return Some(Self { name: "Open MPI mpirun", rank, size, binding_option });
+        }
+        let step = variable("SLURM_STEP_ID").and_then(|_| number("SLURM_PROCID"));
+        let tasks = number("SLURM_STEP_NUM_TASKS");
+        if let Some(rank) = number("PMI_RANK").or_else(|| number("PMIX_RANK")) {
+            if step.is_some() {
+                return Some(Self { size: tasks, ..Self::srun(rank) });
+            }
+            let size = number("PMI_SIZE");
+            return Some(Self { name: "MPICH mpiexec", rank, size, binding_option: "-bind-to none" });
+        }
+        // A shell inside a one-task step is no launch; several tasks are, also without --mpi.
+        let rank = step.filter(|_| tasks.is_some_and(|tasks| tasks > 1))?;
+        Some(Self { size: tasks, ..Self::srun(rank) })
+    }
+
+    fn srun(rank: usize) -> Self {
+        Self { name: "srun", rank, size: None, binding_option: "--cpus-per-task=<threads>" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detect(variables: &[(&str, &str)]) -> Option<(&'static str, usize, Option<usize>)> {
+        let value = |name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        Launcher::from_variables(value).map(|launcher| (launcher.name, launcher.rank, launcher.size))
+    }
+
+    #[test]
+    fn launchers_are_known_by_their_variables() {
+        assert_eq!(detect(&[]), None);
+        let open_mpi = [("OMPI_COMM_WORLD_RANK", "3"), ("OMPI_COMM_WORLD_SIZE", "8"), ("PMIX_RANK", "3")];
+        assert_eq!(detect(&open_mpi), Some(("Open MPI mpirun", 3, Some(8))));
+        assert_eq!(detect(&[("PMI_RANK", "1"), ("PMI_SIZE", "2")]), Some(("MPICH mpiexec", 1, Some(2))));
+    }
+
+    #[test]
+    fn slurm_counts_with_several_tasks_or_a_process_manager() {
+        let step = [("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "4")];
+        assert_eq!(detect(&step), Some(("srun", 1, Some(4))));
+        let shell = [("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "0"), ("SLURM_STEP_NUM_TASKS", "1")];
+        assert_eq!(detect(&shell), None);
+        assert_eq!(detect(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8")]), None, "a batch script");
+        let pmix = [shell.as_slice(), &[("PMIX_RANK", "0")]].concat();
+        assert_eq!(detect(&pmix), Some(("srun", 0, Some(1))));
+    }
+}

@@ -1,0 +1,155 @@
+//! Log lines that say which rank and host wrote them, whole and in one write each.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    str::FromStr,
+    time::Instant,
+};
+
+use env_logger::{Builder, Env, Target, WriteStyle};
+
+use super::identity;
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a real terminal, unless `NO_COLOR` is set or a launcher started the program (its terminals are not real).
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    fn on_stderr(self, launched: bool) -> bool {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => !launched && !no_color && io::stderr().is_terminal(),
+        }
+    }
+}
+
+/// Which ranks write a log: `all`, or a list like `0,2-5`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RankSet(Option<Vec<(usize, usize)>>);
+
+impl RankSet {
+    /// Whether the rank belongs to the set.
+    pub fn contains(&self, rank: usize) -> bool {
+        self.0.as_ref().is_none_or(|ranges| {
+            ranges.iter().any(|&(first, last)| (first..=last).contains(&rank))
+        })
+    }
+}
+
+impl FromStr for RankSet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self(None));
+        }
+        let number = |text: &str| {
+            text.trim().parse::<usize>().map_err(|_| format!("`{text}` is no rank; write `all` or `0,2-5`"))
+        };
+        let ranges = text.split(',').map(|part| match part.split_once('-') {
+            Some((first, last)) => Ok((number(first)?, number(last)?)),
+            None => number(part).map(|rank| (rank, rank)),
+        });
+        ranges.collect::<Result<_, String>>().map(|ranges| Self(Some(ranges)))
+    }
+}
+
+/// Sets the program's logger up, unless it has one of its own. `RUST_LOG` filters; without it, warnings and errors show.
+///
+/// # Errors
+/// If the directory for the logs cannot be made.
+pub(super) fn start(
+    color: Color,
+    ranks: RankSet,
+    directory: Option<PathBuf>,
+    launched: bool,
+) -> Result<(), String> {
+    if let Some(directory) = &directory {
+        fs::create_dir_all(directory)
+            .map_err(|error| format!("cannot make the log directory {}: {error}", directory.display()))?;
+    }
+    let colored = directory.is_none() && color.on_stderr(launched);
+    let style = if colored { WriteStyle::Always } else { WriteStyle::Never };
+    let started = Instant::now();
+    let logger = Builder::from_env(Env::default().default_filter_or("warn"))
+        .write_style(style)
+        .target(Target::Pipe(Box::new(Lines { directory, files: HashMap::new() })))
+        .format(move |line, record| {
+            let who = identity::with(|me| {
+                let wanted = me.is_none_or(|me| ranks.contains(me.rank));
+                wanted.then(|| me.map_or_else(|| "-".to_owned(), |me| format!("r{:03} {}", me.rank, me.host)))
+            });
+            let Some(who) = who else { return Ok(()) };
+            let seconds = started.elapsed().as_secs_f64();
+            let level = record.level();
+            let style = line.default_level_style(level);
+            let (target, text) = (record.target(), record.args());
+            writeln!(line, "[{seconds:7.3} {who} {style}{level}{style:#} {target}] {text}")
+        })
+        .try_init();
+    if logger.is_err() {
+        log::debug!("the program has a logger of its own");
+    }
+    Ok(())
+}
+
+/// Where whole lines go: to standard error, or to a file per rank.
+struct Lines {
+    directory: Option<PathBuf>,
+    files: HashMap<usize, File>,
+}
+
+impl Lines {
+    /// The file of the rank that the calling thread works for.
+    fn file(&mut self) -> Option<&mut File> {
+        let directory = self.directory.as_ref()?;
+        let rank = identity::with(|me| me.map(|me| me.rank))?;
+        if !self.files.contains_key(&rank) {
+            let file = File::create(directory.join(format!("rank{rank:03}.log"))).ok()?;
+            self.files.insert(rank, file);
+        }
+        self.files.get_mut(&rank)
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.file() {
+            Some(file) => file.write_all(line)?,
+            None => io::stderr().lock().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rank_sets_are_lists_and_ranges() {
+        let set: RankSet = "0,2-4".parse().unwrap();
+        let inside: Vec<usize> = (0..6).filter(|&rank| set.contains(rank)).collect();
+        assert_eq!(inside, [0, 2, 3, 4]);
+        assert!("all".parse::<RankSet>().unwrap().contains(99));
+        assert!("1-x".parse::<RankSet>().is_err());
+        assert!("".parse::<RankSet>().is_err());
+    }
+}

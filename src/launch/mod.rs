@@ -1,0 +1,359 @@
+//! Layer 5: who started the program, on which engine it runs, and how it ends.
+//!
+//! [`run`] is the only entry: it decides the engine, gives every rank its CPUs and threads, and sees to it that an error
+//! or panic on any rank ends the whole job with its first cause.
+
+mod identity;
+mod launcher;
+mod logging;
+#[cfg(feature = "mpi")]
+mod processes;
+mod progress;
+mod threads;
+
+use std::{
+    io::Write,
+    num::NonZeroUsize,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, mpsc::RecvTimeoutError},
+    time::Duration,
+};
+
+use clap::builder::BoolishValueParser;
+
+use self::{identity::Identity, threads::Layout};
+pub(crate) use self::launcher::Launcher;
+pub use self::{
+    logging::{Color, RankSet},
+    progress::Progress,
+};
+use crate::{
+    comm::Comm,
+    error::{Call, Error, ErrorKind, Failure, Result, With},
+};
+
+/// How long the other ranks have to end by themselves after the first has failed.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What moves the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[non_exhaustive]
+pub enum EngineKind {
+    /// Ranks are threads of this process.
+    Local,
+    /// Ranks are processes that an MPI launcher has started.
+    Mpi,
+}
+
+/// How to run: flatten it into your own [`clap`] arguments, or let [`run`] read the `SPMD_*` variables.
+///
+/// ```no_run
+/// use clap::Parser;
+///
+/// /// A program with a command line of its own.
+/// #[derive(Parser)]
+/// struct Args {
+///     /// The number of steps
+///     #[arg(long, default_value_t = 100)]
+///     steps: usize,
+///     #[command(flatten)]
+///     run: spmd::RunArgs,
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     let args: Args = spmd::parse();
+///     args.run.run(|world| {
+///         println!("rank {} makes {} steps", world.rank(), args.steps);
+///         Ok(())
+///     })
+/// }
+/// ```
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "How to run")]
+pub struct RunArgs {
+    /// What moves the messages [default: mpi if an MPI launcher started the program, else local]
+    #[arg(long, value_enum, env = "SPMD_ENGINE", hide_env = true)]
+    pub engine: Option<EngineKind>,
+    /// Number of ranks on the engine local [default: one per CPU]
+    #[arg(short = 'n', long, value_name = "RANKS", env = "SPMD_RANKS", hide_env = true)]
+    pub ranks: Option<NonZeroUsize>,
+    /// Rayon threads per rank [default: the rank's even share of the CPUs]
+    #[arg(long, env = "SPMD_THREADS", hide_env = true)]
+    pub threads: Option<NonZeroUsize>,
+    /// Keep all ranks of a host on one CPU: the concurrent form
+    #[arg(long, env = "SPMD_SHARE_CPU", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub share_cpu: bool,
+    /// On the engine mpi, end the job (exit code 4) when a call waits longer; local finds deadlock by itself
+    #[arg(long, value_name = "SECONDS", env = "SPMD_TIMEOUT", hide_env = true, value_parser = seconds)]
+    pub timeout: Option<Duration>,
+    /// When to colour
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", env = "SPMD_COLOR", hide_env = true)]
+    pub color: Color,
+    /// Ranks that write a log: `all`, or a list like `0,2-5`
+    #[arg(long, default_value = "all", env = "SPMD_LOG_RANKS", hide_env = true)]
+    pub log_ranks: RankSet,
+    /// Write the logs into files of this directory, one per rank
+    #[arg(long, value_name = "DIR", env = "SPMD_LOG_DIR", hide_env = true)]
+    pub log_dir: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// The `SPMD_*` variables alone, for programs without a command line of their own.
+#[derive(clap::Parser)]
+#[command(no_binary_name = true)]
+struct Variables {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Runs `app` on every rank and returns the exit code of the job.
+///
+/// The engine is `SPMD_ENGINE` if set; else `mpi` if an MPI launcher started the program; else `local`, with `SPMD_RANKS`
+/// ranks or one per CPU. The other `SPMD_*` variables are those of [`RunArgs`].
+///
+/// An error or panic on one rank ends the whole job: its cause is printed once, with rank, host and place in the source.
+/// Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank.
+///
+/// ```no_run
+/// use spmd::prelude::*;
+///
+/// fn main() -> std::process::ExitCode {
+///     spmd::run(|world: &Comm| {
+///         let sum = world.allreduce(&[world.rank()], Sum)?[0];
+///         if world.rank() == 0 {
+///             println!("{} ranks, sum {sum}", world.size());
+///         }
+///         Ok(())
+///     })
+/// }
+/// ```
+pub fn run(app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
+    let nothing: [&str; 0] = [];
+    let variables = <Variables as clap::Parser>::try_parse_from(nothing);
+    let Variables { run } = variables.unwrap_or_else(|error| refuse(&error));
+    run.run(app)
+}
+
+/// Parses the program's command line; where an MPI launcher started several copies, only one of them speaks.
+///
+/// Ends the process after `--help`, `--version` (exit code 0) and usage errors (2).
+pub fn parse<A: clap::Parser>() -> A {
+    A::try_parse().unwrap_or_else(|error| refuse(&error))
+}
+
+fn refuse(error: &clap::Error) -> ! {
+    if speaks() {
+        // Where standard output is closed there is nobody to tell.
+        let _ = error.print();
+    }
+    std::process::exit(error.exit_code())
+}
+
+/// Whether this process is the one to report what all have in common. The others hold back while it does: a launcher
+/// may end the job as soon as one process has failed.
+fn speaks() -> bool {
+    let first = Launcher::detect().is_none_or(|launcher| launcher.rank == 0);
+    if !first {
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    first
+}
+
+/// Runs `app` on `ranks` ranks that are threads of this process, for unit tests: returns every rank's value, or the
+/// first cause of failure. Never ends the process; ranks that compute are waited for.
+///
+/// # Errors
+/// What failed first. [`ErrorKind::Application`] if it was the program's own error or panic.
+///
+/// # Examples
+/// ```
+/// let squares = spmd::local(4, |world| Ok(world.rank() * world.rank()));
+/// assert_eq!(squares.unwrap(), [0, 1, 4, 9]);
+///
+/// let error = spmd::local(2, |world| {
+///     let got = world.recv::<u8>(1 - world.rank())?; // both wait, nobody sends
+///     Ok(got)
+/// });
+/// assert!(matches!(error.unwrap_err().kind(), spmd::ErrorKind::Deadlock { .. }));
+/// ```
+#[track_caller]
+pub fn local<R: Send>(
+    ranks: usize,
+    app: impl Fn(&Comm) -> Result<R, Failure> + Send + Sync,
+) -> Result<Vec<R>> {
+    let call = Call::new("local", With::All);
+    if ranks == 0 {
+        let what = "a job has one rank at least".to_owned();
+        return Err(Error::new(ErrorKind::InvalidArgument { what }, 0, call));
+    }
+    threads::run(Layout::new(Some(ranks), None, false), app, |endings| {
+        let mut values: Vec<Option<R>> = (0..ranks).map(|_| None).collect();
+        let mut first = None;
+        for ending in endings {
+            match ending.result {
+                Ok(value) => values[ending.rank] = Some(value),
+                Err(cause) => first = first.or(Some(cause)),
+            }
+        }
+        match first {
+            Some(cause) => Err(cause.error.unwrap_or_else(|| {
+                Error::new(ErrorKind::Application { message: cause.text }, cause.rank, call)
+            })),
+            None => Ok(values.into_iter().flatten().collect()),
+        }
+    })
+}
+
+impl RunArgs {
+    /// Runs `app` on every rank and returns the exit code of the job, like [`run`].
+    pub fn run(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
+        let launcher = Launcher::detect();
+        let launched = launcher.is_some();
+        let started = logging::start(self.color, self.log_ranks.clone(), self.log_dir.clone(), launched)
+            .and_then(|()| choose(self.engine, launcher.as_ref(), cfg!(feature = "mpi")));
+        match started {
+            Ok(EngineKind::Local) => self.run_threads(app),
+            Ok(EngineKind::Mpi) => self.run_processes(launcher, app),
+            Err(what) => {
+                if speaks() {
+                    print_line(&format!("error: {what}"));
+                }
+                ExitCode::from(2)
+            }
+        }
+    }
+
+    fn run_threads(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
+        let number = |number: Option<NonZeroUsize>| number.map(NonZeroUsize::get);
+        let layout = Layout::new(number(self.ranks), number(self.threads), self.share_cpu);
+        threads::run(layout, app, |endings| {
+            let mut left = layout.ranks;
+            let failed = endings.iter().inspect(|_| left -= 1).find_map(|ending| ending.result.err());
+            let Some(cause) = failed else { return ExitCode::SUCCESS };
+            cause.print();
+            // Waiting ranks end at once; one that computes cannot be stopped but with the process.
+            while left > 0 {
+                match endings.recv_timeout(GRACE) {
+                    Ok(_) => left -= 1,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => std::process::exit(cause.code.into()),
+                }
+            }
+            ExitCode::from(cause.code)
+        })
+    }
+
+    #[cfg(feature = "mpi")]
+    fn run_processes(
+        &self,
+        launcher: Option<Launcher>,
+        app: impl Fn(&Comm) -> Result<(), Failure>,
+    ) -> ExitCode {
+        processes::run(self, launcher, app)
+    }
+
+    #[cfg(not(feature = "mpi"))]
+    fn run_processes(
+        &self,
+        _launcher: Option<Launcher>,
+        _app: impl Fn(&Comm) -> Result<(), Failure>,
+    ) -> ExitCode {
+        unreachable!("`choose` refuses mpi where it is not built in")
+    }
+}
+
+/// The engine to run on, or why the program cannot run as it was started.
+fn choose(
+    wish: Option<EngineKind>,
+    launcher: Option<&Launcher>,
+    mpi_built_in: bool,
+) -> Result<EngineKind, String> {
+    const REBUILD: &str = "rebuild it with `--features mpi`";
+    match (wish, launcher) {
+        (Some(EngineKind::Local), _) | (None, None) => Ok(EngineKind::Local),
+        (Some(EngineKind::Mpi), _) | (None, Some(_)) if mpi_built_in => Ok(EngineKind::Mpi),
+        (Some(EngineKind::Mpi), _) => {
+            Err(format!("this program was built without the engine mpi\n  help: {REBUILD}"))
+        }
+        (None, Some(launcher)) => Err(format!(
+            "{} started this program{}, but it was built without the engine mpi\n  help: {REBUILD}, or start it \
+             without a launcher to run its ranks as threads",
+            launcher.name,
+            launcher.size.map_or(String::new(), |size| format!(" {size} times")),
+        )),
+    }
+}
+
+/// Why the job ends.
+struct Cause {
+    rank: usize,
+    code: u8,
+    text: String,
+    /// The communicator's own error, if it was one.
+    error: Option<Error>,
+}
+
+impl Cause {
+    fn new(rank: usize, text: String) -> Self {
+        Self { rank, code: 1, text, error: None }
+    }
+
+    fn of(rank: usize, failure: &Failure) -> Self {
+        let error = failure.as_error().cloned();
+        Self { rank, code: failure.exit_code(), text: failure.describe(), error }
+    }
+
+    /// Says on standard error who failed, where and why.
+    fn print(&self) {
+        let (rank, host) = (self.rank, crate::placement::host());
+        print_line(&format!("error: rank {rank} on {host}: {}", self.text));
+    }
+}
+
+/// One write, so that no other process's output gets in between.
+fn print_line(text: &str) {
+    // Where standard error is closed there is nobody to tell.
+    let _ = std::io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+}
+
+/// The rayon pool of a rank, of which the calling thread is the first.
+fn pool(me: &Arc<Identity>, threads: usize) -> rayon::ThreadPoolBuilder {
+    let me = Arc::clone(me);
+    let rank = me.rank;
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .use_current_thread()
+        .thread_name(move |thread| format!("rank {rank} thread {thread}"))
+        .start_handler(move |_| Arc::clone(&me).assume())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launcher() -> Launcher {
+        Launcher { name: "mpirun", rank: 0, size: Some(8), binding_option: "" }
+    }
+
+    #[test]
+    fn the_launcher_decides_unless_the_user_does() {
+        let launched = Some(launcher());
+        let launched = launched.as_ref();
+        assert_eq!(choose(None, None, true), Ok(EngineKind::Local));
+        assert_eq!(choose(None, launched, true), Ok(EngineKind::Mpi));
+        assert_eq!(choose(Some(EngineKind::Local), launched, true), Ok(EngineKind::Local));
+        assert_eq!(choose(Some(EngineKind::Mpi), None, true), Ok(EngineKind::Mpi));
+    }
+
+    #[test]
+    fn a_launched_program_without_mpi_never_runs_alone() {
+        let message = choose(None, Some(&launcher()), false).unwrap_err();
+        assert!(message.contains("8 times") && message.contains("--features mpi"), "{message}");
+        assert!(choose(Some(EngineKind::Mpi), None, false).is_err());
+    }
+}

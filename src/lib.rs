@@ -1,0 +1,59 @@
+//! MPI-style message passing in safe Rust: one program that runs on threads, on cores, on hosts.
+//!
+//! The same binary runs its *ranks*
+//! * **concurrently**, all on one CPU (`--share-cpu`),
+//! * in **parallel**, as threads on the cores of one machine, with no MPI installed,
+//! * **distributed**, as processes on many hosts, started by `mpirun` or `srun`, on a real MPI (feature `mpi`).
+//!
+//! ```no_run
+//! use spmd::prelude::*;
+//!
+//! fn main() -> std::process::ExitCode {
+//!     spmd::run(|world: &Comm| {
+//!         let mine = world.rank() as f64;
+//!         let sum = world.allreduce(&[mine], Sum)?[0];
+//!         if world.rank() == 0 {
+//!             println!("{} ranks, sum {sum}", world.size());
+//!         }
+//!         Ok(())
+//!     })
+//! }
+//! ```
+//!
+//! | word | meaning |
+//! |---|---|
+//! | rank | one of the copies of the program, numbered from 0 |
+//! | communicator ([`Comm`]) | an ordered group of ranks with a private message space |
+//! | engine | what moves the bytes between ranks: `local` or `mpi` |
+//! | collective | a call that every rank of a communicator makes |
+//! | halo | the copied border cells of a neighbour's block |
+//! | placement | which CPUs a rank and its rayon threads may use |
+//! | form | concurrent (ranks share one CPU), parallel (they have CPUs of their own), distributed (on several hosts) |
+
+mod comm;
+mod datum;
+mod engine;
+mod error;
+mod launch;
+mod placement;
+
+/// Derive [`Datum`]'s traits for your own types with this crate.
+pub use bytemuck;
+
+pub use crate::{
+    comm::{
+        ANY, And, Any, Cart, Comm, Dest, Max, Message, Min, NULL_RANK, Number, Or, Prod, Ragged,
+        ReduceOp, Request, Src, Status, Sum, Xor, wait_all,
+    },
+    datum::Datum,
+    error::{Error, ErrorKind, Failure, Result},
+    launch::{Color, EngineKind, Progress, RankSet, RunArgs, local, parse, run},
+};
+
+/// What most programs need.
+pub mod prelude {
+    pub use crate::{
+        ANY, And, Cart, Comm, Datum, Failure, Max, Min, Or, Prod, Progress, Ragged, RunArgs, Sum,
+        Xor,
+    };
+}

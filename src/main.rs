@@ -1,0 +1,2 @@
+//! The command `spmd`.
+fn main() {}

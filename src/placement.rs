@@ -1,0 +1,146 @@
+//! CPUs and hosts: what a rank may run on, and how many threads that is worth.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a rank runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// The host's name.
+    pub(crate) host: String,
+    /// The CPUs that the rank may run on.
+    pub(crate) cpus: Vec<usize>,
+    /// The number of CPUs that it could be allowed on this host.
+    pub(crate) available: usize,
+    /// The size of its rayon pool.
+    pub(crate) threads: usize,
+}
+
+/// This host's name.
+pub(crate) fn host() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// The rayon threads of a rank that may run on `mine`, where `others` are the CPUs of all ranks of the host, its own among them.
+///
+/// Ranks that share CPUs share them evenly; every rank has one thread at least.
+pub(crate) fn fair_threads<'a>(mine: &[usize], others: impl IntoIterator<Item = &'a [usize]>) -> usize {
+    let shares = |theirs: &&[usize]| theirs.iter().any(|cpu| mine.contains(cpu));
+    let sharers = others.into_iter().filter(shares).count().max(1);
+    (mine.len() / sharers).max(1)
+}
+
+/// A list of CPUs as Linux writes it: `0-3,8`.
+pub(crate) fn cpu_list(cpus: &[usize]) -> String {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for &cpu in cpus {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == cpu => *last = cpu,
+            _ => ranges.push((cpu, cpu)),
+        }
+    }
+    let show = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    ranges.into_iter().map(show).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(target_os = "linux")]
+mod affinity {
+    use nix::{
+        errno::Errno,
+        sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+        unistd::Pid,
+    };
+
+    /// The calling thread.
+    const SELF: Pid = Pid::from_raw(0);
+
+    /// The CPUs that the calling thread may run on.
+    pub(crate) fn cpus() -> Vec<usize> {
+        sched_getaffinity(SELF).map_or_else(|_| super::counted(), |mask| list(&mask))
+    }
+
+    /// The CPUs that the calling thread could be allowed: asks for all, sees what it gets, and goes back.
+    pub(crate) fn available() -> usize {
+        let widened = || {
+            let before = sched_getaffinity(SELF)?;
+            let mut all = CpuSet::new();
+            (0..CpuSet::count()).try_for_each(|cpu| all.set(cpu))?;
+            sched_setaffinity(SELF, &all)?;
+            let most = sched_getaffinity(SELF);
+            sched_setaffinity(SELF, &before)?;
+            most
+        };
+        widened().map_or_else(|_: Errno| cpus().len(), |mask| list(&mask).len())
+    }
+
+    /// Keeps the calling thread, and the threads it starts from now on, on one CPU.
+    pub(crate) fn pin(cpu: usize) -> Result<(), String> {
+        let mut mask = CpuSet::new();
+        mask.set(cpu)
+            .and_then(|()| sched_setaffinity(SELF, &mask))
+            .map_err(|error| format!("cannot run on cpu {cpu} only: {error}"))
+    }
+
+    fn list(mask: &CpuSet) -> Vec<usize> {
+        (0..CpuSet::count()).filter(|&cpu| mask.is_set(cpu).unwrap_or(false)).collect()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod affinity {
+    /// The CPUs that the calling thread may run on.
+    pub(crate) fn cpus() -> Vec<usize> {
+        super::counted()
+    }
+
+    /// The CPUs that the calling thread could be allowed.
+    pub(crate) fn available() -> usize {
+        super::counted().len()
+    }
+
+    /// Keeps the calling thread on one CPU.
+    pub(crate) fn pin(_cpu: usize) -> Result<(), String> {
+        Err("this system cannot keep a thread on one cpu; leave --share-cpu out".to_owned())
+    }
+}
+
+pub(crate) use affinity::{cpus, pin};
+
+/// As many CPUs as the standard library counts.
+fn counted() -> Vec<usize> {
+    (0..std::thread::available_parallelism().map_or(1, usize::from)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_share_common_cpus_evenly() {
+        let all: &[usize] = &[0, 1, 2, 3];
+        assert_eq!(fair_threads(all, [all, all]), 2);
+        assert_eq!(fair_threads(all, vec![all; 8]), 1);
+        assert_eq!(fair_threads(&[0, 1], [&[0, 1][..], &[2, 3][..]]), 2);
+        assert_eq!(fair_threads(all, []), 4);
+    }
+
+    #[test]
+    fn cpus_are_listed_as_linux_does() {
+        assert_eq!(cpu_list(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
+        assert_eq!(cpu_list(&[]), "");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pinned_thread_has_one_cpu_and_could_have_more() {
+        std::thread::spawn(|| {
+            let (first, most) = (cpus()[0], available());
+            pin(first).unwrap();
+            assert_eq!(cpus(), [first]);
+            assert_eq!(available(), most);
+            assert_eq!(cpus(), [first], "looking leaves the mask as it was");
+        })
+        .join()
+        .unwrap();
+    }
+}
