@@ -203,9 +203,9 @@ impl ErrorKind {
             Self::Deadlock { .. } => Some(
                 "receive what is sent: order the calls, or use `sendrecv`, `isend` and `irecv`",
             ),
-            Self::CollectiveMismatch { .. } => Some(
-                "all ranks of a communicator make the same collective calls in the same order",
-            ),
+            Self::CollectiveMismatch { .. } => {
+                Some("all ranks of a communicator make the same collective calls in the same order")
+            }
             Self::Closed => Some("do not keep a communicator beyond the closure given to `run`"),
             _ => None,
         }

@@ -24,7 +24,10 @@ pub(crate) fn host() -> String {
 /// The rayon threads of a rank that may run on `mine`, where `others` are the CPUs of all ranks of the host, its own among them.
 ///
 /// Ranks that share CPUs share them evenly; every rank has one thread at least.
-pub(crate) fn fair_threads<'a>(mine: &[usize], others: impl IntoIterator<Item = &'a [usize]>) -> usize {
+pub(crate) fn fair_threads<'a>(
+    mine: &[usize],
+    others: impl IntoIterator<Item = &'a [usize]>,
+) -> usize {
     let shares = |theirs: &&[usize]| theirs.iter().any(|cpu| mine.contains(cpu));
     let sharers = others.into_iter().filter(shares).count().max(1);
     (mine.len() / sharers).max(1)
@@ -39,7 +42,8 @@ pub(crate) fn cpu_list(cpus: &[usize]) -> String {
             _ => ranges.push((cpu, cpu)),
         }
     }
-    let show = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    let show =
+        |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
     ranges.into_iter().map(show).collect::<Vec<_>>().join(",")
 }
 
@@ -104,7 +108,7 @@ mod affinity {
     }
 }
 
-pub(crate) use affinity::{cpus, pin};
+pub(crate) use affinity::{available, cpus, pin};
 
 /// As many CPUs as the standard library counts.
 fn counted() -> Vec<usize> {

@@ -80,7 +80,6 @@ impl<const D: usize> Cart<D> {
         coords[axis] = place.rem_euclid(len) as usize;
         Some(coords.iter().zip(self.dims).fold(0, |rank, (coord, dim)| rank * dim + coord))
     }
-
 }
 
 impl<const D: usize> Deref for Cart<D> {
@@ -103,7 +102,9 @@ fn choose_dims<const D: usize>(
         return invalid("a grid of zero ranks".to_owned());
     }
     if fixed > size || (free > 0 && !size.is_multiple_of(fixed)) {
-        return invalid(format!("{size} ranks do not make a grid with {fixed} ranks along the given axes"));
+        return invalid(format!(
+            "{size} ranks do not make a grid with {fixed} ranks along the given axes"
+        ));
     }
     let mut chosen = vec![1; free];
     let mut factors = prime_factors(size / fixed);

@@ -6,7 +6,7 @@
 use super::{Comm, Ragged, ReduceOp, all, op, step};
 use crate::{
     datum::{Datum, Landing, Signature, Stamp, bytes_of, bytes_of_mut},
-    engine::{Collective, CollectiveCall, Source, Label, Rank, Reduction, Tag, Target, schedule},
+    engine::{Collective, CollectiveCall, Label, Rank, Reduction, Source, Tag, Target, schedule},
     error::{Call, ErrorKind, Result, With},
 };
 
@@ -137,7 +137,11 @@ impl Comm {
     /// assert_eq!(mine.unwrap()[1], [2.0, 3.0]);
     /// ```
     #[track_caller]
-    pub fn scatter<T: Datum>(&self, root: usize, at_root: impl FnOnce() -> Ragged<T>) -> Result<Vec<T>> {
+    pub fn scatter<T: Datum>(
+        &self,
+        root: usize,
+        at_root: impl FnOnce() -> Ragged<T>,
+    ) -> Result<Vec<T>> {
         let call = Call::new("scatter", With::Root(root));
         let fail = self.enter(call);
         let deal = || {
@@ -227,7 +231,9 @@ impl Comm {
         let call = all("alltoall");
         let fail = self.enter(call);
         let label = step(Signature::of::<T>(), call);
-        self.check_rows("alltoall's rows", rows).and_then(|()| self.exchange(label, rows)).map_err(fail)
+        self.check_rows("alltoall's rows", rows)
+            .and_then(|()| self.exchange(label, rows))
+            .map_err(fail)
     }
 
     fn exchange<T: Datum>(&self, label: Label, rows: &Ragged<T>) -> Result<Ragged<T>, ErrorKind> {
@@ -290,15 +296,14 @@ impl Comm {
     ) -> Result<Option<Vec<T>>> {
         let call = Call::new("reduce", With::Root(root));
         let fail = self.enter(call);
-        let combine = || {
-            let root_rank = self.check_rank(root)?;
-            let reduced = self.reduction(call, mine, &op, |buffer, with| Collective::Reduce {
-                root: root_rank,
-                buffer,
-                with,
-            })?;
-            if self.rank == root { reduced.into_values(mine.len()).map(Some) } else { Ok(None) }
-        };
+        let combine =
+            || {
+                let root_rank = self.check_rank(root)?;
+                let reduced = self.reduction(call, mine, &op, |buffer, with| {
+                    Collective::Reduce { root: root_rank, buffer, with }
+                })?;
+                if self.rank == root { reduced.into_values(mine.len()).map(Some) } else { Ok(None) }
+            };
         combine().map_err(fail)
     }
 

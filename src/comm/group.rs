@@ -42,7 +42,12 @@ impl Comm {
         self.split_as(call, color, key)
     }
 
-    pub(super) fn split_as(&self, call: Call, color: Option<u32>, key: i64) -> Result<Option<Self>> {
+    pub(super) fn split_as(
+        &self,
+        call: Call,
+        color: Option<u32>,
+        key: i64,
+    ) -> Result<Option<Self>> {
         let fail = self.enter(call);
         let mine = [i64::from(color.is_some()), i64::from(color.unwrap_or(0)), key];
         let rows = self.allgather_as(call, &mine).map_err(fail)?;

@@ -3,7 +3,7 @@
 use super::{Comm, Dest, NULL_RANK, Request, Src, Status, plain};
 use crate::{
     datum::{Datum, Landing, Outgoing, Signature, bytes_of, bytes_of_mut},
-    engine::{Source, Received, Ticket, Target},
+    engine::{Received, Source, Target, Ticket},
     error::{Call, ErrorKind, Result},
 };
 
@@ -343,7 +343,8 @@ impl<'c> Message<'c> {
         let ticket = self.ticket.take().ok_or_else(|| fail(ErrorKind::Closed))?;
         let received = self.received;
         let label = plain(Signature::of::<T>());
-        fill(into, |bytes| self.comm.engine.fetch(ticket, &label, bytes).map(|()| received)).map_err(fail)
+        fill(into, |bytes| self.comm.engine.fetch(ticket, &label, bytes).map(|()| received))
+            .map_err(fail)
     }
 
     /// Receives it as bytes, if it is a serialized object.

@@ -39,9 +39,7 @@ impl<'c, R> Request<'c, R> {
         let fail = self.comm.enter(self.call);
         match std::mem::replace(&mut self.state, State::Over) {
             State::Ready(result) => Ok(result),
-            State::Pending(op, finish) => {
-                self.comm.engine.wait(op).and_then(finish).map_err(fail)
-            }
+            State::Pending(op, finish) => self.comm.engine.wait(op).and_then(finish).map_err(fail),
             State::Over => Err(fail(ErrorKind::Closed)),
         }
     }
@@ -97,9 +95,7 @@ impl<R> Drop for Request<'_, R> {
 ///
 /// # Errors
 /// The first error in that order; the requests behind it are dropped.
-pub fn wait_all<'c, R>(
-    requests: impl IntoIterator<Item = Request<'c, R>>,
-) -> Result<Vec<R>> {
+pub fn wait_all<'c, R>(requests: impl IntoIterator<Item = Request<'c, R>>) -> Result<Vec<R>> {
     // Collected first, so that all are started before the first is waited for.
     let requests: Vec<_> = requests.into_iter().collect();
     requests.into_iter().map(Request::wait).collect()

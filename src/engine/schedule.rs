@@ -4,7 +4,10 @@
 //! Sources: Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication Operations in MPICH" (2005);
 //! Hensgen, Finkel, Manber, "Two algorithms for barrier synchronization" (1988).
 
-use super::{Collective, CollectiveCall, Context, Engine, Source, Label, Rank, Received, Reduction, Tag, Target};
+use super::{
+    Collective, CollectiveCall, Context, Engine, Label, Rank, Received, Reduction, Source, Tag,
+    Target,
+};
 use crate::error::ErrorKind;
 
 type Outcome = Result<(), ErrorKind>;

@@ -47,7 +47,8 @@ pub(crate) fn note_panics() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let noted = ME.try_with(|me| me.try_borrow().ok().as_ref().and_then(|me| (**me).clone()));
+            let noted =
+                ME.try_with(|me| me.try_borrow().ok().as_ref().and_then(|me| (**me).clone()));
             match noted.ok().flatten() {
                 Some(identity) => identity.note(info),
                 None => before(info),

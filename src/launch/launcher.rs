@@ -34,7 +34,12 @@ impl Launcher {
                 return Some(Self { size: tasks, ..Self::srun(rank) });
             }
             let size = number("PMI_SIZE");
-            return Some(Self { name: "MPICH mpiexec", rank, size, binding_option: "-bind-to none" });
+            return Some(Self {
+                name: "MPICH mpiexec",
+                rank,
+                size,
+                binding_option: "-bind-to none",
+            });
         }
         // A shell inside a one-task step is no launch; several tasks are, also without --mpi.
         let rank = step.filter(|_| tasks.is_some_and(|tasks| tasks > 1))?;
@@ -54,15 +59,20 @@ mod tests {
         let value = |name: &str| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
-        Launcher::from_variables(value).map(|launcher| (launcher.name, launcher.rank, launcher.size))
+        Launcher::from_variables(value)
+            .map(|launcher| (launcher.name, launcher.rank, launcher.size))
     }
 
     #[test]
     fn launchers_are_known_by_their_variables() {
         assert_eq!(detect(&[]), None);
-        let open_mpi = [("OMPI_COMM_WORLD_RANK", "3"), ("OMPI_COMM_WORLD_SIZE", "8"), ("PMIX_RANK", "3")];
+        let open_mpi =
+            [("OMPI_COMM_WORLD_RANK", "3"), ("OMPI_COMM_WORLD_SIZE", "8"), ("PMIX_RANK", "3")];
         assert_eq!(detect(&open_mpi), Some(("Open MPI mpirun", 3, Some(8))));
-        assert_eq!(detect(&[("PMI_RANK", "1"), ("PMI_SIZE", "2")]), Some(("MPICH mpiexec", 1, Some(2))));
+        assert_eq!(
+            detect(&[("PMI_RANK", "1"), ("PMI_SIZE", "2")]),
+            Some(("MPICH mpiexec", 1, Some(2)))
+        );
     }
 
     #[test]

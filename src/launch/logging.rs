@@ -43,9 +43,9 @@ pub struct RankSet(Option<Vec<(usize, usize)>>);
 impl RankSet {
     /// Whether the rank belongs to the set.
     pub fn contains(&self, rank: usize) -> bool {
-        self.0.as_ref().is_none_or(|ranges| {
-            ranges.iter().any(|&(first, last)| (first..=last).contains(&rank))
-        })
+        self.0
+            .as_ref()
+            .is_none_or(|ranges| ranges.iter().any(|&(first, last)| (first..=last).contains(&rank)))
     }
 }
 
@@ -57,7 +57,9 @@ impl FromStr for RankSet {
             return Ok(Self(None));
         }
         let number = |text: &str| {
-            text.trim().parse::<usize>().map_err(|_| format!("`{text}` is no rank; write `all` or `0,2-5`"))
+            text.trim()
+                .parse::<usize>()
+                .map_err(|_| format!("`{text}` is no rank; write `all` or `0,2-5`"))
         };
         let ranges = text.split(',').map(|part| match part.split_once('-') {
             Some((first, last)) => Ok((number(first)?, number(last)?)),
@@ -78,8 +80,9 @@ pub(super) fn start(
     launched: bool,
 ) -> Result<(), String> {
     if let Some(directory) = &directory {
-        fs::create_dir_all(directory)
-            .map_err(|error| format!("cannot make the log directory {}: {error}", directory.display()))?;
+        fs::create_dir_all(directory).map_err(|error| {
+            format!("cannot make the log directory {}: {error}", directory.display())
+        })?;
     }
     let colored = directory.is_none() && color.on_stderr(launched);
     let style = if colored { WriteStyle::Always } else { WriteStyle::Never };
@@ -90,7 +93,9 @@ pub(super) fn start(
         .format(move |line, record| {
             let who = identity::with(|me| {
                 let wanted = me.is_none_or(|me| ranks.contains(me.rank));
-                wanted.then(|| me.map_or_else(|| "-".to_owned(), |me| format!("r{:03} {}", me.rank, me.host)))
+                wanted.then(|| {
+                    me.map_or_else(|| "-".to_owned(), |me| format!("r{:03} {}", me.rank, me.host))
+                })
             });
             let Some(who) = who else { return Ok(()) };
             let seconds = started.elapsed().as_secs_f64();

@@ -22,8 +22,8 @@ use std::{
 
 use clap::builder::BoolishValueParser;
 
-use self::{identity::Identity, threads::Layout};
 pub(crate) use self::launcher::Launcher;
+use self::{identity::Identity, threads::Layout};
 pub use self::{
     logging::{Color, RankSet},
     progress::Progress,
@@ -88,7 +88,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", env = "SPMD_TIMEOUT", hide_env = true, value_parser = seconds)]
     pub timeout: Option<Duration>,
     /// When to colour
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", env = "SPMD_COLOR", hide_env = true)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        env = "SPMD_COLOR",
+        hide_env = true
+    )]
     pub color: Color,
     /// Ranks that write a log: `all`, or a list like `0,2-5`
     #[arg(long, default_value = "all", env = "SPMD_LOG_RANKS", hide_env = true)]
@@ -214,8 +221,9 @@ impl RunArgs {
     pub fn run(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
         let launcher = Launcher::detect();
         let launched = launcher.is_some();
-        let started = logging::start(self.color, self.log_ranks.clone(), self.log_dir.clone(), launched)
-            .and_then(|()| choose(self.engine, launcher.as_ref(), cfg!(feature = "mpi")));
+        let started =
+            logging::start(self.color, self.log_ranks.clone(), self.log_dir.clone(), launched)
+                .and_then(|()| choose(self.engine, launcher.as_ref(), cfg!(feature = "mpi")));
         match started {
             Ok(EngineKind::Local) => self.run_threads(app),
             Ok(EngineKind::Mpi) => self.run_processes(launcher, app),
@@ -233,7 +241,8 @@ impl RunArgs {
         let layout = Layout::new(number(self.ranks), number(self.threads), self.share_cpu);
         threads::run(layout, app, |endings| {
             let mut left = layout.ranks;
-            let failed = endings.iter().inspect(|_| left -= 1).find_map(|ending| ending.result.err());
+            let failed =
+                endings.iter().inspect(|_| left -= 1).find_map(|ending| ending.result.err());
             let Some(cause) = failed else { return ExitCode::SUCCESS };
             cause.print();
             // Waiting ranks end at once; one that computes cannot be stopped but with the process.

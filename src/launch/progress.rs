@@ -33,9 +33,11 @@ impl Progress {
     pub fn new(world: &Comm, total: u64, unit: &'static str) -> Self {
         let shows = world.rank() == 0;
         let terminal = shows && Launcher::detect().is_none() && std::io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target =
+            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
-        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {elapsed} left {eta}");
+        let style =
+            ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {elapsed} left {eta}");
         if let Ok(style) = style {
             bar.set_style(style);
         }

@@ -147,7 +147,8 @@ impl Loan {
             return None;
         }
         // SAFETY: `done` was seen with Acquire, so the claim's holder has finished; only the lender calls this.
-        let lent = self.buffer.with_mut(|lent| unsafe { std::mem::replace(&mut *lent, Lent::Returned) });
+        let lent =
+            self.buffer.with_mut(|lent| unsafe { std::mem::replace(&mut *lent, Lent::Returned) });
         if let Lent::Owned(buffer) = lent { Some(buffer) } else { None }
     }
 }
@@ -162,7 +163,9 @@ impl Claim {
             // SAFETY: this is the loan's only claim and `done` is not set, so the lender keeps away.
             match unsafe { &*lent } {
                 // SAFETY: by the contract of `borrowed` the bytes stay until `done`.
-                Lent::Borrowed(start) => f(unsafe { std::slice::from_raw_parts(*start, self.0.len) }),
+                Lent::Borrowed(start) => {
+                    f(unsafe { std::slice::from_raw_parts(*start, self.0.len) })
+                }
                 Lent::Owned(buffer) => f(buffer.bytes()),
                 Lent::Returned => f(&[]),
             }
@@ -236,7 +239,9 @@ impl Slot {
     }
 
     /// What was received, and the buffer if the slot owned it; once done. Called once, by the receiver.
-    pub(super) fn take_back(&self) -> Option<(Result<Received, ErrorKind>, Option<Box<dyn Buffer>>)> {
+    pub(super) fn take_back(
+        &self,
+    ) -> Option<(Result<Received, ErrorKind>, Option<Box<dyn Buffer>>)> {
         if !self.is_done() {
             return None;
         }
@@ -265,7 +270,9 @@ impl Posting {
             let contents = unsafe { &mut *contents };
             let into = match &mut contents.memory {
                 // SAFETY: by the contract of `borrowed` the memory is this slot's alone until `done`.
-                Memory::Borrowed(start, len) => unsafe { std::slice::from_raw_parts_mut(*start, *len) },
+                Memory::Borrowed(start, len) => unsafe {
+                    std::slice::from_raw_parts_mut(*start, *len)
+                },
                 Memory::Owned(buffer) => buffer.bytes_mut(),
                 Memory::Returned => &mut [],
             };

@@ -7,20 +7,27 @@
 
 mod hall;
 mod handoff;
-mod sync;
 #[cfg(all(test, loom))]
 mod models;
+mod sync;
 
-use std::{cell::{Cell, RefCell}, collections::HashMap, rc::Rc, time::Duration, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    time::Duration,
+    time::Instant,
+};
 
+pub(crate) use self::hall::Patience;
 use self::{
     hall::Hall,
     handoff::{Body, Loan, Parcel, Posting, Slot},
     sync::{Arc, Mutex, lock},
 };
-pub(crate) use self::hall::Patience;
 use super::{
-    About, CollectiveCall, Context, Done, Engine, Source, Label, Op, Rank, Received, Tag, Ticket, Target,
+    About, CollectiveCall, Context, Done, Engine, Label, Op, Rank, Received, Source, Tag, Target,
+    Ticket,
     matching::{Key, Queues, Space, Wanted},
     table::Table,
 };
@@ -137,7 +144,8 @@ impl LocalEngine {
     }
 
     fn wanted(&self, from: &Source) -> Result<Wanted, ErrorKind> {
-        let space = Space { context: self.members(from.context)?.context, step: from.label.is_step() };
+        let space =
+            Space { context: self.members(from.context)?.context, step: from.label.is_step() };
         Ok(Wanted { space, source: from.rank, tag: from.tag })
     }
 
@@ -227,7 +235,11 @@ impl LocalEngine {
         self.settle(slot, waited)
     }
 
-    fn settle(&self, slot: &Arc<Slot>, waited: Result<(), ErrorKind>) -> Result<Received, ErrorKind> {
+    fn settle(
+        &self,
+        slot: &Arc<Slot>,
+        waited: Result<(), ErrorKind>,
+    ) -> Result<Received, ErrorKind> {
         if let Err(verdict) = waited {
             self.withdraw(slot);
             return Err(verdict);
