@@ -87,7 +87,7 @@ impl Comm {
 
     /// The MPI library's own communicator, for libraries that speak MPI themselves; none on the engine `local`.
     #[cfg(feature = "phdf5")]
-    pub(crate) fn raw_mpi_comm(&self) -> Option<mpi::ffi::MPI_Comm> {
+    pub(crate) fn raw_mpi_comm(&self) -> Option<::mpi::ffi::MPI_Comm> {
         self.engine.raw_mpi_comm(self.context)
     }
 

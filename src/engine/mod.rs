@@ -301,7 +301,7 @@ pub(crate) trait Engine {
     /// The MPI library's own communicator of `context`, for libraries that speak MPI themselves.
     #[cfg(feature = "mpi")]
     #[cfg_attr(not(feature = "phdf5"), allow(dead_code))] // asked for by the collective writer only
-    fn raw_mpi_comm(&self, _context: Context) -> Option<mpi::ffi::MPI_Comm> {
+    fn raw_mpi_comm(&self, _context: Context) -> Option<::mpi::ffi::MPI_Comm> {
         None
     }
 
