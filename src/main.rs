@@ -1,2 +1,8 @@
 //! The command `spmd`.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    spmd::run(|world| {
+        let sum = world.allreduce(&[world.rank()], spmd::Sum)?[0];
+        println!("{} {sum}", world.rank());
+        Ok(())
+    })
+}
