@@ -85,6 +85,7 @@ impl Datatype {
         let chunk = Self::contiguous(byte, if chunks == 0 { 1 } else { CHUNK_BYTES })?;
         let lengths = [head as c_int, rest as c_int, chunks as c_int];
         let places = [0, distance + (chunks * CHUNK_BYTES) as isize, distance];
+        let places = places.map(|place| place as ffi::MPI_Aint); // 64 bits, by different names
         let types = [byte, byte, chunk.0];
         // SAFETY: three blocks, with three lengths, places and types of live datatypes.
         let whole = unsafe {
