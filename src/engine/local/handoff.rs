@@ -8,9 +8,11 @@
 //! Either side that wants its buffer back early takes the claim or posting out of the queue itself; if that is gone, the
 //! other side is copying at this moment, and the owner waits for `done`: a copy neither blocks nor panics.
 
+use std::sync::Arc;
+
 use super::{
     hall::Hall,
-    sync::{Arc, AtomicBool, Ordering, UnsafeCell, yield_now},
+    sync::{AtomicBool, Ordering, UnsafeCell, yield_now},
 };
 use crate::{
     datum::Buffer,

@@ -1,11 +1,14 @@
 //! The synchronisation primitives of `local`: std's, or loom's while its models run.
+//!
+//! `Arc` is std's in both: nothing here depends on when a count reaches zero, and each count that loom followed would
+//! multiply the orders it has to try.
 
 #[cfg(loom)]
 pub(super) use loom::{
     cell::UnsafeCell,
     hint::spin_loop,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard,
+        Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     thread::yield_now,
@@ -14,7 +17,7 @@ pub(super) use loom::{
 pub(super) use std::{
     hint::spin_loop,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     thread::yield_now,
