@@ -6,6 +6,7 @@
 mod identity;
 mod launcher;
 mod logging;
+pub(crate) mod places;
 #[cfg(feature = "mpi")]
 mod processes;
 mod progress;

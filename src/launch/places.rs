@@ -1,0 +1,45 @@
+//! Where all ranks run, known to every rank.
+
+use crate::{
+    comm::Comm,
+    error::{Call, Error, ErrorKind, Result, With},
+    placement::{self, Place},
+};
+
+/// Every rank's place, in the order of ranks.
+///
+/// # Collective
+/// An allgather of some bytes per rank.
+#[track_caller]
+pub(crate) fn gather(world: &Comm) -> Result<Vec<Place>> {
+    let call = Call::new("places", With::All);
+    let object = |verb, error: &postcard::Error| {
+        let (type_name, reason) = (std::any::type_name::<Place>(), error.to_string());
+        Error::new(ErrorKind::Object { type_name, verb, reason }, world.rank(), call)
+    };
+    let mine = postcard::to_stdvec(&here()).map_err(|error| object("sent", &error))?;
+    let rows = world.allgather(&mine)?;
+    let places = rows.iter().map(postcard::from_bytes);
+    places.collect::<Result<_, _>>().map_err(|error| object("received", &error))
+}
+
+/// The place of the calling rank.
+pub(crate) fn here() -> Place {
+    Place {
+        host: placement::host(),
+        cpus: placement::cpus(),
+        available: placement::available(),
+        threads: rayon::current_num_threads(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_rank_knows_the_places_of_all() {
+        let places = crate::local(3, |world| Ok(super::gather(world)?)).unwrap();
+        assert_eq!(places[0].len(), 3);
+        assert!(places.iter().all(|known| *known == places[0]));
+        assert!(places[0].iter().all(|place| place.threads >= 1 && !place.cpus.is_empty()));
+    }
+}
