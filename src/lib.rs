@@ -34,8 +34,10 @@ mod comm;
 mod datum;
 mod engine;
 mod error;
+mod info;
 mod launch;
 mod placement;
+pub mod selftest;
 
 /// Derive [`Datum`]'s traits for your own types with this crate.
 pub use bytemuck;
@@ -47,6 +49,7 @@ pub use crate::{
     },
     datum::Datum,
     error::{Error, ErrorKind, Failure, Result},
+    info::{Info, info},
     launch::{Color, EngineKind, Progress, RankSet, RunArgs, local, parse, run},
 };
 

@@ -1,8 +1,15 @@
 //! The command `spmd`.
-fn main() -> std::process::ExitCode {
-    spmd::run(|world| {
-        let sum = world.allreduce(&[world.rank()], spmd::Sum)?[0];
-        println!("{} {sum}", world.rank());
-        Ok(())
-    })
+
+mod cli;
+
+use std::process::ExitCode;
+
+use self::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    match spmd::parse::<Cli>().command {
+        Command::Info(args) => cli::info(&args),
+        Command::Selftest(args) => cli::selftest(&args),
+        Command::Completions(args) => cli::completions(&args),
+    }
 }

@@ -6,8 +6,7 @@
 mod identity;
 mod launcher;
 mod logging;
-#[cfg(feature = "mpi")]
-mod places;
+pub(crate) mod places;
 #[cfg(feature = "mpi")]
 mod processes;
 mod progress;

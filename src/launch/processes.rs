@@ -64,7 +64,7 @@ pub(super) fn run(
         200 + cause.rank.min(50) as u64 * 10
     }));
     cause.print();
-    engine.abort(cause.code)
+    MpiEngine::abort(cause.code)
 }
 
 /// Several processes in worlds of their own are a mistake in the launch.
@@ -95,8 +95,7 @@ fn settle(
     me: &Arc<Identity>,
 ) -> Result<(), Failure> {
     let here = placement::host();
-    // The pool is made after this: to ask rayon for its size would make it.
-    let places = places::gather(comm, 0)?;
+    let places = places::gather(comm, 0)?; // the pools are made below
     let neighbours: Vec<&[usize]> = places
         .iter()
         .filter(|place| place.host == here)
@@ -124,7 +123,7 @@ fn settle(
         log::warn!("rayon was set up before spmd, rank {} keeps its threads: {error}", me.rank);
     }
     log::info!(
-        "rank {} bound to cpus {}, {} threads",
+        "rank {} bound to cpus {}, threads {}",
         me.rank,
         placement::cpu_list(&placement::cpus()),
         rayon::current_num_threads()

@@ -164,9 +164,9 @@ impl Claim {
         self.0.buffer.with(|lent| {
             // SAFETY: this is the loan's only claim and `done` is not set, so the lender keeps away.
             match unsafe { &*lent } {
-                // SAFETY: by the contract of `borrowed` the bytes stay until `done`.
-                Lent::Borrowed(start) => {
-                    f(unsafe { std::slice::from_raw_parts(*start, self.0.len) })
+                &Lent::Borrowed(start) => {
+                    // SAFETY: by the contract of `borrowed` the bytes stay until `done`.
+                    f(unsafe { std::slice::from_raw_parts(start, self.0.len) })
                 }
                 Lent::Owned(buffer) => f(buffer.bytes()),
                 Lent::Returned => f(&[]),
@@ -192,6 +192,9 @@ struct Contents {
     memory: Memory,
     outcome: Option<Result<Received, ErrorKind>>,
 }
+
+/// What was received, and the buffer if the slot owned it.
+type Filled = (Result<Received, ErrorKind>, Option<Box<dyn Buffer>>);
 
 enum Memory {
     /// The receiver sees to it that the bytes stay until `done`.
@@ -241,9 +244,7 @@ impl Slot {
     }
 
     /// What was received, and the buffer if the slot owned it; once done. Called once, by the receiver.
-    pub(super) fn take_back(
-        &self,
-    ) -> Option<(Result<Received, ErrorKind>, Option<Box<dyn Buffer>>)> {
+    pub(super) fn take_back(&self) -> Option<Filled> {
         if !self.is_done() {
             return None;
         }

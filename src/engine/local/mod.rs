@@ -321,9 +321,10 @@ impl Engine for LocalEngine {
         into: &mut [u8],
     ) -> Result<Received, ErrorKind> {
         // SAFETY: the slot is awaited below, also when sending fails.
-        let started = unsafe { self.start_recv(from, into) }?;
+        let started = unsafe { self.start_recv(from, into) };
+        // A message that is refused is no reason to keep the other rank waiting for this one's.
         let sent = self.send(to, bytes);
-        match started {
+        match started? {
             Ok(received) => sent.map(|()| received),
             Err(slot) if sent.is_ok() => self.await_slot(&slot),
             Err(slot) => self.settle(&slot, sent),

@@ -158,8 +158,8 @@ impl MpiEngine {
     }
 
     /// Ends all processes of the job with this exit code.
-    pub(crate) fn abort(&self, code: u8) -> ! {
-        // SAFETY: MPI is initialised and, by invariant 2, not finalised while there is a program to fail.
+    pub(crate) fn abort(code: u8) -> ! {
+        // SAFETY: MPI is initialised and not finalised: the launch calls this only between `start` and the end of `finish`.
         unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, c_int::from(code)) };
         leave(code)
     }
@@ -183,7 +183,8 @@ impl MpiEngine {
                 }
                 None => {}
                 Some(request) => {
-                    if tested(request)?.is_some() {
+                    let all_came = tested(request)?.is_some();
+                    if all_came {
                         break;
                     }
                 }
