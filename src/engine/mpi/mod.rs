@@ -27,7 +27,7 @@ pub(crate) use self::watch::Watch;
 use self::{
     raw::{Datatype, blank_status, bytes_in, check, is_truncation, made},
     watch::Waiting,
-    wire::{COPIED, STAMP},
+    wire::{COPIED, HEAD, Head},
 };
 use super::{
     About, CollectiveCall, Context, Done, Engine, Label, Op, Rank, Received, Source, Tag, Target,
@@ -82,10 +82,10 @@ struct Pending {
 }
 
 enum Wire {
-    /// Stamp and data.
+    /// Head and data.
     Copied(Box<[u8]>),
-    /// The stamp; the data are in the buffer.
-    Split(Box<[u8; STAMP]>),
+    /// The head; the data are in the buffer.
+    Split(Box<Head>),
 }
 
 /// The number of ranks and this process's own.
@@ -235,26 +235,26 @@ impl MpiEngine {
 
     /// Receives a probed message of which nobody wants the data.
     fn swallow(&self, message: ffi::MPI_Message, received: Received) -> Result<(), ErrorKind> {
-        let mut stamp = [0; STAMP];
+        let mut head = [0; HEAD];
         let mut data = vec![0; received.bytes];
-        self.receive_split(message, &mut stamp, &mut data)
+        self.receive_split(message, &mut head, &mut data)
     }
 
     /// Receives a probed message into two places.
     fn receive_split(
         &self,
         mut message: ffi::MPI_Message,
-        stamp: &mut [u8; STAMP],
+        head: &mut Head,
         data: &mut [u8],
     ) -> Result<(), ErrorKind> {
-        let head = stamp.as_mut_ptr();
-        let whole = Datatype::head_and_body(STAMP, distance(head, data.as_ptr()), data.len())?;
+        let start = head.as_mut_ptr();
+        let whole = Datatype::head_and_body(HEAD, distance(start, data.as_ptr()), data.len())?;
         let mut status = blank_status();
         let _waiting = self.waiting();
-        // SAFETY: the type describes `stamp` and `data` as seen from `head`, both borrowed for this blocking call; the
+        // SAFETY: the type describes `head` and `data` as seen from `start`, both borrowed for this blocking call; the
         // message is a matched one, received once.
         check(unsafe {
-            ffi::MPI_Mrecv(head.cast(), 1, whole.raw(), &raw mut message, &raw mut status)
+            ffi::MPI_Mrecv(start.cast(), 1, whole.raw(), &raw mut message, &raw mut status)
         })
     }
 
@@ -267,27 +267,24 @@ impl MpiEngine {
         into: &mut [u8],
     ) -> Result<(), ErrorKind> {
         let bytes = received.bytes;
-        let fits = bytes <= into.len();
-        if STAMP + bytes <= COPIED {
+        if HEAD + bytes <= COPIED {
             let mut inbox = self.inbox.borrow_mut();
             let mut status = blank_status();
             let _waiting = self.waiting();
             // SAFETY: the inbox holds COPIED bytes, borrowed for this blocking call; the message is received once.
-            check(unsafe {
+            let code = unsafe {
                 let (start, count) = (inbox.as_mut_ptr().cast::<c_void>(), COPIED as c_int);
                 let (message, status) = (&raw mut message, &raw mut status);
                 ffi::MPI_Mrecv(start, count, ffi::RSMPI_UINT8_T, message, status)
-            })?;
-            return unpack(&inbox[..STAMP + bytes], received, label, into).map(drop);
+            };
+            return unpack(code, &status, &inbox, label, into).map(drop);
         }
-        let mut stamp = [0; STAMP];
-        if fits {
-            self.receive_split(message, &mut stamp, &mut into[..bytes])?;
-        } else {
-            self.receive_split(message, &mut stamp, &mut vec![0; bytes])?;
+        let mut head = [0; HEAD];
+        match into.get_mut(..bytes) {
+            Some(into) => self.receive_split(message, &mut head, into)?,
+            None => self.receive_split(message, &mut head, &mut vec![0; bytes])?,
         }
-        wire::check(label, &stamp, received.rank)?;
-        if fits { Ok(()) } else { Err(ErrorKind::Truncated { message: bytes, buffer: into.len() }) }
+        admit(&head, label, received, into.len()).map(drop)
     }
 
     /// Starts to send bytes that stay where they are.
@@ -301,9 +298,9 @@ impl MpiEngine {
     ) -> Result<(ffi::MPI_Request, Wire), ErrorKind> {
         let comm = self.space(to.context)?.comm(&to.label);
         let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
-        let stamp = wire::stamp(&to.label);
-        if STAMP + bytes.len() <= COPIED {
-            let copy: Box<[u8]> = [&stamp, bytes].concat().into();
+        let head = wire::head(&to.label, bytes.len());
+        if HEAD + bytes.len() <= COPIED {
+            let copy: Box<[u8]> = [&head, bytes].concat().into();
             let (start, count) = (copy.as_ptr().cast::<c_void>(), copy.len() as c_int);
             // SAFETY: the copy is on the heap and returned with the request.
             let request = unsafe {
@@ -311,15 +308,15 @@ impl MpiEngine {
             };
             return Ok((request?, Wire::Copied(copy)));
         }
-        let stamp = Box::new(stamp);
-        let head = stamp.as_ptr();
-        let whole = Datatype::head_and_body(STAMP, distance(head, bytes.as_ptr()), bytes.len())?;
-        // SAFETY: the type describes stamp and bytes as seen from `head`; both stay by this function's contract. MPI
+        let head = Box::new(head);
+        let start = head.as_ptr();
+        let whole = Datatype::head_and_body(HEAD, distance(start, bytes.as_ptr()), bytes.len())?;
+        // SAFETY: the type describes head and bytes as seen from `start`; both stay by this function's contract. MPI
         // keeps the freed type until the operation is complete (MPI 4.1 §5.1.9).
         let request = unsafe {
-            made(|made| ffi::MPI_Isend(head.cast(), 1, whole.raw(), rank, tag, comm, made))
+            made(|made| ffi::MPI_Isend(start.cast(), 1, whole.raw(), rank, tag, comm, made))
         };
-        Ok((request?, Wire::Split(stamp)))
+        Ok((request?, Wire::Split(head)))
     }
 
     /// Nobody will ask for the operation: withdraws a receive, lets a send go on.
@@ -382,13 +379,10 @@ impl Pending {
             return Ok(Done { buffer: self.buffer, received: None });
         };
         let into = self.buffer.bytes_mut();
-        let received = check_receive(code, status, into.len())?;
-        match &self.wire {
-            Wire::Copied(copy) => {
-                unpack(&copy[..(STAMP + received.bytes).min(copy.len())], received, &label, into)?;
-            }
-            Wire::Split(stamp) => wire::check(&label, &stamp[..], received.rank)?,
-        }
+        let received = match &self.wire {
+            Wire::Copied(copy) => unpack(code, status, copy, &label, into)?,
+            Wire::Split(head) => admit(head, &label, completed(code, status)?, into.len())?,
+        };
         Ok(Done { buffer: self.buffer, received: Some(received) })
     }
 }
@@ -431,40 +425,48 @@ fn matched(
     Ok((found != 0).then(|| (message, received(&status))))
 }
 
-/// What a completed receive or probe tells, the stamp taken off.
+/// What a completed receive or probe tells, the head taken off.
 fn received(status: &ffi::MPI_Status) -> Received {
     let rank = Rank(u32::try_from(status.MPI_SOURCE).unwrap_or(0));
     let tag = Tag(u32::try_from(status.MPI_TAG).unwrap_or(0));
-    Received { rank, tag, bytes: bytes_in(status).saturating_sub(STAMP) }
+    Received { rank, tag, bytes: bytes_in(status).saturating_sub(HEAD) }
 }
 
-/// What has been received into a buffer of so many bytes, or why not.
-fn check_receive(
-    code: c_int,
-    status: &ffi::MPI_Status,
-    buffer: usize,
-) -> Result<Received, ErrorKind> {
-    let received = received(status);
+/// What a receive has got that MPI has completed, the message's end cut off or not.
+fn completed(code: c_int, status: &ffi::MPI_Status) -> Result<Received, ErrorKind> {
     match check(code) {
-        Ok(()) if received.bytes <= buffer => Ok(received),
         Err(error) if !is_truncation(code) => Err(error),
-        _ => Err(ErrorKind::Truncated { message: received.bytes, buffer }),
+        _ => Ok(received(status)),
     }
 }
 
-/// Takes the data out of a message that was received whole.
-fn unpack(
-    message: &[u8],
+/// Whether a message with this head is for a receiver that expects `label` and has room for `buffer` bytes.
+fn admit(
+    head: &Head,
+    label: &Label,
     received: Received,
+    buffer: usize,
+) -> Result<Received, ErrorKind> {
+    wire::check(label, head, received.rank)?;
+    let message = wire::length(head);
+    if message > buffer {
+        return Err(ErrorKind::Truncated { message, buffer });
+    }
+    Ok(Received { bytes: message, ..received })
+}
+
+/// Takes the data out of a message that was received together with its head.
+fn unpack(
+    code: c_int,
+    status: &ffi::MPI_Status,
+    message: &[u8],
     label: &Label,
     into: &mut [u8],
 ) -> Result<Received, ErrorKind> {
-    let (stamp, data) = message.split_at(STAMP.min(message.len()));
-    wire::check(label, stamp, received.rank)?;
-    let buffer = into.len();
-    let room = into.get_mut(..data.len());
-    let room = room.ok_or(ErrorKind::Truncated { message: data.len(), buffer })?;
-    room.copy_from_slice(data);
+    let received = completed(code, status)?;
+    let (head, data) = message.split_first_chunk().ok_or(ErrorKind::Closed)?;
+    let received = admit(head, label, received, into.len())?;
+    into[..received.bytes].copy_from_slice(&data[..received.bytes]);
     Ok(received)
 }
 
@@ -514,28 +516,28 @@ impl Engine for MpiEngine {
     fn send(&self, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind> {
         let comm = self.space(to.context)?.comm(&to.label);
         let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
-        let stamp = wire::stamp(&to.label);
-        let len = STAMP + bytes.len();
+        let head = wire::head(&to.label, bytes.len());
+        let len = HEAD + bytes.len();
         let _waiting = self.waiting();
         if len <= COPIED {
             let mut outbox = self.outbox.borrow_mut();
-            outbox[..STAMP].copy_from_slice(&stamp);
-            outbox[STAMP..len].copy_from_slice(bytes);
+            outbox[..HEAD].copy_from_slice(&head);
+            outbox[HEAD..len].copy_from_slice(bytes);
             let start = outbox.as_ptr().cast::<c_void>();
             // SAFETY: `len` bytes of the outbox, borrowed for this blocking call.
             return check(unsafe {
                 ffi::MPI_Send(start, len as c_int, ffi::RSMPI_UINT8_T, rank, tag, comm)
             });
         }
-        let head = stamp.as_ptr();
-        let whole = Datatype::head_and_body(STAMP, distance(head, bytes.as_ptr()), bytes.len())?;
-        // SAFETY: the type describes stamp and bytes as seen from `head`, both borrowed for this blocking call.
-        check(unsafe { ffi::MPI_Send(head.cast(), 1, whole.raw(), rank, tag, comm) })
+        let start = head.as_ptr();
+        let whole = Datatype::head_and_body(HEAD, distance(start, bytes.as_ptr()), bytes.len())?;
+        // SAFETY: the type describes head and bytes as seen from `start`, both borrowed for this blocking call.
+        check(unsafe { ffi::MPI_Send(start.cast(), 1, whole.raw(), rank, tag, comm) })
     }
 
     fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, ErrorKind> {
         let comm = self.space(from.context)?.comm(&from.label);
-        if STAMP + into.len() > COPIED {
+        if HEAD + into.len() > COPIED {
             let _waiting = self.waiting();
             let (message, received) =
                 matched(comm, from.rank, from.tag, true)?.ok_or(ErrorKind::Closed)?;
@@ -550,8 +552,7 @@ impl Engine for MpiEngine {
             let (rank, tag) = (source(from.rank), tag(from.tag));
             ffi::MPI_Recv(start, count, ffi::RSMPI_UINT8_T, rank, tag, comm, &raw mut status)
         };
-        let received = check_receive(code, &status, into.len())?;
-        unpack(&inbox[..STAMP + received.bytes], received, &from.label, into)
+        unpack(code, &status, &inbox, &from.label, into)
     }
 
     fn sendrecv(
@@ -583,8 +584,8 @@ impl Engine for MpiEngine {
         let comm = self.space(from.context)?.comm(&from.label);
         let (rank, tag) = (source(from.rank), tag(from.tag));
         let into = buffer.bytes_mut();
-        let (request, wire) = if STAMP + into.len() <= COPIED {
-            let mut copy: Box<[u8]> = vec![0; STAMP + into.len()].into();
+        let (request, wire) = if HEAD + into.len() <= COPIED {
+            let mut copy: Box<[u8]> = vec![0; HEAD + into.len()].into();
             let (start, count) = (copy.as_mut_ptr().cast::<c_void>(), copy.len() as c_int);
             // SAFETY: the copy is on the heap and kept in the table until the request is complete.
             let request = unsafe {
@@ -592,15 +593,15 @@ impl Engine for MpiEngine {
             };
             (request?, Wire::Copied(copy))
         } else {
-            let mut stamp = Box::new([0; STAMP]);
-            let head = stamp.as_mut_ptr();
-            let whole = Datatype::head_and_body(STAMP, distance(head, into.as_ptr()), into.len())?;
-            // SAFETY: the type describes stamp and buffer as seen from `head`; both are on the heap and kept in the table
+            let mut head = Box::new([0; HEAD]);
+            let start = head.as_mut_ptr();
+            let whole = Datatype::head_and_body(HEAD, distance(start, into.as_ptr()), into.len())?;
+            // SAFETY: the type describes head and buffer as seen from `start`; both are on the heap and kept in the table
             // until the request is complete. MPI keeps the freed type until then.
             let request = unsafe {
-                made(|made| ffi::MPI_Irecv(head.cast(), 1, whole.raw(), rank, tag, comm, made))
+                made(|made| ffi::MPI_Irecv(start.cast(), 1, whole.raw(), rank, tag, comm, made))
             };
-            (request?, Wire::Split(stamp))
+            (request?, Wire::Split(head))
         };
         let expects = Some(from.label);
         Ok(Op(self.ops.insert(Pending { request, buffer, wire, expects })))
