@@ -30,17 +30,21 @@
 //! | placement | which CPUs a rank and its rayon threads may use |
 //! | form | concurrent (ranks share one CPU), parallel (they have CPUs of their own), distributed (on several hosts) |
 
+pub mod array;
 mod comm;
 mod datum;
 mod engine;
 mod error;
 mod info;
+pub mod io;
 mod launch;
 mod placement;
 pub mod selftest;
 
 /// Derive [`Datum`]'s traits for your own types with this crate.
 pub use bytemuck;
+/// The arrays that blocks of fields are.
+pub use ndarray;
 
 pub use crate::{
     comm::{

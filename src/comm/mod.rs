@@ -80,6 +80,17 @@ impl Comm {
         self.engine.about().engine
     }
 
+    /// The MPI library and its version; empty on the engine `local`.
+    pub fn library(&self) -> String {
+        self.engine.about().library
+    }
+
+    /// The MPI library's own communicator, for libraries that speak MPI themselves; none on the engine `local`.
+    #[cfg(feature = "phdf5")]
+    pub(crate) fn raw_mpi_comm(&self) -> Option<mpi::ffi::MPI_Comm> {
+        self.engine.raw_mpi_comm(self.context)
+    }
+
     /// The largest tag that a message can have; at least 32767.
     pub fn max_tag(&self) -> u32 {
         self.engine.max_tag().0

@@ -301,6 +301,13 @@ pub(crate) trait Engine {
     /// The position of `rank` of `context` in the world.
     fn world_rank(&self, context: Context, rank: Rank) -> usize;
 
+    /// The MPI library's own communicator of `context`, for libraries that speak MPI themselves.
+    #[cfg(feature = "mpi")]
+    #[cfg_attr(not(feature = "phdf5"), allow(dead_code))] // asked for by the collective writer only
+    fn raw_mpi_comm(&self, _context: Context) -> Option<mpi::ffi::MPI_Comm> {
+        None
+    }
+
     /// Time since the job started.
     fn now(&self) -> Duration;
 }

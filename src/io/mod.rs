@@ -1,0 +1,263 @@
+//! Files: blocks of 2-D arrays from and to one shared file, and pictures of them.
+//!
+//! An [`ArrayFile`] is a `.npy` file, or a dataset of an HDF5 file (feature `hdf5`). Each rank reads its own block of it;
+//! all ranks together write one file, which is the same for every number of ranks.
+
+mod error;
+#[cfg(feature = "hdf5")]
+mod hdf5;
+mod npy;
+mod picture;
+mod unfinished;
+
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use ndarray::{Array2, ArrayRef2, ArrayView2};
+
+use self::unfinished::Unfinished;
+pub use self::{error::FileError, picture::PictureFile};
+use crate::{array::Layout, comm::Comm, error::Failure};
+
+/// A range of rows and a range of columns.
+type Block = [Range<usize>; 2];
+
+/// A 2-D array in a file, as users name it: `FILE.npy`, `FILE.h5` or `FILE.h5:/path/of/dataset`.
+///
+/// Parsing refuses what this build cannot handle, so that an option of this type is refused before anything is computed:
+/// ```
+/// use spmd::io::{ArrayFile, FileError};
+/// let file: ArrayFile = "terrain.npy".parse()?;
+/// assert_eq!(file.to_string(), "terrain.npy");
+/// assert!(matches!("terrain.txt".parse::<ArrayFile>(), Err(FileError::UnknownSuffix { .. })));
+/// # Ok::<(), FileError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArrayFile {
+    path: PathBuf,
+    format: Format,
+    /// In an HDF5 file, if the user named one.
+    dataset: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Npy,
+    #[cfg(feature = "hdf5")]
+    Hdf5,
+}
+
+/// What a file says of where its data come from. Command line and number of ranks are added by
+/// [`write`](ArrayFile::write).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provenance {
+    /// What the data are, in a few words.
+    pub title: String,
+    /// The unit of each value.
+    pub units: String,
+    /// The program that made them, and its version.
+    pub version: String,
+}
+
+/// Provenance as it stands in the file: rank 0's, the same on all ranks.
+#[cfg(feature = "hdf5")]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Record {
+    title: String,
+    units: String,
+    version: String,
+    command_line: String,
+    ranks: u64,
+}
+
+impl FromStr for ArrayFile {
+    type Err = FileError;
+
+    fn from_str(text: &str) -> Result<Self, FileError> {
+        // A colon may be part of the path: what stands before the dataset's must be a known file name.
+        let mut colons =
+            text.match_indices(':').map(|(at, _)| (&text[..at], Some(&text[at + 1..])));
+        let named = colons.find_map(|(file, dataset)| Some((file, suffix(file)?, dataset)));
+        let found = named.or_else(|| Some((text, suffix(text)?, None)));
+        let Some((file, suffix, dataset)) = found else {
+            return Err(FileError::UnknownSuffix { path: text.into(), known: "npy, h5 or hdf5" });
+        };
+        let path = PathBuf::from(file);
+        let format = match (suffix, dataset) {
+            ("npy", Some(_)) => return Err(FileError::NoDatasets { path }),
+            ("npy", None) => Format::Npy,
+            #[cfg(feature = "hdf5")]
+            _ => Format::Hdf5,
+            #[cfg(not(feature = "hdf5"))]
+            _ => return Err(FileError::MissingFeature { path, feature: "hdf5" }),
+        };
+        let dataset = dataset.filter(|name| !name.is_empty()).map(ToOwned::to_owned);
+        Ok(Self { path, format, dataset })
+    }
+}
+
+/// The suffix of a file that arrays can be in.
+fn suffix(file: &str) -> Option<&'static str> {
+    let suffix = Path::new(file).extension()?;
+    ["npy", "h5", "hdf5"].into_iter().find(|known| suffix.eq_ignore_ascii_case(known))
+}
+
+impl fmt::Display for ArrayFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        self.dataset.as_ref().map_or(Ok(()), |dataset| write!(f, ":{dataset}"))
+    }
+}
+
+impl ArrayFile {
+    /// The file, without the dataset.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The number of rows and columns of the array in the file.
+    ///
+    /// # Errors
+    /// If there is no such file or dataset, or it is not a 2-D array of numbers with one cell at least. Where no dataset
+    /// is named, the file must have only one such dataset; the error lists what there is.
+    pub fn shape(&self) -> Result<[usize; 2], FileError> {
+        let shape = match self.format {
+            Format::Npy => npy::Reader::open(&self.path)?.shape(),
+            #[cfg(feature = "hdf5")]
+            Format::Hdf5 => hdf5::Reader::open(&self.path, self.dataset.as_deref())?.shape(),
+        };
+        if shape.contains(&0) {
+            return Err(FileError::Empty { path: self.path.clone() });
+        }
+        Ok(shape)
+    }
+
+    /// A block of the array in the file, converted to `f64`: only this block is read.
+    ///
+    /// # Errors
+    /// As [`shape`](Self::shape), and if the file ends too early.
+    ///
+    /// # Panics
+    /// If the array has no such rows or columns.
+    pub fn read(&self, block: &[Range<usize>; 2]) -> Result<Array2<f64>, FileError> {
+        let check = |[rows, columns]: [usize; 2]| {
+            assert!(block[0].end <= rows && block[1].end <= columns, "the block is in the array");
+        };
+        if block.iter().any(Range::is_empty) {
+            return Ok(Array2::zeros((block[0].len(), block[1].len())));
+        }
+        match self.format {
+            Format::Npy => {
+                let mut reader = npy::Reader::open(&self.path)?;
+                check(reader.shape());
+                reader.read(block)
+            }
+            #[cfg(feature = "hdf5")]
+            Format::Hdf5 => {
+                let reader = hdf5::Reader::open(&self.path, self.dataset.as_deref())?;
+                check(reader.shape());
+                reader.read(block)
+            }
+        }
+    }
+
+    /// Finds out whether the file can be written, and leaves nothing behind: before a long computation, on one rank.
+    ///
+    /// # Errors
+    /// If the directory does not exist or cannot be written, or the name belongs to a directory.
+    pub fn check_writable(&self) -> Result<(), FileError> {
+        unfinished::check_writable(&self.path)
+    }
+
+    /// Writes a distributed array: `block` is this rank's block of `layout`. All ranks return when the file is complete.
+    ///
+    /// The file gets its name when it is complete, and replaces one that was there. HDF5 files get the dataset `/field` if
+    /// none is named. With the feature `phdf5` on the engine `mpi` all ranks write into an HDF5 file together; else rank 0
+    /// writes one block after the other and holds no more than two. The bytes of the dataset are the same.
+    ///
+    /// # Collective
+    ///
+    /// # Errors
+    /// What the file system or the other ranks did wrong. The rank that writes learns of it; the others learn of it when
+    /// the job ends.
+    ///
+    /// # Panics
+    /// If `block` has not the shape that `layout` gives this rank.
+    #[track_caller]
+    pub fn write(
+        &self,
+        comm: &Comm,
+        layout: &Layout<2>,
+        block: &ArrayRef2<f64>,
+        #[cfg_attr(not(feature = "hdf5"), expect(unused_variables))] about: &Provenance,
+    ) -> Result<(), Failure> {
+        let mine = layout.block(comm.rank());
+        assert_eq!(block.dim(), (mine[0].len(), mine[1].len()), "the block is this rank's");
+        // A message space of its own: the program's messages are never taken for blocks.
+        let comm = comm.dup()?;
+        #[cfg(feature = "hdf5")]
+        let record = Record::new(about, comm.size());
+        #[cfg(feature = "phdf5")]
+        if let (Format::Hdf5, Some(mpi)) = (self.format, comm.raw_mpi_comm()) {
+            let to = self.dataset.as_deref();
+            return hdf5::collective::write(&comm, mpi, &self.path, to, layout, block, &record);
+        }
+        if comm.rank() == 0 {
+            let file = Unfinished::new(&self.path);
+            match self.format {
+                Format::Npy => {
+                    let mut writer = npy::Writer::create(file, layout.shape())?;
+                    collect(&comm, layout, block, |block, values| writer.write(block, values))?;
+                    writer.finish()?;
+                }
+                #[cfg(feature = "hdf5")]
+                Format::Hdf5 => {
+                    let to = self.dataset.as_deref();
+                    let writer = hdf5::Writer::create(file, to, layout.shape(), &record)?;
+                    collect(&comm, layout, block, |block, values| writer.write(block, values))?;
+                    writer.finish()?;
+                }
+            }
+        } else if !block.is_empty() {
+            comm.send(&block.iter().copied().collect::<Vec<_>>(), 0)?;
+        }
+        Ok(comm.barrier()?)
+    }
+}
+
+/// Hands rank 0 all blocks that are not empty, in the order of ranks, one at a time.
+fn collect(
+    comm: &Comm,
+    layout: &Layout<2>,
+    mine: &ArrayRef2<f64>,
+    mut take: impl FnMut(&Block, &ArrayRef2<f64>) -> Result<(), FileError>,
+) -> Result<(), Failure> {
+    for rank in (0..comm.size()).filter(|&rank| !layout.is_empty(rank)) {
+        let block = layout.block(rank);
+        if rank == comm.rank() {
+            take(&block, mine)?;
+        } else {
+            let (values, _) = comm.recv::<f64>(rank)?;
+            take(&block, &ArrayView2::from_shape(layout.block_shape(rank), &values)?)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "hdf5")]
+impl Record {
+    fn new(about: &Provenance, ranks: usize) -> Self {
+        let Provenance { title, units, version } = about.clone();
+        // A text attribute cannot hold what is no Unicode, nor a zero byte, which no argument has.
+        let words: Vec<_> =
+            std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+        Self { title, units, version, command_line: words.join(" "), ranks: ranks as u64 }
+    }
+}
+
+#[cfg(test)]
+mod tests;

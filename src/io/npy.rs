@@ -1,0 +1,174 @@
+//! `NumPy`'s `.npy` files. The header is `ndarray-npy`'s business; the data behind it are read and written block by block.
+
+use std::{
+    fs::File,
+    io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write},
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use ndarray::{Array2, ArrayRef2, Axis};
+use ndarray_npy::{npy::header::Header, write_zeroed_npy};
+
+use super::{Block, FileError, Unfinished};
+
+/// An open `.npy` file with a 2-D array of numbers.
+pub(super) struct Reader {
+    path: PathBuf,
+    file: BufReader<File>,
+    /// Where the data begin.
+    start: u64,
+    shape: [usize; 2],
+    fortran: bool,
+    element: Element,
+}
+
+/// How an element stands in the file.
+#[derive(Clone, Copy)]
+struct Element {
+    bytes: usize,
+    value: fn(&[u8]) -> f64,
+}
+
+impl Reader {
+    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
+        let file = File::open(path).map_err(FileError::system(path, "open"))?;
+        let mut file = BufReader::new(file);
+        let header =
+            Header::from_reader(&mut file).map_err(FileError::format(path, "read as .npy file"))?;
+        let start = file.stream_position().map_err(FileError::system(path, "read"))?;
+        let path = path.to_owned();
+        let Ok(shape) = header.shape.as_slice().try_into() else {
+            return Err(FileError::NotTwoDimensional { path, shape: header.shape });
+        };
+        let descriptor = header.type_descriptor.to_string();
+        let Some(element) = Element::of(descriptor.trim_matches(['\'', '"'])) else {
+            return Err(FileError::UnsupportedType { path, element: descriptor });
+        };
+        Ok(Self { path, file, start, shape, fortran: header.layout.is_fortran(), element })
+    }
+
+    pub(super) fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    pub(super) fn read(&mut self, block: &Block) -> Result<Array2<f64>, FileError> {
+        // A line is what lies together in the file: a row, or a column in Fortran's order.
+        let [rows, columns] = block.clone();
+        let (lines, along, line_len) = if self.fortran {
+            (columns, rows, self.shape[0])
+        } else {
+            (rows, columns, self.shape[1])
+        };
+        let mut values = Array2::zeros((lines.len(), along.len()));
+        let mut bytes = vec![0; along.len() * self.element.bytes];
+        for (line, mut into) in lines.zip(values.outer_iter_mut()) {
+            self.read_bytes(line * line_len + along.start, &mut bytes)
+                .map_err(FileError::system(&self.path, "read"))?;
+            for (value, bytes) in into.iter_mut().zip(bytes.chunks_exact(self.element.bytes)) {
+                *value = (self.element.value)(bytes);
+            }
+        }
+        Ok(if self.fortran { values.reversed_axes() } else { values })
+    }
+
+    fn read_bytes(&mut self, element: usize, into: &mut [u8]) -> std::io::Result<()> {
+        let place = self.start + (element * self.element.bytes) as u64;
+        // Relative, so that what is buffered already is not thrown away.
+        let here = self.file.stream_position()?;
+        self.file.seek_relative(place as i64 - here as i64)?;
+        self.file.read_exact(into)
+    }
+}
+
+impl Element {
+    /// The element that `NumPy` calls by this name, `<f8` say.
+    #[allow(clippy::cast_lossless)] // some of them are not, for all of them `as` rounds to the nearest
+    fn of(descriptor: &str) -> Option<Self> {
+        macro_rules! element {
+            ($type:ty, $from_bytes:ident) => {
+                Self {
+                    bytes: size_of::<$type>(),
+                    value: |bytes| <$type>::$from_bytes(bytemuck::pod_read_unaligned(bytes)) as f64,
+                }
+            };
+        }
+        Some(match descriptor {
+            "<f8" => element!(f64, from_le_bytes),
+            ">f8" => element!(f64, from_be_bytes),
+            "<f4" => element!(f32, from_le_bytes),
+            ">f4" => element!(f32, from_be_bytes),
+            "<i8" => element!(i64, from_le_bytes),
+            ">i8" => element!(i64, from_be_bytes),
+            "<i4" => element!(i32, from_le_bytes),
+            ">i4" => element!(i32, from_be_bytes),
+            "<i2" => element!(i16, from_le_bytes),
+            ">i2" => element!(i16, from_be_bytes),
+            "|i1" => element!(i8, from_le_bytes),
+            "<u8" => element!(u64, from_le_bytes),
+            ">u8" => element!(u64, from_be_bytes),
+            "<u4" => element!(u32, from_le_bytes),
+            ">u4" => element!(u32, from_be_bytes),
+            "<u2" => element!(u16, from_le_bytes),
+            ">u2" => element!(u16, from_be_bytes),
+            "|u1" | "|b1" => element!(u8, from_le_bytes),
+            _ => return None,
+        })
+    }
+}
+
+/// A `.npy` file being written, block by block.
+pub(super) struct Writer {
+    unfinished: Unfinished,
+    file: BufWriter<File>,
+    start: u64,
+    columns: usize,
+}
+
+impl Writer {
+    pub(super) fn create(unfinished: Unfinished, shape: [usize; 2]) -> Result<Self, FileError> {
+        let create = || {
+            let mut file = File::create(unfinished.path())?;
+            write_zeroed_npy::<f64, _>(&file, shape).map_err(std::io::Error::other)?;
+            // The file has its full length now, and the next byte to write is the first behind the header.
+            let start = file.stream_position()?;
+            Ok((BufWriter::new(file), start))
+        };
+        let (file, start) = create().map_err(FileError::system(unfinished.target(), "write"))?;
+        Ok(Self { unfinished, file, start, columns: shape[1] })
+    }
+
+    pub(super) fn write(
+        &mut self,
+        block: &Block,
+        values: &ArrayRef2<f64>,
+    ) -> Result<(), FileError> {
+        let [rows, columns] = block;
+        self.write_rows(rows.clone(), columns.start, values)
+            .map_err(FileError::system(self.unfinished.target(), "write"))
+    }
+
+    fn write_rows(
+        &mut self,
+        rows: Range<usize>,
+        column: usize,
+        values: &ArrayRef2<f64>,
+    ) -> std::io::Result<()> {
+        for (row, values) in rows.zip(values.axis_iter(Axis(0))) {
+            let place = (row * self.columns + column) * size_of::<f64>();
+            self.file.seek(SeekFrom::Start(self.start + place as u64))?;
+            for value in values {
+                self.file.write_all(&value.to_ne_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Result<(), FileError> {
+        let Self { unfinished, file, .. } = self;
+        let refuse = FileError::system(unfinished.target(), "write");
+        let file = file.into_inner().map_err(|error| refuse(error.into_error()))?;
+        file.sync_all().map_err(refuse)?;
+        unfinished.finish()
+    }
+}
