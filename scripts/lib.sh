@@ -25,6 +25,9 @@ find_fedora_mpi() {
 }
 find_fedora_mpi
 
+# The name of the system's MPI in those of logs and build directories.
+system_mpi() { case "$(mpi_version mpirun)" in *'Open MPI'*) say system-openmpi ;; *) say system-mpich ;; esac; }
+
 have_mpi() { have mpicc && have mpirun; }
 
 # Whether the HDF5 that the build would find can write one file from many ranks.

@@ -23,6 +23,9 @@ pub(super) use std::{
     thread::yield_now,
 };
 
+#[cfg(all(not(loom), tsan))]
+use std::sync::TryLockError;
+
 /// std's cell with the interface of loom's, which sees every access and reports races.
 #[cfg(not(loom))]
 pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -43,11 +46,22 @@ impl<T> UnsafeCell<T> {
 }
 
 /// Locks; a panic of another rank inside the lock would not have left the data half changed.
+///
+/// `ThreadSanitizer` sees what is compiled here. std's wait for a lock is compiled elsewhere, so that a lock which had to
+/// be waited for would order nothing in its eyes; under `cfg(tsan)` it is tried until it is free.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    #[cfg(not(loom))]
-    return mutex.lock().unwrap_or_else(PoisonError::into_inner);
     #[cfg(loom)]
     return mutex.lock().unwrap();
+    #[cfg(all(not(loom), tsan))]
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return guard,
+            Err(TryLockError::Poisoned(guard)) => return guard.into_inner(),
+            Err(TryLockError::WouldBlock) => yield_now(),
+        }
+    }
+    #[cfg(not(any(loom, tsan)))]
+    return mutex.lock().unwrap_or_else(PoisonError::into_inner);
 }
 
 /// Waits on a condition variable, as [`lock`] locks.
