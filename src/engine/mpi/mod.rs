@@ -704,6 +704,10 @@ impl Engine for MpiEngine {
         self.space(context).map_or(rank.index(), |space| space.ranks[rank.index()])
     }
 
+    fn raw_mpi_comm(&self, context: Context) -> Option<ffi::MPI_Comm> {
+        self.space(context).ok().map(|space| space.user)
+    }
+
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
