@@ -137,6 +137,10 @@ impl<T: Datum> Landing<T> {
             let start = unsafe { alloc_zeroed(layout) };
             NonNull::new(start.cast()).unwrap_or_else(|| handle_alloc_error(layout))
         };
+        #[allow(
+            clippy::same_length_and_capacity,
+            reason = "allocated just now, full from the start"
+        )]
         // SAFETY: the memory comes from the global allocator with the layout of `[T; count]`, which is that of
         // `[MaybeUninit<T>; count]`; `MaybeUninit` needs no initialisation. With size 0 any aligned pointer will do.
         let memory = unsafe { Vec::from_raw_parts(start.as_ptr(), count, count) };

@@ -52,7 +52,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Facts { kind, rank, call } = &*self.0;
         let Call { at, .. } = call;
-        write!(f, "rank {rank}: {call} failed: {kind} ({}:{})", at.file(), at.line())?;
+        let why = kind.to_string();
+        // What follows the first line is a report, a line per rank.
+        let (first, report) = why.split_at(why.find('\n').unwrap_or(why.len()));
+        write!(f, "rank {rank}: {call} failed: {first} ({}:{}){report}", at.file(), at.line())?;
         if let Some(help) = self.help() {
             write!(f, "\n  help: {help}")?;
         }

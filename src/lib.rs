@@ -35,9 +35,11 @@ mod comm;
 mod datum;
 mod engine;
 mod error;
+mod info;
 pub mod io;
 mod launch;
 mod placement;
+pub mod selftest;
 
 /// Derive [`Datum`]'s traits for your own types with this crate.
 pub use bytemuck;
@@ -51,6 +53,7 @@ pub use crate::{
     },
     datum::Datum,
     error::{Error, ErrorKind, Failure, Result},
+    info::{Info, info},
     launch::{Color, EngineKind, Progress, RankSet, RunArgs, local, parse, run},
 };
 

@@ -242,7 +242,7 @@ impl Comm {
         Ok(Request::receiving(self, call, op))
     }
 
-    pub(super) fn send_bytes(
+    pub(crate) fn send_bytes(
         &self,
         signature: Signature,
         bytes: &[u8],

@@ -172,8 +172,11 @@ pub(crate) struct Reduction<'a> {
     /// The MPI library's own operator that does the same, if there is one.
     pub(crate) native: Option<(Builtin, Element)>,
     /// Replaces `right` by `left op right`, element by element; `left` belongs to lower ranks than `right`.
-    pub(crate) fold: &'a dyn Fn(&[u8], &mut [u8]) -> Result<(), ErrorKind>,
+    pub(crate) fold: &'a Fold<'a>,
 }
+
+/// Combines the elements of two ranks' contributions.
+pub(crate) type Fold<'a> = dyn Fn(&[u8], &mut [u8]) -> Result<(), ErrorKind> + 'a;
 
 /// A collective whose sizes are known on every rank. All buffers are bytes of whole elements.
 pub(crate) enum Collective<'a> {

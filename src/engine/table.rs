@@ -25,4 +25,10 @@ impl<T> Table<T> {
     pub(crate) fn with<R>(&self, number: u64, look: impl FnOnce(&mut T) -> R) -> Option<R> {
         self.0.borrow_mut().1.get_mut(&number).map(look)
     }
+
+    /// Takes all entries out.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn drain(&self) -> HashMap<u64, T> {
+        std::mem::take(&mut self.0.borrow_mut().1)
+    }
 }

@@ -1,7 +1,7 @@
 //! Log lines that say which rank and host wrote them, whole and in one write each.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fs::{self, File},
     io::{self, IsTerminal, Write},
     path::PathBuf,
@@ -122,11 +122,13 @@ impl Lines {
     fn file(&mut self) -> Option<&mut File> {
         let directory = self.directory.as_ref()?;
         let rank = identity::with(|me| me.map(|me| me.rank))?;
-        if !self.files.contains_key(&rank) {
-            let file = File::create(directory.join(format!("rank{rank:03}.log"))).ok()?;
-            self.files.insert(rank, file);
+        match self.files.entry(rank) {
+            Entry::Occupied(file) => Some(file.into_mut()),
+            Entry::Vacant(place) => {
+                let file = File::create(directory.join(format!("rank{rank:03}.log"))).ok()?;
+                Some(place.insert(file))
+            }
         }
-        self.files.get_mut(&rank)
     }
 }
 

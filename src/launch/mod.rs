@@ -6,6 +6,7 @@
 mod identity;
 mod launcher;
 mod logging;
+pub(crate) mod places;
 #[cfg(feature = "mpi")]
 mod processes;
 mod progress;
@@ -140,10 +141,13 @@ struct Variables {
 /// }
 /// ```
 pub fn run(app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
+    from_variables().run(app)
+}
+
+fn from_variables() -> RunArgs {
     let nothing: [&str; 0] = [];
     let variables = <Variables as clap::Parser>::try_parse_from(nothing);
-    let Variables { run } = variables.unwrap_or_else(|error| refuse(&error));
-    run.run(app)
+    variables.unwrap_or_else(|error| refuse(&error)).run
 }
 
 /// Parses the program's command line; where an MPI launcher started several copies, only one of them speaks.

@@ -1,1 +1,168 @@
-//! Ranks as processes.
+//! Ranks as processes that an MPI launcher has started.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use super::{Cause, Launcher, RunArgs, identity, identity::Identity, places, pool, print_line};
+use crate::{
+    comm::Comm,
+    engine::mpi::{MpiEngine, Watch, World, leave},
+    error::Failure,
+    placement,
+};
+
+/// How long the ranks whose waiting is overdue have to say so before the first of them ends the job.
+const REPORT_TIME: Duration = Duration::from_millis(500);
+
+/// Runs `app` on this process's rank; returns when all ranks have ended well, and ends the whole job if one fails.
+pub(super) fn run(
+    args: &RunArgs,
+    launcher: Option<Launcher>,
+    app: impl Fn(&Comm) -> Result<(), Failure>,
+) -> ExitCode {
+    identity::note_panics();
+    let (engine, world) = match MpiEngine::start(args.timeout.is_some()) {
+        Ok(started) => started,
+        Err(error) => {
+            print_line(&format!("error: MPI cannot start: {error}"));
+            return ExitCode::from(2);
+        }
+    };
+    let engine = Rc::new(engine);
+    let me = Identity::new(world.rank, placement::host());
+    Arc::clone(&me).assume();
+    if let (Some(watch), Some(limit)) = (engine.watch(), args.timeout)
+        && let Err(error) = guard(watch, limit, Arc::clone(&me))
+    {
+        log::warn!("no thread to keep --timeout: {error}");
+    }
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        check_size(launcher.as_ref(), world, args).map_err(Failure::usage)?;
+        let comm = Comm::world(Rc::<MpiEngine>::clone(&engine), world.rank, world.size);
+        settle(&comm, args, launcher.as_ref(), &me)?;
+        app(&comm)
+    }));
+    let cause = match outcome {
+        Ok(Ok(())) => match engine.finish() {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => Cause::new(world.rank, format!("the job cannot end: {error}")),
+        },
+        Ok(Err(failure)) => Cause::of(world.rank, &failure),
+        Err(_) => Cause::new(world.rank, me.panic_message()),
+    };
+    // What all ranks find at once is said by the first of them: it ends the others before they speak.
+    thread::sleep(Duration::from_millis(if cause.rank == 0 {
+        0
+    } else {
+        200 + cause.rank.min(50) as u64 * 10
+    }));
+    cause.print();
+    MpiEngine::abort(cause.code)
+}
+
+/// Several processes in worlds of their own are a mistake in the launch.
+fn check_size(launcher: Option<&Launcher>, world: World, args: &RunArgs) -> Result<(), String> {
+    if let Some(Launcher { name, size: Some(size), .. }) = launcher
+        && *size != world.size
+    {
+        return Err(format!(
+            "{name} started {size} processes, but MPI made a world of {}\n  help: start the program with the mpirun of \
+             the MPI it was built with; with srun, choose --mpi=pmix (Open MPI) or --mpi=pmi2 (MPICH)",
+            world.size
+        ));
+    }
+    match args.ranks {
+        Some(ranks) if ranks.get() != world.size => Err(format!(
+            "--ranks {ranks} on the engine mpi, whose launcher started {}\n  help: the launcher's own -n says how many",
+            world.size
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the rank its CPUs and its rayon pool.
+fn settle(
+    comm: &Comm,
+    args: &RunArgs,
+    launcher: Option<&Launcher>,
+    me: &Arc<Identity>,
+) -> Result<(), Failure> {
+    let here = placement::host();
+    let places = places::gather(comm, 0)?; // the pools are made below
+    let neighbours: Vec<&[usize]> = places
+        .iter()
+        .filter(|place| place.host == here)
+        .map(|place| place.cpus.as_slice())
+        .collect();
+    let mine = places[comm.rank()].cpus.clone();
+    let fair = placement::fair_threads(&mine, neighbours.iter().copied());
+    let mut threads = args.threads.map_or(fair, std::num::NonZeroUsize::get);
+    if args.share_cpu {
+        let first = neighbours.iter().filter_map(|cpus| cpus.first()).min().copied();
+        placement::pin(first.unwrap_or(0)).map_err(Failure::usage)?;
+        threads = args.threads.map_or(1, std::num::NonZeroUsize::get);
+    } else {
+        let possible = (places[comm.rank()].available / neighbours.len()).max(1);
+        if mine.len() < possible && comm.rank() == 0 {
+            let option = launcher.map_or("--bind-to none", |launcher| launcher.binding_option);
+            log::warn!(
+                "ranks are bound to {} cpu of the {possible} that each could have on {here}; more with the launcher's \
+                 option {option}",
+                mine.len()
+            );
+        }
+    }
+    if let Err(error) = pool(me, threads).build_global() {
+        log::warn!("rayon was set up before spmd, rank {} keeps its threads: {error}", me.rank);
+    }
+    log::info!(
+        "rank {} bound to cpus {}, threads {}",
+        me.rank,
+        placement::cpu_list(&placement::cpus()),
+        rayon::current_num_threads()
+    );
+    Ok(())
+}
+
+/// Ends the job when this rank waits in one call for longer than `limit`.
+fn guard(watch: Arc<Watch>, limit: Duration, me: Arc<Identity>) -> io::Result<()> {
+    let pause = (limit / 10).clamp(Duration::from_millis(1), Duration::from_millis(100));
+    let body = move || loop {
+        thread::sleep(pause);
+        if let Some((call, waited)) = watch.overdue(limit) {
+            let (rank, host, at) = (me.rank, &me.host, call.at);
+            print_line(&format!(
+                "error: rank {rank} on {host}: waits for {:.1} s, longer than --timeout, in {call} ({}:{})",
+                waited.as_secs_f64(),
+                at.file(),
+                at.line()
+            ));
+            thread::sleep(REPORT_TIME);
+            leave(4);
+        }
+    };
+    thread::Builder::new().name("timeout".to_owned()).spawn(body).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_world_of_another_size_is_refused() {
+        let launcher = Launcher { name: "srun", rank: 0, size: Some(4), binding_option: "" };
+        let args = super::super::from_variables();
+        let alone = World { rank: 0, size: 1 };
+        let message = check_size(Some(&launcher), alone, &args).unwrap_err();
+        assert!(message.contains("--mpi=pmix"), "{message}");
+        assert!(check_size(Some(&launcher), World { rank: 0, size: 4 }, &args).is_ok());
+        assert!(check_size(None, alone, &args).is_ok());
+    }
+}

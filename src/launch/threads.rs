@@ -89,6 +89,8 @@ fn live<R>(
     Arc::clone(&me).assume();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let _pool = settle(&me, layout).map_err(Failure::new)?;
+        let cpus = placement::cpu_list(&placement::cpus());
+        log::info!("rank {rank} bound to cpus {cpus}, threads {}", layout.threads);
         let engine = Rc::new(job.engine(rank));
         app(&Comm::world(engine, rank, layout.ranks))
     }));

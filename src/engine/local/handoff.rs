@@ -8,9 +8,11 @@
 //! Either side that wants its buffer back early takes the claim or posting out of the queue itself; if that is gone, the
 //! other side is copying at this moment, and the owner waits for `done`: a copy neither blocks nor panics.
 
+use std::sync::Arc;
+
 use super::{
     hall::Hall,
-    sync::{Arc, AtomicBool, Ordering, UnsafeCell, yield_now},
+    sync::{AtomicBool, Ordering, UnsafeCell, yield_now},
 };
 use crate::{
     datum::Buffer,
@@ -162,9 +164,9 @@ impl Claim {
         self.0.buffer.with(|lent| {
             // SAFETY: this is the loan's only claim and `done` is not set, so the lender keeps away.
             match unsafe { &*lent } {
-                // SAFETY: by the contract of `borrowed` the bytes stay until `done`.
-                Lent::Borrowed(start) => {
-                    f(unsafe { std::slice::from_raw_parts(*start, self.0.len) })
+                &Lent::Borrowed(start) => {
+                    // SAFETY: by the contract of `borrowed` the bytes stay until `done`.
+                    f(unsafe { std::slice::from_raw_parts(start, self.0.len) })
                 }
                 Lent::Owned(buffer) => f(buffer.bytes()),
                 Lent::Returned => f(&[]),
@@ -190,6 +192,9 @@ struct Contents {
     memory: Memory,
     outcome: Option<Result<Received, ErrorKind>>,
 }
+
+/// What was received, and the buffer if the slot owned it.
+type Filled = (Result<Received, ErrorKind>, Option<Box<dyn Buffer>>);
 
 enum Memory {
     /// The receiver sees to it that the bytes stay until `done`.
@@ -239,9 +244,7 @@ impl Slot {
     }
 
     /// What was received, and the buffer if the slot owned it; once done. Called once, by the receiver.
-    pub(super) fn take_back(
-        &self,
-    ) -> Option<(Result<Received, ErrorKind>, Option<Box<dyn Buffer>>)> {
+    pub(super) fn take_back(&self) -> Option<Filled> {
         if !self.is_done() {
             return None;
         }

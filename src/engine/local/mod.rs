@@ -15,6 +15,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
+    sync::Arc,
     time::Duration,
     time::Instant,
 };
@@ -23,7 +24,7 @@ pub(crate) use self::hall::Patience;
 use self::{
     hall::Hall,
     handoff::{Body, Loan, Parcel, Posting, Slot},
-    sync::{Arc, Mutex, lock},
+    sync::{Mutex, lock},
 };
 use super::{
     About, CollectiveCall, Context, Done, Engine, Label, Op, Rank, Received, Source, Tag, Target,
@@ -37,7 +38,7 @@ use crate::{
 };
 
 /// Messages up to this size are copied when sent and the sender goes on; larger ones wait for their receiver.
-const EAGER_BYTES: usize = 8 * 1024;
+const EAGER_BYTES: usize = if cfg!(loom) { 4 } else { 8 * 1024 };
 
 /// What the ranks of one job share.
 pub(crate) struct Job {
@@ -320,9 +321,10 @@ impl Engine for LocalEngine {
         into: &mut [u8],
     ) -> Result<Received, ErrorKind> {
         // SAFETY: the slot is awaited below, also when sending fails.
-        let started = unsafe { self.start_recv(from, into) }?;
+        let started = unsafe { self.start_recv(from, into) };
+        // A message that is refused is no reason to keep the other rank waiting for this one's.
         let sent = self.send(to, bytes);
-        match started {
+        match started? {
             Ok(received) => sent.map(|()| received),
             Err(slot) if sent.is_ok() => self.await_slot(&slot),
             Err(slot) => self.settle(&slot, sent),

@@ -1,11 +1,14 @@
 //! The synchronisation primitives of `local`: std's, or loom's while its models run.
+//!
+//! `Arc` is std's in both: nothing here depends on when a count reaches zero, and each count that loom followed would
+//! multiply the orders it has to try.
 
 #[cfg(loom)]
 pub(super) use loom::{
     cell::UnsafeCell,
     hint::spin_loop,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard,
+        Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     thread::yield_now,
@@ -14,11 +17,14 @@ pub(super) use loom::{
 pub(super) use std::{
     hint::spin_loop,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     thread::yield_now,
 };
+
+#[cfg(all(not(loom), tsan))]
+use std::sync::TryLockError;
 
 /// std's cell with the interface of loom's, which sees every access and reports races.
 #[cfg(not(loom))]
@@ -40,11 +46,22 @@ impl<T> UnsafeCell<T> {
 }
 
 /// Locks; a panic of another rank inside the lock would not have left the data half changed.
+///
+/// `ThreadSanitizer` sees what is compiled here. std's wait for a lock is compiled elsewhere, so that a lock which had to
+/// be waited for would order nothing in its eyes; under `cfg(tsan)` it is tried until it is free.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    #[cfg(not(loom))]
-    return mutex.lock().unwrap_or_else(PoisonError::into_inner);
     #[cfg(loom)]
     return mutex.lock().unwrap();
+    #[cfg(all(not(loom), tsan))]
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return guard,
+            Err(TryLockError::Poisoned(guard)) => return guard.into_inner(),
+            Err(TryLockError::WouldBlock) => yield_now(),
+        }
+    }
+    #[cfg(not(any(loom, tsan)))]
+    return mutex.lock().unwrap_or_else(PoisonError::into_inner);
 }
 
 /// Waits on a condition variable, as [`lock`] locks.

@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# Installs what is missing (scripts/setup.sh) and runs every test on every engine and every MPI there is.
+#
+# SPMD_REQUIRE=mpi,hdf5,all-mpis,sanitizers,...  makes failures of what would be skipped for want of these.
+# The last line is `N passed, M failed`; the exit code is 0 if M is.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+[ $# -eq 0 ] || fail "scripts/test.sh takes no arguments" "run single tests with cargo test"
+have cargo || fail "cargo is not there" "install Rust from https://rustup.rs"
+
+passed=0
+failed=0
+skipped=0
+failures=()
+
+required() { case ",${SPMD_REQUIRE:-}," in *",$1,"*) ;; *) return 1 ;; esac; }
+
+# skip REQUIREMENT WHAT REASON
+skip() {
+    if required "$1"; then
+        say "failed: $2: $3 (SPMD_REQUIRE asks for $1)"
+        failed=$((failed + 1))
+        failures+=("$2: $3")
+    else
+        say "skipped: $2: $3"
+        skipped=$((skipped + 1))
+    fi
+}
+
+logs=target/test-logs
+mkdir -p $logs
+
+# suite NAME COMMAND...: runs a command with cargo's reports in its output and adds up what they say.
+suite() {
+    local name=$1 log="$logs/$1.log" code=0 good bad left
+    shift
+    say "== $name"
+    "$@" </dev/null 2>&1 | tee "$log" || code=$?
+    read -r good bad left < <(awk '/^test result:/ {
+        for (field = 2; field <= NF; field++) {
+            if ($field == "passed;") good += $(field - 1)
+            if ($field == "failed;") bad += $(field - 1)
+            if ($field == "ignored;") left += $(field - 1)
+        }
+    } END { print good + 0, bad + 0, left + 0 }' "$log")
+    # What ends without a report (a build that fails, a crash, a race that was found) is one failure.
+    if [ "$code" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+    if [ "$bad" -ne 0 ]; then failures+=("$name: $bad failed, see $log"); fi
+    passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left))
+}
+
+if required all-mpis; then setup=(scripts/setup.sh --all-mpis); else setup=(scripts/setup.sh); fi
+"${setup[@]}" || say "note: setup.sh did not get everything; going on with what is there"
+hash -r
+find_fedora_mpi
+
+# The engine local and everything that needs no MPI.
+suite local cargo test --no-fail-fast
+
+# on_mpi NAME BIN FEATURES ARGUMENT...: the tests of the engine mpi with the MPI whose programs lie in BIN.
+# mpi-sys does not notice another MPICC, hence a build directory for each. Examples are not built by --test.
+on_mpi() {
+    local name=$1 bin=$2 features=$3
+    shift 3
+    local settings=(env "MPICC=$bin/mpicc" "PATH=$bin:$PATH" "SPMD_MPIRUN=$bin/mpirun" "CARGO_TARGET_DIR=target/with-$name"
+        OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1)
+    if ! "${settings[@]}" cargo build --quiet --examples --features "$features"; then
+        say "failed: $name: the examples do not build"
+        failed=$((failed + 1))
+        failures+=("$name: the examples do not build")
+        return
+    fi
+    suite "$name" "${settings[@]}" cargo test --no-fail-fast --features "$features" "$@"
+}
+
+if ! have_libclang; then
+    skip mpi 'the engine mpi' 'libclang is not there'
+else
+    found=false
+    if have_mpi; then
+        found=true
+        bin=$(dirname "$(command -v mpicc)")
+        if have_parallel_hdf5; then
+            on_mpi "$(system_mpi)" "$bin" phdf5 --lib --test mpi --test heat2d
+        else
+            skip hdf5 'HDF5 files' 'no HDF5 for many ranks on one file'
+            on_mpi "$(system_mpi)" "$bin" mpi --lib --test mpi
+        fi
+    fi
+    for wheel in "${WHEELS[@]}"; do
+        directory=${wheel%% *}
+        if has_wheel "$directory"; then
+            found=true
+            on_mpi "${directory#mpi-}" "$PWD/target/$directory/bin" mpi --test mpi
+        else
+            skip all-mpis "tests on ${wheel##* }" "not installed (scripts/setup.sh --all-mpis)"
+        fi
+    done
+    $found || skip mpi 'the engine mpi' 'no MPI is there'
+    have_mpi || skip hdf5 'HDF5 files' 'they are tested with the MPI of the system, which is not there'
+fi
+
+# Every order in which the threads of small jobs can run.
+suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loom cargo test --lib models
+
+# Tests that start other programs gain nothing: a sanitizer sees the process it is built into.
+OTHER_PROGRAMS=(compile_fail heat2d layers mpi readme scripts)
+local_tests=(--lib)
+for file in tests/*.rs; do
+    name=$(basename "$file" .rs)
+    case " ${OTHER_PROGRAMS[*]} " in *" $name "*) ;; *) local_tests+=(--test "$name") ;; esac
+done
+host=$(rustc -vV | sed -n 's/^host: //p')
+
+# sanitized NAME KIND FLAGS SETTING...
+sanitized() {
+    local name=$1 kind=$2 flags=$3
+    shift 3
+    suite "$name" env "$@" CARGO_TARGET_DIR="target/$name" \
+        RUSTFLAGS="-Zsanitizer=$kind -Cunsafe-allow-abi-mismatch=sanitizer $flags" \
+        cargo +nightly test --no-fail-fast --target "$host" "${local_tests[@]}"
+}
+
+case $host in
+    x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu)
+        if cargo +nightly --version >/dev/null 2>&1; then
+            sanitized tsan thread '--cfg tsan' "TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp"
+            sanitized asan address ''
+        else
+            skip sanitizers 'ThreadSanitizer and AddressSanitizer' 'no nightly toolchain (rustup toolchain install nightly)'
+        fi
+        ;;
+    *) skip sanitizers 'ThreadSanitizer and AddressSanitizer' "not for $host" ;;
+esac
+
+if [ "${#failures[@]}" -gt 0 ]; then
+    say "failures:"
+    printf '  %s\n' "${failures[@]}"
+fi
+summary="$passed passed, $failed failed"
+if [ "$skipped" -gt 0 ]; then summary="$summary, $skipped skipped"; fi
+say "$summary"
+[ "$failed" -eq 0 ]

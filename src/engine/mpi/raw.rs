@@ -1,0 +1,128 @@
+//! The few MPI calls that need care, each with its return code checked.
+
+use std::{
+    ffi::{c_char, c_int, c_void},
+    mem::MaybeUninit,
+};
+
+use mpi::ffi;
+
+use crate::error::ErrorKind;
+
+/// Turns a return code into a result.
+pub(super) fn check(code: c_int) -> Result<(), ErrorKind> {
+    if code == ffi::MPI_SUCCESS as c_int { Ok(()) } else { Err(failure(code)) }
+}
+
+#[cold]
+fn failure(code: c_int) -> ErrorKind {
+    // Longer than any library's MPI_MAX_ERROR_STRING (256 in Open MPI, 512 to 1024 in MPICH).
+    let mut text = [0_u8; 2048];
+    let mut len = 0;
+    // SAFETY: `text` has room for MPI_MAX_ERROR_STRING characters, `len` for their number.
+    let told =
+        unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast::<c_char>(), &raw mut len) };
+    let known = told == ffi::MPI_SUCCESS as c_int;
+    let text =
+        if known { &text[..usize::try_from(len).unwrap_or(0).min(text.len())] } else { b"?" };
+    ErrorKind::Mpi { code, text: String::from_utf8_lossy(text).trim().to_owned() }
+}
+
+/// Whether the code says that a message was longer than its buffer.
+pub(super) fn is_truncation(code: c_int) -> bool {
+    let mut class = 0;
+    // SAFETY: `class` is an int to write to.
+    let told = unsafe { ffi::MPI_Error_class(code, &raw mut class) };
+    told == ffi::MPI_SUCCESS as c_int && class == ffi::MPI_ERR_TRUNCATE as c_int
+}
+
+/// Calls a function that writes one value, and checks its return code.
+///
+/// # Safety
+/// If the call succeeds it has written the value.
+pub(super) unsafe fn made<T>(call: impl FnOnce(*mut T) -> c_int) -> Result<T, ErrorKind> {
+    let mut value = MaybeUninit::uninit();
+    check(call(value.as_mut_ptr()))?;
+    // SAFETY: by this function's contract.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// A status that a call may write to.
+pub(super) fn blank_status() -> ffi::MPI_Status {
+    // SAFETY: MPI_Status is a C struct of integers (and, in some libraries, arrays of them): all zero is a value.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// The size in bytes of what the status tells of; 0 if the library cannot say.
+pub(super) fn bytes_in(status: &ffi::MPI_Status) -> usize {
+    let mut count: ffi::MPI_Count = 0;
+    // SAFETY: the status was filled in by a receive or probe (or is zero); MPI_UINT8_T is a predefined type.
+    let code = unsafe { ffi::MPI_Get_elements_x(status, ffi::RSMPI_UINT8_T, &raw mut count) };
+    if code == ffi::MPI_SUCCESS as c_int { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
+/// A datatype of our own, freed when it goes out of scope (MPI keeps it for the operations that it was used for).
+pub(super) struct Datatype(ffi::MPI_Datatype);
+
+/// Blocks of this size make up the long part of a message, so that no count exceeds a C int.
+const CHUNK_BYTES: usize = 1 << 30;
+
+impl Datatype {
+    pub(super) fn raw(&self) -> ffi::MPI_Datatype {
+        self.0
+    }
+
+    /// `head` bytes at the address that a call is given, followed by `len` bytes `distance` bytes away from it: a
+    /// message of any size whose parts lie apart in memory.
+    pub(super) fn head_and_body(
+        head: usize,
+        distance: isize,
+        len: usize,
+    ) -> Result<Self, ErrorKind> {
+        let (chunks, rest) = (len / CHUNK_BYTES, len % CHUNK_BYTES);
+        // SAFETY: reading the library's handle of a predefined type.
+        let byte = unsafe { ffi::RSMPI_UINT8_T };
+        let chunk = Self::contiguous(byte, if chunks == 0 { 1 } else { CHUNK_BYTES })?;
+        let lengths = [head as c_int, rest as c_int, chunks as c_int];
+        let places = [0, distance + (chunks * CHUNK_BYTES) as isize, distance];
+        let places = places.map(|place| place as ffi::MPI_Aint); // 64 bits, by different names
+        let types = [byte, byte, chunk.0];
+        // SAFETY: three blocks, with three lengths, places and types of live datatypes.
+        let whole = unsafe {
+            made(|made| {
+                let (lengths, places, types) = (lengths.as_ptr(), places.as_ptr(), types.as_ptr());
+                ffi::MPI_Type_create_struct(3, lengths, places, types, made)
+            })
+        };
+        let mut whole = Self(whole?);
+        // SAFETY: a live datatype of our own.
+        check(unsafe { ffi::MPI_Type_commit(&raw mut whole.0) })?;
+        Ok(whole)
+    }
+
+    fn contiguous(of: ffi::MPI_Datatype, count: usize) -> Result<Self, ErrorKind> {
+        // SAFETY: a live datatype; the count is at most CHUNK_BYTES, which fits into an int.
+        unsafe { made(|made| ffi::MPI_Type_contiguous(count as c_int, of, made)) }.map(Self)
+    }
+}
+
+impl Drop for Datatype {
+    fn drop(&mut self) {
+        // SAFETY: a live datatype of our own, freed once. There is nobody to tell of a failure to free.
+        unsafe { ffi::MPI_Type_free(&raw mut self.0) };
+    }
+}
+
+/// The largest tag of the communicator's messages.
+pub(super) fn tag_limit(comm: ffi::MPI_Comm) -> Result<u32, ErrorKind> {
+    let mut value: *mut c_int = std::ptr::null_mut();
+    let mut found = 0;
+    let into = (&raw mut value).cast::<c_void>();
+    // SAFETY: for MPI_TAG_UB the library writes the address of an int that lives as long as MPI does.
+    check(unsafe { ffi::MPI_Comm_get_attr(comm, ffi::MPI_TAG_UB as c_int, into, &raw mut found) })?;
+    if found == 0 || value.is_null() {
+        return Ok(32_767); // what the standard promises
+    }
+    // SAFETY: as above.
+    Ok(u32::try_from(unsafe { *value }).unwrap_or(32_767))
+}

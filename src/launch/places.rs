@@ -1,0 +1,45 @@
+//! Where all ranks run, known to every rank.
+
+use crate::{
+    comm::Comm,
+    error::{Call, Error, ErrorKind, Result, With},
+    placement::{self, Place},
+};
+
+/// Every rank's place, in the order of ranks; `threads` is the size of this rank's rayon pool (asking rayon would make one).
+///
+/// # Collective
+/// An allgather of some bytes per rank.
+#[track_caller]
+pub(crate) fn gather(world: &Comm, threads: usize) -> Result<Vec<Place>> {
+    let call = Call::new("places", With::All);
+    let object = |verb, error: &postcard::Error| {
+        let (type_name, reason) = (std::any::type_name::<Place>(), error.to_string());
+        Error::new(ErrorKind::Object { type_name, verb, reason }, world.rank(), call)
+    };
+    let mine = postcard::to_stdvec(&here(threads)).map_err(|error| object("sent", &error))?;
+    let rows = world.allgather(&mine)?;
+    let places = rows.iter().map(postcard::from_bytes);
+    places.collect::<Result<_, _>>().map_err(|error| object("received", &error))
+}
+
+/// The place of the calling rank.
+fn here(threads: usize) -> Place {
+    Place {
+        host: placement::host(),
+        cpus: placement::cpus(),
+        available: placement::available(),
+        threads,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_rank_knows_the_places_of_all() {
+        let places = crate::local(3, |world| Ok(super::gather(world, 1)?)).unwrap();
+        assert_eq!(places[0].len(), 3);
+        assert!(places.iter().all(|known| *known == places[0]));
+        assert!(places[0].iter().all(|place| place.threads >= 1 && !place.cpus.is_empty()));
+    }
+}

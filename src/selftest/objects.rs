@@ -1,0 +1,85 @@
+//! Values of any type that serde knows.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Case, Ground};
+use crate::{
+    comm::ANY,
+    error::{ErrorKind, Result},
+};
+
+pub(super) const CASES: &[Case] = &[
+    ("send_obj and recv_obj", send_recv),
+    ("bcast_obj from every root", bcast),
+    ("objects and plain messages are not taken for each other", not_mixed),
+    ("bytes of another object are refused", wrong_object),
+];
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Order {
+    Rest,
+    Go { name: String, along: Vec<(f64, Option<u32>)> },
+    Look(BTreeMap<String, Vec<u8>>),
+}
+
+fn orders(rank: usize) -> Vec<Order> {
+    let along = (0..rank + 2).map(|step| (step as f64 / 3.0, (step % 2 == 0).then_some(7)));
+    let things =
+        [("nothing".to_owned(), vec![]), (format!("rank {rank}"), vec![rank as u8; 20_000])];
+    vec![
+        Order::Rest,
+        Order::Go { name: "grüße, 世界".to_owned(), along: along.collect() },
+        Order::Look(BTreeMap::from(things)),
+    ]
+}
+
+fn send_recv(ground: &Ground<'_>) -> Result<()> {
+    for root in ground.ranks() {
+        if ground.rank() == root {
+            for rank in ground.ranks().filter(|&rank| rank != root) {
+                ground.send_obj(&orders(rank), (rank, 2))?;
+                ground.send_obj("a borrowed text", (rank, 3))?;
+            }
+            continue;
+        }
+        let (got, status) = ground.recv_obj::<Vec<Order>>((ANY, 2))?;
+        ground.same("recv_obj", &got, &orders(ground.rank()));
+        ground.equal("its sender", (status.source, status.tag, status.count), (root, 2, 1));
+        let (text, _) = ground.recv_obj::<String>((root, 3))?;
+        ground.equal("a text", text.as_str(), "a borrowed text");
+    }
+    Ok(())
+}
+
+fn bcast(ground: &Ground<'_>) -> Result<()> {
+    for root in ground.ranks() {
+        let got = ground.bcast_obj(root, || orders(root))?;
+        ground.same("bcast_obj", &got, &orders(root));
+        let small = ground.bcast_obj(root, || ((), root, "short".to_owned()))?;
+        ground.equal("a small object", small, ((), root, "short".to_owned()));
+    }
+    Ok(())
+}
+
+fn not_mixed(ground: &Ground<'_>) -> Result<()> {
+    let (to, from) = (ground.after(1), ground.before(1));
+    let mismatch = |kind: &ErrorKind| matches!(kind, ErrorKind::TypeMismatch { .. });
+    let sending = ground.isend(vec![1.5, 2.5], (to, 2))?;
+    ground.refused("recv_obj of numbers", ground.recv_obj::<String>((from, 2)), mismatch);
+    sending.wait()?;
+    // A small object fits into any engine's eager message, so that this does not wait for its receiver.
+    ground.send_obj(&7_u8, (to, 4))?;
+    ground.refused("recv of an object", ground.recv::<u8>((from, 4)), mismatch);
+    ground.still_works()
+}
+
+fn wrong_object(ground: &Ground<'_>) -> Result<()> {
+    let (to, from) = (ground.after(1), ground.before(1));
+    ground.send_obj(&true, (to, 5))?;
+    let got = ground.recv_obj::<String>((from, 5));
+    ground
+        .refused("recv_obj of another type", got, |kind| matches!(kind, ErrorKind::Object { .. }));
+    ground.still_works()
+}

@@ -1,0 +1,318 @@
+//! The architecture, checked: modules import downwards only, and unsafe code stays in its named rooms.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The layers of the crate from the ground up; the modules of one layer may use each other.
+const LAYERS: [&[&str]; 8] = [
+    &["error", "datum", "trace", "placement"],
+    &["engine"],
+    &["comm"],
+    &["array", "farm", "recover"],
+    &["io"],
+    &["launch"],
+    &["bench", "study", "report", "tour", "selftest", "info"],
+    &["cli", "main"],
+];
+
+/// Where unsafe code may stand: the beginnings of paths below `src/`.
+const UNSAFE_ROOMS: [&str; 5] =
+    ["datum.rs", "placement.rs", "engine/local/", "engine/mpi/", "io/hdf5"];
+
+#[test]
+fn imports_run_downwards() {
+    let complaints: Vec<String> = sources()
+        .iter()
+        .filter(|(path, _)| path != "lib.rs") // declares and exports all of them
+        .flat_map(|(path, source)| upward_imports(path, source))
+        .collect();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn unsafe_code_stays_in_its_rooms() {
+    let complaints: Vec<String> =
+        sources().iter().flat_map(|(path, source)| unsafe_outside(path, source)).collect();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+/// Every source file: its path below `src/` and its text.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut directories, mut found) = (vec![root.clone()], Vec::new());
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(found.len() > 20, "the sources are not where they are looked for");
+    found
+}
+
+/// The modules of a file: `comm/p2p.rs` is `comm`, `p2p`.
+fn modules(path: &str) -> Vec<&str> {
+    let names = path.trim_end_matches(".rs").split('/');
+    names.filter(|&name| name != "mod").collect()
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
+}
+
+fn upward_imports(path: &str, source: &str) -> Vec<String> {
+    let modules = modules(path);
+    let Some(own) = layer(modules[0]) else {
+        return vec![format!(
+            "src/{path}: module `{}` is in no layer; add it to LAYERS in tests/layers.rs",
+            modules[0]
+        )];
+    };
+    let judge = |(line, name): (usize, String)| match layer(&name) {
+        Some(used) if used <= own => None,
+        Some(used) => Some(format!(
+            "src/{path}:{line}: `{}` (layer {own}) uses `{name}` (layer {used}); move what is shared downwards",
+            modules[0]
+        )),
+        None => Some(format!(
+            "src/{path}:{line}: `crate::{name}` is no module; name the item by the module that defines it"
+        )),
+    };
+    crate_paths(source, modules.len()).into_iter().filter_map(judge).collect()
+}
+
+fn unsafe_outside(path: &str, source: &str) -> Vec<String> {
+    if UNSAFE_ROOMS.iter().any(|room| path.starts_with(room)) {
+        return Vec::new();
+    }
+    let found = tokens(source).into_iter().filter(|(_, token)| token == "unsafe");
+    found
+        .map(|(line, _)| format!("src/{path}:{line}: unsafe code outside the rooms for it"))
+        .collect()
+}
+
+/// The first names of all paths that begin at the crate's root, with their lines: `crate::x`, `crate::{x, y::{z}}`,
+/// and `super::super::x` where it climbs as far. `depth` is the number of modules around the file's items.
+fn crate_paths(source: &str, depth: usize) -> Vec<(usize, String)> {
+    let tokens = tokens(source);
+    let token = |at: usize| tokens.get(at).map_or("", |(_, token)| token.as_str());
+    let (mut found, mut braces, mut inline) = (Vec::new(), 0_usize, Vec::new());
+    let mut at = 0;
+    while at < tokens.len() {
+        match token(at) {
+            "mod" if token(at + 2) == "{" => inline.push(braces),
+            "{" => braces += 1,
+            "}" => {
+                braces = braces.saturating_sub(1);
+                inline.pop_if(|opened_at| *opened_at == braces);
+            }
+            "crate" if token(at + 1) == "::" => {
+                found.extend(first_names(&tokens, at + 2));
+            }
+            "super" if at == 0 || token(at - 1) != "::" => {
+                let mut climbs = 1;
+                while token(at + 1) == "::" && token(at + 2) == "super" {
+                    climbs += 1;
+                    at += 2;
+                }
+                if climbs >= depth + inline.len() && token(at + 1) == "::" {
+                    found.extend(first_names(&tokens, at + 2));
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// The name at `start`, or those that the group opened there begins with.
+fn first_names(tokens: &[(usize, String)], start: usize) -> Vec<(usize, String)> {
+    let Some(first) = tokens.get(start) else { return Vec::new() };
+    if first.1 != "{" {
+        return vec![first.clone()];
+    }
+    let (mut names, mut depth, mut begins) = (Vec::new(), 0_usize, false);
+    for (line, token) in &tokens[start..] {
+        match token.as_str() {
+            "{" => {
+                depth += 1;
+                begins = depth == 1;
+            }
+            "}" if depth == 1 => break,
+            "}" => depth -= 1,
+            "," => begins = depth == 1,
+            name if begins => {
+                names.push((*line, name.to_owned()));
+                begins = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// Words, `::` and single signs with their lines; without comments, strings, characters and lifetimes.
+fn tokens(source: &str) -> Vec<(usize, String)> {
+    let (mut found, mut rest, mut line) = (Vec::new(), source, 1);
+    while let Some(first) = rest.chars().next() {
+        let word = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        let length = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            block_comment(rest)
+        } else if let Some(length) = string(rest) {
+            length
+        } else if first == '\'' {
+            character_or_lifetime(rest)
+        } else if word > 0 {
+            found.push((line, rest[..word].to_owned()));
+            word
+        } else if rest.starts_with("::") {
+            found.push((line, "::".to_owned()));
+            2
+        } else {
+            if !first.is_whitespace() {
+                found.push((line, first.to_string()));
+            }
+            first.len_utf8()
+        };
+        line += rest[..length].matches('\n').count();
+        rest = &rest[length..];
+    }
+    found
+}
+
+/// The length of a block comment, which may contain others.
+fn block_comment(text: &str) -> usize {
+    let (mut depth, mut at) = (0_usize, 0);
+    while at < text.len() {
+        if text[at..].starts_with("/*") {
+            depth += 1;
+            at += 2;
+        } else if text[at..].starts_with("*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += text[at..].chars().next().map_or(1, char::len_utf8);
+        }
+    }
+    text.len()
+}
+
+/// The length of a string literal of any kind, if there is one here.
+fn string(text: &str) -> Option<usize> {
+    let body = text.trim_start_matches(['b', 'c']);
+    let prefix = text.len() - body.len();
+    if let Some(raw) = body.strip_prefix('r') {
+        let quoted = raw.trim_start_matches('#');
+        let hashes = raw.len() - quoted.len();
+        let close = format!("\"{}", "#".repeat(hashes));
+        let content = quoted.strip_prefix('"')?;
+        let end = content.find(&close).map_or(content.len(), |end| end + close.len());
+        return Some(prefix + 1 + hashes + 1 + end);
+    }
+    let content = body.strip_prefix('"').filter(|_| prefix <= 1)?;
+    let mut escaped = false;
+    let end = content.find(|c| {
+        let ends = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        ends
+    });
+    Some(prefix + 1 + end.map_or(content.len(), |end| end + 1))
+}
+
+/// The length of what a single quote begins.
+fn character_or_lifetime(text: &str) -> usize {
+    let mut letters = text.char_indices().skip(1);
+    match (letters.next(), letters.next()) {
+        // An escaped character ends at the first quote after the character that the backslash escapes.
+        (Some((_, '\\')), Some((at, escaped))) => {
+            let from = at + escaped.len_utf8();
+            text[from..].find('\'').map_or(text.len(), |end| from + end + 1)
+        }
+        (Some(_), Some((at, '\''))) => at + 1,
+        _ => 1,
+    }
+}
+
+mod the_parser {
+    use super::*;
+
+    fn names(source: &str, depth: usize) -> Vec<String> {
+        crate_paths(source, depth).into_iter().map(|(_, name)| name).collect()
+    }
+
+    #[test]
+    fn sees_every_form_of_import() {
+        assert_eq!(names("use crate::engine::Rank;", 1), ["engine"]);
+        assert_eq!(names("pub(crate) use crate :: comm;", 1), ["comm"]);
+        let nested = "use crate::{\n    comm::{self, Comm, group::{x, y}},\n    error::Error,\n    datum,\n};";
+        assert_eq!(names(nested, 1), ["comm", "error", "datum"]);
+        assert_eq!(
+            names("fn f() -> crate::io::File { crate::launch::run() }", 1),
+            ["io", "launch"]
+        );
+        assert_eq!(names("macro_rules! m { () => { $crate::comm::x() } }", 1), ["comm"]);
+    }
+
+    #[test]
+    fn sees_paths_that_climb_to_the_root() {
+        assert_eq!(names("use super::launch;", 1), ["launch"]);
+        assert_eq!(names("use super::launch;", 2), [""; 0]);
+        assert_eq!(names("use super::super::{launch::run, io};", 2), ["launch", "io"]);
+        assert_eq!(
+            names("mod tests { use super::*; use super::super::cli; } use super::io;", 1),
+            ["cli", "io"]
+        );
+    }
+
+    #[test]
+    fn ignores_what_is_no_code() {
+        let source = r##"
+            //! See [`crate::launch`].
+            /* crate::io /* nested */ crate::io */
+            pub(crate) fn quote<'a>(text: &'a str) -> char {
+                let _ = ("crate::cli", r#"unsafe "crate::cli""#, b"crate::cli \" crate::cli", '"', '\'', '\\');
+                'x'
+            }
+        "##;
+        assert_eq!(names(source, 1), [""; 0]);
+        assert_eq!(unsafe_outside("comm/mod.rs", source), [""; 0]);
+    }
+
+    #[test]
+    fn counts_lines() {
+        let source = "// one\nconst TWO: &str = \"\n\";\nuse crate::io;\n";
+        assert_eq!(crate_paths(source, 1), [(4, "io".to_owned())]);
+    }
+
+    #[test]
+    fn finds_planted_violations() {
+        let upward =
+            upward_imports("engine/local/mod.rs", "use crate::{error::Call,\n launch::run};");
+        assert_eq!(upward.len(), 1);
+        assert!(
+            upward[0].starts_with("src/engine/local/mod.rs:2: `engine` (layer 1) uses `launch`")
+        );
+        assert_eq!(upward_imports("comm/mod.rs", "use crate::{datum, engine, comm};"), [""; 0]);
+        assert_eq!(
+            upward_imports("comm/mod.rs", "use crate::Comm;").len(),
+            1,
+            "not by its re-export"
+        );
+        assert_eq!(upward_imports("helpers.rs", "").len(), 1, "a module without a layer");
+        assert_eq!(unsafe_outside("comm/p2p.rs", "fn f() { unsafe { g() } }").len(), 1);
+        assert_eq!(unsafe_outside("engine/local/hall.rs", "unsafe impl Send for X {}"), [""; 0]);
+    }
+}
