@@ -1,0 +1,97 @@
+//! Programs under test: started, awaited for a limited time, their output kept.
+#![allow(dead_code)] // each test program uses a part
+
+use std::{
+    io::Read,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How a program ended.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// `None` if it had to be killed: the limit was over, or a signal came first.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
+}
+
+impl Ending {
+    /// The program must have ended well.
+    #[track_caller]
+    pub(crate) fn success(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:#?}");
+        self
+    }
+
+    /// The program must have ended with this code.
+    #[track_caller]
+    pub(crate) fn code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+}
+
+/// Runs a program; kills it when `limit` is over.
+pub(crate) fn run(command: &mut Command, limit: Duration) -> Ending {
+    let started = Instant::now();
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let stdout = collect(child.stdout.take().expect("standard output is a pipe"));
+    let stderr = collect(child.stderr.take().expect("standard error is a pipe"));
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            break status;
+        }
+        if started.elapsed() > limit {
+            child.kill().expect("a child can be killed");
+            break child.wait().expect("a killed child ends");
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let took = started.elapsed();
+    let text = |reader: thread::JoinHandle<String>| reader.join().expect("output is read");
+    Ending { code: status.code(), stdout: text(stdout), stderr: text(stderr), took }
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).expect("output can be read");
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// A program without the variables that would change how it runs.
+pub(crate) fn program(path: impl Into<PathBuf>) -> Command {
+    let mut command = Command::new(path.into());
+    for (name, _) in std::env::vars() {
+        let changes = ["SPMD_", "OMPI_", "PMIX_", "PMI_", "SLURM_", "RUST_LOG", "RUST_BACKTRACE"];
+        if changes.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// The command `spmd`.
+pub(crate) fn spmd() -> Command {
+    program(env!("CARGO_BIN_EXE_spmd"))
+}
+
+/// An example, which `cargo test` builds beside the tests.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().expect("a test knows its own path");
+    path.pop(); // the test
+    path.pop(); // deps
+    let path = path.join("examples").join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: `cargo build --example {name}` makes it",
+        path.display()
+    );
+    path
+}
