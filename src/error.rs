@@ -149,7 +149,7 @@ pub enum ErrorKind {
         theirs: String,
     },
     /// Every rank waits and no message can come any more.
-    #[error("deadlock, every rank waits:\n{report}")]
+    #[error("deadlock, every rank waits\n{report}")]
     Deadlock {
         /// What each rank waits for, a line each.
         report: String,

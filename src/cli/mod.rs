@@ -63,7 +63,7 @@ pub(crate) fn info(args: &InfoArgs) -> ExitCode {
     args.run.run(|world| {
         let info = spmd::info(world)?;
         if world.rank() == 0 {
-            writeln!(io::stdout(), "{info}")?;
+            writeln!(Reader, "{info}")?;
         }
         Ok(())
     })
@@ -71,7 +71,7 @@ pub(crate) fn info(args: &InfoArgs) -> ExitCode {
 
 pub(crate) fn selftest(args: &SelftestArgs) -> ExitCode {
     args.run.run(|world| {
-        let summary = spmd::selftest::run(world, args.verbose, &mut io::stdout())?;
+        let summary = spmd::selftest::run(world, args.verbose, &mut Reader)?;
         if summary.failed == 0 {
             return Ok(());
         }
@@ -80,13 +80,25 @@ pub(crate) fn selftest(args: &SelftestArgs) -> ExitCode {
 }
 
 pub(crate) fn completions(args: &CompletionsArgs) -> ExitCode {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "spmd", &mut script);
-    match io::stdout().write_all(&script) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: the completions cannot be written: {error}");
-            ExitCode::FAILURE
+    clap_complete::generate(args.shell, &mut Cli::command(), "spmd", &mut Reader);
+    ExitCode::SUCCESS
+}
+
+/// Standard output, which may be closed before all is written: `spmd info | head -1` is no failure.
+struct Reader;
+
+impl Write for Reader {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match io::stdout().write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match io::stdout().flush() {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
         }
     }
 }

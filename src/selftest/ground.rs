@@ -67,6 +67,7 @@ impl<'c> Ground<'c> {
     }
 
     #[track_caller]
+    #[allow(clippy::needless_pass_by_value)] // so that calls read alike for values and references
     pub(super) fn equal<T: PartialEq + Debug>(&self, what: &str, got: T, wanted: T) {
         if got != wanted {
             self.note(|| format!("{what}: got {got:?}, wanted {wanted:?}"));

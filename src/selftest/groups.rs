@@ -39,13 +39,11 @@ fn dup(ground: &Ground<'_>) -> Result<()> {
 /// The communicator that a rank with a color must get.
 #[track_caller]
 fn given(comm: Option<Comm>, from: &Ground<'_>) -> Result<Comm> {
-    match comm {
-        Some(comm) => Ok(comm),
-        None => {
-            from.note(|| "split gave nothing to a rank with a color".to_owned());
-            from.dup()
-        }
+    if let Some(comm) = comm {
+        return Ok(comm);
     }
+    from.note(|| "split gave nothing to a rank with a color".to_owned());
+    from.dup()
 }
 
 fn split_by_color(ground: &Ground<'_>) -> Result<()> {

@@ -63,15 +63,15 @@ pub fn run(world: &Comm, verbose: bool, out: &mut dyn Write) -> Result<Summary, 
     let mut summary = Summary::default();
     for (name, case) in cases() {
         for (kind, comm) in kinds {
-            let wrong = attempt(world, comm, case, &format!("{name} on {kind}"))?;
+            let wrong = attempt(world, comm, case, &format!("{name} ({kind})"))?;
             let count = if wrong.is_some() { &mut summary.failed } else { &mut summary.passed };
             *count += 1;
             if world.rank() == 0 {
                 match wrong {
                     Some((rank, what)) => {
-                        writeln!(out, "FAILED  {name} on {kind}: rank {rank}: {what}")?;
+                        writeln!(out, "FAILED  {kind:<5}  {name}: rank {rank}: {what}")?;
                     }
-                    None if verbose => writeln!(out, "passed  {name} on {kind}")?,
+                    None if verbose => writeln!(out, "passed  {kind:<5}  {name}")?,
                     None => {}
                 }
             }

@@ -118,7 +118,7 @@ fn floats(ground: &Ground<'_>) -> Result<()> {
 }
 
 fn bool_and_char(ground: &Ground<'_>) -> Result<()> {
-    travels(ground, false, |rank, index| value(rank, index) % 3 == 0)?;
+    travels(ground, false, |rank, index| value(rank, index).is_multiple_of(3))?;
     let letter = |rank, index| char::from_u32((value(rank, index) % 0xd800) as u32).unwrap_or('x');
     travels(ground, char::MAX, letter)
 }

@@ -1,105 +1,109 @@
-//! Programs run as jobs, each under a hard time limit.
-
-#![allow(dead_code, reason = "every test file uses its own part")]
+//! Programs under test: started, awaited for a limited time, their output kept.
+#![allow(dead_code)] // each test program uses a part
 
 use std::{
     io::Read,
     os::unix::process::CommandExt,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-/// No job of the tests needs this long; one that does hangs.
-pub const LIMIT: Duration = Duration::from_secs(120);
-
-/// How a job ended.
+/// How a program ended.
 #[derive(Debug)]
-pub struct Ended {
-    /// The exit code; `None` if a signal ended it, or the limit did.
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
-    pub took: Duration,
+pub(crate) struct Ending {
+    /// `None` if it had to be killed: the limit was over, or a signal came first.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
 }
 
-/// The example or helper program `name`, built with the tests.
-pub fn example(name: &str) -> PathBuf {
-    let path = spmd().parent().expect("a program lies in a directory").join("examples").join(name);
-    assert!(path.exists(), "{} is missing: `cargo build --examples`", path.display());
-    path
+impl Ending {
+    /// The program must have ended well.
+    #[track_caller]
+    pub(crate) fn success(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:#?}");
+        self
+    }
+
+    /// The program must have ended with this code.
+    #[track_caller]
+    pub(crate) fn code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
 }
 
-/// The command `spmd`.
-pub fn spmd() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_spmd"))
-}
-
-/// Runs a job to its end, or ends it after `LIMIT` and says so.
-pub fn run(command: &mut Command) -> Ended {
+/// Runs a program; kills it when `limit` is over.
+pub(crate) fn run(command: &mut Command, limit: Duration) -> Ending {
     let started = Instant::now();
-    let mut child = command
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let out = follow(child.stdout.take());
-    let err = follow(child.stderr.take());
-    let code = loop {
-        if let Some(status) = child.try_wait().expect("the child is ours") {
-            break status.code();
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let started_as = format!("{command:?}");
+    let mut child = command.process_group(0).spawn().expect("the program starts");
+    let stdout = collect(child.stdout.take().expect("standard output is a pipe"));
+    let stderr = collect(child.stderr.take().expect("standard error is a pipe"));
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            break status;
         }
-        if started.elapsed() > LIMIT {
-            end(&mut child);
-            eprintln!("{command:?} hung and was ended");
-            break None;
+        if started.elapsed() > limit {
+            eprintln!("{started_as} hung and is ended");
+            break end(child);
         }
         thread::sleep(Duration::from_millis(5));
     };
     let took = started.elapsed();
-    let (out, err) = (out.join().expect("reads"), err.join().expect("reads"));
-    Ended { code, out, err, took }
+    let text = |reader: thread::JoinHandle<String>| reader.join().expect("output is read");
+    Ending { code: status.code(), stdout: text(stdout), stderr: text(stderr), took }
 }
 
-/// Ends the job's process group: first so that a launcher can end its ranks, then for certain.
-fn end(child: &mut Child) {
+/// Ends a program and what it started: first so that a launcher can end its ranks, then for certain.
+fn end(mut child: Child) -> ExitStatus {
     let group = format!("-{}", child.id());
     for signal in ["-TERM", "-KILL"] {
-        let _ = Command::new("kill").args([signal, "--", &group]).status();
-        thread::sleep(Duration::from_secs(3));
+        Command::new("kill").args([signal, "--", &group]).status().expect("kill starts");
+        thread::sleep(Duration::from_secs(2));
     }
-    let _ = child.wait();
+    child.wait().expect("a killed child ends")
 }
 
-fn follow(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     thread::spawn(move || {
-        let mut text = Vec::new();
-        if let Some(mut pipe) = pipe {
-            let _ = pipe.read_to_end(&mut text);
-        }
-        String::from_utf8_lossy(&text).into_owned()
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).expect("output can be read");
+        String::from_utf8_lossy(&bytes).into_owned()
     })
 }
 
-impl Ended {
-    /// The job ended well; its output.
-    pub fn ok(self) -> String {
-        assert_eq!(self.code, Some(0), "{self:#?}");
-        self.out
+/// A program without the variables that would change how it runs.
+pub(crate) fn program(path: impl Into<PathBuf>) -> Command {
+    let mut command = Command::new(path.into());
+    for (name, _) in std::env::vars() {
+        let changes = ["SPMD_", "OMPI_", "PMIX_", "PMI_", "SLURM_", "RUST_LOG", "RUST_BACKTRACE"];
+        if changes.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(name);
+        }
     }
+    command
+}
 
-    /// The value behind `key` in the output, as in `checksum: 1234`.
-    pub fn value(&self, key: &str) -> String {
-        let lines = self.out.lines().filter_map(|line| line.trim().strip_prefix(key));
-        let value = lines.map(|rest| rest.trim_start_matches([':', ' ']).to_owned()).next();
-        value.unwrap_or_else(|| panic!("no `{key}` in {self:#?}"))
-    }
+/// The command `spmd`.
+pub(crate) fn spmd() -> Command {
+    program(env!("CARGO_BIN_EXE_spmd"))
+}
 
-    /// How many lines of standard error begin with `error:`.
-    pub fn causes(&self) -> usize {
-        self.err.lines().filter(|line| line.starts_with("error:")).count()
-    }
+/// An example, which `cargo test` builds beside the tests.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().expect("a test knows its own path");
+    path.pop(); // the test
+    path.pop(); // deps
+    let path = path.join("examples").join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: `cargo build --example {name}` makes it",
+        path.display()
+    );
+    path
 }

@@ -1,0 +1,114 @@
+//! However a rank fails, the job ends at once, with the first cause, said once, and the right exit code.
+
+use std::{process::Command, time::Duration};
+
+mod support;
+
+/// A job of 4 ranks that must end by itself; the designed 2 s and room for a busy machine.
+fn job(arguments: &[&str]) -> support::Ending {
+    support::run(local(4).args(arguments), Duration::from_secs(10))
+}
+
+/// The command that starts the program on so many ranks.
+fn local(ranks: usize) -> Command {
+    let mut command = support::program(support::example("faults"));
+    command.args(["-n", &ranks.to_string()]);
+    command
+}
+
+/// The job failed with this code and said so once: which rank, on which host, why, and where in the source.
+#[track_caller]
+fn fails(arguments: &[&str], code: i32, rank: &str, why: &str) -> support::Ending {
+    let ending = job(arguments).code(code);
+    let text = &ending.stderr;
+    assert_eq!(text.matches("error: ").count(), 1, "one cause: {text}");
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let (who, place) = (format!("error: {rank}"), format!(" on {host}: "));
+    assert!(text.starts_with(&who) && text.contains(&place), "who and on which host: {text}");
+    assert!(text.contains(why), "why: {text}");
+    assert!(text.contains("(tests/programs/faults.rs:"), "where: {text}");
+    assert!(ending.stdout.is_empty(), "{ending:?}");
+    ending
+}
+
+#[test]
+fn an_error_ends_the_job() {
+    fails(&["error"], 1, "rank 1", "the disk is full");
+}
+
+#[test]
+fn an_error_ends_the_job_wherever_the_others_are() {
+    for place in ["recv", "barrier", "compute"] {
+        fails(&["exit-while-others-in", place], 1, "rank 1", "the disk is full");
+    }
+}
+
+#[test]
+fn a_panic_ends_the_job_wherever_the_others_are() {
+    for place in ["recv", "barrier", "compute"] {
+        fails(&["panic", place], 1, "rank 1", "panicked: a bug (");
+    }
+}
+
+#[test]
+fn a_panic_on_a_rayon_thread_is_the_ranks() {
+    fails(&["panic-in-rayon"], 1, "rank 1", "panicked: a bug in step 777");
+    fails(&["panic-in-rayon", "--threads", "3"], 1, "rank 1", "panicked: a bug in step 777");
+}
+
+#[test]
+fn a_deadlock_is_found_and_lists_all_ranks() {
+    let ending = fails(&["deadlock"], 4, "rank ", "deadlock, every rank waits (");
+    for rank in 0..4 {
+        let next = (rank + 1) % 4;
+        let line = format!("  rank {rank}: recv from rank {next} tag 7 (tests/programs/faults.rs:");
+        assert!(ending.stderr.contains(&line), "{}", ending.stderr);
+    }
+}
+
+#[test]
+fn a_lost_message_is_a_deadlock() {
+    let ending = fails(&["message-lost"], 4, "rank 1", "recv from rank 0 tag 42 failed: deadlock");
+    assert!(ending.stderr.contains("  rank 0: finished"), "{}", ending.stderr);
+}
+
+#[test]
+fn a_wrong_type_names_both_types() {
+    let why = "rank 0 sent values of type u32, this rank receives f64";
+    fails(&["wrong-type"], 1, "rank 1", why);
+    fails(&["wrong-type", "compute"], 1, "rank 1", why);
+}
+
+#[test]
+fn a_wrong_length_names_both_lengths() {
+    let ending = fails(&["wrong-length"], 1, "rank 1", "message holds 12 bytes, buffer 8");
+    assert!(ending.stderr.contains("help: `recv` allocates"), "{}", ending.stderr);
+}
+
+#[test]
+fn an_invalid_rank_is_named_with_those_that_are_valid() {
+    let why = "there is no rank 4, the communicator has ranks 0 to 3";
+    fails(&["invalid-rank", "barrier"], 1, "rank 1", why);
+}
+
+#[test]
+fn a_failed_verification_exits_with_3() {
+    fails(&["verification", "barrier"], 3, "rank 1", "the energy has changed");
+}
+
+#[test]
+fn a_usage_error_of_the_program_exits_with_2() {
+    fails(&["usage", "barrier"], 2, "rank 1", "the grid is smaller than the ranks");
+}
+
+#[test]
+fn messages_that_nobody_receives_do_not_keep_the_job_from_ending() {
+    job(&["never-received"]).success();
+}
+
+#[test]
+fn a_single_rank_fails_like_any_other() {
+    // Its own rank 0 waits for itself.
+    let ending = support::run(local(1).arg("deadlock"), Duration::from_secs(10)).code(4);
+    assert!(ending.stderr.contains("rank 0: recv from rank 0 tag 7"), "{}", ending.stderr);
+}

@@ -1,0 +1,131 @@
+//! One fault per call: what a rank does wrong while the others do something else, for the tests of how a job ends.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::{Parser, ValueEnum};
+use rayon::prelude::*;
+use spmd::{ANY, RunArgs, prelude::*};
+
+/// Fail in one of several ways
+#[derive(Parser)]
+struct Args {
+    /// What goes wrong
+    fault: Fault,
+    /// What the other ranks are in when rank 1 fails
+    #[arg(value_enum, default_value_t = Place::Recv)]
+    others: Place,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Fault {
+    /// Rank 1 returns an error of its own.
+    Error,
+    /// Rank 1 panics.
+    Panic,
+    /// Rank 1 panics on a thread of its rayon pool.
+    PanicInRayon,
+    /// Every rank waits for the next.
+    Deadlock,
+    /// Rank 1 receives what rank 0 sends as another type.
+    WrongType,
+    /// Rank 1 receives what rank 0 sends into too small a buffer.
+    WrongLength,
+    /// Rank 1 sends to a rank that does not exist.
+    InvalidRank,
+    /// Rank 1 finds its result wrong.
+    Verification,
+    /// Rank 1 finds the program called wrongly.
+    Usage,
+    /// Rank 1 returns an error while the others are inside a call.
+    ExitWhileOthersIn,
+    /// Rank 1 waits for a message that nobody sends; the others finish.
+    MessageLost,
+    /// Every rank sends what nobody receives, and the job ends well.
+    NeverReceived,
+    /// Rank 1 is killed.
+    Killed,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Place {
+    Recv,
+    Barrier,
+    Compute,
+}
+
+fn main() -> ExitCode {
+    let args: Args = spmd::parse();
+    args.run.run(|world| match args.fault {
+        Fault::Deadlock => {
+            let next = (world.rank() + 1) % world.size();
+            world.recv::<u8>((next, 7))?;
+            Ok(())
+        }
+        Fault::WrongType | Fault::WrongLength if world.rank() == 0 => {
+            world.send(&[1_u32, 2, 3], (1, 5))?;
+            wait(world, args.others)
+        }
+        Fault::MessageLost if world.rank() != 1 => Ok(()),
+        Fault::NeverReceived => send_in_vain(world),
+        _ if world.rank() != 1 => wait(world, args.others),
+        fault => fail(world, fault),
+    })
+}
+
+/// What the ranks do that do nothing wrong.
+fn wait(world: &Comm, place: Place) -> Result<(), Failure> {
+    match place {
+        Place::Recv => world.recv::<u8>((ANY, 99)).map(drop)?,
+        Place::Barrier => world.barrier()?,
+        Place::Compute => {
+            let started = Instant::now();
+            while started.elapsed() < Duration::from_secs(60) {
+                std::hint::spin_loop();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Small and large, blocking and not, to the next rank and to oneself, in the world and in a duplicate.
+fn send_in_vain(world: &Comm) -> Result<(), Failure> {
+    let (next, other) = ((world.rank() + 1) % world.size(), world.dup()?);
+    world.send(&[1_u8; 100], next)?;
+    drop(world.isend(vec![2_u8; 1 << 20], (next, 3))?);
+    drop(other.isend(vec![3_u8; 50], next)?);
+    std::mem::forget(world.isend(vec![4_u8; 1 << 16], world.rank())?);
+    std::mem::forget(world.irecv(vec![0_u8; 10], (next, 77))?);
+    Ok(())
+}
+
+fn fail(world: &Comm, fault: Fault) -> Result<(), Failure> {
+    match fault {
+        Fault::Error | Fault::ExitWhileOthersIn => {
+            // The others are inside their calls by now.
+            std::thread::sleep(Duration::from_millis(200));
+            Err(Failure::new("the disk is full"))
+        }
+        Fault::Panic => panic!("a bug"),
+        Fault::PanicInRayon => {
+            (0..1000).into_par_iter().for_each(|step| assert!(step != 777, "a bug in step {step}"));
+            Ok(())
+        }
+        Fault::WrongType => Ok(world.recv::<f64>((0, 5)).map(drop)?),
+        Fault::WrongLength => Ok(world.recv_into(&mut [0_u32; 2], (0, 5)).map(drop)?),
+        Fault::InvalidRank => Ok(world.send(&[1_u8], world.size())?),
+        Fault::Verification => Err(Failure::verification("the energy has changed")),
+        Fault::Usage => Err(Failure::usage("the grid is smaller than the ranks")),
+        Fault::MessageLost => Ok(world.recv::<u8>((0, 42)).map(drop)?),
+        Fault::Killed => {
+            let me = std::process::id().to_string();
+            std::process::Command::new("kill").args(["-KILL", &me]).status()?;
+            Ok(())
+        }
+        Fault::Deadlock | Fault::NeverReceived => Ok(()),
+    }
+}
