@@ -106,7 +106,7 @@ fi
 suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loom cargo test --lib models
 
 # Tests that start other programs gain nothing: a sanitizer sees the process it is built into.
-OTHER_PROGRAMS=(compile_fail heat2d layers mpi readme scripts)
+OTHER_PROGRAMS=(compile_fail failures heat2d layers mpi readme scripts)
 local_tests=(--lib)
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)
