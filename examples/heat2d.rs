@@ -164,6 +164,9 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
 ///
 /// The order of the operations is fixed, so that every cell gets the same bits whoever computes it.
 fn update(old: &Array2<f64>, new: &mut Array2<f64>, [rows, columns]: [Range<usize>; 2]) {
+    if columns.is_empty() {
+        return; // a narrow block has no inner cells
+    }
     let (top, left, width) = (rows.start, columns.start, columns.len());
     let mut target = new.slice_mut(s![rows, columns]);
     // Short rows are taken together: a task should be worth the trouble of handing it over.

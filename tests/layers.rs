@@ -1,6 +1,7 @@
 //! The architecture, checked: modules import downwards only, and unsafe code stays in its named rooms.
 
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -23,10 +24,15 @@ const UNSAFE_ROOMS: [&str; 5] =
 
 #[test]
 fn imports_run_downwards() {
-    let complaints: Vec<String> = sources()
+    let sources = sources();
+    let (_, root) = sources.iter().find(|(path, _)| path == "lib.rs").unwrap();
+    let exports = exports(root);
+    assert_eq!(exports.get("Comm").map(String::as_str), Some("comm"), "exports are not found");
+    let complaints: Vec<String> = sources
         .iter()
-        .filter(|(path, _)| path != "lib.rs") // declares and exports all of them
-        .flat_map(|(path, source)| upward_imports(path, source))
+        // The crate's root declares and exports all modules; unit tests may stand on what is above.
+        .filter(|(path, _)| path != "lib.rs" && !modules(path).contains(&"tests"))
+        .flat_map(|(path, source)| upward_imports(path, source, &exports))
         .collect();
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
@@ -67,7 +73,34 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-fn upward_imports(path: &str, source: &str) -> Vec<String> {
+/// The items that the crate's root exports, with the module that each comes from: `pub use crate::{comm::{Comm, Cart}, ...}`.
+fn exports(root: &str) -> HashMap<String, String> {
+    let tokens = tokens(root);
+    let texts: Vec<&str> = tokens.iter().map(|(_, token)| token.as_str()).collect();
+    let mut found = HashMap::new();
+    for start in 0..texts.len() {
+        if !texts[start..].starts_with(&["pub", "use", "crate", "::"]) {
+            continue;
+        }
+        let (mut depth, mut module) = (0_usize, None);
+        for pair in texts[start + 4..].windows(2) {
+            match pair[0] {
+                ";" => break,
+                "{" => depth += 1,
+                "}" => depth -= 1,
+                "::" | "," | "as" => {}
+                name if pair[1] == "::" => module = layer(name).map(|_| name.to_owned()).or(module),
+                name => found.extend(module.clone().map(|module| (name.to_owned(), module))),
+            }
+            if depth == 1 && pair[0] == "," {
+                module = None;
+            }
+        }
+    }
+    found
+}
+
+fn upward_imports(path: &str, source: &str, exports: &HashMap<String, String>) -> Vec<String> {
     let modules = modules(path);
     let Some(own) = layer(modules[0]) else {
         return vec![format!(
@@ -75,14 +108,14 @@ fn upward_imports(path: &str, source: &str) -> Vec<String> {
             modules[0]
         )];
     };
-    let judge = |(line, name): (usize, String)| match layer(&name) {
+    let judge = |(line, name): (usize, String)| match layer(exports.get(&name).unwrap_or(&name)) {
         Some(used) if used <= own => None,
         Some(used) => Some(format!(
             "src/{path}:{line}: `{}` (layer {own}) uses `{name}` (layer {used}); move what is shared downwards",
             modules[0]
         )),
         None => Some(format!(
-            "src/{path}:{line}: `crate::{name}` is no module; name the item by the module that defines it"
+            "src/{path}:{line}: `crate::{name}` is neither a module nor exported by the crate"
         )),
     };
     crate_paths(source, modules.len()).into_iter().filter_map(judge).collect()
@@ -99,7 +132,8 @@ fn unsafe_outside(path: &str, source: &str) -> Vec<String> {
 }
 
 /// The first names of all paths that begin at the crate's root, with their lines: `crate::x`, `crate::{x, y::{z}}`,
-/// and `super::super::x` where it climbs as far. `depth` is the number of modules around the file's items.
+/// and `super::super::x` where it climbs as far. `depth` is the number of modules around the file's items. What stands in
+/// `mod tests { .. }` does not count.
 fn crate_paths(source: &str, depth: usize) -> Vec<(usize, String)> {
     let tokens = tokens(source);
     let token = |at: usize| tokens.get(at).map_or("", |(_, token)| token.as_str());
@@ -107,12 +141,13 @@ fn crate_paths(source: &str, depth: usize) -> Vec<(usize, String)> {
     let mut at = 0;
     while at < tokens.len() {
         match token(at) {
-            "mod" if token(at + 2) == "{" => inline.push(braces),
+            "mod" if token(at + 2) == "{" => inline.push((braces, token(at + 1) == "tests")),
             "{" => braces += 1,
             "}" => {
                 braces = braces.saturating_sub(1);
-                inline.pop_if(|opened_at| *opened_at == braces);
+                inline.pop_if(|(opened_at, _)| *opened_at == braces);
             }
+            "crate" | "super" if inline.iter().any(|(_, is_tests)| *is_tests) => {}
             "crate" if token(at + 1) == "::" => {
                 found.extend(first_names(&tokens, at + 2));
             }
@@ -272,7 +307,7 @@ mod the_parser {
         assert_eq!(names("use super::launch;", 2), [""; 0]);
         assert_eq!(names("use super::super::{launch::run, io};", 2), ["launch", "io"]);
         assert_eq!(
-            names("mod tests { use super::*; use super::super::cli; } use super::io;", 1),
+            names("mod parts { use super::*; use super::super::cli; } use super::io;", 1),
             ["cli", "io"]
         );
     }
@@ -292,26 +327,41 @@ mod the_parser {
     }
 
     #[test]
+    fn lets_unit_tests_stand_on_what_is_above() {
+        let source = "use crate::comm; #[cfg(test)] mod tests { use crate::launch::local; mod a { use super::super::super::cli; } } use crate::io;";
+        assert_eq!(names(source, 1), ["comm", "io"]);
+    }
+
+    #[test]
     fn counts_lines() {
         let source = "// one\nconst TWO: &str = \"\n\";\nuse crate::io;\n";
         assert_eq!(crate_paths(source, 1), [(4, "io".to_owned())]);
     }
 
     #[test]
+    fn knows_where_exports_come_from() {
+        let root = "mod comm;\npub use bytemuck;\npub use crate::{comm::{Comm, group::Cart}, launch::run,\n};\npub mod prelude { pub use crate::Comm; }";
+        let mut exports: Vec<_> = exports(root).into_iter().collect();
+        exports.sort();
+        let expected = [("Cart", "comm"), ("Comm", "comm"), ("run", "launch")];
+        assert_eq!(exports, expected.map(|(name, module)| (name.to_owned(), module.to_owned())));
+    }
+
+    #[test]
     fn finds_planted_violations() {
-        let upward =
-            upward_imports("engine/local/mod.rs", "use crate::{error::Call,\n launch::run};");
+        let exports = [("run", "launch"), ("Error", "error")]
+            .map(|(name, module)| (name.to_owned(), module.to_owned()))
+            .into();
+        let complaints = |path, source| upward_imports(path, source, &exports);
+        let upward = complaints("engine/local/mod.rs", "use crate::{error::Call,\n launch::run};");
         assert_eq!(upward.len(), 1);
         assert!(
             upward[0].starts_with("src/engine/local/mod.rs:2: `engine` (layer 1) uses `launch`")
         );
-        assert_eq!(upward_imports("comm/mod.rs", "use crate::{datum, engine, comm};"), [""; 0]);
-        assert_eq!(
-            upward_imports("comm/mod.rs", "use crate::Comm;").len(),
-            1,
-            "not by its re-export"
-        );
-        assert_eq!(upward_imports("helpers.rs", "").len(), 1, "a module without a layer");
+        assert_eq!(complaints("comm/mod.rs", "use crate::{datum, engine, comm, Error};"), [""; 0]);
+        assert_eq!(complaints("comm/mod.rs", "fn f() { crate::run() }").len(), 1, "by its export");
+        assert_eq!(complaints("comm/mod.rs", "use crate::nowhere;").len(), 1);
+        assert_eq!(complaints("helpers.rs", "").len(), 1, "a module without a layer");
         assert_eq!(unsafe_outside("comm/p2p.rs", "fn f() { unsafe { g() } }").len(), 1);
         assert_eq!(unsafe_outside("engine/local/hall.rs", "unsafe impl Send for X {}"), [""; 0]);
     }

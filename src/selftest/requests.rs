@@ -54,7 +54,7 @@ fn test(ground: &Ground<'_>) -> Result<()> {
     ground.holds("nothing is received before anything is sent", tested.is_err());
     ground.barrier()?;
     let sending = ground.isend(values(ground.rank(), 2000), (to, 12))?;
-    let (got, _) = tested.map_or_else(until_done, |done| done)?;
+    let (got, _) = tested.unwrap_or_else(until_done)?;
     ground.same("irecv", &got, &values(from, 2000));
     ground.same("isend gives back", &until_done(sending)?, &values(ground.rank(), 2000));
     Ok(())

