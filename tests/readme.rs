@@ -70,7 +70,9 @@ fn every_command_is_one_that_a_test_runs() {
                 include_str!("../Cargo.toml").contains(&format!("\n{feature} = ["))
             }
             // The command that runs this test.
-            ["./scripts/test.sh"] => Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test.sh").exists(),
+            ["./scripts/test.sh"] => {
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test.sh").exists()
+            }
             // tests/scripts.rs runs it.
             ["sbatch", .., "target/release/examples/heat2d", "--steps", _] => {
                 words.contains(&"scripts/job.sbatch")
@@ -100,7 +102,9 @@ fn the_commands_under_mpirun_work() {
         job_command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
         job_command.args(["--mca", "mpi_yield_when_idle", "1", "--oversubscribe"]);
         let options = words[..at].iter().filter(|&&option| option != "--oversubscribe");
-        job_command.args(options.map(|&option| if option == "hostfile.example" { "hosts" } else { option }));
+        job_command.args(
+            options.map(|&option| if option == "hostfile.example" { "hosts" } else { option }),
+        );
         let writes_hdf5 = words.iter().any(|word| word.ends_with(".h5"));
         let mut rest: Vec<&str> = words[at + 1..].to_vec();
         if writes_hdf5 && !cfg!(feature = "hdf5") {

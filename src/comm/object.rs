@@ -38,8 +38,8 @@ impl Comm {
     /// Receives one value that was sent with [`Comm::send_obj`].
     ///
     /// # Errors
-    /// As [`Comm::recv`]; [`ErrorKind::Object`] if the bytes are no `D`; [`ErrorKind::InvalidRank`] for the null rank,
-    /// which has no value to give.
+    /// As [`Comm::recv`]; [`ErrorKind::Object`] if the bytes are no `D`; [`ErrorKind::InvalidArgument`] for the null
+    /// rank, which has no value to give.
     #[track_caller]
     pub fn recv_obj<D: DeserializeOwned>(&self, from: impl Into<Src>) -> Result<(D, Status)> {
         let from = from.into();

@@ -119,7 +119,7 @@ impl Comm {
     /// no other receive can get it.
     ///
     /// # Errors
-    /// As [`Comm::recv`].
+    /// As [`Comm::recv`]; [`ErrorKind::InvalidArgument`] for the null rank.
     ///
     /// # Examples
     /// ```
@@ -261,6 +261,10 @@ impl Comm {
     }
 
     pub(super) fn source(&self, from: Src, signature: Signature) -> Result<Source, ErrorKind> {
+        if from.is_null() {
+            let what = "the null rank sends nothing that could be waited for".to_owned();
+            return Err(ErrorKind::InvalidArgument { what });
+        }
         let rank = from.rank.map(|rank| self.check_rank(rank)).transpose()?;
         let tag = from.tag.map(|tag| self.check_tag(tag)).transpose()?;
         Ok(Source { context: self.context, rank, tag, label: plain(signature) })
