@@ -153,6 +153,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
             if passed { "passed" } else { "FAILED" },
         );
     }
+    world.barrier()?; // a failure ends the job: not before the result is printed
     if passed {
         Ok(())
     } else {
