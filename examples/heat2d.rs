@@ -145,14 +145,14 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
         let updates = rows as f64 * columns as f64 * f64::from(args.steps) / seconds;
         let (ranks, threads) = (world.size(), rayon::current_num_threads());
         println!(
-            "field: {rows} x {columns} cells, {} steps\nengine: {} {}\nranks x threads: {ranks} x {threads}\n\
+            "field: {rows} x {columns} cells, {} steps\nengine: {}\nranks x threads: {ranks} x {threads}\n\
              time: {seconds:.3} s, {updates:.2e} cell updates/s\nchecksum: {hash:016x}\nverification: {} {verdict}",
             args.steps,
-            world.engine(),
-            world.library(),
+            [world.engine(), &world.library()].join(" ").trim_end(),
             if passed { "passed" } else { "FAILED" },
         );
     }
+    world.barrier()?; // a failure ends the job: not before the result is printed
     if passed {
         Ok(())
     } else {

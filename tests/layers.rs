@@ -318,7 +318,7 @@ mod the_parser {
             //! See [`crate::launch`].
             /* crate::io /* nested */ crate::io */
             pub(crate) fn quote<'a>(text: &'a str) -> char {
-                let _ = ("crate::cli", r#"unsafe "crate::cli""#, b"crate::cli \" crate::cli", '"', '\'', '\\');
+                let _ = ("crate::cli", r#"unsafe crate::cli"#, b"crate::cli \" crate::cli", '"', '\'', '\\');
                 'x'
             }
         "##;

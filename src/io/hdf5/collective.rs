@@ -177,7 +177,7 @@ fn check(call: &str, result: i64) -> hdf5::Result<i64> {
 
 #[cfg(test)]
 mod tests {
-    use mpi::ffi::{MPI_Comm_rank, MPI_Comm_size, RSMPI_COMM_WORLD};
+    use mpi::ffi::{MPI_Barrier, MPI_Comm_rank, MPI_Comm_size, RSMPI_COMM_WORLD};
 
     use super::*;
 
@@ -212,6 +212,13 @@ mod tests {
             transfer(world, &path, Some("/a/b"), shape, &mine, &block, &record).unwrap();
             let written = super::super::Reader::open(&path, None).unwrap();
             assert_eq!(written.read(&[0..shape[0], 0..shape[1]]).unwrap(), whole);
+            // All have read before one removes it.
+            // SAFETY: MPI is running, and all processes make this call.
+            unsafe { MPI_Barrier(world) };
+            if rank == 0 {
+                drop(written);
+                std::fs::remove_file(&path).unwrap();
+            }
         }
     }
 }
