@@ -170,6 +170,10 @@ pub(crate) enum Element {
 /// How the bytes of two ranks' contributions become one.
 pub(crate) struct Reduction<'a> {
     /// The MPI library's own operator that does the same, if there is one.
+    #[cfg_attr(
+        not(feature = "mpi"),
+        allow(dead_code, reason = "only mpi has operators of its own")
+    )]
     pub(crate) native: Option<(Builtin, Element)>,
     /// Replaces `right` by `left op right`, element by element; `left` belongs to lower ranks than `right`.
     pub(crate) fold: &'a Fold<'a>,

@@ -230,7 +230,7 @@ impl RunArgs {
                 .and_then(|()| choose(self.engine, launcher.as_ref(), cfg!(feature = "mpi")));
         match started {
             Ok(EngineKind::Local) => self.run_threads(app),
-            Ok(EngineKind::Mpi) => self.run_processes(launcher, app),
+            Ok(EngineKind::Mpi) => processes::run(self, launcher, app),
             Err(what) => {
                 if speaks() {
                     print_line(&format!("error: {what}"));
@@ -260,19 +260,14 @@ impl RunArgs {
             ExitCode::from(cause.code)
         })
     }
+}
 
-    #[cfg(feature = "mpi")]
-    fn run_processes(
-        &self,
-        launcher: Option<Launcher>,
-        app: impl Fn(&Comm) -> Result<(), Failure>,
-    ) -> ExitCode {
-        processes::run(self, launcher, app)
-    }
+#[cfg(not(feature = "mpi"))]
+mod processes {
+    use super::{Comm, ExitCode, Failure, Launcher, RunArgs};
 
-    #[cfg(not(feature = "mpi"))]
-    fn run_processes(
-        &self,
+    pub(super) fn run(
+        _args: &RunArgs,
         _launcher: Option<Launcher>,
         _app: impl Fn(&Comm) -> Result<(), Failure>,
     ) -> ExitCode {

@@ -46,8 +46,9 @@ fn stamp(label: &Label) -> [u8; 16] {
 
 /// How many bytes the message has, by its head.
 pub(super) fn length(head: &Head) -> usize {
-    let [.., a, b, c, d, e, f, g, h] = *head;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h]) as usize
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&head[16..]);
+    u64::from_le_bytes(bytes) as usize
 }
 
 /// Whether a message that `peer` sent is what the receiver expects.
