@@ -250,6 +250,8 @@ impl fmt::Display for Call {
         match self.with {
             With::All => Ok(()),
             With::Root(root) => write!(f, " with root {root}"),
+            With::To(usize::MAX, _) => f.write_str(" to nobody"), // the null rank
+            With::From(Some(usize::MAX), _) => f.write_str(" from nobody"),
             With::To(rank, tag) => write!(f, " to rank {rank} tag {tag}"),
             With::From(rank, tag) => {
                 match rank {
