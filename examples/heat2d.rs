@@ -11,7 +11,7 @@
 use std::{f64::consts::PI, ops::Range, process::ExitCode, time::Instant};
 
 use clap::Parser;
-use ndarray::{Array2, ArrayView2, Axis, s};
+use ndarray::{Array2, Axis, s};
 use rayon::prelude::*;
 use spmd::{
     array::{Halo, Layout, checksum, sum},
@@ -87,8 +87,8 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
         }
     };
     let mut new = old.clone();
-    let heat = sum(&grid, inside(&old).iter().copied())?;
-    let size = sum(&grid, inside(&old).iter().map(|value| value.abs()))?;
+    let heat = sum(&grid, halo.block(&old).iter().copied())?;
+    let size = sum(&grid, halo.block(&old).iter().map(|value| value.abs()))?;
 
     let progress = Progress::new(world, args.steps.into(), "steps");
     world.barrier()?;
@@ -109,7 +109,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     let seconds = world.allreduce(&[clock.elapsed().as_secs_f64()], Max)?[0];
     drop(progress);
 
-    let field = inside(&old);
+    let field = halo.block(&old);
     if let Some(file) = &args.output {
         let title = format!("2-D heat equation after {} steps", args.steps);
         let version = format!("heat2d {}", env!("CARGO_PKG_VERSION"));
@@ -186,12 +186,6 @@ fn update(old: &Array2<f64>, new: &mut Array2<f64>, [rows, columns]: [Range<usiz
             target[i] = here[i] + FLOW * (vertical + horizontal);
         }
     });
-}
-
-/// The block without its halo.
-fn inside(cells: &Array2<f64>) -> ArrayView2<'_, f64> {
-    let (rows, columns) = cells.dim();
-    cells.slice(s![1..rows - 1, 1..columns - 1])
 }
 
 /// Half a sine wave along each axis, 0 on the border that lies one cell outside the field.

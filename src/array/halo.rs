@@ -2,7 +2,7 @@
 
 use std::{mem::take, ops::Range};
 
-use ndarray::{Array2, ArrayViewMut1, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, s};
 
 use super::Layout;
 use crate::{
@@ -139,6 +139,15 @@ impl<T: Datum + Default> Halo<T> {
 }
 
 impl<T> Halo<T> {
+    /// The block itself, without its halo.
+    ///
+    /// # Panics
+    /// If `cells` is not as large as [`Halo::array`] makes it.
+    pub fn block<'a>(&self, cells: &'a Array2<T>) -> ArrayView2<'a, T> {
+        let [rows, columns] = self.block.clone().map(|range| range.len());
+        cells.slice(s![1..=rows, 1..=columns])
+    }
+
     /// The cells of the block that need no halo, as ranges of the array with halo.
     pub fn interior(&self) -> [Range<usize>; 2] {
         self.block.clone().map(|range| 2..range.len().max(2))
@@ -274,6 +283,7 @@ mod tests {
                     visits.slice_mut(s![rows, columns]).mapv_inplace(|count| count + 1);
                 }
                 assert_eq!(visits, halo.array(|_, _| 1), "{shape:?}");
+                assert_eq!(halo.block(&visits), Array2::ones(shape), "{shape:?}");
                 Ok(())
             })
             .unwrap();

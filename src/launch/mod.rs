@@ -18,7 +18,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, mpsc::RecvTimeoutError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::builder::BoolishValueParser;
@@ -250,8 +250,9 @@ impl RunArgs {
             let Some(cause) = failed else { return ExitCode::SUCCESS };
             cause.print();
             // Waiting ranks end at once; one that computes cannot be stopped but with the process.
+            let deadline = Instant::now() + GRACE;
             while left > 0 {
-                match endings.recv_timeout(GRACE) {
+                match endings.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                     Ok(_) => left -= 1,
                     Err(RecvTimeoutError::Disconnected) => break,
                     Err(RecvTimeoutError::Timeout) => std::process::exit(cause.code.into()),

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     rc::Rc,
@@ -15,7 +16,7 @@ use crate::{
     comm::Comm,
     engine::mpi::{MpiEngine, Watch, World, leave},
     error::Failure,
-    placement,
+    placement::{self, Place},
 };
 
 /// How long the ranks whose waiting is overdue have to say so before the first of them ends the job.
@@ -94,30 +95,17 @@ fn settle(
     launcher: Option<&Launcher>,
     me: &Arc<Identity>,
 ) -> Result<(), Failure> {
-    let here = placement::host();
     let places = places::gather(comm, 0)?; // the pools are made below
-    let neighbours: Vec<&[usize]> = places
-        .iter()
-        .filter(|place| place.host == here)
-        .map(|place| place.cpus.as_slice())
-        .collect();
-    let mine = places[comm.rank()].cpus.clone();
-    let fair = placement::fair_threads(&mine, neighbours.iter().copied());
-    let mut threads = args.threads.map_or(fair, std::num::NonZeroUsize::get);
+    let here = &places[comm.rank()];
+    let neighbours = || places.iter().filter(|place| place.host == here.host);
+    let fair = placement::fair_threads(&here.cpus, neighbours().map(|place| &*place.cpus));
+    let mut threads = args.threads.map_or(fair, NonZeroUsize::get);
     if args.share_cpu {
-        let first = neighbours.iter().filter_map(|cpus| cpus.first()).min().copied();
+        let first = neighbours().filter_map(|place| place.cpus.first()).min().copied();
         placement::pin(first.unwrap_or(0)).map_err(Failure::usage)?;
-        threads = args.threads.map_or(1, std::num::NonZeroUsize::get);
+        threads = args.threads.map_or(1, NonZeroUsize::get);
     } else {
-        let possible = (places[comm.rank()].available / neighbours.len()).max(1);
-        if mine.len() < possible && comm.rank() == 0 {
-            let option = launcher.map_or("--bind-to none", |launcher| launcher.binding_option);
-            log::warn!(
-                "ranks are bound to {} cpu of the {possible} that each could have on {here}; more with the launcher's \
-                 option {option}",
-                mine.len()
-            );
-        }
+        warn_if_narrow(comm, &places, launcher);
     }
     if let Err(error) = pool(me, threads).build_global() {
         log::warn!("rayon was set up before spmd, rank {} keeps its threads: {error}", me.rank);
@@ -129,6 +117,26 @@ fn settle(
         rayon::current_num_threads()
     );
     Ok(())
+}
+
+/// One warning for the job, from the first rank that the launcher gave fewer CPUs than its even share of the host's.
+fn warn_if_narrow(comm: &Comm, places: &[Place], launcher: Option<&Launcher>) {
+    let share = |place: &Place| {
+        let ranks = places.iter().filter(|other| other.host == place.host).count();
+        (place.available / ranks).max(1)
+    };
+    let narrow = |place: &&Place| place.cpus.len() < share(place);
+    let me = &places[comm.rank()];
+    if narrow(&me) && places.iter().position(|place| narrow(&place)) == Some(comm.rank()) {
+        log::warn!(
+            "{} of {} ranks may use fewer cpus than their share: this one {} of {}; the launcher's option for more is {}",
+            places.iter().filter(narrow).count(),
+            places.len(),
+            me.cpus.len(),
+            share(me),
+            launcher.map_or("--bind-to none", |launcher| launcher.binding_option)
+        );
+    }
 }
 
 /// Ends the job when this rank waits in one call for longer than `limit`.

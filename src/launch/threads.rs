@@ -18,6 +18,9 @@ use crate::{
     placement,
 };
 
+/// As much as the main thread of a process has on most systems: a program that runs as a process runs as a thread.
+const STACK_BYTES: usize = 8 << 20;
+
 /// How ranks are laid over this process's CPUs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
@@ -66,7 +69,8 @@ pub(super) fn run<R: Send, S>(
             let me = Identity::new(rank, host.clone());
             let (own_job, own_endings, app) = (Arc::clone(&job), endings.clone(), &app);
             let body = move || live(&own_job, me, layout, app, &own_endings);
-            let thread = thread::Builder::new().name(format!("rank {rank}"));
+            let thread =
+                thread::Builder::new().name(format!("rank {rank}")).stack_size(STACK_BYTES);
             if let Err(error) = thread.spawn_scoped(scope, body) {
                 let text = format!("its thread cannot be started: {error}");
                 fail(&job, &endings, Cause::new(rank, text));
