@@ -33,6 +33,18 @@ pub(crate) fn fair_threads<'a>(
     (mine.len() / sharers).max(1)
 }
 
+/// Whether some host has more ranks than CPUs for them.
+#[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "ranks that are threads are counted"))]
+pub(crate) fn is_crowded(places: &[Place]) -> bool {
+    places.iter().any(|place| {
+        let here = || places.iter().filter(|other| other.host == place.host);
+        let mut cpus: Vec<usize> = here().flat_map(|other| other.cpus.iter().copied()).collect();
+        cpus.sort_unstable();
+        cpus.dedup();
+        here().count() > cpus.len()
+    })
+}
+
 /// A list of CPUs as Linux writes it: `0-3,8`.
 pub(crate) fn cpu_list(cpus: &[usize]) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
@@ -126,6 +138,18 @@ mod tests {
         assert_eq!(fair_threads(all, vec![all; 8]), 1);
         assert_eq!(fair_threads(&[0, 1], [&[0, 1][..], &[2, 3][..]]), 2);
         assert_eq!(fair_threads(all, []), 4);
+    }
+
+    #[test]
+    fn a_host_is_crowded_by_more_ranks_than_cpus() {
+        let place = |host: &str, cpus: &[usize]| Place {
+            host: host.to_owned(),
+            cpus: cpus.to_vec(),
+            available: 4,
+            threads: 1,
+        };
+        assert!(!is_crowded(&[place("a", &[0]), place("a", &[1]), place("b", &[0])]));
+        assert!(is_crowded(&[place("a", &[0]), place("b", &[0, 1]), place("a", &[0])]));
     }
 
     #[test]

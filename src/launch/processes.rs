@@ -47,7 +47,8 @@ pub(super) fn run(
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         check_size(launcher.as_ref(), world, args).map_err(Failure::usage)?;
         let comm = Comm::world(Rc::<MpiEngine>::clone(&engine), world.rank, world.size);
-        settle(&comm, args, launcher.as_ref(), &me)?;
+        let places = settle(&comm, args, launcher.as_ref(), &me)?;
+        engine.share_cpus(args.share_cpu || placement::is_crowded(&places));
         app(&comm)
     }));
     let cause = match outcome {
@@ -94,7 +95,7 @@ fn settle(
     args: &RunArgs,
     launcher: Option<&Launcher>,
     me: &Arc<Identity>,
-) -> Result<(), Failure> {
+) -> Result<Vec<Place>, Failure> {
     let places = places::gather(comm, 0)?; // the pools are made below
     let here = &places[comm.rank()];
     let neighbours = || places.iter().filter(|place| place.host == here.host);
@@ -116,7 +117,7 @@ fn settle(
         placement::cpu_list(&placement::cpus()),
         rayon::current_num_threads()
     );
-    Ok(())
+    Ok(places)
 }
 
 /// One warning for the job, from the first rank that the launcher gave fewer CPUs than its even share of the host's.

@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 
 use mpi::ffi;
 
-use super::{Space, raw::check};
+use super::{MpiEngine, Space};
 use crate::{
     engine::{Builtin, Collective, CollectiveCall, Element},
     error::ErrorKind,
@@ -14,51 +14,117 @@ use crate::{
 ///
 /// It declines what the library cannot do on all of them: operators that it does not know, and sizes beyond a C int.
 /// Both are the same on every rank.
-pub(super) fn run(space: &Space, call: &mut CollectiveCall<'_>) -> Option<Result<(), ErrorKind>> {
+pub(super) fn run(
+    engine: &MpiEngine,
+    space: &Space,
+    call: &mut CollectiveCall<'_>,
+) -> Option<Result<(), ErrorKind>> {
     let comm = space.user;
-    // SAFETY (of every call below): the communicator is live; buffers are borrowed for the length of these blocking calls
-    // and hold the bytes that counts and types say; predefined handles are constants of the library.
+    // SAFETY (of every call below): the communicator is live; buffers are borrowed until `collectively` or `reduce` returns,
+    // when the call is complete, and hold the bytes that counts and types say; predefined handles are constants.
     match &mut call.what {
-        Collective::Barrier => {
+        Collective::Barrier => Some(engine.collectively(|request| {
             // SAFETY: as above.
-            Some(check(unsafe { ffi::MPI_Barrier(comm) }))
-        }
+            unsafe {
+                match request {
+                    None => ffi::MPI_Barrier(comm),
+                    Some(request) => ffi::MPI_Ibarrier(comm, request),
+                }
+            }
+        })),
         Collective::Bcast { root, buffer } => {
             let (root, count) = (root.0 as c_int, c_int::try_from(buffer.len()).ok()?);
             let start = buffer.as_mut_ptr().cast::<c_void>();
-            // SAFETY: as above.
-            Some(check(unsafe { ffi::MPI_Bcast(start, count, ffi::RSMPI_UINT8_T, root, comm) }))
+            Some(engine.collectively(|request| {
+                // SAFETY: as above.
+                unsafe {
+                    let byte = ffi::RSMPI_UINT8_T;
+                    match request {
+                        None => ffi::MPI_Bcast(start, count, byte, root, comm),
+                        Some(request) => ffi::MPI_Ibcast(start, count, byte, root, comm, request),
+                    }
+                }
+            }))
         }
-        Collective::Allgather { mine, counts, out } => allgather(comm, mine, counts, out),
+        Collective::Allgather { mine, counts, out } => allgather(engine, comm, mine, counts, out),
         Collective::Reduce { root, buffer, with } => {
             let root = root.0 as c_int;
-            reduce(buffer, with.native?, |send, into, count, element, op| {
-                // SAFETY: as above; `into` matters on the root only.
-                unsafe { ffi::MPI_Reduce(send, into, count, element, op, root, comm) }
-            })
+            reduce(
+                engine,
+                buffer,
+                with.native?,
+                |Operands { send, into, count, element, op }, request| {
+                    // SAFETY: as above; `into` matters on the root only.
+                    unsafe {
+                        match request {
+                            None => ffi::MPI_Reduce(send, into, count, element, op, root, comm),
+                            Some(request) => ffi::MPI_Ireduce(
+                                send, into, count, element, op, root, comm, request,
+                            ),
+                        }
+                    }
+                },
+            )
         }
         Collective::Allreduce { buffer, with } => {
-            reduce(buffer, with.native?, |send, into, count, element, op| {
-                // SAFETY: as above.
-                unsafe { ffi::MPI_Allreduce(send, into, count, element, op, comm) }
-            })
+            reduce(
+                engine,
+                buffer,
+                with.native?,
+                |Operands { send, into, count, element, op }, request| {
+                    // SAFETY: as above.
+                    unsafe {
+                        match request {
+                            None => ffi::MPI_Allreduce(send, into, count, element, op, comm),
+                            Some(request) => {
+                                ffi::MPI_Iallreduce(send, into, count, element, op, comm, request)
+                            }
+                        }
+                    }
+                },
+            )
         }
         Collective::Scan { buffer, with } => {
-            reduce(buffer, with.native?, |send, into, count, element, op| {
-                // SAFETY: as above.
-                unsafe { ffi::MPI_Scan(send, into, count, element, op, comm) }
-            })
+            reduce(
+                engine,
+                buffer,
+                with.native?,
+                |Operands { send, into, count, element, op }, request| {
+                    // SAFETY: as above.
+                    unsafe {
+                        match request {
+                            None => ffi::MPI_Scan(send, into, count, element, op, comm),
+                            Some(request) => {
+                                ffi::MPI_Iscan(send, into, count, element, op, comm, request)
+                            }
+                        }
+                    }
+                },
+            )
         }
         Collective::Exscan { buffer, with } => {
-            reduce(buffer, with.native?, |send, into, count, element, op| {
-                // SAFETY: as above.
-                unsafe { ffi::MPI_Exscan(send, into, count, element, op, comm) }
-            })
+            reduce(
+                engine,
+                buffer,
+                with.native?,
+                |Operands { send, into, count, element, op }, request| {
+                    // SAFETY: as above.
+                    unsafe {
+                        match request {
+                            None => ffi::MPI_Exscan(send, into, count, element, op, comm),
+                            Some(request) => {
+                                ffi::MPI_Iexscan(send, into, count, element, op, comm, request)
+                            }
+                        }
+                    }
+                },
+            )
         }
     }
 }
 
 fn allgather(
+    engine: &MpiEngine,
     comm: ffi::MPI_Comm,
     mine: &[u8],
     counts: &[usize],
@@ -70,36 +136,66 @@ fn allgather(
     let (send, count) = (mine.as_ptr().cast::<c_void>(), mine.len() as c_int);
     let into = out.as_mut_ptr().cast::<c_void>();
     if counts.iter().all(|&other| other == mine.len()) {
-        // SAFETY: every rank sends `count` bytes and `out` has room for as many from each.
-        let code = unsafe { ffi::MPI_Allgather(send, count, byte, into, count, byte, comm) };
-        return Some(check(code));
+        return Some(engine.collectively(|request| {
+            // SAFETY: every rank sends `count` bytes and `out` has room for as many from each, until the call is complete.
+            unsafe {
+                match request {
+                    None => ffi::MPI_Allgather(send, count, byte, into, count, byte, comm),
+                    Some(request) => {
+                        ffi::MPI_Iallgather(send, count, byte, into, count, byte, comm, request)
+                    }
+                }
+            }
+        }));
     }
-    let counts: Vec<c_int> = counts.iter().map(|&count| count as c_int).collect();
-    let places = counts.iter().scan(0, |end, &count| {
+    let lengths: Vec<c_int> = counts.iter().map(|&count| count as c_int).collect();
+    let places = lengths.iter().scan(0, |end, &count| {
         *end += count;
         Some(*end - count)
     });
     let places: Vec<c_int> = places.collect();
-    let (counts, places) = (counts.as_ptr(), places.as_ptr());
-    // SAFETY: `counts[rank]` bytes from each rank fit into `out` at `places[rank]`, one behind the other.
-    let code = unsafe { ffi::MPI_Allgatherv(send, count, byte, into, counts, places, byte, comm) };
-    Some(check(code))
+    let (counts, at) = (lengths.as_ptr(), places.as_ptr());
+    Some(engine.collectively(|request| {
+        // SAFETY: `counts[rank]` bytes from each rank fit into `out` at `places[rank]`, one behind the other; all of them
+        // stay until the call is complete.
+        unsafe {
+            match request {
+                None => ffi::MPI_Allgatherv(send, count, byte, into, counts, at, byte, comm),
+                Some(request) => {
+                    ffi::MPI_Iallgatherv(send, count, byte, into, counts, at, byte, comm, request)
+                }
+            }
+        }
+    }))
 }
 
-/// Calls `run(send, into, count, type, operator)` with the buffer's bytes to send and the buffer to write.
+/// What a reduction works on: bytes to send, the buffer to write, and what they are.
+struct Operands {
+    send: *const c_void,
+    into: *mut c_void,
+    count: c_int,
+    element: ffi::MPI_Datatype,
+    op: ffi::MPI_Op,
+}
+
+/// Makes a reduction by `call`, which blocks or writes a request.
 fn reduce(
+    engine: &MpiEngine,
     buffer: &mut [u8],
     (builtin, element): (Builtin, Element),
-    run: impl FnOnce(*const c_void, *mut c_void, c_int, ffi::MPI_Datatype, ffi::MPI_Op) -> c_int,
+    call: impl FnOnce(Operands, Option<*mut ffi::MPI_Request>) -> c_int,
 ) -> Option<Result<(), ErrorKind>> {
-    let (datatype, size) = datatype(element);
+    let (element, size) = datatype(element);
     let count = c_int::try_from(buffer.len() / size).ok()?;
     // A copy to send from, aligned for every element (MPI_IN_PLACE is a macro that the bindings lack).
     let mut words = vec![0_u64; buffer.len().div_ceil(8)];
-    let send: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
-    send[..buffer.len()].copy_from_slice(buffer);
-    let (send, into) = (send.as_ptr().cast::<c_void>(), buffer.as_mut_ptr().cast::<c_void>());
-    Some(check(run(send, into, count, datatype, operator(builtin))))
+    let copy: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+    copy[..buffer.len()].copy_from_slice(buffer);
+    let (send, into) = (copy.as_ptr().cast::<c_void>(), buffer.as_mut_ptr().cast::<c_void>());
+    let operands = Operands { send, into, count, element, op: operator(builtin) };
+    let done = engine.collectively(|request| call(operands, request));
+    drop(words); // MPI is done with the copy only now
+    Some(done)
 }
 
 fn operator(builtin: Builtin) -> ffi::MPI_Op {

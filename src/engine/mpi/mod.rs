@@ -5,27 +5,29 @@
 //! of MPI's: one for its messages and the library's collectives, one for the steps of our own collectives.
 
 mod collective;
+mod life;
 mod raw;
+mod transfer;
 mod watch;
 mod wire;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     ffi::{c_int, c_void},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use mpi::{
-    Threading,
-    environment::{Universe, initialize_with_threading, library_version},
-    ffi,
-};
+use mpi::{environment::Universe, ffi};
 
-pub(crate) use self::watch::Watch;
+pub(crate) use self::{
+    life::{World, leave},
+    watch::Watch,
+};
 use self::{
-    raw::{Datatype, blank_status, bytes_in, check, is_truncation, made},
+    raw::{Datatype, blank_status, check, made},
+    transfer::{Pending, Wire, admit, distance, matched, source, tag, unpack},
     watch::Waiting,
     wire::{COPIED, HEAD, Head},
 };
@@ -34,7 +36,7 @@ use super::{
     Ticket, table::Table,
 };
 use crate::{
-    datum::Buffer,
+    datum::{Buffer, Outgoing},
     error::{Call, ErrorKind},
 };
 
@@ -58,6 +60,8 @@ pub(crate) struct MpiEngine {
     /// Copies of small messages on their way out and in.
     outbox: RefCell<Box<[u8]>>,
     inbox: RefCell<Box<[u8]>>,
+    /// Whether to let other ranks run while waiting; see [`MpiEngine::share_cpus`].
+    yields: Cell<bool>,
     watch: Option<Arc<Watch>>,
 }
 
@@ -72,156 +76,64 @@ struct Space {
     ranks: Box<[usize]>,
 }
 
-/// A non-blocking operation that MPI works on. What it points MPI to lives on the heap and stays here until it is done.
-struct Pending {
-    request: ffi::MPI_Request,
-    buffer: Box<dyn Buffer>,
-    wire: Wire,
-    /// What a receive expects.
-    expects: Option<Label>,
-}
-
-enum Wire {
-    /// Head and data.
-    Copied(Box<[u8]>),
-    /// The head; the data are in the buffer.
-    Split(Box<Head>),
-}
-
-/// The number of ranks and this process's own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct World {
-    pub(crate) rank: usize,
-    pub(crate) size: usize,
-}
-
 impl MpiEngine {
-    /// Initialises MPI. With `watched`, what the rank waits for can be seen from another thread.
+    /// From now on waiting ranks let others run: for jobs with more ranks than CPUs, where a library that spins (MPICH
+    /// always does) keeps from running the very rank that it waits for.
     ///
-    /// # Errors
-    /// If MPI was initialised before, or does not let threads other than the caller's exist.
-    pub(crate) fn start(watched: bool) -> Result<(Self, World), ErrorKind> {
-        let launch = |what: &str| ErrorKind::Launch { what: what.to_owned() };
-        let (universe, level) = initialize_with_threading(Threading::Funneled)
-            .ok_or_else(|| launch("MPI is initialised already; `run` can be called once"))?;
-        if level < Threading::Funneled {
-            return Err(launch("this MPI library allows no threads (MPI_THREAD_SINGLE)"));
-        }
-        // SAFETY: MPI is initialised; the world is a predefined communicator.
-        let world = unsafe { ffi::RSMPI_COMM_WORLD };
-        let errors = |comm| {
-            // SAFETY: a live communicator and a predefined handler.
-            check(unsafe { ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN) })
-        };
-        // Errors of calls without a communicator are raised on the world; none is used on it otherwise.
-        errors(world)?;
-        let user = duplicate(world)?;
-        errors(user)?;
-        // SAFETY: a live communicator; both calls write one int.
-        let (rank, size) = unsafe {
-            (
-                made(|rank| ffi::MPI_Comm_rank(user, rank))?,
-                made(|size| ffi::MPI_Comm_size(user, size))?,
-            )
-        };
-        let (rank, size) = (rank as usize, size as usize);
-        let space = Space {
-            user,
-            steps: duplicate(user)?,
-            me: Rank::from(rank),
-            ranks: (0..size).collect(),
-        };
-        let about = About {
-            engine: "mpi",
-            library: library(&library_version().unwrap_or_default()),
-            thread_level: format!("{level:?}").to_lowercase(),
-        };
-        let engine = Self {
-            universe: RefCell::new(Some(universe)),
-            about,
-            max_tag: Tag(raw::tag_limit(user)?),
-            started: Instant::now(),
-            spaces: RefCell::new(vec![Some(Rc::new(space))]),
-            ops: Table::new(),
-            orphans: RefCell::new(Vec::new()),
-            probed: Table::new(),
-            outbox: RefCell::new(vec![0; COPIED].into()),
-            inbox: RefCell::new(vec![0; COPIED].into()),
-            watch: watched.then(|| Arc::new(Watch::new())),
-        };
-        Ok((engine, World { rank, size }))
+    /// # Collective
+    /// All ranks, between two collective calls, with the same value: blocking collectives do not match others.
+    pub(crate) fn share_cpus(&self, shared: bool) {
+        self.yields.set(shared);
     }
 
-    /// What the rank waits for, for another thread to look at.
-    pub(crate) fn watch(&self) -> Option<Arc<Watch>> {
-        self.watch.clone()
-    }
-
-    /// Ends all processes of the job with this exit code.
-    pub(crate) fn abort(code: u8) -> ! {
-        // SAFETY: MPI is initialised and not finalised: the launch calls this only between `start` and the end of `finish`.
-        unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, c_int::from(code)) };
-        leave(code)
-    }
-
-    /// Ends this process's part of a job that went well: waits for all ranks, receives what nobody received (so that
-    /// its senders can end), and finalises MPI.
-    pub(crate) fn finish(&self) -> Result<(), ErrorKind> {
-        let world = self.space(Context::WORLD)?;
+    /// Waits for a request; MPI's return code.
+    fn complete(&self, request: &mut ffi::MPI_Request, status: &mut ffi::MPI_Status) -> c_int {
         let _waiting = self.waiting();
-        let mut barrier = None;
+        if !self.yields.get() {
+            // SAFETY: a live request of ours, whose buffers the caller keeps until this returns.
+            return unsafe { ffi::MPI_Wait(request, status) };
+        }
         loop {
-            self.drain()?;
-            self.orphans.borrow_mut().retain_mut(|pending| !pending.is_over());
-            match &mut barrier {
-                // Until all ranks have seen their last message leave, this one may have to receive it.
-                None if self.orphans.borrow().is_empty() => {
-                    // SAFETY: a live communicator; the request is written on success.
-                    let request =
-                        unsafe { made(|request| ffi::MPI_Ibarrier(world.steps, request)) };
-                    barrier = Some(request?);
-                }
-                None => {}
-                Some(request) => {
-                    let all_came = tested(request)?.is_some();
-                    if all_came {
-                        break;
-                    }
-                }
+            let mut done = 0;
+            // SAFETY: as above.
+            let code = unsafe { ffi::MPI_Test(request, &raw mut done, status) };
+            if done != 0 || check(code).is_err() {
+                return code;
             }
             std::thread::yield_now();
         }
-        drop(world);
-        for space in self.spaces.take().into_iter().flatten() {
-            space.free();
-        }
-        drop(self.universe.take());
-        Ok(())
     }
 
-    /// Receives and drops what is there, on all communicators; gives up what is under way.
-    fn drain(&self) -> Result<(), ErrorKind> {
-        for (_, pending) in self.ops.drain() {
-            self.give_up(pending);
+    /// Makes one of the library's collective calls: `call` gets where to write a request, or nothing if it is to block.
+    fn collectively(
+        &self,
+        call: impl FnOnce(Option<*mut ffi::MPI_Request>) -> c_int,
+    ) -> Result<(), ErrorKind> {
+        if !self.yields.get() {
+            let _waiting = self.waiting();
+            return check(call(None));
         }
-        for (_, (message, received)) in self.probed.drain() {
-            self.swallow(message, received)?;
-        }
-        let spaces: Vec<_> = self.spaces.borrow().iter().flatten().cloned().collect();
-        for space in spaces {
-            for comm in [space.user, space.steps] {
-                while let Some((message, received)) = matched(comm, None, None, false)? {
-                    log::debug!(
-                        "a message of {} bytes from rank {} tag {} was never received",
-                        received.bytes,
-                        received.rank.0,
-                        received.tag.0
-                    );
-                    self.swallow(message, received)?;
+        // SAFETY: a constant of the library.
+        let mut request = unsafe { ffi::RSMPI_REQUEST_NULL };
+        check(call(Some(&raw mut request)))?;
+        check(self.complete(&mut request, &mut blank_status()))
+    }
+
+    /// A communicator with the same ranks.
+    fn duplicate(&self, comm: ffi::MPI_Comm) -> Result<ffi::MPI_Comm, ErrorKind> {
+        // SAFETY: a constant of the library.
+        let mut copy = unsafe { ffi::RSMPI_COMM_NULL };
+        let into = &raw mut copy;
+        self.collectively(|request| {
+            // SAFETY: a live communicator; `copy` lives until the call is complete.
+            unsafe {
+                match request {
+                    None => ffi::MPI_Comm_dup(comm, into),
+                    Some(request) => ffi::MPI_Comm_idup(comm, into, request),
                 }
             }
-        }
-        Ok(())
+        })?;
+        Ok(copy)
     }
 
     fn space(&self, context: Context) -> Result<Rc<Space>, ErrorKind> {
@@ -249,13 +161,13 @@ impl MpiEngine {
     ) -> Result<(), ErrorKind> {
         let start = head.as_mut_ptr();
         let whole = Datatype::head_and_body(HEAD, distance(start, data.as_ptr()), data.len())?;
-        let mut status = blank_status();
-        let _waiting = self.waiting();
-        // SAFETY: the type describes `head` and `data` as seen from `start`, both borrowed for this blocking call; the
-        // message is a matched one, received once.
-        check(unsafe {
-            ffi::MPI_Mrecv(start.cast(), 1, whole.raw(), &raw mut message, &raw mut status)
-        })
+        // SAFETY: the type describes `head` and `data` as seen from `start`, both borrowed until the request is complete,
+        // below; the message is a matched one, received once.
+        let mut request = unsafe {
+            let message = &raw mut message;
+            made(|made| ffi::MPI_Imrecv(start.cast(), 1, whole.raw(), message, made))
+        }?;
+        check(self.complete(&mut request, &mut blank_status()))
     }
 
     /// Receives a probed message for a receiver that expects `label`.
@@ -270,13 +182,13 @@ impl MpiEngine {
         if HEAD + bytes <= COPIED {
             let mut inbox = self.inbox.borrow_mut();
             let mut status = blank_status();
-            let _waiting = self.waiting();
-            // SAFETY: the inbox holds COPIED bytes, borrowed for this blocking call; the message is received once.
-            let code = unsafe {
+            // SAFETY: the inbox holds COPIED bytes, borrowed until the request is complete; the message is received once.
+            let mut request = unsafe {
                 let (start, count) = (inbox.as_mut_ptr().cast::<c_void>(), COPIED as c_int);
-                let (message, status) = (&raw mut message, &raw mut status);
-                ffi::MPI_Mrecv(start, count, ffi::RSMPI_UINT8_T, message, status)
-            };
+                let message = &raw mut message;
+                made(|made| ffi::MPI_Imrecv(start, count, ffi::RSMPI_UINT8_T, message, made))
+            }?;
+            let code = self.complete(&mut request, &mut status);
             return unpack(code, &status, &inbox, label, into).map(drop);
         }
         let mut head = [0; HEAD];
@@ -285,6 +197,23 @@ impl MpiEngine {
             None => self.receive_split(message, &mut head, &mut vec![0; bytes])?,
         }
         admit(&head, label, received, into.len()).map(drop)
+    }
+
+    /// Waits for the first message that fits, and takes it out of MPI's queue.
+    fn await_matched(
+        &self,
+        comm: ffi::MPI_Comm,
+        rank: Option<Rank>,
+        tag: Option<Tag>,
+    ) -> Result<(ffi::MPI_Message, Received), ErrorKind> {
+        let _waiting = self.waiting();
+        let blocks = !self.yields.get();
+        loop {
+            if let Some(found) = matched(comm, rank, tag, blocks)? {
+                return Ok(found);
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Starts to send bytes that stay where they are.
@@ -331,20 +260,16 @@ impl MpiEngine {
             }
             return;
         }
+        self.adopt(pending);
+    }
+
+    /// Keeps a send that nobody will ask for until MPI is done with it.
+    fn adopt(&self, mut pending: Pending) {
         let mut orphans = self.orphans.borrow_mut();
         orphans.retain_mut(|orphan| !orphan.is_over());
         if !pending.is_over() {
             orphans.push(pending);
         }
-    }
-}
-
-impl Drop for MpiEngine {
-    /// An engine that was not finished belongs to a failing job: MPI may still use the buffers of what is under way.
-    fn drop(&mut self) {
-        std::mem::forget(self.universe.take());
-        std::mem::forget(self.orphans.take());
-        std::mem::forget(self.ops.drain());
     }
 }
 
@@ -363,141 +288,6 @@ impl Space {
     }
 }
 
-impl Pending {
-    /// Completes the operation if MPI is done with it, without its result.
-    fn is_over(&mut self) -> bool {
-        tested(&mut self.request).is_ok_and(|status| status.is_some())
-    }
-
-    /// The result of an operation that MPI has completed with this code and status.
-    fn finished(mut self, code: c_int, status: &ffi::MPI_Status) -> Result<Done, ErrorKind> {
-        let Some(label) = self.expects else {
-            if let Err(error) = check(code) {
-                std::mem::forget(self); // after a failed send it is not certain that MPI is done with the buffer
-                return Err(error);
-            }
-            return Ok(Done { buffer: self.buffer, received: None });
-        };
-        let into = self.buffer.bytes_mut();
-        let received = match &self.wire {
-            Wire::Copied(copy) => unpack(code, status, copy, &label, into)?,
-            Wire::Split(head) => admit(head, &label, completed(code, status)?, into.len())?,
-        };
-        Ok(Done { buffer: self.buffer, received: Some(received) })
-    }
-}
-
-/// The status of a request that MPI is done with.
-fn tested(request: &mut ffi::MPI_Request) -> Result<Option<ffi::MPI_Status>, ErrorKind> {
-    let (mut done, mut status) = (0, blank_status());
-    // SAFETY: a live request of ours, or the null request after it has completed.
-    check(unsafe { ffi::MPI_Test(request, &raw mut done, &raw mut status) })?;
-    Ok((done != 0).then_some(status))
-}
-
-/// A communicator with the same ranks.
-fn duplicate(comm: ffi::MPI_Comm) -> Result<ffi::MPI_Comm, ErrorKind> {
-    // SAFETY: a live communicator; the new one is written on success.
-    unsafe { made(|made| ffi::MPI_Comm_dup(comm, made)) }
-}
-
-/// Takes the first message that fits out of MPI's queue.
-fn matched(
-    comm: ffi::MPI_Comm,
-    rank: Option<Rank>,
-    wanted: Option<Tag>,
-    wait: bool,
-) -> Result<Option<(ffi::MPI_Message, Received)>, ErrorKind> {
-    let (mut found, mut status) = (1, blank_status());
-    let (rank, tag) = (source(rank), tag(wanted));
-    // SAFETY: a live communicator; the message is written on success, whatever `found` says (MPI 4.1 §3.8.2), and not
-    // looked at unless found: with nothing found it starts as a null message.
-    let message = unsafe {
-        let mut message = ffi::RSMPI_MESSAGE_NULL;
-        let (into, status) = (&raw mut message, &raw mut status);
-        check(if wait {
-            ffi::MPI_Mprobe(rank, tag, comm, into, status)
-        } else {
-            ffi::MPI_Improbe(rank, tag, comm, &raw mut found, into, status)
-        })?;
-        message
-    };
-    Ok((found != 0).then(|| (message, received(&status))))
-}
-
-/// What a completed receive or probe tells, the head taken off.
-fn received(status: &ffi::MPI_Status) -> Received {
-    let rank = Rank(u32::try_from(status.MPI_SOURCE).unwrap_or(0));
-    let tag = Tag(u32::try_from(status.MPI_TAG).unwrap_or(0));
-    Received { rank, tag, bytes: bytes_in(status).saturating_sub(HEAD) }
-}
-
-/// What a receive has got that MPI has completed, the message's end cut off or not.
-fn completed(code: c_int, status: &ffi::MPI_Status) -> Result<Received, ErrorKind> {
-    match check(code) {
-        Err(error) if !is_truncation(code) => Err(error),
-        _ => Ok(received(status)),
-    }
-}
-
-/// Whether a message with this head is for a receiver that expects `label` and has room for `buffer` bytes.
-fn admit(
-    head: &Head,
-    label: &Label,
-    received: Received,
-    buffer: usize,
-) -> Result<Received, ErrorKind> {
-    wire::check(label, head, received.rank)?;
-    let message = wire::length(head);
-    if message > buffer {
-        return Err(ErrorKind::Truncated { message, buffer });
-    }
-    Ok(Received { bytes: message, ..received })
-}
-
-/// Takes the data out of a message that was received together with its head.
-fn unpack(
-    code: c_int,
-    status: &ffi::MPI_Status,
-    message: &[u8],
-    label: &Label,
-    into: &mut [u8],
-) -> Result<Received, ErrorKind> {
-    let received = completed(code, status)?;
-    let (head, data) = message.split_first_chunk().ok_or(ErrorKind::Closed)?;
-    let received = admit(head, label, received, into.len())?;
-    into[..received.bytes].copy_from_slice(&data[..received.bytes]);
-    Ok(received)
-}
-
-/// From one address to another, for a datatype.
-fn distance(from: *const u8, to: *const u8) -> isize {
-    to.addr().wrapping_sub(from.addr()).cast_signed()
-}
-
-fn source(rank: Option<Rank>) -> c_int {
-    // SAFETY: a constant of the library.
-    rank.map_or(unsafe { ffi::RSMPI_ANY_SOURCE }, |Rank(rank)| rank as c_int)
-}
-
-fn tag(tag: Option<Tag>) -> c_int {
-    // SAFETY: a constant of the library.
-    tag.map_or(unsafe { ffi::RSMPI_ANY_TAG }, |Tag(tag)| tag as c_int)
-}
-
-/// Name and version out of what the library says of itself, which can be a page long.
-fn library(text: &str) -> String {
-    let first = text.lines().next().unwrap_or_default();
-    let name = first.split(',').next().unwrap_or_default().replace("Version:", " ");
-    name.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Ends this process at once, without the clean-up that an MPI library in the middle of a call might never finish.
-pub(crate) fn leave(code: u8) -> ! {
-    // SAFETY: ends the process; nothing runs afterwards.
-    unsafe { nix::libc::_exit(code.into()) }
-}
-
 impl Engine for MpiEngine {
     fn about(&self) -> About {
         self.about.clone()
@@ -514,7 +304,23 @@ impl Engine for MpiEngine {
     }
 
     fn send(&self, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind> {
-        let comm = self.space(to.context)?.comm(&to.label);
+        let space = self.space(to.context)?;
+        let comm = space.comm(&to.label);
+        if to.rank == space.me && HEAD + bytes.len() <= COPIED {
+            // A small message is on its way when this returns, also to oneself, where MPICH would wait for the receive.
+            // SAFETY: so small a message is copied: wire, kept with the request, is all that MPI reads.
+            let (request, wire) = unsafe { self.start_send(to, bytes) }?;
+            let buffer = Box::new(Outgoing(Vec::<u8>::new()));
+            self.adopt(Pending { request, buffer, wire, expects: None });
+            return Ok(());
+        }
+        if self.yields.get() {
+            // SAFETY: `bytes` are borrowed and `wire` is kept until the request is complete.
+            let (mut request, wire) = unsafe { self.start_send(to, bytes) }?;
+            let code = self.complete(&mut request, &mut blank_status());
+            drop(wire);
+            return check(code);
+        }
         let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
         let head = wire::head(&to.label, bytes.len());
         let len = HEAD + bytes.len();
@@ -538,19 +344,23 @@ impl Engine for MpiEngine {
     fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, ErrorKind> {
         let comm = self.space(from.context)?.comm(&from.label);
         if HEAD + into.len() > COPIED {
-            let _waiting = self.waiting();
-            let (message, received) =
-                matched(comm, from.rank, from.tag, true)?.ok_or(ErrorKind::Closed)?;
+            let (message, received) = self.await_matched(comm, from.rank, from.tag)?;
             return self.receive_matched(message, received, &from.label, into).map(|()| received);
         }
         let mut inbox = self.inbox.borrow_mut();
         let mut status = blank_status();
-        let _waiting = self.waiting();
-        // SAFETY: the inbox holds COPIED bytes, borrowed for this blocking call.
+        let (start, count) = (inbox.as_mut_ptr().cast::<c_void>(), COPIED as c_int);
+        let (rank, tag) = (source(from.rank), tag(from.tag));
+        // SAFETY: the inbox holds COPIED bytes, borrowed until the receive is complete.
         let code = unsafe {
-            let (start, count) = (inbox.as_mut_ptr().cast::<c_void>(), COPIED as c_int);
-            let (rank, tag) = (source(from.rank), tag(from.tag));
-            ffi::MPI_Recv(start, count, ffi::RSMPI_UINT8_T, rank, tag, comm, &raw mut status)
+            let byte = ffi::RSMPI_UINT8_T;
+            if self.yields.get() {
+                let start_recv = |made| ffi::MPI_Irecv(start, count, byte, rank, tag, comm, made);
+                self.complete(&mut made(start_recv)?, &mut status)
+            } else {
+                let _waiting = self.waiting();
+                ffi::MPI_Recv(start, count, byte, rank, tag, comm, &raw mut status)
+            }
         };
         unpack(code, &status, &inbox, &from.label, into)
     }
@@ -565,10 +375,7 @@ impl Engine for MpiEngine {
         // SAFETY: the request is completed below before `bytes` and `wire` go, also when receiving fails.
         let (mut request, wire) = unsafe { self.start_send(to, bytes) }?;
         let received = self.recv(from, into);
-        let mut status = blank_status();
-        let _waiting = self.waiting();
-        // SAFETY: a live request.
-        let sent = check(unsafe { ffi::MPI_Wait(&raw mut request, &raw mut status) });
+        let sent = check(self.complete(&mut request, &mut blank_status()));
         drop(wire);
         let received = received?;
         sent.map(|()| received)
@@ -623,9 +430,7 @@ impl Engine for MpiEngine {
     fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
         let mut pending = self.ops.remove(op.0).ok_or(ErrorKind::Closed)?;
         let mut status = blank_status();
-        let _waiting = self.waiting();
-        // SAFETY: a live request, whose buffers `pending` keeps.
-        let code = unsafe { ffi::MPI_Wait(&raw mut pending.request, &raw mut status) };
+        let code = self.complete(&mut pending.request, &mut status);
         pending.finished(code, &status)
     }
 
@@ -637,8 +442,11 @@ impl Engine for MpiEngine {
 
     fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, ErrorKind> {
         let comm = self.space(from.context)?.comm(&from.label);
-        let _waiting = wait.then(|| self.waiting());
-        let found = matched(comm, from.rank, from.tag, wait)?;
+        let found = if wait {
+            Some(self.await_matched(comm, from.rank, from.tag)?)
+        } else {
+            matched(comm, from.rank, from.tag, false)?
+        };
         Ok(found
             .map(|(message, received)| (Ticket(self.probed.insert((message, received))), received)))
     }
@@ -658,10 +466,7 @@ impl Engine for MpiEngine {
 
     fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), ErrorKind>> {
         match self.space(call.context) {
-            Ok(space) => {
-                let _waiting = self.waiting();
-                collective::run(&space, call)
-            }
+            Ok(space) => collective::run(self, &space, call),
             Err(closed) => Some(Err(closed)),
         }
     }
@@ -679,12 +484,13 @@ impl Engine for MpiEngine {
         let undefined = unsafe { ffi::RSMPI_UNDEFINED };
         let color = group.map_or(undefined, |(group, _)| group as c_int);
         let key = me.map_or(0, |Rank(me)| me as c_int);
-        let _waiting = self.waiting();
+        let waiting = self.waiting();
         // SAFETY: a live communicator; the new one (or the null communicator) is written on success.
         let user = unsafe { made(|made| ffi::MPI_Comm_split(parent.user, color, key, made)) }?;
+        drop(waiting);
         let (Some(me), Some((_, members))) = (me, group) else { return Ok(None) };
         let ranks = members.iter().map(|rank| parent.ranks[rank.index()]).collect();
-        let space = Space { user, steps: duplicate(user)?, me, ranks };
+        let space = Space { user, steps: self.duplicate(user)?, me, ranks };
         let mut spaces = self.spaces.borrow_mut();
         spaces.push(Some(Rc::new(space)));
         Ok(Some(Context(spaces.len() as u32 - 1)))

@@ -1,0 +1,192 @@
+//! How the engine begins and ends.
+
+use std::{
+    cell::{Cell, RefCell},
+    ffi::c_int,
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+use mpi::{
+    Threading,
+    environment::{initialize_with_threading, library_version},
+    ffi,
+};
+
+use super::{
+    MpiEngine, Space, Watch,
+    raw::{check, made, tag_limit},
+    transfer::{matched, tested},
+    wire::COPIED,
+};
+use crate::{
+    engine::{About, Context, Rank, Tag, table::Table},
+    error::ErrorKind,
+};
+
+/// The number of ranks and this process's own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct World {
+    pub(crate) rank: usize,
+    pub(crate) size: usize,
+}
+
+impl MpiEngine {
+    /// Initialises MPI. With `watched`, what the rank waits for can be seen from another thread.
+    ///
+    /// # Errors
+    /// If MPI was initialised before, or does not let threads other than the caller's exist.
+    pub(crate) fn start(watched: bool) -> Result<(Self, World), ErrorKind> {
+        let launch = |what: &str| ErrorKind::Launch { what: what.to_owned() };
+        let (universe, level) = initialize_with_threading(Threading::Funneled)
+            .ok_or_else(|| launch("MPI is initialised already; `run` can be called once"))?;
+        if level < Threading::Funneled {
+            return Err(launch("this MPI library allows no threads (MPI_THREAD_SINGLE)"));
+        }
+        // SAFETY: MPI is initialised; the world is a predefined communicator.
+        let world = unsafe { ffi::RSMPI_COMM_WORLD };
+        let errors = |comm| {
+            // SAFETY: a live communicator and a predefined handler.
+            check(unsafe { ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN) })
+        };
+        // Errors of calls without a communicator are raised on the world; none is used on it otherwise.
+        errors(world)?;
+        let user = duplicate(world)?;
+        errors(user)?;
+        // SAFETY: a live communicator; both calls write one int.
+        let (rank, size) = unsafe {
+            (
+                made(|rank| ffi::MPI_Comm_rank(user, rank))?,
+                made(|size| ffi::MPI_Comm_size(user, size))?,
+            )
+        };
+        let (rank, size) = (rank as usize, size as usize);
+        let space = Space {
+            user,
+            steps: duplicate(user)?,
+            me: Rank::from(rank),
+            ranks: (0..size).collect(),
+        };
+        let about = About {
+            engine: "mpi",
+            library: library(&library_version().unwrap_or_default()),
+            thread_level: format!("{level:?}").to_lowercase(),
+        };
+        let engine = Self {
+            universe: RefCell::new(Some(universe)),
+            about,
+            max_tag: Tag(tag_limit(user)?),
+            started: Instant::now(),
+            spaces: RefCell::new(vec![Some(Rc::new(space))]),
+            ops: Table::new(),
+            orphans: RefCell::new(Vec::new()),
+            probed: Table::new(),
+            outbox: RefCell::new(vec![0; COPIED].into()),
+            inbox: RefCell::new(vec![0; COPIED].into()),
+            yields: Cell::new(false),
+            watch: watched.then(|| Arc::new(Watch::new())),
+        };
+        Ok((engine, World { rank, size }))
+    }
+
+    /// What the rank waits for, for another thread to look at.
+    pub(crate) fn watch(&self) -> Option<Arc<Watch>> {
+        self.watch.clone()
+    }
+
+    /// Ends all processes of the job with this exit code.
+    pub(crate) fn abort(code: u8) -> ! {
+        // SAFETY: MPI is initialised and not finalised: the launch calls this only between `start` and the end of `finish`.
+        unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, c_int::from(code)) };
+        leave(code)
+    }
+
+    /// Ends this process's part of a job that went well: waits for all ranks, receives what nobody received (so that
+    /// its senders can end), and finalises MPI.
+    pub(crate) fn finish(&self) -> Result<(), ErrorKind> {
+        let world = self.space(Context::WORLD)?;
+        let _waiting = self.waiting();
+        let mut barrier = None;
+        loop {
+            self.drain()?;
+            self.orphans.borrow_mut().retain_mut(|pending| !pending.is_over());
+            match &mut barrier {
+                // Until all ranks have seen their last message leave, this one may have to receive it.
+                None if self.orphans.borrow().is_empty() => {
+                    // SAFETY: a live communicator; the request is written on success.
+                    let request =
+                        unsafe { made(|request| ffi::MPI_Ibarrier(world.steps, request)) };
+                    barrier = Some(request?);
+                }
+                None => {}
+                Some(request) => {
+                    let all_came = tested(request)?.is_some();
+                    if all_came {
+                        break;
+                    }
+                }
+            }
+            std::thread::yield_now();
+        }
+        drop(world);
+        for space in self.spaces.take().into_iter().flatten() {
+            space.free();
+        }
+        drop(self.universe.take());
+        Ok(())
+    }
+
+    /// Receives and drops what is there, on all communicators; gives up what is under way.
+    fn drain(&self) -> Result<(), ErrorKind> {
+        for (_, pending) in self.ops.drain() {
+            self.give_up(pending);
+        }
+        for (_, (message, received)) in self.probed.drain() {
+            self.swallow(message, received)?;
+        }
+        let spaces: Vec<_> = self.spaces.borrow().iter().flatten().cloned().collect();
+        for space in spaces {
+            for comm in [space.user, space.steps] {
+                while let Some((message, received)) = matched(comm, None, None, false)? {
+                    log::debug!(
+                        "a message of {} bytes from rank {} tag {} was never received",
+                        received.bytes,
+                        received.rank.0,
+                        received.tag.0
+                    );
+                    self.swallow(message, received)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MpiEngine {
+    /// An engine that was not finished belongs to a failing job: MPI may still use the buffers of what is under way.
+    fn drop(&mut self) {
+        std::mem::forget(self.universe.take());
+        std::mem::forget(self.orphans.take());
+        std::mem::forget(self.ops.drain());
+    }
+}
+
+/// A communicator with the same ranks.
+fn duplicate(comm: ffi::MPI_Comm) -> Result<ffi::MPI_Comm, ErrorKind> {
+    // SAFETY: a live communicator; the new one is written on success.
+    unsafe { made(|made| ffi::MPI_Comm_dup(comm, made)) }
+}
+
+/// Name and version out of what the library says of itself, which can be a page long.
+fn library(text: &str) -> String {
+    let first = text.lines().next().unwrap_or_default();
+    let name = first.split(',').next().unwrap_or_default().replace("Version:", " ");
+    name.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Ends this process at once, without the clean-up that an MPI library in the middle of a call might never finish.
+pub(crate) fn leave(code: u8) -> ! {
+    // SAFETY: ends the process; nothing runs afterwards.
+    unsafe { nix::libc::_exit(code.into()) }
+}
