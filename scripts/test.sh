@@ -128,7 +128,7 @@ case $host in
     x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu)
         if cargo +nightly --version >/dev/null 2>&1; then
             sanitized tsan thread '--cfg tsan' "TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp"
-            sanitized asan address ''
+            sanitized asan address '' "LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp"
         else
             skip sanitizers 'ThreadSanitizer and AddressSanitizer' 'no nightly toolchain (rustup toolchain install nightly)'
         fi
