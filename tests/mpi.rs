@@ -140,6 +140,12 @@ fn messages_that_nobody_receives_do_not_keep_the_job_from_ending() {
 }
 
 #[test]
+fn a_message_that_can_never_be_received_ends_the_job_with_its_cause() {
+    let text = fault(3, &["never-receivable"]).code(1).stderr;
+    assert!(text.contains("never received, on communicators that are gone: 1"), "{text}");
+}
+
+#[test]
 fn usage_is_told_once() {
     let text = fault(4, &["--no-such-option"]).code(2).stderr;
     assert_eq!(text.matches("unexpected argument").count(), 1, "{text}");

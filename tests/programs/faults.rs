@@ -47,6 +47,8 @@ enum Fault {
     MessageLost,
     /// Every rank sends what nobody receives, and the job ends well.
     NeverReceived,
+    /// Rank 1 sends more than is copied, on a communicator that is gone when the job ends.
+    NeverReceivable,
     /// Rank 1 is killed.
     Killed,
 }
@@ -72,6 +74,13 @@ fn main() -> ExitCode {
         }
         Fault::MessageLost if world.rank() != 1 => Ok(()),
         Fault::NeverReceived => send_in_vain(world),
+        Fault::NeverReceivable => {
+            let other = world.dup()?;
+            if world.rank() == 1 {
+                std::mem::forget(other.isend(vec![1_u8; 1 << 22], 0)?);
+            }
+            Ok(())
+        }
         _ if world.rank() != 1 => wait(world, args.others),
         fault => fail(world, fault),
     })
@@ -126,6 +135,6 @@ fn fail(world: &Comm, fault: Fault) -> Result<(), Failure> {
             std::process::Command::new("kill").args(["-KILL", &me]).status()?;
             Ok(())
         }
-        Fault::Deadlock | Fault::NeverReceived => Ok(()),
+        Fault::Deadlock | Fault::NeverReceived | Fault::NeverReceivable => Ok(()),
     }
 }

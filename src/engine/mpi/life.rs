@@ -5,7 +5,7 @@ use std::{
     ffi::c_int,
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use mpi::{
@@ -24,6 +24,9 @@ use crate::{
     engine::{About, Context, Rank, Tag, table::Table},
     error::ErrorKind,
 };
+
+/// How long the last messages may take once all programs have returned.
+const LAST_MESSAGES: Duration = Duration::from_secs(5);
 
 /// The number of ranks and this process's own.
 #[derive(Clone, Copy, Debug)]
@@ -104,37 +107,60 @@ impl MpiEngine {
 
     /// Ends this process's part of a job that went well: waits for all ranks, receives what nobody received (so that
     /// its senders can end), and finalises MPI.
+    ///
+    /// # Errors
+    /// If a message is left that cannot be received any more, and its sender could not end.
     pub(crate) fn finish(&self) -> Result<(), ErrorKind> {
         let world = self.space(Context::WORLD)?;
-        let _waiting = self.waiting();
-        let mut barrier = None;
-        loop {
-            self.drain()?;
-            self.orphans.borrow_mut().retain_mut(|pending| !pending.is_over());
-            match &mut barrier {
-                // Until all ranks have seen their last message leave, this one may have to receive it.
-                None if self.orphans.borrow().is_empty() => {
-                    // SAFETY: a live communicator; the request is written on success.
-                    let request =
-                        unsafe { made(|request| ffi::MPI_Ibarrier(world.steps, request)) };
-                    barrier = Some(request?);
-                }
-                None => {}
-                Some(request) => {
-                    let all_came = tested(request)?.is_some();
-                    if all_came {
-                        break;
-                    }
-                }
+        let waiting = self.waiting();
+        self.drain_until_all(&world, |_| Ok(true))?;
+        // All programs have returned: what is under way now is received by `drain`, or never.
+        let ended = Instant::now();
+        self.drain_until_all(&world, |left| {
+            if left > 0 && ended.elapsed() > LAST_MESSAGES {
+                let what =
+                    format!("messages never received, on communicators that are gone: {left}");
+                return Err(ErrorKind::InvalidArgument { what });
             }
-            std::thread::yield_now();
-        }
-        drop(world);
+            Ok(left == 0)
+        })?;
+        drop((world, waiting));
         for space in self.spaces.take().into_iter().flatten() {
             space.free();
         }
         drop(self.universe.take());
         Ok(())
+    }
+
+    /// Receives what nobody wants until every rank is `ready`, which is asked with the number of this rank's sends left.
+    fn drain_until_all(
+        &self,
+        world: &Space,
+        ready: impl Fn(usize) -> Result<bool, ErrorKind>,
+    ) -> Result<(), ErrorKind> {
+        let mut barrier = None;
+        loop {
+            self.drain()?;
+            self.orphans.borrow_mut().retain_mut(|pending| !pending.is_over());
+            match &mut barrier {
+                None => {
+                    let left = self.orphans.borrow().len();
+                    if ready(left)? {
+                        // SAFETY: a live communicator; the request is written on success.
+                        let request = unsafe { made(|made| ffi::MPI_Ibarrier(world.steps, made)) };
+                        barrier = Some(request?);
+                    }
+                }
+                Some(request) => {
+                    let all_came = tested(request)?.is_some();
+                    if all_came {
+                        return Ok(());
+                    }
+                }
+            }
+            // The others may have long to compute, on this CPU too.
+            std::thread::sleep(Duration::from_micros(50));
+        }
     }
 
     /// Receives and drops what is there, on all communicators; gives up what is under way.
