@@ -6,7 +6,7 @@ use mpi::ffi;
 
 use super::{MpiEngine, Space};
 use crate::{
-    engine::{Builtin, Collective, CollectiveCall, Element},
+    engine::{Builtin, Collective, CollectiveCall, Element, Reduction},
     error::ErrorKind,
 };
 
@@ -20,11 +20,9 @@ pub(super) fn run(
     call: &mut CollectiveCall<'_>,
 ) -> Option<Result<(), ErrorKind>> {
     let comm = space.user;
-    // SAFETY (of every call below): the communicator is live; buffers are borrowed until `collectively` or `reduce` returns,
-    // when the call is complete, and hold the bytes that counts and types say; predefined handles are constants.
     match &mut call.what {
         Collective::Barrier => Some(engine.collectively(|request| {
-            // SAFETY: as above.
+            // SAFETY: the communicator is live.
             unsafe {
                 match request {
                     None => ffi::MPI_Barrier(comm),
@@ -36,7 +34,8 @@ pub(super) fn run(
             let (root, count) = (root.0 as c_int, c_int::try_from(buffer.len()).ok()?);
             let start = buffer.as_mut_ptr().cast::<c_void>();
             Some(engine.collectively(|request| {
-                // SAFETY: as above.
+                // SAFETY: the communicator is live; the buffer holds `count` bytes and is borrowed until the call is
+                // complete, when `collectively` returns.
                 unsafe {
                     let byte = ffi::RSMPI_UINT8_T;
                     match request {
@@ -48,78 +47,13 @@ pub(super) fn run(
         }
         Collective::Allgather { mine, counts, out } => allgather(engine, comm, mine, counts, out),
         Collective::Reduce { root, buffer, with } => {
-            let root = root.0 as c_int;
-            reduce(
-                engine,
-                buffer,
-                with.native?,
-                |Operands { send, into, count, element, op }, request| {
-                    // SAFETY: as above; `into` matters on the root only.
-                    unsafe {
-                        match request {
-                            None => ffi::MPI_Reduce(send, into, count, element, op, root, comm),
-                            Some(request) => ffi::MPI_Ireduce(
-                                send, into, count, element, op, root, comm, request,
-                            ),
-                        }
-                    }
-                },
-            )
+            reduce(engine, comm, Kind::Reduce(root.0 as c_int), buffer, with)
         }
         Collective::Allreduce { buffer, with } => {
-            reduce(
-                engine,
-                buffer,
-                with.native?,
-                |Operands { send, into, count, element, op }, request| {
-                    // SAFETY: as above.
-                    unsafe {
-                        match request {
-                            None => ffi::MPI_Allreduce(send, into, count, element, op, comm),
-                            Some(request) => {
-                                ffi::MPI_Iallreduce(send, into, count, element, op, comm, request)
-                            }
-                        }
-                    }
-                },
-            )
+            reduce(engine, comm, Kind::Allreduce, buffer, with)
         }
-        Collective::Scan { buffer, with } => {
-            reduce(
-                engine,
-                buffer,
-                with.native?,
-                |Operands { send, into, count, element, op }, request| {
-                    // SAFETY: as above.
-                    unsafe {
-                        match request {
-                            None => ffi::MPI_Scan(send, into, count, element, op, comm),
-                            Some(request) => {
-                                ffi::MPI_Iscan(send, into, count, element, op, comm, request)
-                            }
-                        }
-                    }
-                },
-            )
-        }
-        Collective::Exscan { buffer, with } => {
-            reduce(
-                engine,
-                buffer,
-                with.native?,
-                |Operands { send, into, count, element, op }, request| {
-                    // SAFETY: as above.
-                    unsafe {
-                        match request {
-                            None => ffi::MPI_Exscan(send, into, count, element, op, comm),
-                            Some(request) => {
-                                ffi::MPI_Iexscan(send, into, count, element, op, comm, request)
-                            }
-                        }
-                    }
-                },
-            )
-        }
+        Collective::Scan { buffer, with } => reduce(engine, comm, Kind::Scan, buffer, with),
+        Collective::Exscan { buffer, with } => reduce(engine, comm, Kind::Exscan, buffer, with),
     }
 }
 
@@ -169,31 +103,58 @@ fn allgather(
     }))
 }
 
-/// What a reduction works on: bytes to send, the buffer to write, and what they are.
-struct Operands {
-    send: *const c_void,
-    into: *mut c_void,
-    count: c_int,
-    element: ffi::MPI_Datatype,
-    op: ffi::MPI_Op,
+/// The library's reductions.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// To this root.
+    Reduce(c_int),
+    Allreduce,
+    Scan,
+    Exscan,
 }
 
-/// Makes a reduction by `call`, which blocks or writes a request.
 fn reduce(
     engine: &MpiEngine,
+    comm: ffi::MPI_Comm,
+    kind: Kind,
     buffer: &mut [u8],
-    (builtin, element): (Builtin, Element),
-    call: impl FnOnce(Operands, Option<*mut ffi::MPI_Request>) -> c_int,
+    with: &Reduction<'_>,
 ) -> Option<Result<(), ErrorKind>> {
-    let (element, size) = datatype(element);
+    let (builtin, element) = with.native?;
+    let (unit, size) = datatype(element);
     let count = c_int::try_from(buffer.len() / size).ok()?;
     // A copy to send from, aligned for every element (MPI_IN_PLACE is a macro that the bindings lack).
     let mut words = vec![0_u64; buffer.len().div_ceil(8)];
     let copy: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
     copy[..buffer.len()].copy_from_slice(buffer);
     let (send, into) = (copy.as_ptr().cast::<c_void>(), buffer.as_mut_ptr().cast::<c_void>());
-    let operands = Operands { send, into, count, element, op: operator(builtin) };
-    let done = engine.collectively(|request| call(operands, request));
+    let op = operator(builtin);
+    let done = engine.collectively(|request| {
+        // SAFETY: the communicator is live; `send` and `into` hold `count` elements of the type and stay until the call is
+        // complete, when `collectively` returns. `into` matters on a reduction's root only.
+        unsafe {
+            match (kind, request) {
+                (Kind::Reduce(root), None) => {
+                    ffi::MPI_Reduce(send, into, count, unit, op, root, comm)
+                }
+                (Kind::Reduce(root), Some(request)) => {
+                    ffi::MPI_Ireduce(send, into, count, unit, op, root, comm, request)
+                }
+                (Kind::Allreduce, None) => ffi::MPI_Allreduce(send, into, count, unit, op, comm),
+                (Kind::Allreduce, Some(request)) => {
+                    ffi::MPI_Iallreduce(send, into, count, unit, op, comm, request)
+                }
+                (Kind::Scan, None) => ffi::MPI_Scan(send, into, count, unit, op, comm),
+                (Kind::Scan, Some(request)) => {
+                    ffi::MPI_Iscan(send, into, count, unit, op, comm, request)
+                }
+                (Kind::Exscan, None) => ffi::MPI_Exscan(send, into, count, unit, op, comm),
+                (Kind::Exscan, Some(request)) => {
+                    ffi::MPI_Iexscan(send, into, count, unit, op, comm, request)
+                }
+            }
+        }
+    });
     drop(words); // MPI is done with the copy only now
     Some(done)
 }
