@@ -64,3 +64,8 @@ pub mod prelude {
         Xor,
     };
 }
+
+/// The README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
