@@ -70,16 +70,19 @@ impl Signature {
     /// The signature in 16 bytes, for engines whose messages carry nothing else: 4 bytes of hash and the end of the name.
     pub(crate) fn stamp(&self) -> Stamp {
         let mut stamp = [0; 16];
-        let hash =
-            self.name.bytes().chain(self.size.to_le_bytes()).fold(0x811c_9dc5_u32, |hash, byte| {
-                (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193) // FNV-1a
-            });
+        let hash = fnv1a(0x811c_9dc5, self.name.bytes().chain(self.size.to_le_bytes()));
         stamp[..4].copy_from_slice(&hash.to_le_bytes());
         let short = self.name.rsplit("::").next().unwrap_or(self.name).as_bytes();
         let kept = short.len().min(12);
         stamp[4..4 + kept].copy_from_slice(&short[short.len() - kept..]);
         Stamp(stamp)
     }
+}
+
+/// Takes more bytes into a 32-bit hash (Fowler, Noll and Vo, variant 1a): the same in every process.
+pub(crate) fn fnv1a(hash: u32, bytes: impl IntoIterator<Item = u8>) -> u32 {
+    let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    bytes.into_iter().fold(hash, mix)
 }
 
 /// A [`Signature`] as it travels between processes.

@@ -55,7 +55,7 @@ impl Info {
 
     fn advice_for(&self, host: &str, ranks: &[usize]) -> Option<String> {
         let places = || ranks.iter().map(|&rank| &self.places[rank]);
-        let cpus = union(places());
+        let cpus = placement::union(places());
         let (count, who) = (ranks.len(), name_ranks(ranks));
         let listed = placement::cpu_list(&cpus);
         if count > 1 && cpus.len() == 1 {
@@ -73,7 +73,7 @@ impl Info {
                 cpus.len()
             ));
         }
-        let fair = |place: &Place| (place.available / count).max(1);
+        let fair = |place: &Place| place.even_share(count);
         let narrow: Vec<_> = self.ranks_where(ranks, |place| place.cpus.len() < fair(place));
         if let Some(&first) = narrow.first() {
             let place = &self.places[first];
@@ -122,7 +122,9 @@ impl Info {
     fn form(&self) -> &'static str {
         match (self.hosts().len(), self.places.len()) {
             (1, 1) => "one rank",
-            (1, _) if union(&self.places).len() == 1 => "concurrent (all ranks on one cpu)",
+            (1, _) if placement::union(&self.places).len() == 1 => {
+                "concurrent (all ranks on one cpu)"
+            }
             (1, _) => "parallel (ranks on one host)",
             _ => "distributed (ranks on several hosts)",
         }
@@ -172,14 +174,6 @@ fn features() -> String {
     ];
     let on: Vec<_> = all.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     if on.is_empty() { "none".to_owned() } else { on.join(", ") }
-}
-
-fn union<'a>(places: impl IntoIterator<Item = &'a Place>) -> Vec<usize> {
-    let mut cpus: Vec<usize> =
-        places.into_iter().flat_map(|place| place.cpus.iter().copied()).collect();
-    cpus.sort_unstable();
-    cpus.dedup();
-    cpus
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -15,6 +15,13 @@ pub(crate) struct Place {
     pub(crate) threads: usize,
 }
 
+impl Place {
+    /// The number of CPUs that each of so many ranks of the host could have.
+    pub(crate) fn even_share(&self, ranks: usize) -> usize {
+        (self.available / ranks).max(1)
+    }
+}
+
 /// This host's name.
 pub(crate) fn host() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
@@ -38,11 +45,17 @@ pub(crate) fn fair_threads<'a>(
 pub(crate) fn is_crowded(places: &[Place]) -> bool {
     places.iter().any(|place| {
         let here = || places.iter().filter(|other| other.host == place.host);
-        let mut cpus: Vec<usize> = here().flat_map(|other| other.cpus.iter().copied()).collect();
-        cpus.sort_unstable();
-        cpus.dedup();
-        here().count() > cpus.len()
+        here().count() > union(here()).len()
     })
+}
+
+/// All CPUs of these places, each once, in ascending order.
+pub(crate) fn union<'a>(places: impl IntoIterator<Item = &'a Place>) -> Vec<usize> {
+    let cpus = places.into_iter().flat_map(|place| &place.cpus);
+    let mut cpus: Vec<usize> = cpus.copied().collect();
+    cpus.sort_unstable();
+    cpus.dedup();
+    cpus
 }
 
 /// A list of CPUs as Linux writes it: `0-3,8`.

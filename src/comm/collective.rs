@@ -407,9 +407,8 @@ impl Comm {
 
     /// The messages of one collective call whose lengths only the sender knows.
     fn steps(&self, label: Label) -> Steps<'_> {
-        let turn = self.next_turn();
-        let Tag(max) = self.engine.max_tag();
-        Steps { comm: self, label, tag: Tag((turn % (u64::from(max) + 1)) as u32) }
+        let tag = Tag::of_turn(self.next_turn(), self.engine.max_tag());
+        Steps { comm: self, label, tag }
     }
 }
 

@@ -37,6 +37,14 @@ impl From<usize> for Rank {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tag(pub(crate) u32);
 
+impl Tag {
+    /// The tag of the messages of a communicator's collective call number `turn`, where tags reach up to `max`:
+    /// successive collectives cannot be mixed up.
+    pub(crate) fn of_turn(turn: u64, Self(max): Self) -> Self {
+        Self((turn % (u64::from(max) + 1)) as u32)
+    }
+}
+
 /// An engine's name for a communicator: messages of one context are never matched in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Context(pub(crate) u32);
@@ -209,13 +217,6 @@ pub(crate) struct CollectiveCall<'a> {
     pub(crate) turn: u64,
     pub(crate) label: Label,
     pub(crate) what: Collective<'a>,
-}
-
-impl CollectiveCall<'_> {
-    /// The tag of this call's messages: successive collectives cannot be mixed up.
-    pub(crate) fn tag(&self, max: Tag) -> Tag {
-        Tag((self.turn % (u64::from(max.0) + 1)) as u32)
-    }
 }
 
 /// What the program is told of an engine.

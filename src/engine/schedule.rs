@@ -22,7 +22,7 @@ pub(crate) fn run(engine: &dyn Engine, call: &mut CollectiveCall<'_>) -> Outcome
         context: call.context,
         rank: call.rank.index(),
         size: call.size,
-        tag: call.tag(engine.max_tag()),
+        tag: Tag::of_turn(call.turn, engine.max_tag()),
         label: call.label,
     };
     match &mut call.what {

@@ -124,7 +124,7 @@ fn settle(
 fn warn_if_narrow(comm: &Comm, places: &[Place], launcher: Option<&Launcher>) {
     let share = |place: &Place| {
         let ranks = places.iter().filter(|other| other.host == place.host).count();
-        (place.available / ranks).max(1)
+        place.even_share(ranks)
     };
     let narrow = |place: &&Place| place.cpus.len() < share(place);
     let me = &places[comm.rank()];

@@ -9,7 +9,7 @@
 //! behind their head; of large ones a datatype describes the two parts where they are.
 
 use crate::{
-    datum::Stamp,
+    datum::{Stamp, fnv1a},
     engine::{Label, Rank},
     error::{ErrorKind, With},
 };
@@ -35,10 +35,8 @@ fn stamp(label: &Label) -> [u8; 16] {
     let Stamp(mut stamp) = label.signature.stamp();
     if let Some(step) = label.step {
         let root = if let With::Root(root) = step.call.with { root + 1 } else { 0 };
-        let mut hash = u32::from_le_bytes([stamp[0], stamp[1], stamp[2], stamp[3]]);
-        for byte in step.call.op.bytes().chain(root.to_le_bytes()) {
-            hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193); // FNV-1a, as for the type
-        }
+        let hash = u32::from_le_bytes([stamp[0], stamp[1], stamp[2], stamp[3]]);
+        let hash = fnv1a(hash, step.call.op.bytes().chain(root.to_le_bytes()));
         stamp[..4].copy_from_slice(&hash.to_le_bytes());
     }
     stamp
