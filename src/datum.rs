@@ -228,6 +228,93 @@ impl<T: Datum> Buffer for Landing<T> {
     }
 }
 
+/// Memory that an operation under way reads or writes.
+pub(crate) enum Memory {
+    /// Kept alive by the engine until the operation is over.
+    Owned(Box<dyn Buffer>),
+    /// Kept alive by whoever lends it until the operation is over.
+    Lent(RawBytes),
+}
+
+impl Memory {
+    /// The bytes to send.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Owned(buffer) => buffer.bytes(),
+            Self::Lent(raw) => raw.bytes(),
+        }
+    }
+
+    /// The bytes to overwrite.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Owned(buffer) => buffer.bytes_mut(),
+            Self::Lent(raw) => raw.bytes_mut(),
+        }
+    }
+
+    /// The buffer, if it is not the lender's.
+    pub(crate) fn into_owned(self) -> Option<Box<dyn Buffer>> {
+        match self {
+            Self::Owned(buffer) => Some(buffer),
+            Self::Lent(_) => None,
+        }
+    }
+}
+
+/// Bytes that somebody lends for longer than a call, by a promise: see the constructors.
+pub(crate) struct RawBytes {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: by the promise of its maker the bytes are the holder's to use, on any thread, until it is over.
+#[allow(unsafe_code)]
+unsafe impl Send for RawBytes {}
+
+#[allow(unsafe_code)]
+impl RawBytes {
+    /// Lends bytes to be read.
+    ///
+    /// # Safety
+    /// Until the loan is over (each taker says when) the bytes stay valid and unchanged. `bytes_mut` is never called.
+    pub(crate) unsafe fn to_send(bytes: &[u8]) -> Self {
+        Self { start: NonNull::from(bytes).cast(), len: bytes.len() }
+    }
+
+    /// Lends bytes to be read and written.
+    ///
+    /// # Safety
+    /// Until the loan is over (each taker says when) the bytes stay valid, initialised, and nobody else's.
+    pub(crate) unsafe fn to_receive(start: *mut u8, len: usize) -> Self {
+        Self { start: NonNull::new(start).unwrap_or(NonNull::dangling()), len }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: by the promise of the maker.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: by the promise of the maker, which for bytes to be sent excludes this call.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+
+    /// Where the bytes begin.
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// Makes a [`Landing`] for so many bytes of `T`, or one more than whole elements need.
+pub(crate) fn landing<T: Datum>(bytes: usize) -> Box<dyn Buffer> {
+    Box::new(Landing::<T>::new(bytes.div_ceil(size_of::<T>())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,6 +189,22 @@ pub enum ErrorKind {
         /// The program's own words.
         message: String,
     },
+    /// Another rank's part of a common task failed; see [`Comm::agree_result`](crate::Comm::agree_result).
+    #[error("rank {rank} failed: {cause}")]
+    Elsewhere {
+        /// The lowest rank that failed.
+        rank: usize,
+        /// Its own words.
+        cause: String,
+    },
+    /// The engine cannot do this here.
+    #[error("{what}")]
+    Unsupported {
+        /// What it cannot do.
+        what: &'static str,
+        /// What would help.
+        how: &'static str,
+    },
     /// The job could not be started as asked.
     #[error("{what}")]
     Launch {
@@ -209,6 +225,7 @@ impl ErrorKind {
             Self::CollectiveMismatch { .. } => {
                 Some("all ranks of a communicator make the same collective calls in the same order")
             }
+            Self::Unsupported { how, .. } => Some(how),
             Self::Closed => Some("do not keep a communicator beyond the closure given to `run`"),
             _ => None,
         }

@@ -31,6 +31,7 @@
 //! | form | concurrent (ranks share one CPU), parallel (they have CPUs of their own), distributed (on several hosts) |
 
 pub mod array;
+mod checks;
 mod comm;
 mod datum;
 mod engine;
@@ -47,6 +48,7 @@ pub use bytemuck;
 pub use ndarray;
 
 pub use crate::{
+    checks::Checks,
     comm::{
         ANY, And, Any, Cart, Comm, Dest, Max, Message, Min, NULL_RANK, Number, Or, Prod, Ragged,
         ReduceOp, Request, Src, Status, Sum, Xor, wait_all,

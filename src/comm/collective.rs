@@ -6,7 +6,10 @@
 use super::{Comm, Ragged, ReduceOp, all, op, step};
 use crate::{
     datum::{Datum, Landing, Signature, Stamp, bytes_of, bytes_of_mut},
-    engine::{Collective, CollectiveCall, Label, Rank, Reduction, Source, Tag, Target, schedule},
+    engine::{
+        Collective, CollectiveCall, Counts, Label, Mode, Rank, Reduction, Source, Tag, Target,
+        schedule,
+    },
     error::{Call, ErrorKind, Result, With},
 };
 
@@ -187,9 +190,9 @@ impl Comm {
         let size = label.signature.size();
         let head: Head = Head::of(label.signature, bytes_of(mine));
         let mut heads = vec![head; self.size];
-        let counts = vec![size_of_val(&head); self.size];
+        let counts = Counts::Equal(size_of_val(&head));
         let (mine_head, out) = (bytemuck::bytes_of(&head), bytemuck::cast_slice_mut(&mut heads));
-        self.collective(label, Collective::Allgather { mine: mine_head, counts: &counts, out })?;
+        self.collective(label, Collective::Allgather { mine: mine_head, counts, out })?;
         let counts = heads.iter().enumerate().map(|(rank, head)| head.check(&label, rank));
         let counts = counts.collect::<Result<Vec<_>, _>>()?;
         let total = counts.iter().sum::<usize>() / size;
@@ -202,8 +205,8 @@ impl Comm {
                 out = rest;
             }
         } else {
-            let mine = bytes_of(mine);
-            self.collective(label, Collective::Allgather { mine, counts: &counts, out })?;
+            let (mine, counts) = (bytes_of(mine), Counts::Each(&counts));
+            self.collective(label, Collective::Allgather { mine, counts, out })?;
         }
         let counts = counts.into_iter().map(|bytes| bytes / size);
         Ok(Ragged::from_flat(landing.into_values(total)?, counts))
@@ -296,14 +299,14 @@ impl Comm {
     ) -> Result<Option<Vec<T>>> {
         let call = Call::new("reduce", With::Root(root));
         let fail = self.enter(call);
-        let combine =
-            || {
-                let root_rank = self.check_rank(root)?;
-                let reduced = self.reduction(call, mine, &op, |buffer, with| {
-                    Collective::Reduce { root: root_rank, buffer, with }
-                })?;
-                if self.rank == root { reduced.into_values(mine.len()).map(Some) } else { Ok(None) }
-            };
+        let combine = || {
+            let root_rank = self.check_rank(root)?;
+            let room = if self.rank == root { mine.len() } else { 0 };
+            let reduced = self.reduction(call, mine, room, &op, |mine, out, with| {
+                Collective::Reduce { root: root_rank, mine, out, with }
+            })?;
+            if self.rank == root { reduced.into_values(mine.len()).map(Some) } else { Ok(None) }
+        };
         combine().map_err(fail)
     }
 
@@ -330,9 +333,13 @@ impl Comm {
     pub fn allreduce<T: Datum>(&self, mine: &[T], op: impl ReduceOp<T>) -> Result<Vec<T>> {
         let call = all("allreduce");
         let fail = self.enter(call);
-        self.reduction(call, mine, &op, |buffer, with| Collective::Allreduce { buffer, with })
-            .and_then(|reduced| reduced.into_values(mine.len()))
-            .map_err(fail)
+        self.reduction(call, mine, mine.len(), &op, |mine, out, with| Collective::Allreduce {
+            mine,
+            out,
+            with,
+        })
+        .and_then(|reduced| reduced.into_values(mine.len()))
+        .map_err(fail)
     }
 
     /// The element-wise reduction of the values of ranks 0 up to and including this one.
@@ -350,9 +357,13 @@ impl Comm {
     pub fn scan<T: Datum>(&self, mine: &[T], op: impl ReduceOp<T>) -> Result<Vec<T>> {
         let call = all("scan");
         let fail = self.enter(call);
-        self.reduction(call, mine, &op, |buffer, with| Collective::Scan { buffer, with })
-            .and_then(|reduced| reduced.into_values(mine.len()))
-            .map_err(fail)
+        self.reduction(call, mine, mine.len(), &op, |mine, out, with| Collective::Scan {
+            mine,
+            out,
+            with,
+        })
+        .and_then(|reduced| reduced.into_values(mine.len()))
+        .map_err(fail)
     }
 
     /// The element-wise reduction of the values of the ranks before this one; `None` on rank 0.
@@ -370,25 +381,33 @@ impl Comm {
     pub fn exscan<T: Datum>(&self, mine: &[T], op: impl ReduceOp<T>) -> Result<Option<Vec<T>>> {
         let call = all("exscan");
         let fail = self.enter(call);
-        self.reduction(call, mine, &op, |buffer, with| Collective::Exscan { buffer, with })
-            .and_then(|reduced| {
+        self.reduction(call, mine, mine.len(), &op, |mine, out, with| Collective::Exscan {
+            mine,
+            out,
+            with,
+        })
+        .and_then(
+            |reduced| {
                 if self.rank == 0 { Ok(None) } else { reduced.into_values(mine.len()).map(Some) }
-            })
-            .map_err(fail)
+            },
+        )
+        .map_err(fail)
     }
 
     fn reduction<T: Datum>(
         &self,
         call: Call,
         mine: &[T],
+        room: usize,
         op: &impl ReduceOp<T>,
-        what: impl for<'a> FnOnce(&'a mut [u8], &'a Reduction<'a>) -> Collective<'a>,
+        what: impl for<'a> FnOnce(&'a [u8], &'a mut [u8], &'a Reduction<'a>) -> Collective<'a>,
     ) -> Result<Landing<T>, ErrorKind> {
-        let mut landing = Landing::from(mine.to_vec());
+        let mut landing = Landing::new(room);
         let native = op.native().map(|op::Native(builtin, element)| (builtin, element));
         let fold = |left: &[u8], right: &mut [u8]| op::fold(op, left, right);
-        let with = Reduction { native, fold: &fold };
-        self.collective(step(Signature::of::<T>(), call), what(landing.bytes_mut(), &with))?;
+        let with = Reduction { native, commutative: native.is_some(), fold: &fold };
+        let what = what(bytes_of(mine), landing.bytes_mut(), &with);
+        self.collective(step(Signature::of::<T>(), call), what)?;
         Ok(landing)
     }
 
@@ -430,7 +449,7 @@ impl Steps<'_> {
     }
 
     fn send(&self, rank: usize, bytes: &[u8]) -> Result<(), ErrorKind> {
-        self.comm.engine.send(&self.to(rank), bytes)
+        self.comm.engine.send(&self.to(rank), Mode::Standard, bytes)
     }
 
     fn recv<T: Datum>(&self, rank: usize) -> Result<Vec<T>, ErrorKind> {

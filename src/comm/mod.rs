@@ -21,6 +21,7 @@ pub use self::{
     request::{Request, wait_all},
 };
 use crate::{
+    checks::Checks,
     datum::Signature,
     engine::{About, Context, Engine, Label, Rank, Step, Tag},
     error::{Call, Error, ErrorKind, Result, With},
@@ -96,6 +97,11 @@ impl Comm {
         self.engine.max_tag().0
     }
 
+    /// What is checked between ranks, the same on every rank.
+    pub fn checks(&self) -> Checks {
+        self.engine.checks()
+    }
+
     /// Time since the job started on this rank.
     pub fn elapsed(&self) -> Duration {
         self.engine.now()
@@ -103,6 +109,16 @@ impl Comm {
 
     pub(crate) fn about(&self) -> About {
         self.engine.about()
+    }
+
+    /// Makes a call of the program: `body` does it, and its complaint becomes an error of this call.
+    pub(super) fn perform<R>(
+        &self,
+        call: Call,
+        body: impl FnOnce() -> Result<R, ErrorKind>,
+    ) -> Result<R> {
+        self.engine.enter(call);
+        body().map_err(|kind| Error::new(kind, self.rank, call))
     }
 
     /// Notes the program's call, and gives what turns an engine's complaint into an error of this call.

@@ -2,8 +2,8 @@
 
 use super::{Comm, Dest, NULL_RANK, Request, Src, Status, plain};
 use crate::{
-    datum::{Datum, Landing, Outgoing, Signature, bytes_of, bytes_of_mut},
-    engine::{Received, Source, Target, Ticket},
+    datum::{Datum, Landing, Memory, Outgoing, Signature, bytes_of, bytes_of_mut},
+    engine::{Mode, Received, Source, Target, Ticket},
     error::{Call, ErrorKind, Result},
 };
 
@@ -195,7 +195,7 @@ impl Comm {
         }
         let start = || {
             let to = self.target(to, Signature::of::<T>())?;
-            self.engine.isend(&to, Box::new(Outgoing(values)))
+            self.engine.isend(&to, Mode::Standard, Memory::Owned(Box::new(Outgoing(values))))
         };
         let op = start().map_err(fail)?;
         Ok(Request::sending(self, call, op))
@@ -236,7 +236,7 @@ impl Comm {
         }
         let start = || {
             let from = self.source(from, Signature::of::<T>())?;
-            self.engine.irecv(&from, Box::new(Landing::from(into)))
+            self.engine.irecv(&from, Memory::Owned(Box::new(Landing::from(into))))
         };
         let op = start().map_err(fail)?;
         Ok(Request::receiving(self, call, op))
@@ -251,7 +251,7 @@ impl Comm {
         if to.rank == NULL_RANK {
             return Ok(());
         }
-        self.engine.send(&self.target(to, signature)?, bytes)
+        self.engine.send(&self.target(to, signature)?, Mode::Standard, bytes)
     }
 
     fn target(&self, to: Dest, signature: Signature) -> Result<Target, ErrorKind> {

@@ -64,7 +64,7 @@ impl<'c, R> Request<'c, R> {
 impl<'c, T: Datum> Request<'c, Vec<T>> {
     pub(super) fn sending(comm: &'c Comm, call: Call, op: Op) -> Self {
         let finish = |done: Done| {
-            let buffer = done.buffer.into_any().downcast::<Outgoing<T>>();
+            let buffer = done.buffer.ok_or(ErrorKind::Closed)?.into_any().downcast::<Outgoing<T>>();
             buffer.map(|buffer| buffer.0).map_err(|_| ErrorKind::Closed)
         };
         Self { comm, call, state: State::Pending(op, finish) }
@@ -74,7 +74,7 @@ impl<'c, T: Datum> Request<'c, Vec<T>> {
 impl<'c, T: Datum> Request<'c, (Vec<T>, Status)> {
     pub(super) fn receiving(comm: &'c Comm, call: Call, op: Op) -> Self {
         let finish = |done: Done| {
-            let buffer = done.buffer.into_any().downcast::<Landing<T>>();
+            let buffer = done.buffer.ok_or(ErrorKind::Closed)?.into_any().downcast::<Landing<T>>();
             let buffer = buffer.map_err(|_| ErrorKind::Closed)?;
             let status = status::<T>(&done.received.ok_or(ErrorKind::Closed)?);
             Ok((buffer.into_values(status.count)?, status))

@@ -1,5 +1,6 @@
 //! Layer 1: what moves the bytes between ranks. See `README.md` beside this file for the way of a message.
 
+pub(crate) mod collective;
 #[allow(unsafe_code)] // lends buffers between threads; each block states its reasons
 pub(crate) mod local;
 pub(crate) mod matching;
@@ -8,11 +9,23 @@ pub(crate) mod matching;
 pub(crate) mod mpi;
 pub(crate) mod schedule;
 pub(crate) mod table;
+pub(crate) mod window;
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+pub(crate) use self::{
+    collective::{
+        Builtin, Collective, CollectiveCall, Counts, Element, Exchange, Exchanged, Fold,
+        NativeReduction, Neighbors, Pattern, Reduction,
+    },
+    window::{Access, Rma, WindowId},
+};
 use crate::{
-    datum::{Buffer, Signature},
+    checks::Checks,
+    datum::{Buffer, Memory, RawBytes, Signature},
     error::{Call, ErrorKind},
 };
 
@@ -142,81 +155,54 @@ pub(crate) struct Received {
     pub(crate) bytes: usize,
 }
 
-/// A finished non-blocking operation: its buffer comes back, and for a receive what was received.
+/// When a send is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// When the buffer may be changed.
+    Standard,
+    /// When the receiver has begun to receive.
+    Synchronous,
+}
+
+/// A finished non-blocking operation: its buffer comes back if the engine owned it, and what was received.
 pub(crate) struct Done {
-    pub(crate) buffer: Box<dyn Buffer>,
+    pub(crate) buffer: Option<Box<dyn Buffer>>,
     pub(crate) received: Option<Received>,
+    /// What a non-blocking collective has brought.
+    pub(crate) exchanged: Option<Exchanged>,
 }
 
-/// A built-in reduction operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Builtin {
-    Sum,
-    Prod,
-    Min,
-    Max,
-    And,
-    Or,
-    Xor,
+/// How an operation ended that was to be cancelled.
+pub(crate) enum Ended {
+    /// It was done already.
+    Done(Done),
+    /// It never happened; its buffer comes back if the engine owned it.
+    Cancelled(Option<Box<dyn Buffer>>),
 }
 
-/// The element types that MPI libraries reduce by themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Element {
-    I8,
-    I16,
-    I32,
-    I64,
-    U8,
-    U16,
-    U32,
-    U64,
-    F32,
-    F64,
+/// An operation that can be started again and again; its memory is lent.
+pub(crate) enum Preparation<'a> {
+    Send { to: Target, mode: Mode, bytes: RawBytes },
+    Recv { from: Source, bytes: RawBytes },
+    Barrier(CollectivePlace),
+    Bcast { place: CollectivePlace, root: Rank, buffer: RawBytes },
+    Allgather { place: CollectivePlace, mine: RawBytes, out: RawBytes },
+    Alltoall { place: CollectivePlace, rows: RawBytes, out: RawBytes },
+    Allreduce { place: CollectivePlace, mine: RawBytes, out: RawBytes, with: &'a Reduction<'a> },
 }
 
-/// How the bytes of two ranks' contributions become one.
-pub(crate) struct Reduction<'a> {
-    /// The MPI library's own operator that does the same, if there is one.
-    #[cfg_attr(
-        not(feature = "mpi"),
-        allow(dead_code, reason = "only mpi has operators of its own")
-    )]
-    pub(crate) native: Option<(Builtin, Element)>,
-    /// Replaces `right` by `left op right`, element by element; `left` belongs to lower ranks than `right`.
-    pub(crate) fold: &'a Fold<'a>,
-}
-
-/// Combines the elements of two ranks' contributions.
-pub(crate) type Fold<'a> = dyn Fn(&[u8], &mut [u8]) -> Result<(), ErrorKind> + 'a;
-
-/// A collective whose sizes are known on every rank. All buffers are bytes of whole elements.
-pub(crate) enum Collective<'a> {
-    /// Nobody leaves before everybody has come.
-    Barrier,
-    /// The root's `buffer` on every rank.
-    Bcast { root: Rank, buffer: &'a mut [u8] },
-    /// All ranks' `mine`, `counts[rank]` bytes each, one behind the other in `out`.
-    Allgather { mine: &'a [u8], counts: &'a [usize], out: &'a mut [u8] },
-    /// The reduction of all `buffer`s, in the root's `buffer`; on the other ranks it is scratch.
-    Reduce { root: Rank, buffer: &'a mut [u8], with: &'a Reduction<'a> },
-    /// The reduction of all `buffer`s, on every rank.
-    Allreduce { buffer: &'a mut [u8], with: &'a Reduction<'a> },
-    /// The reduction of the `buffer`s of ranks 0 up to and including this one.
-    Scan { buffer: &'a mut [u8], with: &'a Reduction<'a> },
-    /// The reduction of the `buffer`s of the ranks before this one; untouched on rank 0.
-    Exscan { buffer: &'a mut [u8], with: &'a Reduction<'a> },
-}
-
-/// A collective call of one rank: who takes part, and in which turn.
-pub(crate) struct CollectiveCall<'a> {
+/// Where a prepared collective takes place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CollectivePlace {
     pub(crate) context: Context,
-    pub(crate) rank: Rank,
     pub(crate) size: usize,
-    /// The number of collective calls made on this communicator before, the same on every rank.
-    pub(crate) turn: u64,
-    pub(crate) label: Label,
-    pub(crate) what: Collective<'a>,
+}
+
+/// An operation of a rank that was never finished, or a message that nobody received, at the end of the run.
+#[derive(Clone, Debug)]
+pub(crate) struct Leftover {
+    /// Who is concerned and how: `rank 1: irecv from rank 0 tag 7 was never finished (src/main.rs:41)`.
+    pub(crate) what: String,
 }
 
 /// What the program is told of an engine.
@@ -241,11 +227,16 @@ pub(crate) trait Engine {
     /// The largest tag that a message can carry.
     fn max_tag(&self) -> Tag;
 
+    /// What is checked, the same on every rank.
+    fn checks(&self) -> Checks;
+
     /// Notes the program's call that the following verbs serve, for reports of what each rank waits for.
     fn enter(&self, call: Call);
 
+    // ---- Messages ----
+
     /// Sends `bytes`; returns when the caller may change them.
-    fn send(&self, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind>;
+    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), ErrorKind>;
 
     /// Receives a message of at most `into.len()` bytes.
     fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, ErrorKind>;
@@ -259,21 +250,6 @@ pub(crate) trait Engine {
         into: &mut [u8],
     ) -> Result<Received, ErrorKind>;
 
-    /// Starts to send; the engine keeps the buffer until done.
-    fn isend(&self, to: &Target, buffer: Box<dyn Buffer>) -> Result<Op, ErrorKind>;
-
-    /// Starts to receive; the engine keeps the buffer until done.
-    fn irecv(&self, from: &Source, buffer: Box<dyn Buffer>) -> Result<Op, ErrorKind>;
-
-    /// The result of `op` if it is done; `op` is gone then.
-    fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>>;
-
-    /// The result of `op` when it is done; `op` is gone then.
-    fn wait(&self, op: Op) -> Result<Done, ErrorKind>;
-
-    /// Nobody will ask for `op` again: a receive is withdrawn, a send goes on without its owner.
-    fn forsake(&self, op: Op);
-
     /// Takes the first message that fits out of the queue, waiting for one if `wait`.
     ///
     /// The label of `from` says which queue; it is compared when the message is fetched.
@@ -285,10 +261,66 @@ pub(crate) trait Engine {
     /// Drops a probed message.
     fn discard(&self, message: Ticket);
 
+    // ---- Operations under way ----
+
+    /// Starts to send.
+    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, ErrorKind>;
+
+    /// Starts to receive.
+    fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind>;
+
+    /// The result of `op` if it is done; `op` is gone then.
+    fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>>;
+
+    /// The result of `op` when it is done; `op` is gone then.
+    fn wait(&self, op: Op) -> Result<Done, ErrorKind>;
+
+    /// Waits until one of `ops` is done and says which; it stays to be tested or waited for. `None` if that has not happened
+    /// by `until`.
+    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, ErrorKind>;
+
+    /// Withdraws a receive, unless it is done; `op` is gone.
+    fn cancel(&self, op: Op) -> Result<Ended, ErrorKind>;
+
+    /// Nobody will ask for `op` again: a receive is withdrawn, a send of owned memory goes on without its owner.
+    fn forsake(&self, op: Op);
+
+    /// Takes lent memory back: when this returns the engine does not touch it any more, whether or not the message
+    /// was sent or received. Where that cannot be had (an MPI that cannot cancel a send that nobody receives), it
+    /// ends the job rather than return. `op` is gone.
+    fn retract(&self, op: Op);
+
+    // ---- Operations prepared once and started often ----
+
+    /// Prepares an operation in the engine's own way; `None` if it has none.
+    ///
+    /// Whether an engine declines must depend on nothing but what is the same on every rank.
+    fn prepare(&self, _what: &Preparation<'_>) -> Result<Option<Op>, ErrorKind> {
+        Ok(None)
+    }
+
+    /// Starts a prepared operation, which is not under way.
+    fn start(&self, _op: Op) -> Result<(), ErrorKind> {
+        Err(ErrorKind::Closed)
+    }
+
+    /// Whether a started operation is done, waiting for it if `wait`; if so, what was received, and it can be started again.
+    fn finish(&self, _op: Op, _wait: bool) -> Result<Option<Option<Received>>, ErrorKind> {
+        Err(ErrorKind::Closed)
+    }
+
+    // ---- Collectives ----
+
     /// Makes the collective call in the engine's own way; `None` leaves it to [`schedule`].
     ///
     /// Whether an engine declines must depend on nothing but what is the same on every rank.
     fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), ErrorKind>>;
+
+    /// Starts a non-blocking collective, whose lengths need be known to nobody else; what it brings is in
+    /// [`Done::exchanged`]. It makes progress whenever a rank is in any verb that waits.
+    fn exchange(&self, call: Exchange) -> Result<Op, ErrorKind>;
+
+    // ---- Groups ----
 
     /// Opens a context for each group that the ranks of `parent` form. Collective over `parent`.
     ///
@@ -299,6 +331,19 @@ pub(crate) trait Engine {
         turn: u64,
         group: Option<(u32, &[Rank])>,
     ) -> Result<Option<Context>, ErrorKind>;
+
+    /// Opens a context of the same ranks that knows this rank's neighbours, for neighbourhood collectives.
+    /// Collective over `parent`.
+    fn derive_graph(
+        &self,
+        parent: Context,
+        turn: u64,
+        sources: &[Rank],
+        destinations: &[Rank],
+    ) -> Result<Context, ErrorKind>;
+
+    /// A number that is the same for the ranks of a host, which can share memory. Collective over `context`.
+    fn node(&self, context: Context, turn: u64) -> Result<u32, ErrorKind>;
 
     /// The communicator of `context` is gone on this rank.
     fn release(&self, context: Context);
@@ -313,6 +358,69 @@ pub(crate) trait Engine {
         None
     }
 
+    // ---- Memory that others reach ----
+
+    /// Opens a window: `bytes` zeroed bytes of every rank that others can reach; with `Access::Shared`, by plain
+    /// loads and stores of the ranks of one host, one part behind the other. Aligned to 64 bytes. Collective over `context`.
+    fn open_window(
+        &self,
+        context: Context,
+        turn: u64,
+        bytes: usize,
+        access: Access,
+    ) -> Result<WindowId, ErrorKind>;
+
+    /// Where the part of `rank` lies in this process: this rank's own, or, with `Access::Shared`, anyone's.
+    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, ErrorKind>;
+
+    /// Reads or changes the part of `target`, from its byte `offset` on; returns when the buffers may be used again.
+    /// Element-wise atomic against other ranks' accesses where [`Rma`] says so. The range has been checked.
+    fn access(
+        &self,
+        window: WindowId,
+        target: Rank,
+        offset: usize,
+        what: Rma<'_>,
+    ) -> Result<(), ErrorKind>;
+
+    /// Waits until nobody holds the part of `target` (nobody exclusively, if not `exclusive`) and holds it.
+    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), ErrorKind>;
+
+    /// Completes this rank's accesses to the part of `target` and lets go of it.
+    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), ErrorKind>;
+
+    /// All accesses of this rank are complete at their targets, and memory changed by others is seen after the next
+    /// barrier.
+    fn flush_window(&self, window: WindowId) -> Result<(), ErrorKind>;
+
+    /// Closes the window. Collective; nobody reaches it any more when this is called.
+    fn close_window(&self, window: WindowId) -> Result<(), ErrorKind>;
+
+    // ---- Threads ----
+
+    /// What other threads of this rank may use at the same time as this one, on the ranks of `context`.
+    /// Collective over `context`.
+    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, ErrorKind>;
+
+    // ---- The end ----
+
+    /// What this rank has left undone; called when its program has returned.
+    fn leftovers(&self) -> Vec<Leftover>;
+
     /// Time since the job started.
     fn now(&self) -> Duration;
+}
+
+/// A rank's message space that all its threads can use at the same time. Contexts in targets and sources are ignored.
+pub(crate) trait SharedEngine: Send + Sync {
+    /// As [`Engine::send`].
+    fn send(&self, call: Call, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind>;
+
+    /// Receives a message of any size into the buffer that `room` makes for so many bytes.
+    fn recv(
+        &self,
+        call: Call,
+        from: &Source,
+        room: fn(usize) -> Box<dyn Buffer>,
+    ) -> Result<(Box<dyn Buffer>, Received), ErrorKind>;
 }

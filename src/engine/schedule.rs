@@ -5,10 +5,13 @@
 //! Hensgen, Finkel, Manber, "Two algorithms for barrier synchronization" (1988).
 
 use super::{
-    Collective, CollectiveCall, Context, Engine, Label, Rank, Received, Reduction, Source, Tag,
-    Target,
+    Collective, CollectiveCall, Context, Counts, Engine, Label, Mode, Rank, Received, Reduction,
+    Source, Tag, Target, collective::Neighbors,
 };
-use crate::error::ErrorKind;
+use crate::{
+    datum::{Memory, Outgoing},
+    error::ErrorKind,
+};
 
 type Outcome = Result<(), ErrorKind>;
 
@@ -28,11 +31,37 @@ pub(crate) fn run(engine: &dyn Engine, call: &mut CollectiveCall<'_>) -> Outcome
     match &mut call.what {
         Collective::Barrier => steps.barrier(),
         Collective::Bcast { root, buffer } => steps.bcast(root.index(), buffer),
+        Collective::Gather { root, mine, counts, out } => {
+            steps.gather(root.index(), mine, counts, out)
+        }
+        Collective::Scatter { root, rows, counts, out } => {
+            steps.scatter(root.index(), rows, counts, out)
+        }
         Collective::Allgather { mine, counts, out } => steps.allgather(mine, counts, out),
-        Collective::Reduce { root, buffer, with } => steps.reduce(root.index(), buffer, with),
-        Collective::Allreduce { buffer, with } => steps.allreduce(buffer, with),
-        Collective::Scan { buffer, with } => steps.scan(buffer, with),
-        Collective::Exscan { buffer, with } => steps.exscan(buffer, with),
+        Collective::Alltoall { rows, send_counts, out, recv_counts } => {
+            steps.alltoall(rows, send_counts, out, recv_counts)
+        }
+        Collective::Reduce { root, mine, out, with } => steps.reduce(root.index(), mine, out, with),
+        Collective::Allreduce { mine, out, with } => {
+            out.copy_from_slice(mine);
+            steps.allreduce(out, with)
+        }
+        Collective::ReduceScatter { mine, counts, out, with } => {
+            steps.reduce_scatter(mine, counts, out, with)
+        }
+        Collective::Scan { mine, out, with } => {
+            out.copy_from_slice(mine);
+            steps.scan(out, with)
+        }
+        Collective::Exscan { mine, out, with } => steps.exscan(mine, out, with),
+        Collective::NeighborAllgather { neighbors, mine, counts, out } => {
+            steps.neighbors(neighbors, |_| &**mine, counts, out)
+        }
+        Collective::NeighborAlltoall { neighbors, rows, send_counts, out, recv_counts } => {
+            let starts = send_counts.starts(neighbors.destinations.len());
+            let row = |at: usize| &rows[starts[at]..starts[at + 1]];
+            steps.neighbors(neighbors, row, recv_counts, out)
+        }
     }
 }
 
@@ -57,7 +86,7 @@ impl Steps<'_> {
     }
 
     fn send(&self, to: usize, bytes: &[u8]) -> Outcome {
-        self.engine.send(&self.to(to), bytes)
+        self.engine.send(&self.to(to), Mode::Standard, bytes)
     }
 
     fn recv(&self, from: usize, into: &mut [u8]) -> Outcome {
@@ -114,12 +143,98 @@ impl Steps<'_> {
         Ok(())
     }
 
-    fn allgather(&self, mine: &[u8], counts: &[usize], out: &mut [u8]) -> Outcome {
-        let mut starts = vec![0];
-        starts.extend(counts.iter().scan(0, |end, count| {
-            *end += count;
-            Some(*end)
-        }));
+    /// One message from every other rank to the root.
+    fn gather(&self, root: usize, mine: &[u8], counts: &Counts<'_>, out: &mut [u8]) -> Outcome {
+        if self.rank != root {
+            return self.send(root, mine);
+        }
+        let starts = counts.starts(self.size);
+        for rank in 0..self.size {
+            let into = &mut out[starts[rank]..starts[rank + 1]];
+            if rank == root {
+                into.copy_from_slice(mine);
+            } else {
+                self.recv(rank, into)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One message from the root to every other rank.
+    fn scatter(&self, root: usize, rows: &[u8], counts: &Counts<'_>, out: &mut [u8]) -> Outcome {
+        if self.rank != root {
+            return self.recv(root, out);
+        }
+        let starts = counts.starts(self.size);
+        for rank in 0..self.size {
+            let row = &rows[starts[rank]..starts[rank + 1]];
+            if rank == root {
+                out.copy_from_slice(row);
+            } else {
+                self.send(rank, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pairwise exchange: in round k with the ranks k ahead and k behind.
+    fn alltoall(
+        &self,
+        rows: &[u8],
+        send_counts: &Counts<'_>,
+        out: &mut [u8],
+        recv_counts: &Counts<'_>,
+    ) -> Outcome {
+        let (send, recv) = (send_counts.starts(self.size), recv_counts.starts(self.size));
+        for step in 0..self.size {
+            let to = (self.rank + step) % self.size;
+            let from = (self.rank + self.size - step) % self.size;
+            let row = &rows[send[to]..send[to + 1]];
+            let into = &mut out[recv[from]..recv[from + 1]];
+            if step == 0 {
+                into.copy_from_slice(row);
+            } else {
+                self.sendrecv(to, row, from, into)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One message along every edge. All are received before any is waited for, so that no order of edges can block.
+    fn neighbors<'r>(
+        &self,
+        neighbors: &Neighbors<'_>,
+        row: impl Fn(usize) -> &'r [u8],
+        counts: &Counts<'_>,
+        out: &mut [u8],
+    ) -> Outcome {
+        let starts = counts.starts(neighbors.sources.len());
+        let mut sends = Vec::new();
+        for (at, to) in neighbors.destinations.iter().enumerate() {
+            let copy = Memory::Owned(Box::new(Outgoing(row(at).to_vec())));
+            sends.push(self.engine.isend(&self.to(to.index()), Mode::Standard, copy)?);
+        }
+        for (at, from) in neighbors.sources.iter().enumerate() {
+            self.recv(from.index(), &mut out[starts[at]..starts[at + 1]])?;
+        }
+        sends.into_iter().try_for_each(|op| self.engine.wait(op).map(drop))
+    }
+
+    /// A reduction to rank 0, whose pieces are dealt out.
+    fn reduce_scatter(
+        &self,
+        mine: &[u8],
+        counts: &Counts<'_>,
+        out: &mut [u8],
+        with: &Reduction<'_>,
+    ) -> Outcome {
+        let mut whole = if self.rank == 0 { vec![0; mine.len()] } else { Vec::new() };
+        self.reduce(0, mine, &mut whole, with)?;
+        self.scatter(0, &whole, counts, out)
+    }
+
+    fn allgather(&self, mine: &[u8], counts: &Counts<'_>, out: &mut [u8]) -> Outcome {
+        let starts = counts.starts(self.size);
         out[starts[self.rank]..starts[self.rank + 1]].copy_from_slice(mine);
         if out.len() <= ALLGATHER_TREE_BYTES {
             self.allgather_tree(&starts, out)
@@ -166,7 +281,15 @@ impl Steps<'_> {
     }
 
     /// Binomial tree to rank 0 (which keeps the order of ranks), then one message to the root.
-    fn reduce(&self, root: usize, buffer: &mut [u8], with: &Reduction<'_>) -> Outcome {
+    fn reduce(&self, root: usize, mine: &[u8], out: &mut [u8], with: &Reduction<'_>) -> Outcome {
+        let mut scratch = Vec::new();
+        let buffer = if self.rank == root {
+            out
+        } else {
+            scratch.resize(mine.len(), 0);
+            &mut *scratch
+        };
+        buffer.copy_from_slice(mine);
         let mut theirs = vec![0; buffer.len()];
         for reach in powers_below(self.size) {
             if self.rank & reach != 0 {
@@ -222,10 +345,9 @@ impl Steps<'_> {
         self.prefix(mine, with, |before| (with.fold)(before, buffer))
     }
 
-    fn exscan(&self, buffer: &mut [u8], with: &Reduction<'_>) -> Outcome {
-        let mine = buffer.to_vec();
+    fn exscan(&self, mine: &[u8], buffer: &mut [u8], with: &Reduction<'_>) -> Outcome {
         let mut first = true;
-        self.prefix(mine, with, |before| {
+        self.prefix(mine.to_vec(), with, |before| {
             if std::mem::take(&mut first) {
                 buffer.copy_from_slice(before);
                 return Ok(());

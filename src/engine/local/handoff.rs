@@ -15,7 +15,7 @@ use super::{
     sync::{AtomicBool, Ordering, UnsafeCell, yield_now},
 };
 use crate::{
-    datum::Buffer,
+    datum::Memory,
     engine::{Label, Received, matching::Key},
     error::ErrorKind,
 };
@@ -97,7 +97,7 @@ pub(super) struct Loan {
 enum Lent {
     /// The lender sees to it that the bytes stay until `done`.
     Borrowed(*const u8),
-    Owned(Box<dyn Buffer>),
+    Owned(Memory),
     Returned,
 }
 
@@ -121,7 +121,7 @@ impl Loan {
     }
 
     /// Lends a buffer that the loan keeps alive.
-    pub(super) fn owned(buffer: Box<dyn Buffer>, lender: usize) -> (Arc<Self>, Claim) {
+    pub(super) fn owned(buffer: Memory, lender: usize) -> (Arc<Self>, Claim) {
         let len = buffer.bytes().len();
         Self::new(Lent::Owned(buffer), len, lender)
     }
@@ -144,7 +144,7 @@ impl Loan {
     }
 
     /// The lender's own buffer again, once done.
-    pub(super) fn take_back(&self) -> Option<Box<dyn Buffer>> {
+    pub(super) fn take_back(&self) -> Option<Memory> {
         if !self.is_done() {
             return None;
         }
@@ -189,17 +189,17 @@ pub(super) struct Slot {
 }
 
 struct Contents {
-    memory: Memory,
+    memory: Place,
     outcome: Option<Result<Received, ErrorKind>>,
 }
 
 /// What was received, and the buffer if the slot owned it.
-type Filled = (Result<Received, ErrorKind>, Option<Box<dyn Buffer>>);
+type Filled = (Result<Received, ErrorKind>, Option<Memory>);
 
-enum Memory {
+enum Place {
     /// The receiver sees to it that the bytes stay until `done`.
     Borrowed(*mut u8, usize),
-    Owned(Box<dyn Buffer>),
+    Owned(Memory),
     Returned,
 }
 
@@ -218,15 +218,15 @@ impl Slot {
     /// # Safety
     /// Nobody else touches `into` until the slot is `done` or its posting has been withdrawn.
     pub(super) unsafe fn borrowed(into: &mut [u8], label: Label) -> (Arc<Self>, Posting) {
-        Self::new(Memory::Borrowed(into.as_mut_ptr(), into.len()), label)
+        Self::new(Place::Borrowed(into.as_mut_ptr(), into.len()), label)
     }
 
     /// Offers a buffer that the slot keeps alive.
-    pub(super) fn owned(buffer: Box<dyn Buffer>, label: Label) -> (Arc<Self>, Posting) {
-        Self::new(Memory::Owned(buffer), label)
+    pub(super) fn owned(buffer: Memory, label: Label) -> (Arc<Self>, Posting) {
+        Self::new(Place::Owned(buffer), label)
     }
 
-    fn new(memory: Memory, label: Label) -> (Arc<Self>, Posting) {
+    fn new(memory: Place, label: Label) -> (Arc<Self>, Posting) {
         let contents = UnsafeCell::new(Contents { memory, outcome: None });
         let slot = Arc::new(Self { contents, label, done: AtomicBool::new(false) });
         (Arc::clone(&slot), Posting(slot))
@@ -251,8 +251,8 @@ impl Slot {
         self.contents.with_mut(|contents| {
             // SAFETY: `done` was seen with Acquire, so the posting's holder has finished; only the receiver calls this.
             let contents = unsafe { &mut *contents };
-            let memory = std::mem::replace(&mut contents.memory, Memory::Returned);
-            let buffer = if let Memory::Owned(buffer) = memory { Some(buffer) } else { None };
+            let memory = std::mem::replace(&mut contents.memory, Place::Returned);
+            let buffer = if let Place::Owned(buffer) = memory { Some(buffer) } else { None };
             Some((contents.outcome.take()?, buffer))
         })
     }
@@ -273,11 +273,11 @@ impl Posting {
             let contents = unsafe { &mut *contents };
             let into = match &mut contents.memory {
                 // SAFETY: by the contract of `borrowed` the memory is this slot's alone until `done`.
-                Memory::Borrowed(start, len) => unsafe {
+                Place::Borrowed(start, len) => unsafe {
                     std::slice::from_raw_parts_mut(*start, *len)
                 },
-                Memory::Owned(buffer) => buffer.bytes_mut(),
-                Memory::Returned => &mut [],
+                Place::Owned(buffer) => buffer.bytes_mut(),
+                Place::Returned => &mut [],
             };
             let checked = check(key, &slot.label, label, bytes.len(), into.len());
             if checked.is_ok() {

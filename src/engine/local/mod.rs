@@ -5,19 +5,22 @@
 //! receiver's buffer; a receiver that finds a message copies it out of the queue (small, *eager*) or straight out of the
 //! sender's buffer (large, *rendezvous*).
 
+mod collective;
+mod exchange;
 mod hall;
 mod handoff;
 #[cfg(all(test, loom))]
 mod models;
+mod shared;
 mod sync;
+mod window;
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
     sync::Arc,
-    time::Duration,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 pub(crate) use self::hall::Patience;
@@ -27,13 +30,14 @@ use self::{
     sync::{Mutex, lock},
 };
 use super::{
-    About, CollectiveCall, Context, Done, Engine, Label, Op, Rank, Received, Source, Tag, Target,
-    Ticket,
+    About, Access, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover, Mode,
+    Op, Rank, Received, Rma, SharedEngine, Source, Tag, Target, Ticket, WindowId,
     matching::{Key, Queues, Space, Wanted},
     table::Table,
 };
 use crate::{
-    datum::Buffer,
+    checks::Checks,
+    datum::{Memory, RawBytes},
     error::{Call, ErrorKind, With},
 };
 
@@ -119,11 +123,11 @@ struct Members {
 /// A non-blocking operation.
 enum Pending {
     /// Sent by copy.
-    Sent(Box<dyn Buffer>),
+    Sent(Memory),
     /// Lent to the receiver, for the call that sent it.
     Lent(Arc<Loan>, Call),
     /// Received at once.
-    Received(Result<Received, ErrorKind>, Box<dyn Buffer>),
+    Received(Result<Received, ErrorKind>, Memory),
     /// Posted, by the call.
     Posted(Arc<Slot>, Call),
 }
@@ -154,6 +158,7 @@ impl LocalEngine {
     fn deliver(
         &self,
         to: &Target,
+        mode: Mode,
         bytes: &[u8],
         lend: impl FnOnce() -> (Arc<Loan>, handoff::Claim),
     ) -> Result<(Sent, usize), ErrorKind> {
@@ -167,7 +172,7 @@ impl LocalEngine {
             drop(inbox);
             posting.fill(&key, &to.label, bytes);
             Sent::ByCopy
-        } else if bytes.len() <= EAGER_BYTES {
+        } else if bytes.len() <= EAGER_BYTES && mode == Mode::Standard {
             inbox.keep(key, Parcel { label: to.label, body: Body::Copied(bytes.into()) });
             drop(inbox);
             Sent::ByCopy
@@ -258,18 +263,19 @@ impl LocalEngine {
     /// The result of an operation that is done.
     fn finished(pending: Pending) -> Result<Done, ErrorKind> {
         match pending {
-            Pending::Sent(buffer) => Ok(Done { buffer, received: None }),
-            Pending::Lent(loan, _) => {
-                let buffer = loan.take_back().ok_or(ErrorKind::Closed)?;
-                Ok(Done { buffer, received: None })
-            }
-            Pending::Received(outcome, buffer) => Ok(Done { buffer, received: Some(outcome?) }),
+            Pending::Sent(memory) => Ok(done(memory, None)),
+            Pending::Lent(loan, _) => Ok(done(loan.take_back().ok_or(ErrorKind::Closed)?, None)),
+            Pending::Received(outcome, memory) => Ok(done(memory, Some(outcome?))),
             Pending::Posted(slot, _) => {
-                let (outcome, buffer) = slot.take_back().ok_or(ErrorKind::Closed)?;
-                Ok(Done { buffer: buffer.ok_or(ErrorKind::Closed)?, received: Some(outcome?) })
+                let (outcome, memory) = slot.take_back().ok_or(ErrorKind::Closed)?;
+                Ok(done(memory.ok_or(ErrorKind::Closed)?, Some(outcome?)))
             }
         }
     }
+}
+
+fn done(memory: Memory, received: Option<Received>) -> Done {
+    Done { buffer: memory.into_owned(), received, exchanged: None }
 }
 
 impl Pending {
@@ -291,15 +297,19 @@ impl Engine for LocalEngine {
         Tag(i32::MAX as u32)
     }
 
+    fn checks(&self) -> Checks {
+        Checks::Full
+    }
+
     fn enter(&self, call: Call) {
         self.call.set(call);
     }
 
-    fn send(&self, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind> {
+    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), ErrorKind> {
         // SAFETY: `await_loan` below returns only when the loan is done or has been taken back; between here and there is
         // no way out that leaves a loan in the inbox, and `bytes` is borrowed throughout.
         let lend = || unsafe { Loan::borrowed(bytes, self.rank) };
-        match self.deliver(to, bytes, lend)? {
+        match self.deliver(to, mode, bytes, lend)? {
             (Sent::ByCopy, _) => Ok(()),
             (Sent::Lent(loan), receiver) => self.await_loan(&loan, receiver),
         }
@@ -323,7 +333,7 @@ impl Engine for LocalEngine {
         // SAFETY: the slot is awaited below, also when sending fails.
         let started = unsafe { self.start_recv(from, into) };
         // A message that is refused is no reason to keep the other rank waiting for this one's.
-        let sent = self.send(to, bytes);
+        let sent = self.send(to, Mode::Standard, bytes);
         match started? {
             Ok(received) => sent.map(|()| received),
             Err(slot) if sent.is_ok() => self.await_slot(&slot),
@@ -331,14 +341,14 @@ impl Engine for LocalEngine {
         }
     }
 
-    fn isend(&self, to: &Target, buffer: Box<dyn Buffer>) -> Result<Op, ErrorKind> {
+    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, ErrorKind> {
         let call = self.call.get();
-        let mut buffer = Some(buffer);
-        let bytes: *const [u8] = buffer.as_ref().map_or(&[], |buffer| buffer.bytes());
+        let mut buffer = Some(memory);
+        let bytes: *const [u8] = buffer.as_ref().map_or(&[], |memory| memory.bytes());
         let lend = || Loan::owned(buffer.take().expect("a buffer is lent once"), self.rank);
         // SAFETY: the bytes lie in the buffer's own memory, which stays where it is when the box moves into the loan
         // (contract of `Buffer`); `deliver` does not look at them after lending.
-        let sent = self.deliver(to, unsafe { &*bytes }, lend)?;
+        let sent = self.deliver(to, mode, unsafe { &*bytes }, lend)?;
         let pending = match (sent, buffer) {
             ((Sent::Lent(loan), _), _) => Pending::Lent(loan, call),
             ((Sent::ByCopy, _), Some(buffer)) => Pending::Sent(buffer),
@@ -347,9 +357,9 @@ impl Engine for LocalEngine {
         Ok(Op(self.ops.insert(pending)))
     }
 
-    fn irecv(&self, from: &Source, buffer: Box<dyn Buffer>) -> Result<Op, ErrorKind> {
+    fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind> {
         let call = self.call.get();
-        let mut buffer = Some(buffer);
+        let mut buffer = Some(memory);
         let offer = || Slot::owned(buffer.take().expect("a buffer is offered once"), from.label);
         let pending = match (self.take_or_post(from, offer)?, buffer) {
             (Ok((key, parcel)), Some(mut buffer)) => {
@@ -383,10 +393,38 @@ impl Engine for LocalEngine {
         Self::finished(pending)
     }
 
+    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, ErrorKind> {
+        let is_done = |op: &Op| self.ops.with(op.0, |pending| pending.is_done()).unwrap_or(true);
+        let _ = until; // the first helper on `local` makes `Hall::wait` keep it
+        let mut found = None;
+        self.job.hall.wait(self.rank, &self.call.get(), || {
+            found = ops.iter().position(is_done);
+            found.is_some()
+        })?;
+        Ok(found)
+    }
+
+    fn cancel(&self, op: Op) -> Result<Ended, ErrorKind> {
+        match self.ops.remove(op.0).ok_or(ErrorKind::Closed)? {
+            Pending::Posted(slot, call) => {
+                if lock(self.inbox(self.rank)).withdraw_posted(|posting| posting.is_of(&slot)) {
+                    return Ok(Ended::Cancelled(None));
+                }
+                slot.await_copy();
+                Self::finished(Pending::Posted(slot, call)).map(Ended::Done)
+            }
+            other => Self::finished(other).map(Ended::Done),
+        }
+    }
+
     fn forsake(&self, op: Op) {
         if let Some(Pending::Posted(slot, _)) = self.ops.remove(op.0) {
             self.withdraw(&slot);
         }
+    }
+
+    fn retract(&self, op: Op) {
+        self.forsake(op);
     }
 
     fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, ErrorKind> {
@@ -414,8 +452,76 @@ impl Engine for LocalEngine {
         }
     }
 
-    fn collective(&self, _call: &mut CollectiveCall<'_>) -> Option<Result<(), ErrorKind>> {
-        None
+    fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), ErrorKind>> {
+        collective::run(self, call)
+    }
+
+    fn exchange(&self, call: Exchange) -> Result<Op, ErrorKind> {
+        exchange::start(self, call)
+    }
+
+    fn derive_graph(
+        &self,
+        parent: Context,
+        turn: u64,
+        _sources: &[Rank],
+        _destinations: &[Rank],
+    ) -> Result<Context, ErrorKind> {
+        let size = self.members(parent)?.ranks.len();
+        let all: Vec<Rank> = (0..size).map(Rank::from).collect();
+        self.derive(parent, turn, Some((0, &all)))?.ok_or(ErrorKind::Closed)
+    }
+
+    fn node(&self, _context: Context, _turn: u64) -> Result<u32, ErrorKind> {
+        Ok(0)
+    }
+
+    fn open_window(
+        &self,
+        context: Context,
+        turn: u64,
+        bytes: usize,
+        access: Access,
+    ) -> Result<WindowId, ErrorKind> {
+        window::open(self, context, turn, bytes, access)
+    }
+
+    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, ErrorKind> {
+        window::part(self, window, rank)
+    }
+
+    fn access(
+        &self,
+        window: WindowId,
+        target: Rank,
+        offset: usize,
+        what: Rma<'_>,
+    ) -> Result<(), ErrorKind> {
+        window::access(self, window, target, offset, what)
+    }
+
+    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), ErrorKind> {
+        window::lock(self, window, target, exclusive)
+    }
+
+    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), ErrorKind> {
+        window::unlock(self, window, target)
+    }
+
+    fn flush_window(&self, window: WindowId) -> Result<(), ErrorKind> {
+        window::flush(self, window)
+    }
+
+    fn close_window(&self, window: WindowId) -> Result<(), ErrorKind> {
+        window::close(self, window)
+    }
+
+    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
+        shared::open(self, context, turn)
+    }
+
+    fn leftovers(&self) -> Vec<Leftover> {
+        Vec::new()
     }
 
     fn derive(

@@ -6,7 +6,7 @@ use mpi::ffi;
 
 use super::{MpiEngine, Space};
 use crate::{
-    engine::{Builtin, Collective, CollectiveCall, Element, Reduction},
+    engine::{Builtin, Collective, CollectiveCall, Context, Counts, Element, Rank, Reduction},
     error::ErrorKind,
 };
 
@@ -46,14 +46,17 @@ pub(super) fn run(
             }))
         }
         Collective::Allgather { mine, counts, out } => allgather(engine, comm, mine, counts, out),
-        Collective::Reduce { root, buffer, with } => {
-            reduce(engine, comm, Kind::Reduce(root.0 as c_int), buffer, with)
+        Collective::Reduce { root, mine, out, with } => {
+            reduce(engine, comm, Kind::Reduce(root.0 as c_int), mine, out, with)
         }
-        Collective::Allreduce { buffer, with } => {
-            reduce(engine, comm, Kind::Allreduce, buffer, with)
+        Collective::Allreduce { mine, out, with } => {
+            reduce(engine, comm, Kind::Allreduce, mine, out, with)
         }
-        Collective::Scan { buffer, with } => reduce(engine, comm, Kind::Scan, buffer, with),
-        Collective::Exscan { buffer, with } => reduce(engine, comm, Kind::Exscan, buffer, with),
+        Collective::Scan { mine, out, with } => reduce(engine, comm, Kind::Scan, mine, out, with),
+        Collective::Exscan { mine, out, with } => {
+            reduce(engine, comm, Kind::Exscan, mine, out, with)
+        }
+        _ => None,
     }
 }
 
@@ -61,7 +64,7 @@ fn allgather(
     engine: &MpiEngine,
     comm: ffi::MPI_Comm,
     mine: &[u8],
-    counts: &[usize],
+    counts: &Counts<'_>,
     out: &mut [u8],
 ) -> Option<Result<(), ErrorKind>> {
     c_int::try_from(out.len()).ok()?; // then every count and place fits too
@@ -69,7 +72,7 @@ fn allgather(
     let byte = unsafe { ffi::RSMPI_UINT8_T };
     let (send, count) = (mine.as_ptr().cast::<c_void>(), mine.len() as c_int);
     let into = out.as_mut_ptr().cast::<c_void>();
-    if counts.iter().all(|&other| other == mine.len()) {
+    if let Counts::Equal(_) = counts {
         return Some(engine.collectively(|request| {
             // SAFETY: every rank sends `count` bytes and `out` has room for as many from each, until the call is complete.
             unsafe {
@@ -82,6 +85,7 @@ fn allgather(
             }
         }));
     }
+    let Counts::Each(counts) = counts else { return None };
     let lengths: Vec<c_int> = counts.iter().map(|&count| count as c_int).collect();
     let places = lengths.iter().scan(0, |end, &count| {
         *end += count;
@@ -117,17 +121,14 @@ fn reduce(
     engine: &MpiEngine,
     comm: ffi::MPI_Comm,
     kind: Kind,
-    buffer: &mut [u8],
+    mine: &[u8],
+    out: &mut [u8],
     with: &Reduction<'_>,
 ) -> Option<Result<(), ErrorKind>> {
     let (builtin, element) = with.native?;
     let (unit, size) = datatype(element);
-    let count = c_int::try_from(buffer.len() / size).ok()?;
-    // A copy to send from, aligned for every element (MPI_IN_PLACE is a macro that the bindings lack).
-    let mut words = vec![0_u64; buffer.len().div_ceil(8)];
-    let copy: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
-    copy[..buffer.len()].copy_from_slice(buffer);
-    let (send, into) = (copy.as_ptr().cast::<c_void>(), buffer.as_mut_ptr().cast::<c_void>());
+    let count = c_int::try_from(mine.len() / size).ok()?;
+    let (send, into) = (mine.as_ptr().cast::<c_void>(), out.as_mut_ptr().cast::<c_void>());
     let op = operator(builtin);
     let done = engine.collectively(|request| {
         // SAFETY: the communicator is live; `send` and `into` hold `count` elements of the type and stay until the call is
@@ -155,7 +156,6 @@ fn reduce(
             }
         }
     });
-    drop(words); // MPI is done with the copy only now
     Some(done)
 }
 
@@ -191,4 +191,15 @@ fn datatype(element: Element) -> (ffi::MPI_Datatype, usize) {
             Element::F64 => (ffi::RSMPI_DOUBLE, 8),
         }
     }
+}
+
+/// A context that knows this rank's neighbours.
+pub(super) fn derive_graph(
+    _engine: &MpiEngine,
+    _parent: Context,
+    _turn: u64,
+    _sources: &[Rank],
+    _destinations: &[Rank],
+) -> Result<Context, ErrorKind> {
+    Err(ErrorKind::Unsupported { what: "not built yet", how: "" })
 }

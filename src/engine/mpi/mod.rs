@@ -5,10 +5,13 @@
 //! of MPI's: one for its messages and the library's collectives, one for the steps of our own collectives.
 
 mod collective;
+mod exchange;
 mod life;
 mod raw;
+mod shared;
 mod transfer;
 mod watch;
+mod window;
 mod wire;
 
 use std::{
@@ -32,11 +35,12 @@ use self::{
     wire::{COPIED, HEAD, Head},
 };
 use super::{
-    About, CollectiveCall, Context, Done, Engine, Label, Op, Rank, Received, Source, Tag, Target,
-    Ticket, table::Table,
+    About, Access, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover, Mode,
+    Op, Rank, Received, Rma, SharedEngine, Source, Tag, Target, Ticket, WindowId, table::Table,
 };
 use crate::{
-    datum::{Buffer, Outgoing},
+    checks::Checks,
+    datum::{Memory, Outgoing, RawBytes},
     error::{Call, ErrorKind},
 };
 
@@ -297,21 +301,25 @@ impl Engine for MpiEngine {
         self.max_tag
     }
 
+    fn checks(&self) -> Checks {
+        Checks::Full
+    }
+
     fn enter(&self, call: Call) {
         if let Some(watch) = &self.watch {
             watch.enter(call);
         }
     }
 
-    fn send(&self, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind> {
+    fn send(&self, to: &Target, _mode: Mode, bytes: &[u8]) -> Result<(), ErrorKind> {
         let space = self.space(to.context)?;
         let comm = space.comm(&to.label);
         if to.rank == space.me && HEAD + bytes.len() <= COPIED {
             // A small message is on its way when this returns, also to oneself, where MPICH would wait for the receive.
             // SAFETY: so small a message is copied: wire, kept with the request, is all that MPI reads.
             let (request, wire) = unsafe { self.start_send(to, bytes) }?;
-            let buffer = Box::new(Outgoing(Vec::<u8>::new()));
-            self.adopt(Pending { request, buffer, wire, expects: None });
+            let memory = Memory::Owned(Box::new(Outgoing(Vec::<u8>::new())));
+            self.adopt(Pending { request, memory, wire, expects: None });
             return Ok(());
         }
         if self.yields.get() {
@@ -381,16 +389,16 @@ impl Engine for MpiEngine {
         sent.map(|()| received)
     }
 
-    fn isend(&self, to: &Target, buffer: Box<dyn Buffer>) -> Result<Op, ErrorKind> {
-        // SAFETY: buffer (whose bytes keep their address) and wire are kept in the table until the request is complete.
-        let (request, wire) = unsafe { self.start_send(to, buffer.bytes()) }?;
-        Ok(Op(self.ops.insert(Pending { request, buffer, wire, expects: None })))
+    fn isend(&self, to: &Target, _mode: Mode, memory: Memory) -> Result<Op, ErrorKind> {
+        // SAFETY: memory (whose bytes keep their address) and wire are kept in the table until the request is complete.
+        let (request, wire) = unsafe { self.start_send(to, memory.bytes()) }?;
+        Ok(Op(self.ops.insert(Pending { request, memory, wire, expects: None })))
     }
 
-    fn irecv(&self, from: &Source, mut buffer: Box<dyn Buffer>) -> Result<Op, ErrorKind> {
+    fn irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, ErrorKind> {
         let comm = self.space(from.context)?.comm(&from.label);
         let (rank, tag) = (source(from.rank), tag(from.tag));
-        let into = buffer.bytes_mut();
+        let into = memory.bytes_mut();
         let (request, wire) = if HEAD + into.len() <= COPIED {
             let mut copy: Box<[u8]> = vec![0; HEAD + into.len()].into();
             let (start, count) = (copy.as_mut_ptr().cast::<c_void>(), copy.len() as c_int);
@@ -411,7 +419,7 @@ impl Engine for MpiEngine {
             (request?, Wire::Split(head))
         };
         let expects = Some(from.label);
-        Ok(Op(self.ops.insert(Pending { request, buffer, wire, expects })))
+        Ok(Op(self.ops.insert(Pending { request, memory, wire, expects })))
     }
 
     fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>> {
@@ -432,6 +440,19 @@ impl Engine for MpiEngine {
         let mut status = blank_status();
         let code = self.complete(&mut pending.request, &mut status);
         pending.finished(code, &status)
+    }
+
+    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, ErrorKind> {
+        let _ = (ops, until);
+        Err(ErrorKind::Closed)
+    }
+
+    fn cancel(&self, op: Op) -> Result<Ended, ErrorKind> {
+        self.wait(op).map(Ended::Done)
+    }
+
+    fn retract(&self, op: Op) {
+        let _ = self.wait(op);
     }
 
     fn forsake(&self, op: Op) {
@@ -469,6 +490,72 @@ impl Engine for MpiEngine {
             Ok(space) => collective::run(self, &space, call),
             Err(closed) => Some(Err(closed)),
         }
+    }
+
+    fn exchange(&self, call: Exchange) -> Result<Op, ErrorKind> {
+        exchange::start(self, call)
+    }
+
+    fn derive_graph(
+        &self,
+        parent: Context,
+        turn: u64,
+        sources: &[Rank],
+        destinations: &[Rank],
+    ) -> Result<Context, ErrorKind> {
+        collective::derive_graph(self, parent, turn, sources, destinations)
+    }
+
+    fn node(&self, context: Context, turn: u64) -> Result<u32, ErrorKind> {
+        window::node(self, context, turn)
+    }
+
+    fn open_window(
+        &self,
+        context: Context,
+        turn: u64,
+        bytes: usize,
+        access: Access,
+    ) -> Result<WindowId, ErrorKind> {
+        window::open(self, context, turn, bytes, access)
+    }
+
+    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, ErrorKind> {
+        window::part(self, window, rank)
+    }
+
+    fn access(
+        &self,
+        window: WindowId,
+        target: Rank,
+        offset: usize,
+        what: Rma<'_>,
+    ) -> Result<(), ErrorKind> {
+        window::access(self, window, target, offset, what)
+    }
+
+    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), ErrorKind> {
+        window::lock(self, window, target, exclusive)
+    }
+
+    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), ErrorKind> {
+        window::unlock(self, window, target)
+    }
+
+    fn flush_window(&self, window: WindowId) -> Result<(), ErrorKind> {
+        window::flush(self, window)
+    }
+
+    fn close_window(&self, window: WindowId) -> Result<(), ErrorKind> {
+        window::close(self, window)
+    }
+
+    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
+        shared::open(self, context, turn)
+    }
+
+    fn leftovers(&self) -> Vec<Leftover> {
+        Vec::new()
     }
 
     fn derive(

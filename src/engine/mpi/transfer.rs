@@ -9,7 +9,7 @@ use super::{
     wire::{self, HEAD, Head},
 };
 use crate::{
-    datum::Buffer,
+    datum::Memory,
     engine::{Done, Label, Rank, Received, Tag},
     error::ErrorKind,
 };
@@ -17,7 +17,7 @@ use crate::{
 /// A non-blocking operation that MPI works on. What it points MPI to lives on the heap and stays here until it is done.
 pub(super) struct Pending {
     pub(super) request: ffi::MPI_Request,
-    pub(super) buffer: Box<dyn Buffer>,
+    pub(super) memory: Memory,
     pub(super) wire: Wire,
     /// What a receive expects.
     pub(super) expects: Option<Label>,
@@ -47,15 +47,19 @@ impl Pending {
                 std::mem::forget(self); // after a failed send it is not certain that MPI is done with the buffer
                 return Err(error);
             }
-            return Ok(Done { buffer: self.buffer, received: None });
+            return Ok(done(self.memory, None));
         };
-        let into = self.buffer.bytes_mut();
+        let into = self.memory.bytes_mut();
         let received = match &self.wire {
             Wire::Copied(copy) => unpack(code, status, copy, &label, into)?,
             Wire::Split(head) => admit(head, &label, completed(code, status)?, into.len())?,
         };
-        Ok(Done { buffer: self.buffer, received: Some(received) })
+        Ok(done(self.memory, Some(received)))
     }
+}
+
+fn done(memory: Memory, received: Option<Received>) -> Done {
+    Done { buffer: memory.into_owned(), received, exchanged: None }
 }
 
 /// The status of a request that MPI is done with.

@@ -1,0 +1,25 @@
+//! How much is checked between ranks.
+
+/// What the engine `mpi` checks between ranks; `local` always checks everything.
+///
+/// Memory is safe on every level. What is not checked between ranks shows as MPI shows it: wrong values, or a hang (see
+/// `--timeout`). All ranks use the highest level that one of them asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[non_exhaustive]
+pub enum Checks {
+    /// Nothing but what memory safety needs
+    Off,
+    /// The arguments of every call: ranks, tags, lengths
+    Local,
+    /// Also that all ranks make the same collective call, with the same root, type, length and order
+    Collective,
+    /// Also the type of every message
+    Full,
+}
+
+impl Default for Checks {
+    /// As with integer overflow: everything in debug builds, what costs nothing in release builds.
+    fn default() -> Self {
+        if cfg!(debug_assertions) { Self::Full } else { Self::Local }
+    }
+}

@@ -1,0 +1,202 @@
+//! The vocabulary of collectives: what the typed layer asks of an engine, in bytes.
+
+use super::{Context, Label, Rank};
+use crate::{datum::Buffer, error::ErrorKind};
+
+/// A built-in reduction operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Builtin {
+    Sum,
+    Prod,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+}
+
+/// The element types that MPI libraries reduce by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Element {
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    F32,
+    F64,
+}
+
+/// How the bytes of two ranks' contributions become one.
+pub(crate) struct Reduction<'a> {
+    /// The MPI library's own operator that does the same, if there is one.
+    #[cfg_attr(
+        not(feature = "mpi"),
+        allow(dead_code, reason = "only mpi has operators of its own")
+    )]
+    pub(crate) native: Option<(Builtin, Element)>,
+    /// Whether the order of the operands is free.
+    pub(crate) commutative: bool,
+    /// Replaces `right` by `left op right`, element by element; `left` belongs to lower ranks than `right`.
+    pub(crate) fold: &'a Fold<'a>,
+}
+
+/// Combines the elements of two ranks' contributions.
+pub(crate) type Fold<'a> = dyn Fn(&[u8], &mut [u8]) -> Result<(), ErrorKind> + 'a;
+
+/// How many bytes come from, or go to, each rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counts<'a> {
+    /// Equally many, by a promise that all ranks make alike.
+    Equal(usize),
+    /// A number for each. All ranks say so alike, with numbers of their own.
+    Each(&'a [usize]),
+}
+
+impl Counts<'_> {
+    /// The bytes of one rank.
+    pub(crate) fn of(&self, rank: usize) -> usize {
+        match self {
+            Self::Equal(bytes) => *bytes,
+            Self::Each(bytes) => bytes[rank],
+        }
+    }
+
+    /// Where each rank's bytes begin, and where the last end: `ranks + 1` places.
+    pub(crate) fn starts(&self, ranks: usize) -> Vec<usize> {
+        let mut starts = Vec::with_capacity(ranks + 1);
+        let mut end = 0;
+        starts.push(end);
+        for rank in 0..ranks {
+            end += self.of(rank);
+            starts.push(end);
+        }
+        starts
+    }
+}
+
+/// A collective whose sizes are known where they are needed. All buffers are bytes of whole elements; rows lie one behind the other.
+pub(crate) enum Collective<'a> {
+    /// Nobody leaves before everybody has come.
+    Barrier,
+    /// The root's `buffer` on every rank.
+    Bcast { root: Rank, buffer: &'a mut [u8] },
+    /// All ranks' `mine` in the root's `out`. The root knows all counts, the others only their own (`counts` is
+    /// `Each(&[])` or `Equal` there), and have no `out`.
+    Gather { root: Rank, mine: &'a [u8], counts: Counts<'a>, out: &'a mut [u8] },
+    /// To each rank its row of the root's `rows`; counts as in `Gather`.
+    Scatter { root: Rank, rows: &'a [u8], counts: Counts<'a>, out: &'a mut [u8] },
+    /// All ranks' `mine` in every rank's `out`.
+    Allgather { mine: &'a [u8], counts: Counts<'a>, out: &'a mut [u8] },
+    /// To each rank its row of this rank's `rows`, and in `out` what each rank had for this one.
+    Alltoall { rows: &'a [u8], send_counts: Counts<'a>, out: &'a mut [u8], recv_counts: Counts<'a> },
+    /// The reduction of all ranks' `mine` in the root's `out`, which the others leave empty.
+    Reduce { root: Rank, mine: &'a [u8], out: &'a mut [u8], with: &'a Reduction<'a> },
+    /// The reduction of all ranks' `mine`, on every rank.
+    Allreduce { mine: &'a [u8], out: &'a mut [u8], with: &'a Reduction<'a> },
+    /// The reduction of all ranks' `mine`, cut into `counts[rank]` bytes for each rank.
+    ReduceScatter { mine: &'a [u8], counts: Counts<'a>, out: &'a mut [u8], with: &'a Reduction<'a> },
+    /// The reduction of `mine` of ranks 0 up to and including this one.
+    Scan { mine: &'a [u8], out: &'a mut [u8], with: &'a Reduction<'a> },
+    /// The reduction of `mine` of the ranks before this one; `out` is untouched on rank 0.
+    Exscan { mine: &'a [u8], out: &'a mut [u8], with: &'a Reduction<'a> },
+    /// `mine` to each destination, and in `out` what each source had; in a context of `derive_graph`.
+    NeighborAllgather {
+        neighbors: Neighbors<'a>,
+        mine: &'a [u8],
+        counts: Counts<'a>,
+        out: &'a mut [u8],
+    },
+    /// A row to each destination, and in `out` a row from each source; in a context of `derive_graph`.
+    NeighborAlltoall {
+        neighbors: Neighbors<'a>,
+        rows: &'a [u8],
+        send_counts: Counts<'a>,
+        out: &'a mut [u8],
+        recv_counts: Counts<'a>,
+    },
+}
+
+/// The edges of this rank in a graph.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Neighbors<'a> {
+    pub(crate) sources: &'a [Rank],
+    pub(crate) destinations: &'a [Rank],
+}
+
+/// A collective call of one rank: who takes part, and in which turn.
+pub(crate) struct CollectiveCall<'a> {
+    pub(crate) context: Context,
+    pub(crate) rank: Rank,
+    pub(crate) size: usize,
+    /// The number of collective calls made on this communicator before, the same on every rank.
+    pub(crate) turn: u64,
+    pub(crate) label: Label,
+    pub(crate) what: Collective<'a>,
+}
+
+/// A non-blocking collective call of one rank. Nobody but the contributor need know a length.
+pub(crate) struct Exchange {
+    pub(crate) context: Context,
+    pub(crate) rank: Rank,
+    pub(crate) size: usize,
+    /// As in [`CollectiveCall`].
+    pub(crate) turn: u64,
+    pub(crate) label: Label,
+    pub(crate) pattern: Pattern,
+    /// What this rank contributes: its rows one behind the other, or nothing if it has no part in the pattern.
+    pub(crate) mine: Box<dyn Buffer>,
+    /// The bytes of each row of `mine`: one number for each rank (`Each`, and the root of `RowsFromRoot`), else a single one or none.
+    pub(crate) counts: Vec<usize>,
+    /// A native reduction that the engine may make instead: all ranks contribute equally many bytes, and the exchange
+    /// brings one row, the result (no row on ranks that get none). Without it, or where the engine
+    /// declines, the rows come as they are.
+    pub(crate) reduce: Option<NativeReduction>,
+    /// Makes memory for so many bytes.
+    pub(crate) room: fn(usize) -> Box<dyn Buffer>,
+}
+
+/// A reduction that MPI libraries make by themselves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NativeReduction {
+    pub(crate) kind: ReductionKind,
+    pub(crate) op: Builtin,
+    pub(crate) element: Element,
+}
+
+/// Who gets what of a reduction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReductionKind {
+    Reduce(Rank),
+    Allreduce,
+    Scan,
+    Exscan,
+}
+
+/// Whose rows go where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// Every rank's one row to all (barrier, allgather, allreduce, scan).
+    All,
+    /// A row from every rank to every rank (alltoall, reduce_scatter).
+    Each,
+    /// Every rank's one row to the root (gather, reduce).
+    ToRoot(Rank),
+    /// The root's one row to all (bcast).
+    FromRoot(Rank),
+    /// A row for each rank from the root (scatter).
+    RowsFromRoot(Rank),
+}
+
+/// What a non-blocking collective has brought.
+pub(crate) struct Exchanged {
+    /// The rows that came, by rank, one behind the other.
+    pub(crate) rows: Box<dyn Buffer>,
+    /// Their lengths in bytes: one number for each rank, or a single one (from a root, or a native reduction), or none.
+    pub(crate) counts: Vec<usize>,
+    /// Whether `rows` is the result of a native reduction.
+    pub(crate) reduced: bool,
+}

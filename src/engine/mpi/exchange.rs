@@ -1,0 +1,13 @@
+//! Non-blocking collectives.
+
+use super::MpiEngine;
+use crate::{
+    engine::{Exchange, Op},
+    error::ErrorKind,
+};
+
+pub(super) fn start(_: &MpiEngine, _call: Exchange) -> Result<Op, ErrorKind> {
+    Err(UNFINISHED)
+}
+
+const UNFINISHED: ErrorKind = ErrorKind::Unsupported { what: "not built yet", how: "" };
