@@ -9,6 +9,7 @@ mod collective;
 mod exchange;
 mod hall;
 mod handoff;
+mod meeting;
 #[cfg(all(test, loom))]
 mod models;
 mod shared;
@@ -27,6 +28,7 @@ pub(crate) use self::hall::Patience;
 use self::{
     hall::Hall,
     handoff::{Body, Loan, Parcel, Posting, Slot},
+    meeting::Meetings,
     sync::{Mutex, lock},
 };
 use super::{
@@ -49,6 +51,7 @@ pub(crate) struct Job {
     hall: Hall,
     inboxes: Box<[Inbox]>,
     contexts: Mutex<Contexts>,
+    exchanges: Meetings<exchange::Cell>,
     started: Instant,
 }
 
@@ -71,6 +74,7 @@ impl Job {
             hall: Hall::new(ranks, patience),
             inboxes: (0..ranks).map(|_| inbox()).collect(),
             contexts: Mutex::new(Contexts { next: 1, opening: HashMap::new() }),
+            exchanges: Meetings::new(),
             started: Instant::now(),
         })
     }
@@ -130,6 +134,8 @@ enum Pending {
     Received(Result<Received, ErrorKind>, Memory),
     /// Posted, by the call.
     Posted(Arc<Slot>, Call),
+    /// A part in a non-blocking collective.
+    Exchange(exchange::Part),
 }
 
 /// How a message was sent.
@@ -270,6 +276,10 @@ impl LocalEngine {
                 let (outcome, memory) = slot.take_back().ok_or(ErrorKind::Closed)?;
                 Ok(done(memory.ok_or(ErrorKind::Closed)?, Some(outcome?)))
             }
+            Pending::Exchange(part) => {
+                let exchanged = Some(part.collect()?);
+                Ok(Done { buffer: None, received: None, exchanged })
+            }
         }
     }
 }
@@ -284,6 +294,16 @@ impl Pending {
             Self::Sent(_) | Self::Received(..) => true,
             Self::Lent(loan, _) => loan.is_done(),
             Self::Posted(slot, _) => slot.is_done(),
+            Self::Exchange(part) => part.is_done(),
+        }
+    }
+
+    /// The call that started it, if it may have to be waited for.
+    fn call(&self) -> Option<Call> {
+        match self {
+            Self::Sent(_) | Self::Received(..) => None,
+            Self::Lent(_, call) | Self::Posted(_, call) => Some(*call),
+            Self::Exchange(part) => Some(part.call),
         }
     }
 }
@@ -386,9 +406,9 @@ impl Engine for LocalEngine {
 
     fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
         let pending = self.ops.remove(op.0).ok_or(ErrorKind::Closed)?;
-        if let Pending::Lent(_, call) | Pending::Posted(_, call) = &pending {
+        if let Some(call) = pending.call() {
             // When the job fails, the buffer stays with its loan or slot: it lives until the other side is done with it.
-            self.job.hall.wait(self.rank, call, || pending.is_done())?;
+            self.job.hall.wait(self.rank, &call, || pending.is_done())?;
         }
         Self::finished(pending)
     }
