@@ -1,8 +1,10 @@
 //! Reduction operators: built in, or any closure.
 
+use bytemuck::checked;
+
 use crate::{
     datum::Datum,
-    engine::{Builtin, Element},
+    engine::{Builtin, Element, Reduction},
     error::ErrorKind,
 };
 
@@ -13,6 +15,11 @@ use crate::{
 pub trait ReduceOp<T> {
     /// `left op right`; `left` belongs to lower ranks.
     fn apply(&self, left: T, right: T) -> T;
+
+    /// Whether the order of the operands is free. If so an engine may combine them as they come, which can be faster.
+    fn is_commutative(&self) -> bool {
+        false
+    }
 
     /// The engine's own operator that does the same, if there is one.
     #[doc(hidden)]
@@ -135,9 +142,13 @@ bits!(bool => U8); // true is 1: bit by bit is logical
 macro_rules! operators {
     ($($name:ident on $class:ident: $apply:expr;)*) => {$(
         impl<T: $class> ReduceOp<T> for $name {
+            #[inline]
             fn apply(&self, left: T, right: T) -> T {
                 let apply: fn(T, T) -> T = $apply;
                 apply(left, right)
+            }
+            fn is_commutative(&self) -> bool {
+                true
             }
             fn native(&self) -> Option<Native> {
                 Some(Native(Builtin::$name, T::element().0))
@@ -156,8 +167,39 @@ operators! {
     Xor on Bits: T::xor;
 }
 
+/// Lets `act` use the operator as the engines know it: on bytes.
+pub(super) fn reduction<T: Datum, R>(
+    op: &impl ReduceOp<T>,
+    act: impl FnOnce(&Reduction<'_>) -> R,
+) -> R {
+    let native = op.native().map(|Native(builtin, element)| (builtin, element));
+    let fold = |left: &[u8], right: &mut [u8]| fold(op, left, right);
+    act(&Reduction { native, commutative: op.is_commutative(), fold: &fold })
+}
+
 /// Replaces `right` by `left op right`, element by element.
+///
+/// Where both are aligned for `T` this is one plain loop over values, which the compiler can vectorise; the check of bit
+/// patterns costs nothing where all of them are values.
 pub(super) fn fold<T: Datum>(
+    op: &impl ReduceOp<T>,
+    left: &[u8],
+    right: &mut [u8],
+) -> Result<(), ErrorKind> {
+    let Ok(left_values) = checked::try_cast_slice::<u8, T>(left) else {
+        return fold_anywhere(op, left, right);
+    };
+    let Ok(right_values) = checked::try_cast_slice_mut::<u8, T>(right) else {
+        return fold_anywhere(op, left, right);
+    };
+    for (right, &left) in right_values.iter_mut().zip(left_values) {
+        *right = op.apply(left, *right);
+    }
+    Ok(())
+}
+
+/// The same wherever the bytes lie, and saying which of them are no value.
+fn fold_anywhere<T: Datum>(
     op: &impl ReduceOp<T>,
     left: &[u8],
     right: &mut [u8],
@@ -173,6 +215,34 @@ pub(super) fn fold<T: Datum>(
 /// The value that received bytes are, wherever they lie.
 fn value<T: Datum>(bytes: &[u8], index: usize) -> Result<T, ErrorKind> {
     let type_name = std::any::type_name::<T>();
-    bytemuck::checked::try_pod_read_unaligned(bytes)
-        .map_err(|_| ErrorKind::InvalidValue { type_name, index })
+    checked::try_pod_read_unaligned(bytes).map_err(|_| ErrorKind::InvalidValue { type_name, index })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fold_is_the_same_aligned_or_not() {
+        let left: Vec<u32> = (0..50).collect();
+        let mut right: Vec<u32> = (100..150).collect();
+        let mut shifted = vec![0; 201];
+        shifted[1..].copy_from_slice(bytemuck::cast_slice(&right));
+        let minus = |left: u32, right: u32| right.wrapping_sub(2 * left);
+        let left: &[u8] = bytemuck::cast_slice(&left);
+        fold(&minus, left, &mut shifted[1..]).unwrap();
+        fold(&minus, left, bytemuck::cast_slice_mut(&mut right)).unwrap();
+        assert_eq!(&shifted[1..], bytemuck::cast_slice::<u32, u8>(&right));
+        assert_eq!(right[7], 107 - 14);
+    }
+
+    #[test]
+    fn fold_refuses_bytes_that_are_no_values() {
+        let invalid = ErrorKind::InvalidValue { type_name: "bool", index: 1 };
+        assert_eq!(fold::<bool>(&And, &[1, 7], &mut [1, 1]).unwrap_err(), invalid);
+        assert_eq!(fold::<bool>(&And, &[1, 1], &mut [1, 7]).unwrap_err(), invalid);
+        let mut right = [0, 1];
+        fold::<bool>(&Or, &[1, 0], &mut right).unwrap();
+        assert_eq!(right, [1, 1]);
+    }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Case, Ground,
-    ground::{COUNTS, Guarded, MEBIBYTE, values},
+    ground::{COUNTS, MEBIBYTE, values},
 };
 use crate::{
     comm::{ANY, Ragged},
@@ -14,7 +14,6 @@ use crate::{
 pub(super) const CASES: &[Case] = &[
     ("nobody leaves a barrier before all have come", barrier),
     ("bcast from every root, all sizes", bcast),
-    ("bcast_into from every root, all sizes", bcast_into),
     ("gather to every root, rows of any length", gather),
     ("scatter from every root, rows of any length", scatter),
     ("allgather, rows of any length", allgather),
@@ -63,21 +62,6 @@ fn bcast(ground: &Ground<'_>) -> Result<()> {
             })?;
             ground.same("bcast", &got, &values(root, count));
             ground.equal("the closure runs on the root only", asked, ground.rank() == root);
-        }
-    }
-    Ok(())
-}
-
-fn bcast_into(ground: &Ground<'_>) -> Result<()> {
-    for count in COUNTS {
-        for root in ground.ranks() {
-            let mut guarded = Guarded::new(count, u64::MAX);
-            if ground.rank() == root {
-                guarded.buffer().copy_from_slice(&values(root, count));
-            }
-            ground.bcast_into(root, guarded.buffer())?;
-            ground.same("bcast_into", guarded.buffer(), &values(root, count));
-            ground.holds("bcast_into stays inside its buffer", guarded.intact_beyond(count));
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ mod collectives;
 mod errors;
 mod ground;
 mod groups;
+mod into;
 mod messages;
 mod objects;
 mod reductions;
@@ -92,6 +93,7 @@ fn cases() -> impl Iterator<Item = Case> {
         types::CASES,
         requests::CASES,
         collectives::CASES,
+        into::CASES,
         reductions::CASES,
         objects::CASES,
         groups::CASES,

@@ -3,9 +3,11 @@
 //! Where lengths are not known to all ranks beforehand, a *head* of fixed size goes first: it holds the length, the
 //! type, and the data itself if that is small, so that small data need no second step.
 
+mod into;
+
 use super::{Comm, Ragged, ReduceOp, all, op, step};
 use crate::{
-    datum::{Datum, Landing, Signature, Stamp, bytes_of, bytes_of_mut},
+    datum::{Datum, Landing, Signature, Stamp, bytes_of},
     engine::{
         Collective, CollectiveCall, Counts, Label, Mode, Rank, Reduction, Source, Tag, Target,
         schedule,
@@ -21,8 +23,9 @@ impl Comm {
     #[track_caller]
     pub fn barrier(&self) -> Result<()> {
         let call = all("barrier");
-        let fail = self.enter(call);
-        self.collective(step(Signature::of::<u8>(), call), Collective::Barrier).map_err(fail)
+        self.perform(call, || {
+            self.collective(step(Signature::of::<u8>(), call), Collective::Barrier)
+        })
     }
 
     /// The root's values on every rank; `at_root` runs on the root only, and only the root knows the length.
@@ -75,22 +78,6 @@ impl Comm {
             self.collective(label, Collective::Bcast { root: root_rank, buffer })?;
         }
         landing.into_values(bytes / size_of::<T>())
-    }
-
-    /// The root's values in every rank's `buffer`, which is equally long everywhere.
-    ///
-    /// # Collective
-    /// All ranks, with the same root and length. ⌈log₂ p⌉ messages deep.
-    #[track_caller]
-    pub fn bcast_into<T: Datum>(&self, root: usize, buffer: &mut [T]) -> Result<()> {
-        let call = Call::new("bcast_into", With::Root(root));
-        let fail = self.enter(call);
-        let mut share = || {
-            let root = self.check_rank(root)?;
-            let label = step(Signature::of::<T>(), call);
-            in_place(buffer, |buffer| self.collective(label, Collective::Bcast { root, buffer }))
-        };
-        share().map_err(fail)
     }
 
     /// All ranks' values on the root, a row per rank; `None` elsewhere. Rows may have different lengths.
@@ -403,12 +390,20 @@ impl Comm {
         what: impl for<'a> FnOnce(&'a [u8], &'a mut [u8], &'a Reduction<'a>) -> Collective<'a>,
     ) -> Result<Landing<T>, ErrorKind> {
         let mut landing = Landing::new(room);
-        let native = op.native().map(|op::Native(builtin, element)| (builtin, element));
-        let fold = |left: &[u8], right: &mut [u8]| op::fold(op, left, right);
-        let with = Reduction { native, commutative: native.is_some(), fold: &fold };
-        let what = what(bytes_of(mine), landing.bytes_mut(), &with);
-        self.collective(step(Signature::of::<T>(), call), what)?;
+        let out = landing.bytes_mut();
+        op::reduction(op, |with| {
+            self.collective(step(Signature::of::<T>(), call), what(bytes_of(mine), out, with))
+        })?;
         Ok(landing)
+    }
+
+    /// Makes a collective call of the program on values of `T`.
+    fn together<T: Datum, R>(
+        &self,
+        call: Call,
+        body: impl FnOnce(Label) -> Result<R, ErrorKind>,
+    ) -> Result<R> {
+        self.perform(call, || body(step(Signature::of::<T>(), call)))
     }
 
     /// Makes a collective call in the engine's own way, or by messages.
@@ -429,6 +424,12 @@ impl Comm {
         let tag = Tag::of_turn(self.next_turn(), self.engine.max_tag());
         Steps { comm: self, label, tag }
     }
+}
+
+/// A collective call with a root, made at the caller's place.
+#[track_caller]
+fn rooted(op: &'static str, root: usize) -> Call {
+    Call::new(op, With::Root(root))
 }
 
 struct Steps<'c> {
@@ -513,18 +514,4 @@ impl Head {
     fn inline(&self) -> Option<&[u8]> {
         self.inline.get(..self.bytes as usize)
     }
-}
-
-/// Lets `share` change the caller's values; by way of memory that is checked where not all bytes are values.
-fn in_place<T: Datum>(
-    values: &mut [T],
-    share: impl FnOnce(&mut [u8]) -> Result<(), ErrorKind>,
-) -> Result<(), ErrorKind> {
-    if let Some(bytes) = bytes_of_mut(values) {
-        return share(bytes);
-    }
-    let mut landing = Landing::from(values.to_vec());
-    share(landing.bytes_mut())?;
-    values.copy_from_slice(&landing.into_values(values.len())?);
-    Ok(())
 }
