@@ -191,6 +191,38 @@ impl<T: Datum> From<Vec<T>> for Landing<T> {
     }
 }
 
+/// As [`Landing`], for one value and on the stack.
+pub(crate) struct Single<T>(MaybeUninit<T>);
+
+impl<T: Datum> Single<T> {
+    /// Room for a value, all bytes zero.
+    pub(crate) fn new() -> Self {
+        Self(MaybeUninit::zeroed())
+    }
+
+    /// The bytes to be written by the engine.
+    #[allow(unsafe_code)]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: all bytes were zeroed by `new`, and stay initialised whatever is written over them.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), size_of::<T>()) }
+    }
+
+    /// The value, if the bytes are one.
+    #[allow(unsafe_code)]
+    pub(crate) fn into_value(self) -> Result<T, ErrorKind> {
+        if !is_plain::<T>() {
+            // SAFETY: initialised bytes, see `bytes_mut`; `T::Bits: AnyBitPattern` has the layout of `T` (contract of
+            // `CheckedBitPattern`).
+            let bits = unsafe { self.0.as_ptr().cast::<T::Bits>().read() };
+            if !T::is_valid_bit_pattern(&bits) {
+                return Err(ErrorKind::InvalidValue { type_name: type_name::<T>(), index: 0 });
+            }
+        }
+        // SAFETY: initialised bytes, and by the check above or by `is_plain` a value.
+        Ok(unsafe { self.0.assume_init() })
+    }
+}
+
 /// A buffer that an engine owns while a message is under way. Its bytes keep their address when the box moves.
 pub(crate) trait Buffer: Send + 'static {
     /// The bytes to send.

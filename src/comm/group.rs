@@ -1,6 +1,6 @@
 //! Communicators made of others.
 
-use std::{cell::Cell, rc::Rc};
+use std::rc::Rc;
 
 use super::{Comm, all};
 use crate::{
@@ -70,7 +70,6 @@ impl Comm {
         let (Some(context), Some((_, members))) = (context, group) else { return Ok(None) };
         let me = members.iter().position(|rank| rank.index() == self.rank);
         let rank = me.ok_or(ErrorKind::Closed)?;
-        let engine = Rc::clone(&self.engine);
-        Ok(Some(Self { engine, context, rank, size: members.len(), turn: Cell::new(0) }))
+        Ok(Some(Self::open(Rc::clone(&self.engine), context, rank, members.len())))
     }
 }

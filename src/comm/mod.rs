@@ -9,6 +9,7 @@ mod op;
 mod p2p;
 mod ragged;
 mod request;
+mod view;
 
 use std::{cell::Cell, fmt, rc::Rc, time::Duration};
 
@@ -18,7 +19,8 @@ pub use self::{
     op::{And, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor},
     p2p::Message,
     ragged::Ragged,
-    request::{Request, wait_all},
+    request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some},
+    view::{OwnedBuf, View, ViewMut},
 };
 use crate::{
     checks::Checks,
@@ -49,12 +51,19 @@ pub struct Comm {
     size: usize,
     /// Collective calls made so far; the same on every rank.
     turn: Cell<u64>,
+    max_tag: Tag,
 }
 
 impl Comm {
     /// The communicator of all ranks.
     pub(crate) fn world(engine: Rc<dyn Engine>, rank: usize, size: usize) -> Self {
-        Self { engine, context: Context::WORLD, rank, size, turn: Cell::new(0) }
+        Self::open(engine, Context::WORLD, rank, size)
+    }
+
+    /// The communicator of an engine's context.
+    fn open(engine: Rc<dyn Engine>, context: Context, rank: usize, size: usize) -> Self {
+        let max_tag = engine.max_tag();
+        Self { engine, context, rank, size, turn: Cell::new(0), max_tag }
     }
 
     /// The rank of the caller, from 0 to `size() - 1`.
@@ -94,7 +103,7 @@ impl Comm {
 
     /// The largest tag that a message can have; at least 32767.
     pub fn max_tag(&self) -> u32 {
-        self.engine.max_tag().0
+        self.max_tag.0
     }
 
     /// What is checked between ranks, the same on every rank.
@@ -137,7 +146,7 @@ impl Comm {
     }
 
     fn check_tag(&self, tag: u32) -> Result<Tag, ErrorKind> {
-        let Tag(max) = self.engine.max_tag();
+        let Tag(max) = self.max_tag;
         if tag <= max { Ok(Tag(tag)) } else { Err(ErrorKind::InvalidTag { tag, max }) }
     }
 

@@ -1,14 +1,17 @@
 //! Messages from one rank to one other.
 
-use super::{Comm, Dest, NULL_RANK, Request, Src, Status, plain};
+use super::{
+    Comm, Dest, NULL_RANK, OwnedBuf, Request, Src, Status, View, ViewMut, plain,
+    view::{Outbound, contents, fill, packed},
+};
 use crate::{
-    datum::{Datum, Landing, Memory, Outgoing, Signature, bytes_of, bytes_of_mut},
+    datum::{Datum, Landing, Memory, Signature, Single, bytes_of},
     engine::{Mode, Received, Source, Target, Ticket},
     error::{Call, ErrorKind, Result},
 };
 
 impl Comm {
-    /// Sends `values` to a rank: `3`, `(3, tag)`, or `None` for nowhere. Returns when `values` may change again.
+    /// Sends `values` (see [`View`]) to a rank: `3`, `(3, tag)`, or `None` for nowhere. Returns when `values` may change again.
     ///
     /// A small message is on its way then, a large one has been received: do not rely on either.
     ///
@@ -28,11 +31,35 @@ impl Comm {
     /// });
     /// assert_eq!(got.unwrap()[1], [1.5, 2.5]);
     /// ```
+    #[inline]
     #[track_caller]
-    pub fn send<T: Datum>(&self, values: &[T], to: impl Into<Dest>) -> Result<()> {
+    pub fn send<V: View + ?Sized>(&self, values: &V, to: impl Into<Dest>) -> Result<()> {
         let to = to.into();
-        let fail = self.enter(Call::new("send", to.with()));
-        self.send_bytes(Signature::of::<T>(), bytes_of(values), to).map_err(fail)
+        self.perform(Call::new("send", to.with()), || self.send_view(Mode::Standard, values, to))
+    }
+
+    /// Sends `values` and returns when the receiver has begun to receive them: a message that is also a hand-shake.
+    ///
+    /// # Errors
+    /// As [`Comm::send`].
+    ///
+    /// # Examples
+    /// ```
+    /// spmd::local(2, |world| {
+    ///     if world.rank() == 0 {
+    ///         world.ssend(&[1, 2], 1)?; // rank 1 is in `recv` now, or beyond
+    ///     } else {
+    ///         world.recv::<i32>(0)?;
+    ///     }
+    ///     Ok(())
+    /// }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn ssend<V: View + ?Sized>(&self, values: &V, to: impl Into<Dest>) -> Result<()> {
+        let to = to.into();
+        self.perform(Call::new("ssend", to.with()), || {
+            self.send_view(Mode::Synchronous, values, to)
+        })
     }
 
     /// Receives a message of any length: from `3`, `ANY`, `(3, tag)`, `(ANY, tag)`, `(3, ANY)`, or `None` for nothing.
@@ -43,34 +70,84 @@ impl Comm {
     #[track_caller]
     pub fn recv<T: Datum>(&self, from: impl Into<Src>) -> Result<(Vec<T>, Status)> {
         let from = from.into();
-        let fail = self.enter(Call::new("recv", from.with()));
-        if from.is_null() {
-            return Ok((Vec::new(), Status::NULL));
-        }
-        let take = || {
+        self.perform(Call::new("recv", from.with()), || {
+            if from.is_null() {
+                return Ok((Vec::new(), Status::NULL));
+            }
             let from = self.source(from, Signature::of::<T>())?;
             let (ticket, received) = self.await_message(&from)?;
             self.fetch(ticket, received)
-        };
-        take().map_err(fail)
+        })
     }
 
-    /// Receives a message of at most `into.len()` elements into the caller's buffer; its rest stays as it was.
+    /// Receives a message of exactly one value.
+    ///
+    /// # Errors
+    /// As [`Comm::recv`]; [`ErrorKind::Truncated`] if the message is longer, [`ErrorKind::LengthMismatch`] if it is empty,
+    /// [`ErrorKind::InvalidArgument`] for the null rank, which has no value to give.
+    ///
+    /// # Examples
+    /// ```
+    /// let sums = spmd::local(2, |world| {
+    ///     if world.rank() == 0 {
+    ///         world.send(&2.5, 1)?;
+    ///         return Ok(0.0);
+    ///     }
+    ///     let (value, _status) = world.recv_one::<f64>(0)?;
+    ///     Ok(value + 1.0)
+    /// });
+    /// assert_eq!(sums.unwrap()[1], 3.5);
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub fn recv_one<T: Datum>(&self, from: impl Into<Src>) -> Result<(T, Status)> {
+        let from = from.into();
+        self.perform(Call::new("recv_one", from.with()), || {
+            let from = self.source(from, Signature::of::<T>())?;
+            let mut landing = Single::<T>::new();
+            let status = status::<T>(&self.engine.recv(&from, landing.bytes_mut())?);
+            if status.count == 0 {
+                let what = "the message";
+                return Err(ErrorKind::LengthMismatch { what, needed: 1, got: 0 });
+            }
+            Ok((landing.into_value()?, status))
+        })
+    }
+
+    /// Receives a message into the caller's buffer (see [`ViewMut`]), which has room for it; its rest stays as it was.
     ///
     /// # Errors
     /// As [`Comm::recv`], and [`ErrorKind::Truncated`] if the message is longer; `into` holds any values of its type then.
+    ///
+    /// # Examples
+    /// ```
+    /// use ndarray::{Array2, s};
+    /// let got = spmd::local(2, |world| {
+    ///     let mut grid = Array2::zeros((3, 3));
+    ///     if world.rank() == 0 {
+    ///         world.send(&[1.0, 2.0, 3.0], 1)?;
+    ///     } else {
+    ///         world.recv_into(&mut grid.slice_mut(s![.., 0]), 0)?; // the first column
+    ///     }
+    ///     Ok(grid[[2, 0]])
+    /// });
+    /// assert_eq!(got.unwrap()[1], 3.0);
+    /// ```
+    #[inline]
     #[track_caller]
-    pub fn recv_into<T: Datum>(&self, into: &mut [T], from: impl Into<Src>) -> Result<Status> {
+    pub fn recv_into<V: ViewMut + ?Sized>(
+        &self,
+        into: &mut V,
+        from: impl Into<Src>,
+    ) -> Result<Status> {
         let from = from.into();
-        let fail = self.enter(Call::new("recv_into", from.with()));
-        if from.is_null() {
-            return Ok(Status::NULL);
-        }
-        let mut take = || {
-            let from = self.source(from, Signature::of::<T>())?;
-            fill(into, |bytes| self.engine.recv(&from, bytes))
-        };
-        take().map_err(fail)
+        self.perform(Call::new("recv_into", from.with()), || {
+            if from.is_null() {
+                return Ok(Status::NULL);
+            }
+            let from = self.source(from, Signature::of::<V::Elem>())?;
+            receive_into(into, |bytes| self.engine.recv(&from, bytes))
+        })
     }
 
     /// Sends `values` to one rank and receives into `into` from another (or the same) at once: never a deadlock between
@@ -84,35 +161,80 @@ impl Comm {
     /// ```
     /// let left = spmd::local(3, |world| {
     ///     let (rank, size) = (world.rank(), world.size());
-    ///     let mut left = [0];
-    ///     world.sendrecv(&[rank], (rank + 1) % size, &mut left, (rank + size - 1) % size)?;
-    ///     Ok(left[0])
+    ///     let mut left = 0;
+    ///     world.sendrecv(&rank, (rank + 1) % size, &mut left, (rank + size - 1) % size)?;
+    ///     Ok(left)
     /// });
     /// assert_eq!(left.unwrap(), [2, 0, 1]);
     /// ```
+    #[inline]
     #[track_caller]
-    pub fn sendrecv<T: Datum>(
+    pub fn sendrecv<V, W>(
         &self,
-        values: &[T],
+        values: &V,
         to: impl Into<Dest>,
-        into: &mut [T],
+        into: &mut W,
+        from: impl Into<Src>,
+    ) -> Result<Status>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        let (to, from) = (to.into(), from.into());
+        self.perform(Call::new("sendrecv", from.with()), || {
+            self.exchange_views(&contents(values), to, into, from)
+        })
+    }
+
+    /// Sends `values` and receives what replaces them, which may be shorter: the rest stays as it was.
+    ///
+    /// Costs a copy of `values`.
+    ///
+    /// # Errors
+    /// As [`Comm::sendrecv`].
+    ///
+    /// # Examples
+    /// A turn of the circle:
+    /// ```
+    /// let turned = spmd::local(3, |world| {
+    ///     let (rank, size) = (world.rank(), world.size());
+    ///     let mut mine = [rank; 2];
+    ///     world.sendrecv_replace(&mut mine, (rank + 1) % size, (rank + size - 1) % size)?;
+    ///     Ok(mine)
+    /// });
+    /// assert_eq!(turned.unwrap(), [[2, 2], [0, 0], [1, 1]]);
+    /// ```
+    #[track_caller]
+    pub fn sendrecv_replace<V: ViewMut + ?Sized>(
+        &self,
+        values: &mut V,
+        to: impl Into<Dest>,
         from: impl Into<Src>,
     ) -> Result<Status> {
         let (to, from) = (to.into(), from.into());
-        let fail = self.enter(Call::new("sendrecv", from.with()));
-        let mut exchange = || {
-            let signature = Signature::of::<T>();
-            if from.is_null() {
-                return self.send_bytes(signature, bytes_of(values), to).map(|()| Status::NULL);
-            }
-            let from = self.source(from, signature)?;
-            if to.rank == NULL_RANK {
-                return fill(into, |bytes| self.engine.recv(&from, bytes));
-            }
-            let to = self.target(to, signature)?;
-            fill(into, |bytes| self.engine.sendrecv(&to, bytes_of(values), &from, bytes))
-        };
-        exchange().map_err(fail)
+        self.perform(Call::new("sendrecv_replace", from.with()), || {
+            self.exchange_views(&packed(values), to, values, from)
+        })
+    }
+
+    fn exchange_views<W: ViewMut + ?Sized>(
+        &self,
+        values: &[W::Elem],
+        to: Dest,
+        into: &mut W,
+        from: Src,
+    ) -> Result<Status, ErrorKind> {
+        let signature = Signature::of::<W::Elem>();
+        let bytes = bytes_of(values);
+        if from.is_null() {
+            return self.send_as(Mode::Standard, signature, bytes, to).map(|()| Status::NULL);
+        }
+        let from = self.source(from, signature)?;
+        if to.rank == NULL_RANK {
+            return receive_into(into, |into| self.engine.recv(&from, into));
+        }
+        let to = self.target(to, signature)?;
+        receive_into(into, |into| self.engine.sendrecv(&to, bytes, &from, into))
     }
 
     /// Waits for a message and takes it out of the queue without receiving it yet: its size and sender are known, and
@@ -139,14 +261,11 @@ impl Comm {
     #[track_caller]
     pub fn probe(&self, from: impl Into<Src>) -> Result<Message<'_>> {
         let from = from.into();
-        let call = Call::new("probe", from.with());
-        let fail = self.enter(call);
-        let wait = || {
+        self.perform(Call::new("probe", from.with()), || {
             let from = self.source(from, Signature::OBJECT)?;
-            self.await_message(&from)
-        };
-        let (ticket, received) = wait().map_err(fail)?;
-        Ok(Message::new(self, ticket, received))
+            let (ticket, received) = self.await_message(&from)?;
+            Ok(Message::new(self, ticket, received))
+        })
     }
 
     /// Like [`Comm::probe`], without waiting: `None` if no message is there yet.
@@ -156,18 +275,17 @@ impl Comm {
     #[track_caller]
     pub fn iprobe(&self, from: impl Into<Src>) -> Result<Option<Message<'_>>> {
         let from = from.into();
-        let fail = self.enter(Call::new("iprobe", from.with()));
-        let look = || {
+        self.perform(Call::new("iprobe", from.with()), || {
             let from = self.source(from, Signature::OBJECT)?;
-            self.engine.probe(&from, false)
-        };
-        let found = look().map_err(fail)?;
-        Ok(found.map(|(ticket, received)| Message::new(self, ticket, received)))
+            let found = self.engine.probe(&from, false)?;
+            Ok(found.map(|(ticket, received)| Message::new(self, ticket, received)))
+        })
     }
 
-    /// Starts to send `values`; [`Request::wait`] gives the vector back when it has left.
+    /// Starts to send `values` (see [`OwnedBuf`]); [`Request::wait`] gives them back when they have left.
     ///
-    /// The engine keeps the vector meanwhile, so that the request may be dropped (the message goes on) or forgotten.
+    /// The engine keeps them meanwhile, so that the request may be dropped (the message goes on) or forgotten.
+    /// To send borrowed data, see [`Comm::scope`].
     ///
     /// ```compile_fail,E0382
     /// spmd::local(2, |world| {
@@ -182,23 +300,52 @@ impl Comm {
     /// # Errors
     /// As [`Comm::send`].
     #[track_caller]
-    pub fn isend<T: Datum>(
-        &self,
-        values: Vec<T>,
-        to: impl Into<Dest>,
-    ) -> Result<Request<'_, Vec<T>>> {
+    pub fn isend<B: OwnedBuf>(&self, values: B, to: impl Into<Dest>) -> Result<Request<'_, B>> {
         let to = to.into();
-        let call = Call::new("isend", to.with());
-        let fail = self.enter(call);
+        self.start_send(Call::new("isend", to.with()), Mode::Standard, values, to)
+    }
+
+    /// Starts to send `values`; the request is done when the receiver has begun to receive them.
+    ///
+    /// # Errors
+    /// As [`Comm::send`].
+    ///
+    /// # Examples
+    /// ```
+    /// spmd::local(2, |world| {
+    ///     if world.rank() == 0 {
+    ///         let request = world.issend(vec![1, 2], 1)?;
+    ///         let request = request.test().unwrap_err(); // nobody receives before the barrier
+    ///         world.barrier()?;
+    ///         request.wait()?;
+    ///     } else {
+    ///         world.barrier()?;
+    ///         world.recv::<i32>(0)?;
+    ///     }
+    ///     Ok(())
+    /// }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn issend<B: OwnedBuf>(&self, values: B, to: impl Into<Dest>) -> Result<Request<'_, B>> {
+        let to = to.into();
+        self.start_send(Call::new("issend", to.with()), Mode::Synchronous, values, to)
+    }
+
+    fn start_send<B: OwnedBuf>(
+        &self,
+        call: Call,
+        mode: Mode,
+        values: B,
+        to: Dest,
+    ) -> Result<Request<'_, B>> {
         if to.rank == NULL_RANK {
             return Ok(Request::ready(self, call, values));
         }
-        let start = || {
-            let to = self.target(to, Signature::of::<T>())?;
-            self.engine.isend(&to, Mode::Standard, Memory::Owned(Box::new(Outgoing(values))))
-        };
-        let op = start().map_err(fail)?;
-        Ok(Request::sending(self, call, op))
+        self.perform(call, || {
+            let to = self.target(to, Signature::of::<B::Elem>())?;
+            let memory = Memory::Owned(Box::new(Outbound::new(values)));
+            Ok(Request::sending(self, call, self.engine.isend(&to, mode, memory)?))
+        })
     }
 
     /// Starts to receive a message of at most `into.len()` elements; [`Request::wait`] gives the vector back, cut to what
@@ -230,16 +377,23 @@ impl Comm {
     ) -> Result<Request<'_, (Vec<T>, Status)>> {
         let from = from.into();
         let call = Call::new("irecv", from.with());
-        let fail = self.enter(call);
         if from.is_null() {
             return Ok(Request::ready(self, call, (Vec::new(), Status::NULL)));
         }
-        let start = || {
+        self.perform(call, || {
             let from = self.source(from, Signature::of::<T>())?;
-            self.engine.irecv(&from, Memory::Owned(Box::new(Landing::from(into))))
-        };
-        let op = start().map_err(fail)?;
-        Ok(Request::receiving(self, call, op))
+            let memory = Memory::Owned(Box::new(Landing::from(into)));
+            Ok(Request::receiving(self, call, self.engine.irecv(&from, memory)?))
+        })
+    }
+
+    fn send_view<V: View + ?Sized>(
+        &self,
+        mode: Mode,
+        values: &V,
+        to: Dest,
+    ) -> Result<(), ErrorKind> {
+        self.send_as(mode, Signature::of::<V::Elem>(), bytes_of(&contents(values)), to)
     }
 
     pub(crate) fn send_bytes(
@@ -248,10 +402,20 @@ impl Comm {
         bytes: &[u8],
         to: Dest,
     ) -> Result<(), ErrorKind> {
+        self.send_as(Mode::Standard, signature, bytes, to)
+    }
+
+    fn send_as(
+        &self,
+        mode: Mode,
+        signature: Signature,
+        bytes: &[u8],
+        to: Dest,
+    ) -> Result<(), ErrorKind> {
         if to.rank == NULL_RANK {
             return Ok(());
         }
-        self.engine.send(&self.target(to, signature)?, Mode::Standard, bytes)
+        self.engine.send(&self.target(to, signature)?, mode, bytes)
     }
 
     fn target(&self, to: Dest, signature: Signature) -> Result<Target, ErrorKind> {
@@ -331,10 +495,11 @@ impl<'c> Message<'c> {
     /// As [`Comm::recv`].
     #[track_caller]
     pub fn recv<T: Datum>(mut self) -> Result<Vec<T>> {
-        let fail = self.comm.enter(self.call());
-        let ticket = self.ticket.take().ok_or_else(|| fail(ErrorKind::Closed))?;
-        let (values, _) = self.comm.fetch(ticket, self.received).map_err(fail)?;
-        Ok(values)
+        let comm = self.comm;
+        comm.perform(self.call(), || {
+            let ticket = self.ticket.take().ok_or(ErrorKind::Closed)?;
+            comm.fetch(ticket, self.received).map(|(values, _)| values)
+        })
     }
 
     /// Receives it into the caller's buffer.
@@ -342,13 +507,13 @@ impl<'c> Message<'c> {
     /// # Errors
     /// As [`Comm::recv_into`].
     #[track_caller]
-    pub fn recv_into<T: Datum>(mut self, into: &mut [T]) -> Result<Status> {
-        let fail = self.comm.enter(self.call());
-        let ticket = self.ticket.take().ok_or_else(|| fail(ErrorKind::Closed))?;
-        let received = self.received;
-        let label = plain(Signature::of::<T>());
-        fill(into, |bytes| self.comm.engine.fetch(ticket, &label, bytes).map(|()| received))
-            .map_err(fail)
+    pub fn recv_into<V: ViewMut + ?Sized>(mut self, into: &mut V) -> Result<Status> {
+        let (comm, received) = (self.comm, self.received);
+        comm.perform(self.call(), || {
+            let ticket = self.ticket.take().ok_or(ErrorKind::Closed)?;
+            let label = plain(Signature::of::<V::Elem>());
+            receive_into(into, |bytes| comm.engine.fetch(ticket, &label, bytes).map(|()| received))
+        })
     }
 
     /// Receives it as bytes, if it is a serialized object.
@@ -383,16 +548,14 @@ pub(super) fn status<T: Datum>(received: &Received) -> Status {
     Status { source: rank.index(), tag: tag.0, count: bytes / size_of::<T>() }
 }
 
-/// Lets `receive` write into the caller's values; by way of memory that is checked first where not all bytes are values.
-fn fill<T: Datum>(
-    into: &mut [T],
+/// Lets `receive` write into `into`.
+#[inline]
+fn receive_into<V: ViewMut + ?Sized>(
+    into: &mut V,
     receive: impl FnOnce(&mut [u8]) -> Result<Received, ErrorKind>,
 ) -> Result<Status, ErrorKind> {
-    if let Some(bytes) = bytes_of_mut(into) {
-        return Ok(status::<T>(&receive(bytes)?));
-    }
-    let mut landing = Landing::<T>::new(into.len());
-    let status = status::<T>(&receive(landing.bytes_mut())?);
-    into[..status.count].copy_from_slice(&landing.into_values(status.count)?);
-    Ok(status)
+    fill(into, |bytes| {
+        let status = status::<V::Elem>(&receive(bytes)?);
+        Ok((status, status.count))
+    })
 }
