@@ -1,6 +1,6 @@
 //! What can go wrong, said so that it can be mended: who, what, where, and how.
 
-use std::{error::Error as StdError, fmt, panic::Location};
+use std::{error::Error as StdError, fmt, panic::Location, sync::Arc};
 
 /// The result of a call on a communicator.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -20,11 +20,19 @@ struct Facts {
     kind: ErrorKind,
     rank: usize,
     call: Call,
+    /// The communicator's name, if the program gave it one.
+    comm: Option<Arc<str>>,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, rank: usize, call: Call) -> Self {
-        Self(Box::new(Facts { kind, rank, call }))
+        Self(Box::new(Facts { kind, rank, call, comm: None }))
+    }
+
+    /// The same error, on a communicator of this name.
+    pub(crate) fn on(mut self, comm: Option<Arc<str>>) -> Self {
+        self.0.comm = comm;
+        self
     }
 
     /// Why the call failed.
@@ -35,6 +43,11 @@ impl Error {
     /// The rank, in the communicator that was called, on which the call failed.
     pub fn rank(&self) -> usize {
         self.0.rank
+    }
+
+    /// The name of the communicator that was called, if it has one.
+    pub fn comm(&self) -> Option<&str> {
+        self.0.comm.as_deref()
     }
 
     /// Where the failing call stands in the caller's source.
@@ -50,12 +63,16 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Facts { kind, rank, call } = &*self.0;
+        let Facts { kind, rank, call, comm } = &*self.0;
         let Call { at, .. } = call;
         let why = kind.to_string();
         // What follows the first line is a report, a line per rank.
         let (first, report) = why.split_at(why.find('\n').unwrap_or(why.len()));
-        write!(f, "rank {rank}: {call} failed: {first} ({}:{}){report}", at.file(), at.line())?;
+        write!(f, "rank {rank}")?;
+        if let Some(comm) = comm {
+            write!(f, " of {comm}")?;
+        }
+        write!(f, ": {call} failed: {first} ({}:{}){report}", at.file(), at.line())?;
         if let Some(help) = self.help() {
             write!(f, "\n  help: {help}")?;
         }

@@ -3,11 +3,14 @@
 use std::ops::Deref;
 
 use super::{Comm, all};
-use crate::error::{ErrorKind, Result};
+use crate::{
+    engine::Rank,
+    error::{ErrorKind, Result},
+};
 
 /// A communicator whose ranks stand on a grid of `D` axes, the last axis running fastest.
 ///
-/// It is a [`Comm`]: all its calls work on it.
+/// It is a [`Comm`]: all its calls work on it. MPI: a Cartesian topology (MPI 4.1, 8.5).
 #[derive(Debug)]
 pub struct Cart<const D: usize> {
     comm: Comm,
@@ -20,9 +23,12 @@ impl Comm {
     /// dimensions as equal as possible that use all ranks. Ranks beyond the grid get `None`.
     ///
     /// # Collective
+    /// All ranks, with the same dimensions. An allgather of 16 bytes per rank.
+    /// MPI: `MPI_Dims_create` and `MPI_Cart_create` (MPI 4.1, 8.5.1 and 8.5.2); ranks are not reordered.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if the grid needs more ranks than there are, or a zero is given.
+    /// On every rank: [`ErrorKind::InvalidArgument`] if the grid needs more ranks than there are, or a zero is given;
+    /// [`ErrorKind::CollectiveMismatch`] if the ranks disagree.
     ///
     /// # Examples
     /// ```
@@ -41,18 +47,41 @@ impl Comm {
         periodic: [bool; D],
     ) -> Result<Option<Cart<D>>> {
         let call = all("cart");
-        let fail = self.enter(call);
-        let dims = choose_dims(self.size, dims).map_err(fail)?;
-        let inside = self.rank < dims.iter().product();
-        let comm = self.split_as(call, inside.then_some(0), 0)?;
-        Ok(comm.map(|comm| Cart { comm, dims, periodic }))
+        self.perform(call, || {
+            // An axis is its length (0 chooses, so that a given zero needs another number) and whether it closes.
+            let axes: Vec<usize> = dims
+                .iter()
+                .zip(periodic)
+                .flat_map(|(dim, periodic)| [dim.map_or(0, |dim| dim + 1), usize::from(periodic)])
+                .collect();
+            self.agree_on(call, &axes, describe_axes)?;
+            let dims = choose_dims(self.size, dims)?;
+            let members: Vec<Rank> = (0..dims.iter().product()).map(Rank::from).collect();
+            let inside = self.rank < members.len();
+            let comm = self.derive(inside.then_some((0, members.as_slice())))?;
+            Ok(comm.map(|comm| Cart { comm, dims, periodic }))
+        })
     }
+}
+
+/// The axes of a grid as `agree_on` compares them.
+fn describe_axes(axes: &[usize]) -> String {
+    let axes = axes.chunks_exact(2).map(|axis| {
+        let length = axis[0].checked_sub(1).map_or("any".to_owned(), |length| length.to_string());
+        if axis[1] == 1 { format!("{length} (periodic)") } else { length }
+    });
+    format!("cart of {}", axes.collect::<Vec<_>>().join(" × "))
 }
 
 impl<const D: usize> Cart<D> {
     /// The number of ranks along each axis.
     pub fn dims(&self) -> [usize; D] {
         self.dims
+    }
+
+    /// Which axes have no ends.
+    pub fn periodic(&self) -> [bool; D] {
+        self.periodic
     }
 
     /// The place of this rank.
@@ -70,15 +99,117 @@ impl<const D: usize> Cart<D> {
         coords
     }
 
-    /// The rank `steps` further along `axis`: `None` beyond a closed border. As destination or source, `None` is nobody.
-    pub fn neighbor(&self, axis: usize, steps: isize) -> Option<usize> {
-        let mut coords = self.coords();
-        let (place, len) = (coords[axis] as isize + steps, self.dims[axis] as isize);
-        if !self.periodic[axis] && !(0..len).contains(&place) {
-            return None;
+    /// The rank at any place: `None` beyond a closed border; periodic axes wrap around, as often as needed.
+    ///
+    /// MPI: `MPI_Cart_rank` (MPI 4.1, 8.5.5).
+    pub fn rank_of(&self, coords: [isize; D]) -> Option<usize> {
+        let mut inside = [0; D];
+        for axis in 0..D {
+            let (place, length) = (coords[axis], self.dims[axis] as isize);
+            if !self.periodic[axis] && !(0..length).contains(&place) {
+                return None;
+            }
+            inside[axis] = place.rem_euclid(length) as usize;
         }
-        coords[axis] = place.rem_euclid(len) as usize;
-        Some(coords.iter().zip(self.dims).fold(0, |rank, (coord, dim)| rank * dim + coord))
+        Some(self.number(inside))
+    }
+
+    fn number(&self, coords: [usize; D]) -> usize {
+        coords.iter().zip(self.dims).fold(0, |rank, (coord, dim)| rank * dim + coord)
+    }
+
+    /// The rank `steps` further along `axis`: `None` beyond a closed border. As destination or source, `None` is nobody.
+    ///
+    /// # Panics
+    /// If there is no such axis.
+    pub fn neighbor(&self, axis: usize, steps: isize) -> Option<usize> {
+        let mut coords = self.coords().map(|coord| coord as isize);
+        let steps = if self.periodic[axis] { steps % self.dims[axis] as isize } else { steps };
+        coords[axis] = coords[axis].saturating_add(steps);
+        self.rank_of(coords)
+    }
+
+    /// Whom this rank receives from and whom it sends to when all values move `steps` further along `axis`: `(source,
+    /// destination)`, `None` beyond a closed border.
+    ///
+    /// MPI: `MPI_Cart_shift` (MPI 4.1, 8.5.6).
+    ///
+    /// # Panics
+    /// If there is no such axis.
+    ///
+    /// # Examples
+    /// ```
+    /// let got = spmd::local(3, |world| {
+    ///     let line = world.cart([None], [false])?.expect("all ranks are on the grid");
+    ///     let (source, destination) = line.shift(0, 1);
+    ///     let mut from_left = [-1];
+    ///     line.sendrecv(&[line.rank() as i32], destination, &mut from_left, source)?;
+    ///     Ok(from_left[0])
+    /// });
+    /// assert_eq!(got.unwrap(), [-1, 0, 1]);
+    /// ```
+    pub fn shift(&self, axis: usize, steps: isize) -> (Option<usize>, Option<usize>) {
+        (self.neighbor(axis, steps.saturating_neg()), self.neighbor(axis, steps))
+    }
+
+    /// The grid of the ranks that differ from this one only along `axes`, which become its axes in this order: `sub([0])` is
+    /// this rank's column of a grid of rows, `sub([1])` its row.
+    ///
+    /// # Collective
+    /// All ranks of the grid, with the same axes. An allgather of 16 bytes per rank.
+    /// MPI: `MPI_Cart_sub` (MPI 4.1, 8.5.7).
+    ///
+    /// # Errors
+    /// On every rank: [`ErrorKind::InvalidArgument`] if there is no such axis or one is named twice;
+    /// [`ErrorKind::CollectiveMismatch`] if the ranks disagree.
+    ///
+    /// # Examples
+    /// ```
+    /// use spmd::Sum;
+    /// let sums = spmd::local(6, |world| {
+    ///     let grid = world.cart([Some(2), Some(3)], [false; 2])?.expect("all ranks are on the grid");
+    ///     let row = grid.sub([1])?;
+    ///     Ok(row.allreduce(&[grid.rank()], Sum)?[0])
+    /// });
+    /// assert_eq!(sums.unwrap(), [3, 3, 3, 12, 12, 12]);
+    /// ```
+    #[track_caller]
+    pub fn sub<const K: usize>(&self, axes: [usize; K]) -> Result<Cart<K>> {
+        let call = all("sub");
+        self.perform(call, || {
+            self.agree_on(call, &axes, |axes| format!("sub of axes {axes:?}"))?;
+            let mut kept = [false; D];
+            for axis in axes {
+                let what = match kept.get(axis) {
+                    Some(false) => {
+                        kept[axis] = true;
+                        continue;
+                    }
+                    Some(true) => format!("axis {axis} is named twice"),
+                    None => format!("there is no axis {axis}, the grid has {D}"),
+                };
+                return Err(ErrorKind::InvalidArgument { what });
+            }
+            let (dims, periodic) =
+                (axes.map(|axis| self.dims[axis]), axes.map(|axis| self.periodic[axis]));
+            let mut coords = self.coords();
+            // Groups are numbered by what their members have in common.
+            let group = (0..D)
+                .filter(|&axis| !kept[axis])
+                .fold(0, |group, axis| group * self.dims[axis] + coords[axis]);
+            let ranks = 0..dims.iter().product::<usize>();
+            let members: Vec<Rank> = ranks
+                .map(|mut rank| {
+                    for &axis in axes.iter().rev() {
+                        coords[axis] = rank % self.dims[axis];
+                        rank /= self.dims[axis];
+                    }
+                    Rank::from(self.number(coords))
+                })
+                .collect();
+            let comm = self.derive(Some((group as u32, &members)))?.ok_or(ErrorKind::Closed)?;
+            Ok(Cart { comm, dims, periodic })
+        })
     }
 }
 

@@ -11,11 +11,18 @@ mod ragged;
 mod request;
 mod view;
 
-use std::{cell::Cell, fmt, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 pub use self::{
     address::{ANY, Any, Dest, NULL_RANK, Src, Status},
     cart::Cart,
+    group::Comparison,
     op::{And, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor},
     p2p::Message,
     ragged::Ragged,
@@ -52,6 +59,8 @@ pub struct Comm {
     /// Collective calls made so far; the same on every rank.
     turn: Cell<u64>,
     max_tag: Tag,
+    /// What reports call it.
+    name: RefCell<Option<Arc<str>>>,
 }
 
 impl Comm {
@@ -62,8 +71,8 @@ impl Comm {
 
     /// The communicator of an engine's context.
     fn open(engine: Rc<dyn Engine>, context: Context, rank: usize, size: usize) -> Self {
-        let max_tag = engine.max_tag();
-        Self { engine, context, rank, size, turn: Cell::new(0), max_tag }
+        let (turn, name, max_tag) = (Cell::new(0), RefCell::new(None), engine.max_tag());
+        Self { engine, context, rank, size, turn, max_tag, name }
     }
 
     /// The rank of the caller, from 0 to `size() - 1`.
@@ -127,14 +136,18 @@ impl Comm {
         body: impl FnOnce() -> Result<R, ErrorKind>,
     ) -> Result<R> {
         self.engine.enter(call);
-        body().map_err(|kind| Error::new(kind, self.rank, call))
+        body().map_err(|kind| self.failed(kind, call))
     }
 
     /// Notes the program's call, and gives what turns an engine's complaint into an error of this call.
-    fn enter(&self, call: Call) -> impl Fn(ErrorKind) -> Error + Copy {
+    fn enter(&self, call: Call) -> impl Fn(ErrorKind) -> Error + Copy + use<'_> {
         self.engine.enter(call);
-        let rank = self.rank;
-        move |kind| Error::new(kind, rank, call)
+        move |kind| self.failed(kind, call)
+    }
+
+    /// The error of a call of this rank.
+    fn failed(&self, kind: ErrorKind, call: Call) -> Error {
+        Error::new(kind, self.rank, call).on(self.name.borrow().clone())
     }
 
     fn check_rank(&self, rank: usize) -> Result<Rank, ErrorKind> {
@@ -180,6 +193,10 @@ impl Drop for Comm {
 
 impl fmt::Debug for Comm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Comm(rank {} of {}, {})", self.rank, self.size, self.engine())
+        f.write_str("Comm(")?;
+        if let Some(name) = &*self.name.borrow() {
+            write!(f, "{name:?}, ")?;
+        }
+        write!(f, "rank {} of {}, {})", self.rank, self.size, self.engine())
     }
 }

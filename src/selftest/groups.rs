@@ -1,9 +1,9 @@
-//! Communicators made of others, and ranks on a grid.
+//! Communicators made of others.
 
 use super::{Case, Ground, ground::values};
 use crate::{
-    comm::{ANY, Comm, Sum},
-    error::{Error, ErrorKind, Result},
+    comm::{ANY, Comm, Comparison, Sum},
+    error::{ErrorKind, Result},
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -13,9 +13,12 @@ pub(super) const CASES: &[Case] = &[
     ("ranks without a color get no communicator", split_without_color),
     ("splits of splits keep their messages apart", nested),
     ("communicators come and go", many),
-    ("cart of chosen dimensions uses all ranks", cart_chosen),
-    ("cart neighbours on open and closed axes", cart_neighbours),
-    ("ranks beyond the grid are left out", cart_smaller),
+    ("a subset has the given ranks in the given order", subset),
+    ("lists of ranks that differ or make no sense are refused", subset_refused),
+    ("split_node groups the ranks of a host", split_node),
+    ("compare tells the four relations of communicators", compare),
+    ("translate finds the ranks of another communicator", translate),
+    ("a name is this rank's and shows in errors", names),
 ];
 
 fn dup(ground: &Ground<'_>) -> Result<()> {
@@ -120,68 +123,98 @@ fn many(ground: &Ground<'_>) -> Result<()> {
     Ok(())
 }
 
-fn cart_chosen(ground: &Ground<'_>) -> Result<()> {
-    let Some(grid) = ground.cart([None, None], [true, false])? else {
-        ground.note(|| "cart left a rank out although it may choose".to_owned());
-        return Ok(());
-    };
-    let [rows, columns] = grid.dims();
-    ground.equal("ranks on the grid", rows * columns, ground.size());
-    ground.holds("larger dimensions come first", rows >= columns);
-    ground.equal("rank", grid.rank(), ground.rank());
-    ground.same("place", &grid.coords(), &[grid.rank() / columns, grid.rank() % columns]);
-    for rank in ground.ranks() {
-        ground.same("any rank's place", &grid.coords_of(rank), &[rank / columns, rank % columns]);
-    }
-    let sum = grid.allreduce(&[1_usize], Sum)?;
-    ground.same("a cart is a communicator", &sum, &[ground.size()]);
-    let refused = grid.cart([Some(ground.size() + 1)], [false]);
-    ground.refused("a grid of too many ranks", refused, too_many);
-    let refused: Result<_, Error> = ground.cart([Some(0), None], [false; 2]);
-    ground.refused("a grid of no ranks", refused, too_many);
-    Ok(())
-}
-
-fn too_many(kind: &ErrorKind) -> bool {
-    matches!(kind, ErrorKind::InvalidArgument { .. })
-}
-
-fn cart_neighbours(ground: &Ground<'_>) -> Result<()> {
-    let Some(grid) = ground.cart([None, None, Some(1)], [false, true, true])? else {
-        ground.note(|| "cart left a rank out although it may choose".to_owned());
-        return Ok(());
-    };
-    let me = grid.coords();
-    for axis in 0..3 {
-        for steps in [-1, 1] {
-            let (to, from) = (grid.neighbor(axis, steps), grid.neighbor(axis, -steps));
-            let end = if steps < 0 { 0 } else { grid.dims()[axis] - 1 };
-            ground.equal(
-                "nobody is beyond a closed border",
-                to.is_none(),
-                axis == 0 && me[axis] == end,
-            );
-            let mut got = [[usize::MAX; 3]];
-            grid.sendrecv(&[me], (to, 1), &mut got, (from, 1))?;
-            let wanted = from.map_or([usize::MAX; 3], |from| grid.coords_of(from));
-            ground.same("the neighbour's place", &got, &[wanted]);
+fn subset(ground: &Ground<'_>) -> Result<()> {
+    let (me, size) = (ground.rank(), ground.size());
+    let odd_backwards: Vec<usize> = ground.ranks().filter(|rank| rank % 2 == 1).rev().collect();
+    for list in [vec![size - 1], ground.ranks().rev().collect(), odd_backwards] {
+        let group = ground.subset(&list)?;
+        let place = list.iter().position(|&rank| rank == me);
+        ground.equal("who is in it", group.as_ref().map(|group| group.rank()), place);
+        if let Some(group) = group {
+            ground.same("members", group.allgather(&[me])?.flat(), &list);
         }
-        ground.equal("zero steps lead nowhere", grid.neighbor(axis, 0), Some(grid.rank()));
     }
-    let round = grid.dims()[1] as isize;
-    ground.equal("once round", grid.neighbor(1, round), Some(grid.rank()));
-    ground.equal("once round backwards", grid.neighbor(1, -round), Some(grid.rank()));
-    Ok(())
+    ground.holds("nobody is in an empty subset", ground.subset(&[])?.is_none());
+    ground.still_works()
 }
 
-fn cart_smaller(ground: &Ground<'_>) -> Result<()> {
-    let inside = ground.size().div_ceil(2);
-    let grid = ground.cart([Some(inside)], [true])?;
-    ground.equal("who is on the grid", grid.is_some(), ground.rank() < inside);
-    if let Some(grid) = grid {
-        let mut got = [usize::MAX];
-        grid.sendrecv(&[grid.rank()], grid.neighbor(0, 1), &mut got, grid.neighbor(0, -1))?;
-        ground.same("the left neighbour", &got, &[(grid.rank() + inside - 1) % inside]);
+fn subset_refused(ground: &Ground<'_>) -> Result<()> {
+    let size = ground.size();
+    let refused = ground.subset(&[0, size]);
+    ground.refused("no such rank", refused, |kind| matches!(kind, ErrorKind::InvalidRank { .. }));
+    let refused = ground.subset(&[0, 0]);
+    ground.refused("twice", refused, |kind| matches!(kind, ErrorKind::InvalidArgument { .. }));
+    if size > 1 {
+        let other = [usize::from(ground.rank() == size - 1)];
+        ground.refused("other ranks", ground.subset(&other), disagree);
+        let longer: Vec<usize> = (0..1 + usize::from(ground.rank() == 0)).collect();
+        ground.refused("more ranks", ground.subset(&longer), disagree);
     }
     ground.still_works()
+}
+
+fn disagree(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::CollectiveMismatch { .. })
+}
+
+fn split_node(ground: &Ground<'_>) -> Result<()> {
+    let host = ground.split_node()?;
+    let members = host.allgather(&[ground.rank()])?.into_flat();
+    ground.holds("ranks keep their order", members.is_sorted());
+    ground.equal("this rank's place", members.get(host.rank()).copied(), Some(ground.rank()));
+    // Where all hosts are one, no rank is missing.
+    let hosts = ground.allreduce(&[usize::from(host.rank() == 0)], Sum)?[0];
+    let total = ground.allreduce(&[if host.rank() == 0 { host.size() } else { 0 }], Sum)?[0];
+    ground.equal("ranks on all hosts", total, ground.size());
+    ground.holds("there are hosts", (1..=ground.size()).contains(&hosts));
+    Ok(())
+}
+
+fn compare(ground: &Ground<'_>) -> Result<()> {
+    let several = ground.size() > 1;
+    ground.equal("itself", ground.compare(ground), Comparison::Identical);
+    ground.equal("a dup", ground.compare(&ground.dup()?), Comparison::Congruent);
+    let backwards: Vec<usize> = ground.ranks().rev().collect();
+    if let Some(reversed) = ground.subset(&backwards)? {
+        let wanted = if several { Comparison::Similar } else { Comparison::Congruent };
+        ground.equal("another order", ground.compare(&reversed), wanted);
+        ground.equal("either way", reversed.compare(ground), wanted);
+    }
+    if let Some(part) = ground.subset(&backwards[..backwards.len() / 2])? {
+        ground.equal("fewer ranks", ground.compare(&part), Comparison::Unequal);
+    }
+    Ok(())
+}
+
+fn translate(ground: &Ground<'_>) -> Result<()> {
+    let size = ground.size();
+    let list: Vec<usize> = ground.ranks().filter(|rank| rank % 2 == 0).rev().collect();
+    let all: Vec<usize> = ground.ranks().collect();
+    if let Some(group) = ground.subset(&list)? {
+        let wanted: Vec<_> =
+            all.iter().map(|rank| list.iter().position(|other| other == rank)).collect();
+        ground.same("to the subset", &ground.translate(&all, &group)?, &wanted);
+        let places: Vec<usize> = (0..group.size()).collect();
+        let wanted: Vec<_> = list.iter().copied().map(Some).collect();
+        ground.same("from the subset", &group.translate(&places, ground)?, &wanted);
+    }
+    ground.refused("no such rank", ground.translate(&[size], ground), |kind| {
+        matches!(kind, ErrorKind::InvalidRank { .. })
+    });
+    Ok(())
+}
+
+fn names(ground: &Ground<'_>) -> Result<()> {
+    let named = ground.dup()?;
+    ground.equal("no name yet", named.name(), None);
+    named.set_name("rows");
+    ground.equal("the name", named.name().as_deref(), Some("rows"));
+    ground.holds("it shows", format!("{named:?}").contains("\"rows\""));
+    let error = named.send(&[1_u8], named.size()).err();
+    let comm = error.as_ref().and_then(|error| error.comm());
+    ground.equal("the name in an error", comm, Some("rows"));
+    let text = error.as_ref().map(ToString::to_string).unwrap_or_default();
+    ground.holds("the error reads", text.starts_with(&format!("rank {} of rows: ", named.rank())));
+    ground.equal("a dup of it has none", named.dup()?.name(), None);
+    Ok(())
 }

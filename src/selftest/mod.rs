@@ -15,6 +15,7 @@ mod messages;
 mod objects;
 mod reductions;
 mod requests;
+mod topologies;
 mod types;
 
 use std::{fmt, io::Write};
@@ -97,6 +98,7 @@ fn cases() -> impl Iterator<Item = Case> {
         reductions::CASES,
         objects::CASES,
         groups::CASES,
+        topologies::CASES,
         errors::CASES,
     ];
     rooms.into_iter().flatten().copied()
