@@ -72,6 +72,11 @@ impl<M, R> Queues<M, R> {
         self.unexpected.iter().any(|(key, _)| wanted.fits(key))
     }
 
+    /// All messages that nobody wanted yet, the oldest first.
+    pub(crate) fn unexpected(&self) -> impl Iterator<Item = (&Key, &M)> {
+        self.unexpected.iter().map(|(key, message)| (key, message))
+    }
+
     /// Posts a receive that no message has come for.
     pub(crate) fn post(&mut self, wanted: Wanted, receive: R) {
         self.posted.push_back((wanted, receive));

@@ -12,6 +12,7 @@ pub(crate) mod table;
 pub(crate) mod window;
 
 use std::{
+    panic::Location,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -203,6 +204,30 @@ pub(crate) struct CollectivePlace {
 pub(crate) struct Leftover {
     /// Who is concerned and how: `rank 1: irecv from rank 0 tag 7 was never finished (src/main.rs:41)`.
     pub(crate) what: String,
+}
+
+impl Leftover {
+    /// An operation that the program never waited for.
+    pub(crate) fn operation(rank: usize, call: &Call) -> Self {
+        let Call { at, .. } = call;
+        let place = format!("({}:{})", at.file(), at.line());
+        Self { what: format!("rank {rank}: {call} was never waited for {place}") }
+    }
+
+    /// A message for `rank` that nobody received.
+    pub(crate) fn message(
+        rank: usize,
+        key: &matching::Key,
+        bytes: usize,
+        at: &'static Location<'static>,
+    ) -> Self {
+        let matching::Key { source: Rank(source), tag: Tag(tag), .. } = key;
+        let place = format!("({}:{})", at.file(), at.line());
+        let what = format!(
+            "rank {rank}: a message of {bytes} bytes from rank {source} tag {tag} was never received, sent {place}"
+        );
+        Self { what }
+    }
 }
 
 /// What the program is told of an engine.

@@ -26,6 +26,14 @@ impl<T> Table<T> {
         self.0.borrow_mut().1.get_mut(&number).map(look)
     }
 
+    /// Looks at all entries, the oldest first.
+    pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
+        let entries = &self.0.borrow().1;
+        let mut numbers: Vec<_> = entries.keys().collect();
+        numbers.sort_unstable();
+        numbers.into_iter().for_each(|number| look(&entries[number]));
+    }
+
     /// Takes all entries out.
     #[cfg(feature = "mpi")]
     pub(crate) fn drain(&self) -> HashMap<u64, T> {

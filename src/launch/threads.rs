@@ -13,7 +13,10 @@ use std::{
 use super::{Cause, identity, identity::Identity};
 use crate::{
     comm::Comm,
-    engine::local::{Job, Patience},
+    engine::{
+        Engine, Leftover,
+        local::{Job, Patience},
+    },
     error::Failure,
     placement,
 };
@@ -63,7 +66,7 @@ pub(super) fn run<R: Send, S>(
     identity::note_panics();
     let job = Job::new(layout.ranks, Patience::for_ranks(layout.ranks, layout.cores()));
     let host = placement::host();
-    thread::scope(|scope| {
+    let answer = thread::scope(|scope| {
         let (endings, receiver) = channel();
         for rank in 0..layout.ranks {
             let me = Identity::new(rank, host.clone());
@@ -78,7 +81,13 @@ pub(super) fn run<R: Send, S>(
         }
         drop(endings);
         supervise(receiver)
-    })
+    });
+    warn(&job.leftovers());
+    answer
+}
+
+fn warn(leftovers: &[Leftover]) {
+    leftovers.iter().for_each(|Leftover { what }| log::warn!("{what}"));
 }
 
 /// The life of one rank, on its own thread.
@@ -96,7 +105,9 @@ fn live<R>(
         let cpus = placement::cpu_list(&placement::cpus());
         log::info!("rank {rank} bound to cpus {cpus}, threads {}", layout.threads);
         let engine = Rc::new(job.engine(rank));
-        app(&Comm::world(engine, rank, layout.ranks))
+        let value = app(&Comm::world(Rc::clone(&engine) as Rc<dyn Engine>, rank, layout.ranks))?;
+        warn(&engine.leftovers());
+        Ok(value)
     }));
     let cause = match outcome {
         Ok(Ok(value)) => {

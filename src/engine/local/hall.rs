@@ -8,8 +8,11 @@
 //! finished) and no count has moved since, nothing can ever happen again: that is deadlock, found by the last to enter.
 //! It is exact: only a rank that is awake can finish another's operation, and it moves the count before it can sleep itself.
 
+use std::time::{Duration, Instant};
+
 use super::sync::{
-    AtomicBool, AtomicU64, Condvar, Mutex, Ordering, fence, lock, spin_loop, wait, yield_now,
+    AtomicBool, AtomicU64, Condvar, Mutex, Ordering, fence, lock, spin_loop, wait, wait_for,
+    yield_now,
 };
 use crate::error::{Call, ErrorKind};
 
@@ -82,17 +85,37 @@ impl Hall {
         &self,
         rank: usize,
         call: &Call,
-        mut ready: impl FnMut() -> bool,
+        ready: impl FnMut() -> bool,
     ) -> Result<(), ErrorKind> {
+        self.wait_until(rank, call, None, ready).map(drop)
+    }
+
+    /// As [`Self::wait`], until a point in time; whether `ready` came first.
+    pub(super) fn wait_until(
+        &self,
+        rank: usize,
+        call: &Call,
+        until: Option<Instant>,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<bool, ErrorKind> {
         let seat = &self.seats[rank];
         loop {
             let seen = seat.events.load(Ordering::Acquire);
             if ready() {
-                return Ok(());
+                return Ok(true);
             }
             self.check()?;
-            if !self.look_again(seat, seen) {
-                self.sleep(rank, seen, call);
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(false);
+            }
+            if self.look_again(seat, seen) {
+                continue;
+            }
+            match left {
+                // It will wake of itself, so that it is no part of any deadlock.
+                Some(left) => seat.doze(seen, left),
+                None => self.sleep(rank, seen, call),
             }
         }
     }
@@ -208,6 +231,17 @@ impl Seat {
         fence(Ordering::SeqCst);
         while self.events.load(Ordering::Acquire) == seen {
             door = wait(&self.bell, door);
+        }
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// Sleeps until an event comes, for so long at most.
+    fn doze(&self, seen: u64, long: Duration) {
+        let door = lock(&self.door);
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.events.load(Ordering::Acquire) == seen {
+            drop(wait_for(&self.bell, door, long));
         }
         self.asleep.store(false, Ordering::Relaxed);
     }

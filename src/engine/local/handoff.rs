@@ -8,7 +8,7 @@
 //! Either side that wants its buffer back early takes the claim or posting out of the queue itself; if that is gone, the
 //! other side is copying at this moment, and the owner waits for `done`: a copy neither blocks nor panics.
 
-use std::sync::Arc;
+use std::{panic::Location, sync::Arc};
 
 use super::{
     hall::Hall,
@@ -23,6 +23,8 @@ use crate::{
 /// A message in a receiver's queue.
 pub(super) struct Parcel {
     pub(super) label: Label,
+    /// Where it was sent.
+    pub(super) at: &'static Location<'static>,
     pub(super) body: Body,
 }
 
@@ -145,10 +147,23 @@ impl Loan {
 
     /// The lender's own buffer again, once done.
     pub(super) fn take_back(&self) -> Option<Memory> {
-        if !self.is_done() {
-            return None;
-        }
         // SAFETY: `done` was seen with Acquire, so the claim's holder has finished; only the lender calls this.
+        self.is_done().then(|| unsafe { self.take() })?
+    }
+
+    /// The lender's own buffer again, which nobody will read.
+    ///
+    /// # Safety
+    /// The claim has been withdrawn unread.
+    pub(super) unsafe fn take_withdrawn(&self) -> Option<Memory> {
+        // SAFETY: there is no claim any more; only the lender calls this.
+        unsafe { self.take() }
+    }
+
+    /// # Safety
+    /// Nobody else reads the buffer, now or later.
+    unsafe fn take(&self) -> Option<Memory> {
+        // SAFETY: by this function's own contract.
         let lent =
             self.buffer.with_mut(|lent| unsafe { std::mem::replace(&mut *lent, Lent::Returned) });
         if let Lent::Owned(buffer) = lent { Some(buffer) } else { None }
@@ -254,6 +269,21 @@ impl Slot {
             let memory = std::mem::replace(&mut contents.memory, Place::Returned);
             let buffer = if let Place::Owned(buffer) = memory { Some(buffer) } else { None };
             Some((contents.outcome.take()?, buffer))
+        })
+    }
+}
+
+impl Slot {
+    /// The buffer, if the slot owned it.
+    ///
+    /// # Safety
+    /// The posting has been withdrawn.
+    pub(super) unsafe fn take_withdrawn(&self) -> Option<Memory> {
+        self.contents.with_mut(|contents| {
+            // SAFETY: there is no posting any more; only the receiver calls this.
+            let contents = unsafe { &mut *contents };
+            let memory = std::mem::replace(&mut contents.memory, Place::Returned);
+            if let Place::Owned(buffer) = memory { Some(buffer) } else { None }
         })
     }
 }

@@ -102,6 +102,20 @@ impl Job {
     pub(crate) fn finish(&self, rank: usize) {
         self.hall.finish(rank);
     }
+
+    /// The messages that nobody received, when all ranks have ended; none if the job has failed.
+    pub(crate) fn leftovers(&self) -> Vec<Leftover> {
+        let mut leftovers = Vec::new();
+        if self.hall.check().is_err() {
+            return leftovers;
+        }
+        for (rank, Inbox(inbox)) in self.inboxes.iter().enumerate() {
+            for (key, parcel) in lock(inbox).unexpected().filter(|(key, _)| !key.space.step) {
+                leftovers.push(Leftover::message(rank, key, parcel.len(), parcel.at));
+            }
+        }
+        leftovers
+    }
 }
 
 /// One rank's hold of the job.
@@ -127,11 +141,11 @@ struct Members {
 /// A non-blocking operation.
 enum Pending {
     /// Sent by copy.
-    Sent(Memory),
-    /// Lent to the receiver, for the call that sent it.
-    Lent(Arc<Loan>, Call),
+    Sent(Memory, Call),
+    /// Lent to the receiver of this world rank, for the call that sent it.
+    Lent(Arc<Loan>, Call, usize),
     /// Received at once.
-    Received(Result<Received, ErrorKind>, Memory),
+    Received(Result<Received, ErrorKind>, Memory, Call),
     /// Posted, by the call.
     Posted(Arc<Slot>, Call),
     /// A part in a non-blocking collective.
@@ -173,18 +187,19 @@ impl LocalEngine {
         let receiver = members.ranks[to.rank.index()];
         let space = Space { context: members.context, step: to.label.is_step() };
         let key = Key { space, source: members.me, tag: to.tag };
+        let at = self.call.get().at;
         let mut inbox = lock(self.inbox(receiver));
         let sent = if let Some(posting) = inbox.take_posted(&key) {
             drop(inbox);
             posting.fill(&key, &to.label, bytes);
             Sent::ByCopy
         } else if bytes.len() <= EAGER_BYTES && mode == Mode::Standard {
-            inbox.keep(key, Parcel { label: to.label, body: Body::Copied(bytes.into()) });
+            inbox.keep(key, Parcel { label: to.label, at, body: Body::Copied(bytes.into()) });
             drop(inbox);
             Sent::ByCopy
         } else {
             let (loan, claim) = lend();
-            inbox.keep(key, Parcel { label: to.label, body: Body::Lent(claim) });
+            inbox.keep(key, Parcel { label: to.label, at, body: Body::Lent(claim) });
             drop(inbox);
             Sent::Lent(loan)
         };
@@ -196,15 +211,22 @@ impl LocalEngine {
     fn await_loan(&self, loan: &Arc<Loan>, receiver: usize) -> Result<(), ErrorKind> {
         let waited = self.job.hall.wait(self.rank, &self.call.get(), || loan.is_done());
         if waited.is_err() {
-            let is_it = |parcel: &Parcel| match &parcel.body {
-                Body::Lent(claim) => claim.is_of(loan),
-                Body::Copied(_) => false,
-            };
-            if !lock(self.inbox(receiver)).withdraw_unexpected(is_it) {
-                loan.await_copy();
-            }
+            self.withdraw_loan(loan, receiver);
         }
         waited
+    }
+
+    /// Afterwards the receiver does not read the loan any more; whether it never did.
+    fn withdraw_loan(&self, loan: &Arc<Loan>, receiver: usize) -> bool {
+        let is_it = |parcel: &Parcel| match &parcel.body {
+            Body::Lent(claim) => claim.is_of(loan),
+            Body::Copied(_) => false,
+        };
+        let withdrawn = lock(self.inbox(receiver)).withdraw_unexpected(is_it);
+        if !withdrawn {
+            loan.await_copy();
+        }
+        withdrawn
     }
 
     /// Takes a message that is there, or posts the slot that `offer` makes.
@@ -259,19 +281,21 @@ impl LocalEngine {
         slot.take_back().map_or(Err(ErrorKind::Closed), |(outcome, _)| outcome)
     }
 
-    /// Afterwards no sender touches the slot's memory any more.
-    fn withdraw(&self, slot: &Arc<Slot>) {
-        if !lock(self.inbox(self.rank)).withdraw_posted(|posting| posting.is_of(slot)) {
+    /// Afterwards no sender touches the slot's memory any more; whether none ever did.
+    fn withdraw(&self, slot: &Arc<Slot>) -> bool {
+        let withdrawn = lock(self.inbox(self.rank)).withdraw_posted(|posting| posting.is_of(slot));
+        if !withdrawn {
             slot.await_copy();
         }
+        withdrawn
     }
 
     /// The result of an operation that is done.
     fn finished(pending: Pending) -> Result<Done, ErrorKind> {
         match pending {
-            Pending::Sent(memory) => Ok(done(memory, None)),
-            Pending::Lent(loan, _) => Ok(done(loan.take_back().ok_or(ErrorKind::Closed)?, None)),
-            Pending::Received(outcome, memory) => Ok(done(memory, Some(outcome?))),
+            Pending::Sent(memory, _) => Ok(done(memory, None)),
+            Pending::Lent(loan, ..) => Ok(done(loan.take_back().ok_or(ErrorKind::Closed)?, None)),
+            Pending::Received(outcome, memory, _) => Ok(done(memory, Some(outcome?))),
             Pending::Posted(slot, _) => {
                 let (outcome, memory) = slot.take_back().ok_or(ErrorKind::Closed)?;
                 Ok(done(memory.ok_or(ErrorKind::Closed)?, Some(outcome?)))
@@ -291,19 +315,19 @@ fn done(memory: Memory, received: Option<Received>) -> Done {
 impl Pending {
     fn is_done(&self) -> bool {
         match self {
-            Self::Sent(_) | Self::Received(..) => true,
-            Self::Lent(loan, _) => loan.is_done(),
+            Self::Sent(..) | Self::Received(..) => true,
+            Self::Lent(loan, ..) => loan.is_done(),
             Self::Posted(slot, _) => slot.is_done(),
             Self::Exchange(part) => part.is_done(),
         }
     }
 
-    /// The call that started it, if it may have to be waited for.
-    fn call(&self) -> Option<Call> {
+    /// The call that started it.
+    fn call(&self) -> Call {
         match self {
-            Self::Sent(_) | Self::Received(..) => None,
-            Self::Lent(_, call) | Self::Posted(_, call) => Some(*call),
-            Self::Exchange(part) => Some(part.call),
+            Self::Sent(_, call) | Self::Received(_, _, call) => *call,
+            Self::Lent(_, call, _) | Self::Posted(_, call) => *call,
+            Self::Exchange(part) => part.call,
         }
     }
 }
@@ -370,8 +394,8 @@ impl Engine for LocalEngine {
         // (contract of `Buffer`); `deliver` does not look at them after lending.
         let sent = self.deliver(to, mode, unsafe { &*bytes }, lend)?;
         let pending = match (sent, buffer) {
-            ((Sent::Lent(loan), _), _) => Pending::Lent(loan, call),
-            ((Sent::ByCopy, _), Some(buffer)) => Pending::Sent(buffer),
+            ((Sent::Lent(loan), receiver), _) => Pending::Lent(loan, call, receiver),
+            ((Sent::ByCopy, _), Some(buffer)) => Pending::Sent(buffer, call),
             ((Sent::ByCopy, _), None) => return Err(ErrorKind::Closed),
         };
         Ok(Op(self.ops.insert(pending)))
@@ -384,7 +408,7 @@ impl Engine for LocalEngine {
         let pending = match (self.take_or_post(from, offer)?, buffer) {
             (Ok((key, parcel)), Some(mut buffer)) => {
                 let outcome = parcel.open(&key, &from.label, buffer.bytes_mut(), &self.job.hall);
-                Pending::Received(outcome, buffer)
+                Pending::Received(outcome, buffer, call)
             }
             (Err(slot), _) => Pending::Posted(slot, call),
             (Ok(_), None) => return Err(ErrorKind::Closed),
@@ -406,18 +430,17 @@ impl Engine for LocalEngine {
 
     fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
         let pending = self.ops.remove(op.0).ok_or(ErrorKind::Closed)?;
-        if let Some(call) = pending.call() {
+        if !pending.is_done() {
             // When the job fails, the buffer stays with its loan or slot: it lives until the other side is done with it.
-            self.job.hall.wait(self.rank, &call, || pending.is_done())?;
+            self.job.hall.wait(self.rank, &pending.call(), || pending.is_done())?;
         }
         Self::finished(pending)
     }
 
     fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, ErrorKind> {
         let is_done = |op: &Op| self.ops.with(op.0, |pending| pending.is_done()).unwrap_or(true);
-        let _ = until; // the first helper on `local` makes `Hall::wait` keep it
         let mut found = None;
-        self.job.hall.wait(self.rank, &self.call.get(), || {
+        self.job.hall.wait_until(self.rank, &self.call.get(), until, || {
             found = ops.iter().position(is_done);
             found.is_some()
         })?;
@@ -425,15 +448,21 @@ impl Engine for LocalEngine {
     }
 
     fn cancel(&self, op: Op) -> Result<Ended, ErrorKind> {
-        match self.ops.remove(op.0).ok_or(ErrorKind::Closed)? {
-            Pending::Posted(slot, call) => {
-                if lock(self.inbox(self.rank)).withdraw_posted(|posting| posting.is_of(&slot)) {
-                    return Ok(Ended::Cancelled(None));
-                }
-                slot.await_copy();
-                Self::finished(Pending::Posted(slot, call)).map(Ended::Done)
+        let pending = self.ops.remove(op.0).ok_or(ErrorKind::Closed)?;
+        let cancelled = match &pending {
+            // SAFETY: the posting has been withdrawn.
+            Pending::Posted(slot, _) => {
+                self.withdraw(slot).then(|| unsafe { slot.take_withdrawn() })
             }
-            other => Self::finished(other).map(Ended::Done),
+            Pending::Lent(loan, _, receiver) => {
+                // SAFETY: the claim has been withdrawn.
+                self.withdraw_loan(loan, *receiver).then(|| unsafe { loan.take_withdrawn() })
+            }
+            Pending::Sent(..) | Pending::Received(..) | Pending::Exchange(_) => None,
+        };
+        match cancelled {
+            Some(memory) => Ok(Ended::Cancelled(memory.and_then(Memory::into_owned))),
+            None => Self::finished(pending).map(Ended::Done),
         }
     }
 
@@ -444,7 +473,11 @@ impl Engine for LocalEngine {
     }
 
     fn retract(&self, op: Op) {
-        self.forsake(op);
+        match self.ops.remove(op.0) {
+            Some(Pending::Posted(slot, _)) => drop(self.withdraw(&slot)),
+            Some(Pending::Lent(loan, _, receiver)) => drop(self.withdraw_loan(&loan, receiver)),
+            _ => {}
+        }
     }
 
     fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, ErrorKind> {
@@ -541,7 +574,11 @@ impl Engine for LocalEngine {
     }
 
     fn leftovers(&self) -> Vec<Leftover> {
-        Vec::new()
+        let mut leftovers = Vec::new();
+        self.ops.each(|pending| {
+            leftovers.push(Leftover::operation(self.rank, &pending.call()));
+        });
+        leftovers
     }
 
     fn derive(

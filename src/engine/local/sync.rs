@@ -3,6 +3,8 @@
 //! `Arc` is std's in both: nothing here depends on when a count reaches zero, and each count that loom followed would
 //! multiply the orders it has to try.
 
+use std::time::Duration;
+
 #[cfg(loom)]
 pub(super) use loom::{
     cell::UnsafeCell,
@@ -70,4 +72,16 @@ pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexG
     return condvar.wait(guard).unwrap_or_else(PoisonError::into_inner);
     #[cfg(loom)]
     return condvar.wait(guard).unwrap();
+}
+
+/// As [`wait`], for so long at most; in loom's models time does not pass.
+pub(super) fn wait_for<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    long: Duration,
+) -> MutexGuard<'a, T> {
+    #[cfg(not(loom))]
+    return condvar.wait_timeout(guard, long).unwrap_or_else(PoisonError::into_inner).0;
+    #[cfg(loom)]
+    return condvar.wait_timeout(guard, long).unwrap().0;
 }
