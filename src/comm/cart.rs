@@ -54,7 +54,7 @@ impl Comm {
                 .zip(periodic)
                 .flat_map(|(dim, periodic)| [dim.map_or(0, |dim| dim + 1), usize::from(periodic)])
                 .collect();
-            self.agree_on(call, &axes, describe_axes)?;
+            self.agree_on_list(call, &axes, describe_axes)?;
             let dims = choose_dims(self.size, dims)?;
             let members: Vec<Rank> = (0..dims.iter().product()).map(Rank::from).collect();
             let inside = self.rank < members.len();
@@ -64,7 +64,7 @@ impl Comm {
     }
 }
 
-/// The axes of a grid as `agree_on` compares them.
+/// The axes of a grid as `agree_on_list` compares them.
 fn describe_axes(axes: &[usize]) -> String {
     let axes = axes.chunks_exact(2).map(|axis| {
         let length = axis[0].checked_sub(1).map_or("any".to_owned(), |length| length.to_string());
@@ -177,7 +177,7 @@ impl<const D: usize> Cart<D> {
     pub fn sub<const K: usize>(&self, axes: [usize; K]) -> Result<Cart<K>> {
         let call = all("sub");
         self.perform(call, || {
-            self.agree_on(call, &axes, |axes| format!("sub of axes {axes:?}"))?;
+            self.agree_on_list(call, &axes, |axes| format!("sub of axes {axes:?}"))?;
             let mut kept = [false; D];
             for axis in axes {
                 let what = match kept.get(axis) {

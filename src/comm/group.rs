@@ -99,7 +99,7 @@ impl Comm {
     pub fn subset(&self, ranks: &[usize]) -> Result<Option<Self>> {
         let call = all("subset");
         self.perform(call, || {
-            self.agree_on(call, ranks, |ranks| format!("subset of ranks {ranks:?}"))?;
+            self.agree_on_list(call, ranks, |ranks| format!("subset of ranks {ranks:?}"))?;
             let mut named = vec![false; self.size];
             let mut members = Vec::with_capacity(ranks.len());
             for &rank in ranks {
@@ -234,7 +234,7 @@ impl Comm {
     /// Makes sure that all ranks say the same list in this call; else every rank is told of one that does not say its own.
     ///
     /// Only where that is so do the lists themselves travel. Every rank sees all summaries, so all do the same.
-    pub(super) fn agree_on(
+    pub(super) fn agree_on_list(
         &self,
         call: Call,
         mine: &[usize],
