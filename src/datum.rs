@@ -59,6 +59,9 @@ impl Signature {
     /// The signature of one serialized object, whatever its type.
     pub(crate) const OBJECT: Self = Self { id: None, name: "a serialized object", size: 1 };
 
+    /// The signature of a call that moves no data.
+    pub(crate) const NOTHING: Self = Self { id: None, name: "nothing", size: 1 };
+
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }

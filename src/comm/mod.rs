@@ -1,6 +1,7 @@
 //! Layer 2: the communicator, typed and safe, over any engine.
 
 mod address;
+mod agreement;
 mod cart;
 mod collective;
 mod group;

@@ -4,10 +4,13 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Comm, Dest, Message, Src, Status};
+use super::{
+    Comm, Dest, Message, Ragged, Src, Status, agreement::Subject, all, collective::rooted,
+};
 use crate::{
     datum::Signature,
-    error::{Call, ErrorKind, Result, With},
+    engine::Label,
+    error::{Call, ErrorKind, Result},
 };
 
 impl Comm {
@@ -57,7 +60,7 @@ impl Comm {
     /// The root's value on every rank; `at_root` runs on the root only.
     ///
     /// # Collective
-    /// All ranks, with the same root.
+    /// All ranks, with the same root. As [`Comm::bcast`] of the serialized value.
     ///
     /// # Errors
     /// [`ErrorKind::Object`] on the root if the value cannot be serialized.
@@ -67,22 +70,255 @@ impl Comm {
         root: usize,
         at_root: impl FnOnce() -> S,
     ) -> Result<S> {
-        let call = Call::new("bcast_obj", With::Root(root));
-        let fail = self.enter(call);
-        let mut kept = None;
-        let mut packed = Ok(Vec::new());
-        if self.rank == root {
-            let value = at_root();
-            packed = pack(&value);
-            kept = Some(value);
-        }
-        let packed = packed.map_err(fail)?;
-        let bytes = self.bcast_bytes(root, call, || packed).map_err(fail)?;
-        match kept {
-            Some(value) => Ok(value),
-            None => unpack(&bytes).map_err(fail),
-        }
+        self.together(rooted("bcast_obj", root), Subject::objects(), |label| {
+            let kept = (self.rank == root).then(at_root);
+            let packed = kept.as_ref().map_or(Ok(Vec::new()), pack)?;
+            let bytes = self.bcast_values(root, label, || packed)?;
+            kept.map_or_else(|| unpack(&bytes), Ok)
+        })
     }
+
+    /// All ranks' values on the root, in the order of ranks; `None` elsewhere.
+    ///
+    /// # Collective
+    /// All ranks, with the same root. As [`Comm::gather`] of the serialized values.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Object`] where a value cannot be serialized or read back.
+    ///
+    /// # Examples
+    /// ```
+    /// let names = spmd::local(2, |world| Ok(world.gather_obj(0, &format!("node{}", world.rank()))?));
+    /// assert_eq!(names.unwrap()[0].as_deref().unwrap(), ["node0", "node1"]);
+    /// ```
+    #[track_caller]
+    pub fn gather_obj<S: Serialize + DeserializeOwned>(
+        &self,
+        root: usize,
+        mine: &S,
+    ) -> Result<Option<Vec<S>>> {
+        self.together(rooted("gather_obj", root), Subject::objects(), |label| {
+            let rows = self.gather_values(root, label, &pack(mine)?)?;
+            rows.map(|rows| unpack_all(&rows)).transpose()
+        })
+    }
+
+    /// To each rank its value of the root's; `at_root` runs on the root only and gives one value per rank.
+    ///
+    /// # Collective
+    /// All ranks, with the same root. As [`Comm::scatter`] of the serialized values.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LengthMismatch`] on the root if there is not one value per rank; [`ErrorKind::Object`].
+    ///
+    /// # Examples
+    /// ```
+    /// let jobs = || vec!["read".to_owned(), "write".to_owned()];
+    /// let mine = spmd::local(2, |world| Ok(world.scatter_obj(0, jobs)?));
+    /// assert_eq!(mine.unwrap(), ["read", "write"]);
+    /// ```
+    #[track_caller]
+    pub fn scatter_obj<S: Serialize + DeserializeOwned>(
+        &self,
+        root: usize,
+        at_root: impl FnOnce() -> Vec<S>,
+    ) -> Result<S> {
+        self.together(rooted("scatter_obj", root), Subject::objects(), |label| {
+            let values = if self.rank == root { at_root() } else { Vec::new() };
+            let rows = pack_all(&values)?;
+            unpack(&self.scatter_values(root, label, || rows)?)
+        })
+    }
+
+    /// All ranks' values on every rank, in the order of ranks.
+    ///
+    /// # Collective
+    /// As [`Comm::allgather`] of the serialized values.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Object`] where a value cannot be serialized or read back.
+    ///
+    /// # Examples
+    /// ```
+    /// let all = spmd::local(2, |world| Ok(world.allgather_obj(&(world.rank(), "up".to_owned()))?));
+    /// assert_eq!(all.unwrap()[1], [(0, "up".to_owned()), (1, "up".to_owned())]);
+    /// ```
+    #[track_caller]
+    pub fn allgather_obj<S: Serialize + DeserializeOwned>(&self, mine: &S) -> Result<Vec<S>> {
+        self.together(all("allgather_obj"), Subject::objects(), |label| {
+            unpack_all(&self.allgather_values(label, &pack(mine)?)?)
+        })
+    }
+
+    /// To rank `r` the value `values[r]`; returns what each rank had for this one, in the order of ranks.
+    ///
+    /// # Collective
+    /// As [`Comm::alltoall`] of the serialized values.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LengthMismatch`] if there is not one value per rank; [`ErrorKind::Object`].
+    ///
+    /// # Examples
+    /// ```
+    /// let got = spmd::local(2, |world| {
+    ///     let letters = [0, 1].map(|to| format!("from {} to {to}", world.rank()));
+    ///     Ok(world.alltoall_obj(&letters)?)
+    /// });
+    /// assert_eq!(got.unwrap()[1], ["from 0 to 1", "from 1 to 1"]);
+    /// ```
+    #[track_caller]
+    pub fn alltoall_obj<S: Serialize + DeserializeOwned>(&self, values: &[S]) -> Result<Vec<S>> {
+        self.together(all("alltoall_obj"), Subject::objects(), |label| {
+            unpack_all(&self.alltoall_values(label, &pack_all(values)?)?)
+        })
+    }
+
+    /// The reduction of all ranks' values on the root; `None` elsewhere. `op` is associative; its left operand belongs to
+    /// lower ranks.
+    ///
+    /// # Collective
+    /// All ranks, with the same root and operator. ⌈log₂ p⌉ + 1 messages deep; every rank combines on the way.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Object`] where a value cannot be serialized or read back.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::collections::BTreeSet;
+    /// let all = spmd::local(3, |world| {
+    ///     let mine = BTreeSet::from([world.rank() / 2]);
+    ///     Ok(world.reduce_obj(0, mine, |left, right| &left | &right)?)
+    /// });
+    /// assert_eq!(all.unwrap()[0], Some(BTreeSet::from([0, 1])));
+    /// ```
+    #[track_caller]
+    pub fn reduce_obj<S: Serialize + DeserializeOwned>(
+        &self,
+        root: usize,
+        mine: S,
+        op: impl Fn(S, S) -> S,
+    ) -> Result<Option<S>> {
+        self.together(rooted("reduce_obj", root), Subject::objects(), |label| {
+            self.check_rank(root)?;
+            let reduced = self.reduce_to_first(label, mine, op)?;
+            let steps = self.steps(label);
+            match (reduced, root) {
+                (reduced, 0) => Ok(reduced),
+                (Some(reduced), _) => steps.send(root, &pack(&reduced)?).map(|()| None),
+                (None, _) if self.rank == root => unpack(&steps.recv::<u8>(0)?).map(Some),
+                (None, _) => Ok(None),
+            }
+        })
+    }
+
+    /// The reduction of all ranks' values on every rank. `op` is associative; its left operand belongs to lower ranks.
+    ///
+    /// # Collective
+    /// All ranks, with the same operator. As [`Comm::reduce_obj`], then [`Comm::bcast_obj`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Object`] where a value cannot be serialized or read back.
+    ///
+    /// # Examples
+    /// ```
+    /// let words = spmd::local(3, |world| {
+    ///     let mine = ["to", "be", "or"][world.rank()].to_owned();
+    ///     Ok(world.allreduce_obj(mine, |left, right| left + " " + &right)?)
+    /// });
+    /// assert_eq!(words.unwrap()[2], "to be or");
+    /// ```
+    #[track_caller]
+    pub fn allreduce_obj<S: Serialize + DeserializeOwned>(
+        &self,
+        mine: S,
+        op: impl Fn(S, S) -> S,
+    ) -> Result<S> {
+        self.together(all("allreduce_obj"), Subject::objects(), |label| {
+            let reduced = self.reduce_to_first(label, mine, op)?;
+            let packed = reduced.as_ref().map_or(Ok(Vec::new()), pack)?;
+            let bytes = self.bcast_values(0, label, || packed)?;
+            reduced.map_or_else(|| unpack(&bytes), Ok)
+        })
+    }
+
+    /// The reduction of the values of ranks 0 up to and including this one. `op` is associative; its left operand belongs
+    /// to lower ranks.
+    ///
+    /// # Collective
+    /// All ranks, with the same operator. ⌈log₂ p⌉ exchanges.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Object`] where a value cannot be serialized or read back.
+    ///
+    /// # Examples
+    /// ```
+    /// let paths = spmd::local(3, |world| {
+    ///     let mine = ["usr", "share", "doc"][world.rank()].to_owned();
+    ///     Ok(world.scan_obj(mine, |left, right| left + "/" + &right)?)
+    /// });
+    /// assert_eq!(paths.unwrap(), ["usr", "usr/share", "usr/share/doc"]);
+    /// ```
+    #[track_caller]
+    pub fn scan_obj<S: Serialize + DeserializeOwned>(
+        &self,
+        mine: S,
+        op: impl Fn(S, S) -> S,
+    ) -> Result<S> {
+        self.together(all("scan_obj"), Subject::objects(), |label| {
+            let steps = self.steps(label);
+            // `block` grows to cover aligned blocks of ranks; the lower ones among them make up the prefix.
+            let mut block = pack(&mine)?;
+            let mut prefix = mine;
+            let mut distance = 1;
+            while distance < self.size {
+                let peer = self.rank ^ distance;
+                distance *= 2;
+                if peer >= self.size {
+                    continue;
+                }
+                let theirs = steps.exchange(peer, &block)?;
+                let (lower, upper) =
+                    if peer < self.rank { (&theirs, &block) } else { (&block, &theirs) };
+                if peer < self.rank {
+                    prefix = op(unpack(&theirs)?, prefix);
+                }
+                block = pack(&op(unpack(lower)?, unpack(upper)?))?;
+            }
+            Ok(prefix)
+        })
+    }
+
+    /// Binomial tree to rank 0, which keeps the order of ranks.
+    fn reduce_to_first<S: Serialize + DeserializeOwned>(
+        &self,
+        label: Label,
+        mine: S,
+        op: impl Fn(S, S) -> S,
+    ) -> Result<Option<S>, ErrorKind> {
+        let steps = self.steps(label);
+        let mut value = mine;
+        let mut reach = 1;
+        while reach < self.size {
+            if self.rank & reach != 0 {
+                return steps.send(self.rank - reach, &pack(&value)?).map(|()| None);
+            }
+            let from = self.rank + reach;
+            if from < self.size {
+                value = op(value, unpack(&steps.recv::<u8>(from)?)?);
+            }
+            reach *= 2;
+        }
+        Ok(Some(value))
+    }
+}
+
+fn pack_all<S: Serialize>(values: &[S]) -> Result<Ragged<u8>, ErrorKind> {
+    let rows = values.iter().map(pack).collect::<Result<Vec<_>, _>>()?;
+    Ok(Ragged::from_rows(rows))
+}
+
+fn unpack_all<D: DeserializeOwned>(rows: &Ragged<u8>) -> Result<Vec<D>, ErrorKind> {
+    rows.iter().map(unpack).collect()
 }
 
 fn pack<S: Serialize + ?Sized>(value: &S) -> Result<Vec<u8>, ErrorKind> {

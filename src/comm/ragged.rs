@@ -13,7 +13,7 @@ use std::ops::{Index, Range};
 /// assert_eq!(rows.counts().collect::<Vec<_>>(), [2, 0, 1]);
 /// assert_eq!(rows.into_flat(), [1, 2, 3]);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ragged<T> {
     flat: Vec<T>,
     /// Where each row ends.
@@ -73,6 +73,13 @@ impl<T> Ragged<T> {
     fn range(&self, row: usize) -> Range<usize> {
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
         start..self.ends[row]
+    }
+}
+
+impl<T> Default for Ragged<T> {
+    /// No rows.
+    fn default() -> Self {
+        Self { flat: Vec::new(), ends: Vec::new() }
     }
 }
 

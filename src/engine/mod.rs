@@ -255,6 +255,12 @@ pub(crate) trait Engine {
     /// What is checked, the same on every rank.
     fn checks(&self) -> Checks;
 
+    /// Whether the typed layer must find out beforehand that all ranks make the same collective call: this engine is asked
+    /// to check it and cannot do so as the calls meet.
+    fn leaves_agreement(&self) -> bool {
+        false
+    }
+
     /// Notes the program's call that the following verbs serve, for reports of what each rank waits for.
     fn enter(&self, call: Call);
 

@@ -100,6 +100,15 @@ fn wrong_rank(ground: &Ground<'_>) -> Result<()> {
     let row = || Ragged::from_rows([[1_u8]]);
     ground.refused("scatter", ground.scatter(nobody, row), no_such_rank);
     ground.refused("reduce", ground.reduce(nobody, &[1_u8], Sum), no_such_rank);
+    let mut one = [0_u8];
+    ground.refused("gather_into", ground.gather_into(nobody, &[1], &mut one), no_such_rank);
+    ground.refused("scatter_into", ground.scatter_into(nobody, &[1], &mut one), no_such_rank);
+    ground.refused("reduce_into", ground.reduce_into(nobody, &[1], &mut one, Sum), no_such_rank);
+    ground.refused("gather_known", ground.gather_known(nobody, &[1_u8], &[1]), no_such_rank);
+    ground.refused("scatter_known", ground.scatter_known(nobody, 1, row), no_such_rank);
+    ground.refused("gather_obj", ground.gather_obj(nobody, &1_u8), no_such_rank);
+    ground.refused("scatter_obj", ground.scatter_obj(nobody, || vec![1_u8]), no_such_rank);
+    ground.refused("reduce_obj", ground.reduce_obj(nobody, 1, |a, b| a + b), no_such_rank);
     ground.same("allreduce afterwards", &ground.allreduce(&[1_usize], Sum)?, &[nobody]);
     ground.still_works()
 }

@@ -6,11 +6,13 @@
 //! A wrong value is noted and the case goes on, so that the ranks stay in step; an error that no case expects ends the job,
 //! because the other ranks may wait for this one for ever.
 
+mod agreement;
 mod collectives;
 mod errors;
 mod ground;
 mod groups;
 mod into;
+mod known;
 mod messages;
 mod objects;
 mod reductions;
@@ -95,11 +97,13 @@ fn cases() -> impl Iterator<Item = Case> {
         requests::CASES,
         collectives::CASES,
         into::CASES,
+        known::CASES,
         reductions::CASES,
         objects::CASES,
         groups::CASES,
         topologies::CASES,
         errors::CASES,
+        agreement::CASES,
     ];
     rooms.into_iter().flatten().copied()
 }

@@ -13,6 +13,8 @@ use crate::{
 pub(super) const CASES: &[Case] = &[
     ("send_obj and recv_obj", send_recv),
     ("bcast_obj from every root", bcast),
+    ("gather_obj, scatter_obj, allgather_obj and alltoall_obj", rows),
+    ("reduce_obj, allreduce_obj and scan_obj keep the order of ranks", reductions),
     ("objects and plain messages are not taken for each other", not_mixed),
     ("bytes of another object are refused", wrong_object),
 ];
@@ -59,6 +61,41 @@ fn bcast(ground: &Ground<'_>) -> Result<()> {
         ground.same("bcast_obj", &got, &orders(root));
         let small = ground.bcast_obj(root, || ((), root, "short".to_owned()))?;
         ground.equal("a small object", small, ((), root, "short".to_owned()));
+    }
+    Ok(())
+}
+
+fn rows(ground: &Ground<'_>) -> Result<()> {
+    let (me, all) = (ground.rank(), ground.ranks().map(orders).collect::<Vec<_>>());
+    for root in ground.ranks() {
+        let got = ground.gather_obj(root, &orders(me))?;
+        ground.equal("gather_obj", got, (me == root).then(|| all.clone()));
+        ground.equal("scatter_obj", ground.scatter_obj(root, || all.clone())?, orders(me));
+    }
+    ground.same("allgather_obj", &ground.allgather_obj(&orders(me))?, &all);
+    let letter = |from: usize, to: usize| (from, to, format!("{from} to {to}").repeat(20 * from));
+    let mine: Vec<_> = ground.ranks().map(|to| letter(me, to)).collect();
+    let wanted: Vec<_> = ground.ranks().map(|from| letter(from, me)).collect();
+    ground.same("alltoall_obj", &ground.alltoall_obj(&mine)?, &wanted);
+    let short = ground.alltoall_obj(&mine[1..]);
+    ground.refused("alltoall_obj of too few", short, |kind| {
+        matches!(kind, ErrorKind::LengthMismatch { .. })
+    });
+    Ok(())
+}
+
+fn reductions(ground: &Ground<'_>) -> Result<()> {
+    let (me, size) = (ground.rank(), ground.size());
+    for length in [1, 3000] {
+        let word = |rank: usize| vec![rank.to_string().repeat(length)];
+        let join = |left: Vec<String>, right: Vec<String>| [left, right].concat();
+        let words = |ranks: std::ops::Range<usize>| ranks.flat_map(word).collect::<Vec<_>>();
+        for root in ground.ranks() {
+            let got = ground.reduce_obj(root, word(me), join)?;
+            ground.equal("reduce_obj", got, (me == root).then(|| words(0..size)));
+        }
+        ground.same("allreduce_obj", &ground.allreduce_obj(word(me), join)?, &words(0..size));
+        ground.same("scan_obj", &ground.scan_obj(word(me), join)?, &words(0..me + 1));
     }
     Ok(())
 }

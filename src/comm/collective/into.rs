@@ -4,9 +4,9 @@
 //! Types that not every bit pattern is a value of (`bool`, enums) are the exception: their data land beside the caller's
 //! buffer and are checked first.
 
-use super::rooted;
+use super::{check_length, rooted};
 use crate::{
-    comm::{Comm, ReduceOp, all, op},
+    comm::{Comm, ReduceOp, agreement::Subject, all, op},
     datum::{Datum, Landing, bytes_of, bytes_of_mut},
     engine::{Collective, Counts, Label, Reduction},
     error::{ErrorKind, Result},
@@ -29,7 +29,7 @@ impl Comm {
     /// ```
     #[track_caller]
     pub fn bcast_into<T: Datum>(&self, root: usize, buffer: &mut [T]) -> Result<()> {
-        self.together::<T, _>(rooted("bcast_into", root), |label| {
+        self.together(rooted("bcast_into", root), Subject::equal::<T>(buffer.len()), |label| {
             let root = self.check_rank(root)?;
             in_place(buffer, |buffer| self.collective(label, Collective::Bcast { root, buffer }))
         })
@@ -44,7 +44,7 @@ impl Comm {
     /// [`ErrorKind::LengthMismatch`] on the root if `out` has not `size` times the length of `mine`.
     #[track_caller]
     pub fn gather_into<T: Datum>(&self, root: usize, mine: &[T], out: &mut [T]) -> Result<()> {
-        self.together::<T, _>(rooted("gather_into", root), |label| {
+        self.together(rooted("gather_into", root), Subject::equal::<T>(mine.len()), |label| {
             let root_rank = self.check_rank(root)?;
             let out = if self.rank == root {
                 check_length("gather_into's out", self.size * mine.len(), out.len())?;
@@ -69,7 +69,7 @@ impl Comm {
     /// [`ErrorKind::LengthMismatch`] on the root if `rows` has not `size` times the length of `mine`.
     #[track_caller]
     pub fn scatter_into<T: Datum>(&self, root: usize, rows: &[T], mine: &mut [T]) -> Result<()> {
-        self.together::<T, _>(rooted("scatter_into", root), |label| {
+        self.together(rooted("scatter_into", root), Subject::equal::<T>(mine.len()), |label| {
             let root_rank = self.check_rank(root)?;
             let rows = if self.rank == root {
                 check_length("scatter_into's rows", self.size * mine.len(), rows.len())?;
@@ -103,7 +103,7 @@ impl Comm {
     /// ```
     #[track_caller]
     pub fn allgather_into<T: Datum>(&self, mine: &[T], out: &mut [T]) -> Result<()> {
-        self.together::<T, _>(all("allgather_into"), |label| {
+        self.together(all("allgather_into"), Subject::equal::<T>(mine.len()), |label| {
             check_length("allgather_into's out", self.size * mine.len(), out.len())?;
             let (mine, counts) = (bytes_of(mine), Counts::Equal(size_of_val(mine)));
             in_place(out, |out| self.collective(label, Collective::Allgather { mine, counts, out }))
@@ -119,7 +119,7 @@ impl Comm {
     /// [`ErrorKind::LengthMismatch`] if `rows` is not a multiple of `size` long, or `out` not as long as `rows`.
     #[track_caller]
     pub fn alltoall_into<T: Datum>(&self, rows: &[T], out: &mut [T]) -> Result<()> {
-        self.together::<T, _>(all("alltoall_into"), |label| {
+        self.together(all("alltoall_into"), Subject::equal::<T>(rows.len()), |label| {
             let whole = rows.len().next_multiple_of(self.size);
             check_length("alltoall_into's rows", whole, rows.len())?;
             check_length("alltoall_into's out", rows.len(), out.len())?;
@@ -147,7 +147,7 @@ impl Comm {
         out: &mut [T],
         op: impl ReduceOp<T>,
     ) -> Result<()> {
-        self.together::<T, _>(rooted("reduce_into", root), |label| {
+        self.together(rooted("reduce_into", root), Subject::equal::<T>(mine.len()), |label| {
             let root_rank = self.check_rank(root)?;
             let out = if self.rank == root {
                 check_length("reduce_into's out", mine.len(), out.len())?;
@@ -189,7 +189,7 @@ impl Comm {
         out: &mut [T],
         op: impl ReduceOp<T>,
     ) -> Result<()> {
-        self.together::<T, _>(all("allreduce_into"), |label| {
+        self.together(all("allreduce_into"), Subject::equal::<T>(mine.len()), |label| {
             check_length("allreduce_into's out", mine.len(), out.len())?;
             self.reduce_bytes(label, mine, out, &op, |mine, out, with| Collective::Allreduce {
                 mine,
@@ -213,7 +213,7 @@ impl Comm {
         out: &mut [T],
         op: impl ReduceOp<T>,
     ) -> Result<()> {
-        self.together::<T, _>(all("reduce_scatter_into"), |label| {
+        self.together(all("reduce_scatter_into"), Subject::equal::<T>(mine.len()), |label| {
             check_length("reduce_scatter_into's mine", self.size * out.len(), mine.len())?;
             let counts = Counts::Equal(size_of_val(out));
             self.reduce_bytes(label, mine, out, &op, |mine, out, with| Collective::ReduceScatter {
@@ -239,7 +239,7 @@ impl Comm {
         out: &mut [T],
         op: impl ReduceOp<T>,
     ) -> Result<()> {
-        self.together::<T, _>(all("scan_into"), |label| {
+        self.together(all("scan_into"), Subject::equal::<T>(mine.len()), |label| {
             check_length("scan_into's out", mine.len(), out.len())?;
             self.reduce_bytes(label, mine, out, &op, |mine, out, with| Collective::Scan {
                 mine,
@@ -274,7 +274,7 @@ impl Comm {
         out: &mut [T],
         op: impl ReduceOp<T>,
     ) -> Result<()> {
-        self.together::<T, _>(all("exscan_into"), |label| {
+        self.together(all("exscan_into"), Subject::equal::<T>(mine.len()), |label| {
             check_length("exscan_into's out", mine.len(), out.len())?;
             self.reduce_bytes(label, mine, out, &op, |mine, out, with| Collective::Exscan {
                 mine,
@@ -296,10 +296,6 @@ impl Comm {
             in_place(out, |out| self.collective(label, what(bytes_of(mine), out, with)))
         })
     }
-}
-
-fn check_length(what: &'static str, needed: usize, got: usize) -> Result<(), ErrorKind> {
-    if needed == got { Ok(()) } else { Err(ErrorKind::LengthMismatch { what, needed, got }) }
 }
 
 /// Lets `share` change the caller's values; by way of memory that is checked where not all bytes are values.

@@ -305,6 +305,10 @@ impl Engine for MpiEngine {
         Checks::Full
     }
 
+    fn leaves_agreement(&self) -> bool {
+        self.checks() >= Checks::Collective
+    }
+
     fn enter(&self, call: Call) {
         if let Some(watch) = &self.watch {
             watch.enter(call);

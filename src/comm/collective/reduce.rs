@@ -1,0 +1,165 @@
+//! Reductions that allocate their result.
+
+use super::{check_length, rooted};
+use crate::{
+    comm::{Comm, ReduceOp, agreement::Subject, all, op},
+    datum::{Datum, Landing, bytes_of},
+    engine::{Collective, Counts, Label, Reduction},
+    error::{ErrorKind, Result},
+};
+
+impl Comm {
+    /// The element-wise reduction of all ranks' values, on the root; `None` elsewhere.
+    ///
+    /// # Collective
+    /// All ranks, with the same root, operator and length.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CollectiveMismatch`] if the lengths differ (see [`Checks`](crate::Checks)).
+    #[track_caller]
+    pub fn reduce<T: Datum>(
+        &self,
+        root: usize,
+        mine: &[T],
+        op: impl ReduceOp<T>,
+    ) -> Result<Option<Vec<T>>> {
+        self.together(rooted("reduce", root), Subject::equal::<T>(mine.len()), |label| {
+            let root_rank = self.check_rank(root)?;
+            let room = if self.rank == root { mine.len() } else { 0 };
+            let reduced = self.reduction(label, mine, room, &op, |mine, out, with| {
+                Collective::Reduce { root: root_rank, mine, out, with }
+            })?;
+            Ok((self.rank == root).then_some(reduced))
+        })
+    }
+
+    /// The element-wise reduction of all ranks' values, on every rank; the same bits everywhere.
+    ///
+    /// # Collective
+    /// All ranks, with the same operator and length.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CollectiveMismatch`] if the lengths differ (see [`Checks`](crate::Checks)).
+    ///
+    /// # Examples
+    /// ```
+    /// use spmd::Max;
+    /// let got = spmd::local(4, |world| {
+    ///     let largest = world.allreduce(&[world.rank()], Max)?[0];
+    ///     // any associative closure, combined in the order of ranks
+    ///     let last = world.allreduce(&[world.rank()], |_left, right| right)?[0];
+    ///     Ok((largest, last))
+    /// });
+    /// assert_eq!(got.unwrap(), [(3, 3); 4]);
+    /// ```
+    #[track_caller]
+    pub fn allreduce<T: Datum>(&self, mine: &[T], op: impl ReduceOp<T>) -> Result<Vec<T>> {
+        self.together(all("allreduce"), Subject::equal::<T>(mine.len()), |label| {
+            self.reduction(label, mine, mine.len(), &op, |mine, out, with| Collective::Allreduce {
+                mine,
+                out,
+                with,
+            })
+        })
+    }
+
+    /// The element-wise reduction of all ranks' values, dealt out: rank 0 gets the first `counts[0]` elements, rank 1 the
+    /// next `counts[1]`, and so on.
+    ///
+    /// # Collective
+    /// All ranks, with the same operator, counts and length.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LengthMismatch`] if there is not one count per rank, or they do not add up to the length of `mine`.
+    ///
+    /// # Examples
+    /// ```
+    /// use spmd::Sum;
+    /// let parts = spmd::local(2, |world| Ok(world.reduce_scatter(&[1, 20, 300], &[1, 2], Sum)?));
+    /// assert_eq!(parts.unwrap(), [vec![2], vec![40, 600]]);
+    /// ```
+    #[track_caller]
+    pub fn reduce_scatter<T: Datum>(
+        &self,
+        mine: &[T],
+        counts: &[usize],
+        op: impl ReduceOp<T>,
+    ) -> Result<Vec<T>> {
+        self.together(all("reduce_scatter"), Subject::equal::<T>(mine.len()), |label| {
+            check_length("reduce_scatter's counts", self.size, counts.len())?;
+            check_length("reduce_scatter's mine", counts.iter().sum(), mine.len())?;
+            let each: Vec<usize> = counts.iter().map(|count| count * size_of::<T>()).collect();
+            let (room, counts) = (counts[self.rank], Counts::Each(&each));
+            let mut landing = Landing::new(room);
+            let (mine, out) = (bytes_of(mine), landing.bytes_mut());
+            op::reduction(&op, |with| {
+                self.collective(label, Collective::ReduceScatter { mine, counts, out, with })
+            })?;
+            landing.into_values(room)
+        })
+    }
+
+    /// The element-wise reduction of the values of ranks 0 up to and including this one.
+    ///
+    /// # Collective
+    /// All ranks, with the same operator and length. ⌈log₂ p⌉ exchanges.
+    ///
+    /// # Examples
+    /// ```
+    /// use spmd::Sum;
+    /// let ends = spmd::local(3, |world| Ok(world.scan(&[world.rank() + 1], Sum)?[0]));
+    /// assert_eq!(ends.unwrap(), [1, 3, 6]);
+    /// ```
+    #[track_caller]
+    pub fn scan<T: Datum>(&self, mine: &[T], op: impl ReduceOp<T>) -> Result<Vec<T>> {
+        self.together(all("scan"), Subject::equal::<T>(mine.len()), |label| {
+            self.reduction(label, mine, mine.len(), &op, |mine, out, with| Collective::Scan {
+                mine,
+                out,
+                with,
+            })
+        })
+    }
+
+    /// The element-wise reduction of the values of the ranks before this one; `None` on rank 0.
+    ///
+    /// # Collective
+    /// All ranks, with the same operator and length. ⌈log₂ p⌉ exchanges.
+    ///
+    /// # Examples
+    /// ```
+    /// use spmd::Sum;
+    /// let starts = spmd::local(3, |world| Ok(world.exscan(&[10], Sum)?.map_or(0, |sums| sums[0])));
+    /// assert_eq!(starts.unwrap(), [0, 10, 20]);
+    /// ```
+    #[track_caller]
+    pub fn exscan<T: Datum>(&self, mine: &[T], op: impl ReduceOp<T>) -> Result<Option<Vec<T>>> {
+        self.together(all("exscan"), Subject::equal::<T>(mine.len()), |label| {
+            // On rank 0 nothing is written; its own values are values at least.
+            let mut landing = if self.rank == 0 {
+                Landing::from(mine.to_vec())
+            } else {
+                Landing::new(mine.len())
+            };
+            let (bytes, out) = (bytes_of(mine), landing.bytes_mut());
+            op::reduction(&op, |with| {
+                self.collective(label, Collective::Exscan { mine: bytes, out, with })
+            })?;
+            if self.rank == 0 { Ok(None) } else { landing.into_values(mine.len()).map(Some) }
+        })
+    }
+
+    fn reduction<T: Datum>(
+        &self,
+        label: Label,
+        mine: &[T],
+        room: usize,
+        op: &impl ReduceOp<T>,
+        what: impl for<'a> FnOnce(&'a [u8], &'a mut [u8], &'a Reduction<'a>) -> Collective<'a>,
+    ) -> Result<Vec<T>, ErrorKind> {
+        let mut landing = Landing::new(room);
+        let (mine, out) = (bytes_of(mine), landing.bytes_mut());
+        op::reduction(op, |with| self.collective(label, what(mine, out, with)))?;
+        landing.into_values(room)
+    }
+}

@@ -1,0 +1,63 @@
+//! The messages of a collective call whose lengths only the sender knows.
+
+use crate::{
+    comm::Comm,
+    datum::{Datum, Landing},
+    engine::{Label, Mode, Rank, Source, Tag, Target},
+    error::ErrorKind,
+};
+
+/// The messages of one collective call.
+pub(in crate::comm) struct Steps<'c> {
+    pub(in crate::comm) comm: &'c Comm,
+    pub(in crate::comm) label: Label,
+    pub(in crate::comm) tag: Tag,
+}
+
+impl Steps<'_> {
+    fn to(&self, rank: usize) -> Target {
+        let (context, label, tag) = (self.comm.context, self.label, self.tag);
+        Target { context, rank: Rank::from(rank), tag, label }
+    }
+
+    fn from(&self, rank: usize) -> Source {
+        let (context, label, tag) = (self.comm.context, self.label, self.tag);
+        Source { context, rank: Some(Rank::from(rank)), tag: Some(tag), label }
+    }
+
+    pub(in crate::comm) fn send(&self, rank: usize, bytes: &[u8]) -> Result<(), ErrorKind> {
+        self.comm.engine.send(&self.to(rank), Mode::Standard, bytes)
+    }
+
+    /// Receives a message of any length.
+    pub(in crate::comm) fn recv<T: Datum>(&self, rank: usize) -> Result<Vec<T>, ErrorKind> {
+        let (ticket, received) = self.comm.await_message(&self.from(rank))?;
+        let mut landing = Landing::<T>::new(received.bytes.div_ceil(size_of::<T>()));
+        self.comm.engine.fetch(ticket, &self.label, &mut landing.bytes_mut()[..received.bytes])?;
+        landing.into_values(received.bytes / size_of::<T>())
+    }
+
+    /// Receives a message whose length is known.
+    pub(in crate::comm) fn recv_exact(
+        &self,
+        rank: usize,
+        into: &mut [u8],
+    ) -> Result<(), ErrorKind> {
+        self.comm.engine.recv(&self.from(rank), into).map(drop)
+    }
+
+    /// Exchanges messages of any length with one rank.
+    pub(in crate::comm) fn exchange(
+        &self,
+        rank: usize,
+        bytes: &[u8],
+    ) -> Result<Vec<u8>, ErrorKind> {
+        let engine = &*self.comm.engine;
+        let (to, from) = (self.to(rank), self.from(rank));
+        let mut length = [0; 8];
+        engine.sendrecv(&to, &(bytes.len() as u64).to_ne_bytes(), &from, &mut length)?;
+        let mut theirs = vec![0; u64::from_ne_bytes(length) as usize];
+        engine.sendrecv(&to, bytes, &from, &mut theirs)?;
+        Ok(theirs)
+    }
+}
