@@ -31,6 +31,7 @@
 //! | form | concurrent (ranks share one CPU), parallel (they have CPUs of their own), distributed (on several hosts) |
 
 pub mod array;
+pub mod bench;
 mod checks;
 mod comm;
 mod datum;

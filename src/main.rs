@@ -10,6 +10,8 @@ fn main() -> ExitCode {
     match spmd::parse::<Cli>().command {
         Command::Info(args) => cli::info(&args),
         Command::Selftest(args) => cli::selftest(&args),
+        Command::Bench(args) => cli::bench(&args),
+        Command::BenchReport(args) => cli::bench_report(&args),
         Command::Completions(args) => cli::completions(&args),
     }
 }

@@ -283,7 +283,7 @@ mod tests {
                     visits.slice_mut(s![rows, columns]).mapv_inplace(|count| count + 1);
                 }
                 assert_eq!(visits, halo.array(|_, _| 1), "{shape:?}");
-                assert_eq!(halo.block(&visits), Array2::ones(shape), "{shape:?}");
+                assert_eq!(halo.block(&visits), Array2::<u32>::ones(shape), "{shape:?}");
                 Ok(())
             })
             .unwrap();

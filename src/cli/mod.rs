@@ -1,13 +1,20 @@
 //! Layer 7: the command line of `spmd`.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+mod output;
+mod report;
+mod run;
+
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use spmd::{Failure, RunArgs};
+use spmd::RunArgs;
+
+use self::output::Reader;
+pub(crate) use self::{
+    report::bench_report,
+    run::{bench, info, selftest},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,12 +22,14 @@ Examples:
   mpirun -n 4 spmd info                     The same under an MPI launcher (built with --features mpi)
   spmd selftest -n 7                        All operations on 7 ranks that are threads
   mpirun -n 4 spmd selftest --verbose       All operations on a real MPI, a line per case
+  spmd bench latency bandwidth -n 2         How fast messages are between two threads
+  mpirun -n 2 spmd bench all --format csv   Everything that is measured, on a real MPI, for a spreadsheet
   spmd info -n 4 --share-cpu                The concurrent form: all ranks on one cpu
   spmd completions bash > ~/.local/share/bash-completion/completions/spmd
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank.";
 
-/// MPI-style message passing: what it runs on, and whether it works there
+/// MPI-style message passing: what it runs on, whether it works there, and how fast
 #[derive(Parser)]
 #[command(name = "spmd", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -34,6 +43,11 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Try every operation on this engine with this number of ranks; exit code 3 if one fails
     Selftest(SelftestArgs),
+    /// Measure messages, collectives and one-sided access as the OSU micro-benchmarks do
+    Bench(BenchArgs),
+    /// Print the ratios of what scripts/compare.sh has measured
+    #[command(hide = true)]
+    BenchReport(BenchReportArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
 }
@@ -54,51 +68,35 @@ pub(crate) struct SelftestArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    what: spmd::bench::Options,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchReportArgs {
+    /// The results: which MPI, which program, which launch, and a line of `spmd bench --format csv`
+    results: PathBuf,
+    /// Also put the tables between the markers of this page
+    #[arg(long, value_name = "PAGE")]
+    markdown: Option<PathBuf>,
+    /// A line above the tables in the page; more than once for more lines
+    #[arg(long, value_name = "LINE")]
+    heading: Vec<String>,
+    /// What is compared of each launch
+    #[arg(long, value_enum, default_value = "mean")]
+    statistic: spmd::bench::Statistic,
+}
+
+#[derive(Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell
     shell: Shell,
 }
 
-pub(crate) fn info(args: &InfoArgs) -> ExitCode {
-    args.run.run(|world| {
-        let info = spmd::info(world)?;
-        if world.rank() == 0 {
-            writeln!(Reader, "{info}")?;
-        }
-        Ok(())
-    })
-}
-
-pub(crate) fn selftest(args: &SelftestArgs) -> ExitCode {
-    args.run.run(|world| {
-        let summary = spmd::selftest::run(world, args.verbose, &mut Reader)?;
-        if summary.failed == 0 {
-            return Ok(());
-        }
-        Err(Failure::verification(format!("{} of the selftest's cases failed", summary.failed)))
-    })
-}
-
 pub(crate) fn completions(args: &CompletionsArgs) -> ExitCode {
     clap_complete::generate(args.shell, &mut Cli::command(), "spmd", &mut Reader);
     ExitCode::SUCCESS
-}
-
-/// Standard output, which may be closed before all is written: `spmd info | head -1` is no failure.
-struct Reader;
-
-impl Write for Reader {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match io::stdout().write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
-            written => written,
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match io::stdout().flush() {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            flushed => flushed,
-        }
-    }
 }
