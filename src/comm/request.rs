@@ -44,7 +44,6 @@ enum Finish<'c, R> {
 
 impl<'c, R> Request<'c, R> {
     /// A request whose result `finish` makes of what the engine gives back.
-    #[expect(dead_code, reason = "for collectives")]
     pub(super) fn new(
         comm: &'c Comm,
         call: Call,

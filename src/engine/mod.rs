@@ -20,7 +20,7 @@ use std::{
 pub(crate) use self::{
     collective::{
         Builtin, Collective, CollectiveCall, Counts, Element, Exchange, Exchanged, Fold,
-        NativeReduction, Neighbors, Pattern, Reduction,
+        NativeReduction, Neighbors, Pattern, Reduction, ReductionKind,
     },
     window::{Access, Rma, WindowId},
 };

@@ -14,6 +14,7 @@ mod groups;
 mod into;
 mod known;
 mod messages;
+mod nonblocking;
 mod objects;
 mod reductions;
 mod requests;
@@ -98,12 +99,13 @@ fn cases() -> impl Iterator<Item = Case> {
         collectives::CASES,
         into::CASES,
         known::CASES,
+        nonblocking::CASES,
         reductions::CASES,
         objects::CASES,
+        agreement::CASES,
         groups::CASES,
         topologies::CASES,
         errors::CASES,
-        agreement::CASES,
     ];
     rooms.into_iter().flatten().copied()
 }

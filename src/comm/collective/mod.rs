@@ -11,6 +11,7 @@ mod head;
 mod inferred;
 mod into;
 mod known;
+mod nonblocking;
 mod reduce;
 mod steps;
 
