@@ -10,6 +10,8 @@ mod op;
 mod p2p;
 mod ragged;
 mod request;
+#[allow(unsafe_code)] // lends borrowed memory to the engine; each block states its reasons
+mod scope;
 mod view;
 
 use std::{
@@ -28,6 +30,7 @@ pub use self::{
     p2p::Message,
     ragged::Ragged,
     request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some},
+    scope::{Borrowed, Scope, Ticket},
     view::{OwnedBuf, View, ViewMut},
 };
 use crate::{
@@ -62,6 +65,8 @@ pub struct Comm {
     max_tag: Tag,
     /// What reports call it.
     name: RefCell<Option<Arc<str>>>,
+    /// Room for the operations of the next scope.
+    scraps: Cell<Vec<scope::Entry>>,
 }
 
 impl Comm {
@@ -73,7 +78,8 @@ impl Comm {
     /// The communicator of an engine's context.
     fn open(engine: Rc<dyn Engine>, context: Context, rank: usize, size: usize) -> Self {
         let (turn, name, max_tag) = (Cell::new(0), RefCell::new(None), engine.max_tag());
-        Self { engine, context, rank, size, turn, max_tag, name }
+        let scraps = Cell::new(Vec::new());
+        Self { engine, context, rank, size, turn, max_tag, name, scraps }
     }
 
     /// The rank of the caller, from 0 to `size() - 1`.

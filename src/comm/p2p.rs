@@ -418,7 +418,7 @@ impl Comm {
         self.engine.send(&self.target(to, signature)?, mode, bytes)
     }
 
-    fn target(&self, to: Dest, signature: Signature) -> Result<Target, ErrorKind> {
+    pub(super) fn target(&self, to: Dest, signature: Signature) -> Result<Target, ErrorKind> {
         let rank = self.check_rank(to.rank)?;
         let tag = self.check_tag(to.tag)?;
         Ok(Target { context: self.context, rank, tag, label: plain(signature) })

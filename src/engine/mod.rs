@@ -300,10 +300,10 @@ pub(crate) trait Engine {
     /// Starts to receive.
     fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind>;
 
-    /// The result of `op` if it is done; `op` is gone then.
+    /// The result of `op` if it is done; `op` is gone then, and lent memory is not touched any more, whatever the result.
     fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>>;
 
-    /// The result of `op` when it is done; `op` is gone then.
+    /// The result of `op` when it is done; `op` is gone then, and lent memory is not touched any more, whatever the result.
     fn wait(&self, op: Op) -> Result<Done, ErrorKind>;
 
     /// Waits until one of `ops` is done and says which; it stays to be tested or waited for. `None` if that has not happened

@@ -18,6 +18,7 @@ mod nonblocking;
 mod objects;
 mod reductions;
 mod requests;
+mod scopes;
 mod topologies;
 mod types;
 
@@ -96,6 +97,7 @@ fn cases() -> impl Iterator<Item = Case> {
         messages::CASES,
         types::CASES,
         requests::CASES,
+        scopes::CASES,
         collectives::CASES,
         into::CASES,
         known::CASES,

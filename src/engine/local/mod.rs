@@ -290,6 +290,15 @@ impl LocalEngine {
         withdrawn
     }
 
+    /// Afterwards no other rank touches the operation's memory any more, whether or not it has.
+    fn take_back(&self, pending: Pending) {
+        match pending {
+            Pending::Posted(slot, _) => drop(self.withdraw(&slot)),
+            Pending::Lent(loan, _, receiver) => drop(self.withdraw_loan(&loan, receiver)),
+            Pending::Sent(..) | Pending::Received(..) | Pending::Exchange(_) => {}
+        }
+    }
+
     /// The result of an operation that is done.
     fn finished(pending: Pending) -> Result<Done, ErrorKind> {
         match pending {
@@ -422,7 +431,7 @@ impl Engine for LocalEngine {
             Some(true) => self.ops.remove(op.0).map(Self::finished),
             Some(false) => {
                 let verdict = self.job.hall.check().err()?;
-                self.ops.remove(op.0);
+                self.retract(op);
                 Some(Err(verdict))
             }
         }
@@ -431,8 +440,11 @@ impl Engine for LocalEngine {
     fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
         let pending = self.ops.remove(op.0).ok_or(ErrorKind::Closed)?;
         if !pending.is_done() {
-            // When the job fails, the buffer stays with its loan or slot: it lives until the other side is done with it.
-            self.job.hall.wait(self.rank, &pending.call(), || pending.is_done())?;
+            let waited = self.job.hall.wait(self.rank, &pending.call(), || pending.is_done());
+            if let Err(verdict) = waited {
+                self.take_back(pending);
+                return Err(verdict);
+            }
         }
         Self::finished(pending)
     }
@@ -473,10 +485,8 @@ impl Engine for LocalEngine {
     }
 
     fn retract(&self, op: Op) {
-        match self.ops.remove(op.0) {
-            Some(Pending::Posted(slot, _)) => drop(self.withdraw(&slot)),
-            Some(Pending::Lent(loan, _, receiver)) => drop(self.withdraw_loan(&loan, receiver)),
-            _ => {}
+        if let Some(pending) = self.ops.remove(op.0) {
+            self.take_back(pending);
         }
     }
 

@@ -1,0 +1,559 @@
+//! Operations that go on with borrowed data, shaped like [`std::thread::scope`].
+//!
+//! The engine gets the address of what is borrowed ([`RawBytes`]). It is the caller's again when the operation is over:
+//! after `wait` of its ticket, or at the end of the scope, which is reached in every way out of the closure
+//! and completes or retracts what is under way. The scope lives in [`Comm::scope`]'s own frame, where no safe
+//! program can forget it; tickets may be forgotten, they hold no responsibility.
+
+use std::{
+    cell::RefCell,
+    marker::PhantomData,
+    mem::{self, ManuallyDrop},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Comm, Dest, NULL_RANK, Src, Status,
+    p2p::status,
+    view::{View, ViewMut, packed},
+};
+use crate::{
+    datum::{Datum, Landing, Memory, Outgoing, RawBytes, Signature, bytes_of, bytes_of_mut},
+    engine::{Done, Mode, Op, Received},
+    error::{Call, ErrorKind, Result},
+};
+
+/// Where operations with borrowed data live; see [`Comm::scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    board: Board<'env>,
+    /// Invariant, as in the standard library: a scope is not to be taken for one that ends earlier or later.
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+/// An operation with borrowed data under way.
+///
+/// Dropped or forgotten, it goes on to the end of its scope.
+pub struct Ticket<'scope, B: Borrowed> {
+    board: &'scope Board<'scope>,
+    place: usize,
+    kept: B::Kept,
+}
+
+impl Comm {
+    /// Opens a scope in which messages are sent out of borrowed data and received into borrowed data, without a copy, while
+    /// the program goes on.
+    ///
+    /// When the closure returns `Ok`, all operations of the scope are completed before this call returns. When it returns
+    /// an error or panics, those that go on are called back: a receive is withdrawn, a send that nobody receives too.
+    ///
+    /// # Errors
+    /// The closure's own; else the first of an operation that was completed at the end.
+    ///
+    /// # Examples
+    /// ```
+    /// let sums = spmd::local(2, |world| {
+    ///     let other = 1 - world.rank();
+    ///     let mine = [world.rank() as f64; 1000];
+    ///     let mut theirs = [0.0; 1000];
+    ///     let sum = world.scope(|s| {
+    ///         let receiving = s.irecv(&mut theirs, other)?;
+    ///         s.isend(&mine, other)?;
+    ///         let own: f64 = mine.iter().sum(); // meanwhile
+    ///         let (theirs, _status) = receiving.wait()?; // the borrow comes back
+    ///         Ok(own + theirs.iter().sum::<f64>())
+    ///     })?;
+    ///     assert_eq!(theirs[0], other as f64);
+    ///     Ok(sum)
+    /// });
+    /// assert_eq!(sums.unwrap(), [1000.0, 1000.0]);
+    /// ```
+    ///
+    /// What is borrowed cannot be touched before the operation is over:
+    /// ```compile_fail,E0499
+    /// spmd::local(2, |world| {
+    ///     let mut buffer = [0; 4];
+    ///     world.scope(|s| {
+    ///         let receiving = s.irecv(&mut buffer, 1)?;
+    ///         buffer[0] = 1; // may be overwritten at this moment
+    ///         receiving.wait()?;
+    ///         Ok(())
+    ///     })?;
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn scope<'env, R>(
+        &'env self,
+        body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> Result<R>,
+    ) -> Result<R> {
+        let entries = RefCell::new(Entries { all: self.scraps.take(), free: NONE });
+        let board = Board { comm: self, entries };
+        let scope = Scope { board, scope: PhantomData, env: PhantomData };
+        let end = End(&scope.board);
+        let result = body(&scope)?;
+        scope.board.complete()?;
+        drop(end);
+        Ok(result)
+    }
+}
+
+impl<'scope, 'env> Scope<'scope, 'env> {
+    /// Starts to send `values`; [`Ticket::wait`] returns when they may change again.
+    ///
+    /// Values that are not in one piece are packed now.
+    ///
+    /// # Errors
+    /// As [`Comm::send`].
+    #[inline]
+    #[track_caller]
+    pub fn isend<V: View + ?Sized>(
+        &'scope self,
+        values: &'scope V,
+        to: impl Into<Dest>,
+    ) -> Result<Ticket<'scope, &'scope V>> {
+        let to = to.into();
+        self.board.send(Call::new("isend", to.with()), Mode::Standard, values, to)
+    }
+
+    /// Starts to send `values`; [`Ticket::wait`] returns when the receiver has begun to receive.
+    ///
+    /// # Errors
+    /// As [`Comm::send`].
+    #[track_caller]
+    pub fn issend<V: View + ?Sized>(
+        &'scope self,
+        values: &'scope V,
+        to: impl Into<Dest>,
+    ) -> Result<Ticket<'scope, &'scope V>> {
+        let to = to.into();
+        self.board.send(Call::new("issend", to.with()), Mode::Synchronous, values, to)
+    }
+
+    /// Starts to receive into `into`; [`Ticket::wait`] gives the borrow back.
+    ///
+    /// Types that not all bytes are values of, and views that are not in one piece, are received by way of a copy and
+    /// overwritten when the operation is completed.
+    ///
+    /// # Errors
+    /// As [`Comm::recv_into`].
+    #[inline]
+    #[track_caller]
+    pub fn irecv<V: ViewMut + ?Sized>(
+        &'scope self,
+        into: &'scope mut V,
+        from: impl Into<Src>,
+    ) -> Result<Ticket<'scope, &'scope mut V>> {
+        let from = from.into();
+        self.board.receive(Call::new("irecv", from.with()), into, from)
+    }
+
+    /// Waits for all operations of this scope.
+    ///
+    /// # Errors
+    /// The first of them that fails; the others are completed too. Its ticket, if there is one, has the same error.
+    pub fn wait_all(&'scope self) -> Result<()> {
+        self.board.complete()
+    }
+
+    /// Waits until one of the tickets is done, takes it out of the vector, and gives its place there and its result;
+    /// `None` if there is none.
+    ///
+    /// The tickets behind it move up: the place counts as the vector was before.
+    ///
+    /// # Errors
+    /// As [`Ticket::wait`], of a ticket that is taken out too.
+    ///
+    /// # Examples
+    /// ```
+    /// let got = spmd::local(3, |world| {
+    ///     if world.rank() > 0 {
+    ///         world.send(&world.rank(), 0)?;
+    ///         return Ok(0);
+    ///     }
+    ///     let (mut one, mut two) = (0, 0);
+    ///     world.scope(|s| {
+    ///         let mut tickets = vec![s.irecv(&mut one, 1)?, s.irecv(&mut two, 2)?];
+    ///         let mut sum = 0;
+    ///         while let Some((_place, (value, _status))) = s.wait_any(&mut tickets)? {
+    ///             sum += *value;
+    ///         }
+    ///         Ok(sum)
+    ///     }).map_err(Into::into)
+    /// });
+    /// assert_eq!(got.unwrap()[0], 3);
+    /// ```
+    pub fn wait_any<B: Borrowed>(
+        &'scope self,
+        tickets: &mut Vec<Ticket<'scope, B>>,
+    ) -> Result<Option<(usize, B::Back)>> {
+        let Some(first) = tickets.first() else { return Ok(None) };
+        let (comm, call) = (self.board.comm, first.board.call(first.place));
+        let ops: Vec<Op> = tickets.iter().map_while(Ticket::op).collect();
+        let place = if ops.len() < tickets.len() {
+            ops.len() // done already
+        } else {
+            comm.perform(call, || comm.engine.wait_any(&ops, None))?.unwrap_or(0)
+        };
+        Ok(Some((place, tickets.remove(place).wait()?)))
+    }
+}
+
+impl<B: Borrowed> Ticket<'_, B> {
+    /// Waits until the operation is over; gives back what was borrowed, and what was received.
+    ///
+    /// # Errors
+    /// As the blocking form of the operation; the error names the place where it was started.
+    #[inline]
+    pub fn wait(self) -> Result<B::Back> {
+        let this = ManuallyDrop::new(self); // its place is given up by `finish`
+        this.board.finish(this.place).map(|status| {
+            // SAFETY: the operation is over.
+            unsafe { B::give_back(this.kept, status) }
+        })
+    }
+
+    /// The result if the operation is over, else the ticket again.
+    ///
+    /// # Errors
+    /// `Err(self)` if the operation goes on; `Ok(Err(…))` as [`Ticket::wait`].
+    pub fn test(self) -> Result<Result<B::Back>, Self> {
+        if self.board.test(self.place) { Ok(self.wait()) } else { Err(self) }
+    }
+
+    /// Waits for so long at most: the result if the operation is over by then, else the ticket again.
+    ///
+    /// # Errors
+    /// `Err(self)` if the operation goes on; `Ok(Err(…))` as [`Ticket::wait`].
+    pub fn wait_for(self, limit: Duration) -> Result<Result<B::Back>, Self> {
+        let Some(op) = self.op() else { return Ok(self.wait()) };
+        let engine = &self.board.comm.engine;
+        engine.enter(self.board.call(self.place));
+        // A time beyond what the clock can hold is no limit.
+        match engine.wait_any(&[op], Instant::now().checked_add(limit)) {
+            Ok(None) => Err(self),
+            Ok(Some(_)) | Err(_) => Ok(self.wait()),
+        }
+    }
+
+    fn op(&self) -> Option<Op> {
+        self.board.op(self.place)
+    }
+}
+
+impl<B: Borrowed> Drop for Ticket<'_, B> {
+    fn drop(&mut self) {
+        self.board.disown(self.place);
+    }
+}
+
+/// What an operation borrows: `&V` to be sent, `&mut V` to be received into.
+pub trait Borrowed: sealed::Borrowed {}
+
+impl<B: sealed::Borrowed> Borrowed for B {}
+
+mod sealed {
+    use super::Status;
+
+    pub trait Borrowed {
+        /// What a ticket holds meanwhile.
+        type Kept: Copy;
+
+        /// What [`Ticket::wait`](super::Ticket::wait) gives.
+        type Back;
+
+        /// The borrow again.
+        ///
+        /// # Safety
+        /// `kept` was made of a borrow that is not over; the operation that used it is.
+        unsafe fn give_back(kept: Self::Kept, status: Status) -> Self::Back;
+    }
+
+    impl<'scope, V: ?Sized> Borrowed for &'scope V {
+        type Kept = &'scope V;
+        type Back = &'scope V;
+
+        unsafe fn give_back(kept: Self::Kept, _: Status) -> Self::Back {
+            kept
+        }
+    }
+
+    impl<'scope, V: ?Sized> Borrowed for &'scope mut V {
+        /// No reference: the engine writes at this time.
+        type Kept = *mut V;
+        type Back = (&'scope mut V, Status);
+
+        unsafe fn give_back(kept: Self::Kept, status: Status) -> Self::Back {
+            // SAFETY: `kept` comes of an exclusive borrow for `'scope`, which nobody uses any more, by the caller's promise.
+            (unsafe { &mut *kept }, status)
+        }
+    }
+}
+
+/// The operations of a scope.
+struct Board<'c> {
+    comm: &'c Comm,
+    entries: RefCell<Entries>,
+}
+
+/// Operations by place; those that are free are a list.
+struct Entries {
+    all: Vec<Entry>,
+    free: usize,
+}
+
+/// The end of the list of free places.
+const NONE: usize = usize::MAX;
+
+/// One operation of a scope.
+pub(super) struct Entry {
+    call: Call,
+    state: State,
+    /// Nobody will ask for its result.
+    disowned: bool,
+}
+
+enum State {
+    Pending(Op, Finish),
+    Over(Result<Status, ErrorKind>),
+    /// Being waited for at this moment.
+    Taken,
+    /// Free; the next free place.
+    Free(usize),
+}
+
+impl Entries {
+    fn insert(&mut self, entry: Entry) -> usize {
+        let place = self.free;
+        let Some(free) = self.all.get_mut(place) else {
+            self.all.push(entry);
+            return self.all.len() - 1;
+        };
+        if let State::Free(next) = mem::replace(free, entry).state {
+            self.free = next;
+        }
+        place
+    }
+
+    fn free(&mut self, place: usize) {
+        self.all[place].state = State::Free(self.free);
+        self.free = place;
+    }
+}
+
+/// What is left to do when the engine is done.
+enum Finish {
+    /// The engine has worked in the borrowed memory itself, on elements of so many bytes.
+    Direct(usize),
+    /// The message has to be brought to its place.
+    ///
+    /// It borrows for the scope, in truth: see `Board::receive`.
+    Unpack(Box<dyn FnOnce(Done) -> Result<Status, ErrorKind>>),
+}
+
+impl Finish {
+    fn of(self, done: Done) -> Result<Status, ErrorKind> {
+        match self {
+            Self::Unpack(unpack) => unpack(done),
+            Self::Direct(size) => Ok(done.received.map_or(Status::NULL, |received| {
+                let Received { rank, tag, bytes } = received;
+                Status { source: rank.index(), tag: tag.0, count: bytes / size }
+            })),
+        }
+    }
+}
+
+impl<'c> Board<'c> {
+    fn send<'scope, V: View + ?Sized>(
+        &'scope self,
+        call: Call,
+        mode: Mode,
+        values: &'scope V,
+        to: Dest,
+    ) -> Result<Ticket<'scope, &'scope V>> {
+        let state = self.comm.perform(call, || {
+            if to.rank == NULL_RANK {
+                return Ok(State::Over(Ok(Status::NULL)));
+            }
+            let to = self.comm.target(to, Signature::of::<V::Elem>())?;
+            let memory = match values.as_slice() {
+                // SAFETY: the loan is over when the operation is (waited for, or retracted), at the end of the scope at the
+                // latest (`End`); until then `values`, borrowed for `'scope`, keep the slice valid and unchanged:
+                // elements are `Copy`, so they have no interior mutability.
+                Some(slice) => Memory::Lent(unsafe { RawBytes::to_send(bytes_of(slice)) }),
+                None => Memory::Owned(Box::new(Outgoing(packed(values)))),
+            };
+            let op = self.comm.engine.isend(&to, mode, memory)?;
+            Ok(State::Pending(op, Finish::Direct(size_of::<V::Elem>())))
+        })?;
+        Ok(Ticket { board: self, place: self.enter(call, state), kept: values })
+    }
+
+    fn receive<'scope, V: ViewMut + ?Sized>(
+        &'scope self,
+        call: Call,
+        into: &'scope mut V,
+        from: Src,
+    ) -> Result<Ticket<'scope, &'scope mut V>> {
+        let kept: *mut V = into;
+        let state = self.comm.perform(call, || {
+            if from.is_null() {
+                return Ok(State::Over(Ok(Status::NULL)));
+            }
+            let from = self.comm.source(from, Signature::of::<V::Elem>())?;
+            // SAFETY: of an exclusive borrow for `'scope` which nothing else uses before the ticket gives it back.
+            let into: &'scope mut V = unsafe { &mut *kept };
+            let count = into.count();
+            let (memory, finish) = match into.as_slice_mut().and_then(bytes_of_mut) {
+                Some(bytes) => {
+                    // SAFETY: the loan is over when the operation is, at the end of the scope at the latest (`End`); until then
+                    // the bytes, borrowed for `'scope`, stay valid, and whoever has `kept` leaves them alone. They are
+                    // initialised, being values, and any bytes written are values (`bytes_of_mut`).
+                    let lent = unsafe { RawBytes::to_receive(bytes.as_mut_ptr(), bytes.len()) };
+                    (Memory::Lent(lent), Finish::Direct(size_of::<V::Elem>()))
+                }
+                None => {
+                    let unpack: Box<dyn FnOnce(Done) -> Result<Status, ErrorKind> + 'scope> =
+                        Box::new(move |done| {
+                            let (values, status) = landed::<V::Elem>(done)?;
+                            // SAFETY: as above; the ticket gives `kept` back only when this has returned.
+                            unsafe { &mut *kept }.unpack(&values);
+                            Ok(status)
+                        });
+                    // SAFETY: the same but for the lifetime. The closure is called or dropped before the scope ends: it
+                    // stands in an entry of this board, and `End` takes all entries out.
+                    let unpack = unsafe {
+                        mem::transmute::<
+                            Box<dyn FnOnce(Done) -> Result<Status, ErrorKind> + 'scope>,
+                            Box<dyn FnOnce(Done) -> Result<Status, ErrorKind>>,
+                        >(unpack)
+                    };
+                    let landing = Landing::<V::Elem>::new(count);
+                    (Memory::Owned(Box::new(landing)), Finish::Unpack(unpack))
+                }
+            };
+            Ok(State::Pending(self.comm.engine.irecv(&from, memory)?, finish))
+        })?;
+        Ok(Ticket { board: self, place: self.enter(call, state), kept })
+    }
+
+    /// Keeps an operation; its place.
+    fn enter(&self, call: Call, state: State) -> usize {
+        self.entries.borrow_mut().insert(Entry { call, state, disowned: false })
+    }
+
+    /// Takes the state of an operation out, whose place stays taken.
+    fn take(&self, place: usize) -> (Call, State) {
+        let entry = &mut self.entries.borrow_mut().all[place];
+        (entry.call, mem::replace(&mut entry.state, State::Taken))
+    }
+
+    /// Waits for an operation and gives its place up.
+    fn finish(&self, place: usize) -> Result<Status> {
+        let (call, state) = self.take(place);
+        let result = self.comm.perform(call, || self.outcome(state));
+        self.entries.borrow_mut().free(place);
+        result
+    }
+
+    /// Waits for an operation.
+    fn outcome(&self, state: State) -> Result<Status, ErrorKind> {
+        match state {
+            State::Pending(op, finish) => finish.of(self.comm.engine.wait(op)?),
+            State::Over(outcome) => outcome,
+            State::Taken | State::Free(_) => Err(ErrorKind::Closed),
+        }
+    }
+
+    /// Waits for all operations; the first error.
+    fn complete(&self) -> Result<()> {
+        let mut first = Ok(());
+        let places = self.entries.borrow().all.len();
+        for place in 0..places {
+            if self.op(place).is_none() {
+                continue;
+            }
+            let (call, state) = self.take(place);
+            let outcome = self.outcome(state);
+            let told = self.comm.perform(call, || outcome.clone().map(drop));
+            first = first.and(told);
+            self.settle(place, outcome);
+        }
+        first
+    }
+
+    /// Keeps the outcome of an operation for its ticket, if there is one.
+    fn settle(&self, place: usize, outcome: Result<Status, ErrorKind>) {
+        let entries = &mut *self.entries.borrow_mut();
+        let entry = &mut entries.all[place];
+        entry.state = State::Over(outcome);
+        if entry.disowned {
+            entries.free(place);
+        }
+    }
+
+    /// Whether an operation is over.
+    fn test(&self, place: usize) -> bool {
+        let Some(op) = self.op(place) else { return true };
+        let Some(done) = self.comm.engine.test(op) else { return false };
+        if let (_, State::Pending(_, finish)) = self.take(place) {
+            self.settle(place, done.and_then(|done| finish.of(done)));
+        }
+        true
+    }
+
+    /// The engine's operation, if it goes on.
+    fn op(&self, place: usize) -> Option<Op> {
+        match self.entries.borrow().all[place].state {
+            State::Pending(op, _) => Some(op),
+            State::Over(_) | State::Taken | State::Free(_) => None,
+        }
+    }
+
+    fn call(&self, place: usize) -> Call {
+        self.entries.borrow().all[place].call
+    }
+
+    /// Nobody will ask for the result of an operation.
+    fn disown(&self, place: usize) {
+        let entries = &mut *self.entries.borrow_mut();
+        let entry = &mut entries.all[place];
+        entry.disowned = true;
+        if matches!(entry.state, State::Over(_)) {
+            entries.free(place);
+        }
+    }
+}
+
+/// The end of a scope, also by error and panic: afterwards the engine touches nothing that was borrowed.
+struct End<'b>(&'b Board<'b>);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let certain = AbortUnlessForgotten; // a panic here would leave lent memory behind
+        let mut all = mem::take(&mut self.0.entries.borrow_mut().all);
+        for entry in &all {
+            if let State::Pending(op, _) = entry.state {
+                self.0.comm.engine.retract(op);
+            }
+        }
+        mem::forget(certain);
+        all.clear();
+        self.0.comm.scraps.set(all); // the next scope need not allocate
+    }
+}
+
+struct AbortUnlessForgotten;
+
+impl Drop for AbortUnlessForgotten {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
+}
+
+/// The values of a finished receive.
+fn landed<T: Datum>(done: Done) -> Result<(Vec<T>, Status), ErrorKind> {
+    let buffer = done.buffer.ok_or(ErrorKind::Closed)?.into_any().downcast::<Landing<T>>();
+    let buffer = buffer.map_err(|_| ErrorKind::Closed)?;
+    let status = status::<T>(&done.received.ok_or(ErrorKind::Closed)?);
+    Ok((buffer.into_values(status.count)?, status))
+}
