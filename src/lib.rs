@@ -51,9 +51,10 @@ pub use ndarray;
 pub use crate::{
     checks::Checks,
     comm::{
-        ANY, And, Any, Borrowed, Cart, Comm, Comparison, Dest, Max, Message, Min, NULL_RANK,
-        Number, Or, OwnedBuf, Prod, Ragged, ReduceOp, Request, Scope, Src, Status, Sum, Ticket,
-        View, ViewMut, Xor, test_all, test_any, test_some, wait_all, wait_any, wait_some,
+        ANY, And, Any, Borrowed, Cart, Comm, Comparison, Dest, Graph, Max, Message, Min, NULL_RANK,
+        NeighborRequest, Number, Or, OwnedBuf, Prod, Ragged, ReduceOp, Request, Scope, Src, Status,
+        Sum, Ticket, View, ViewMut, Xor, test_all, test_any, test_some, wait_all, wait_any,
+        wait_some,
     },
     datum::Datum,
     error::{Error, ErrorKind, Failure, Result},

@@ -1,8 +1,8 @@
 //! Ranks on a grid.
 
-use std::ops::Deref;
+use std::{cell::OnceCell, ops::Deref};
 
-use super::{Comm, all};
+use super::{Comm, all, faces::Faces};
 use crate::{
     engine::Rank,
     error::{ErrorKind, Result},
@@ -16,6 +16,8 @@ pub struct Cart<const D: usize> {
     comm: Comm,
     dims: [usize; D],
     periodic: [bool; D],
+    /// Made by the first collective across the faces.
+    pub(super) faces: OnceCell<Faces>,
 }
 
 impl Comm {
@@ -59,7 +61,7 @@ impl Comm {
             let members: Vec<Rank> = (0..dims.iter().product()).map(Rank::from).collect();
             let inside = self.rank < members.len();
             let comm = self.derive(inside.then_some((0, members.as_slice())))?;
-            Ok(comm.map(|comm| Cart { comm, dims, periodic }))
+            Ok(comm.map(|comm| Cart { comm, dims, periodic, faces: OnceCell::new() }))
         })
     }
 }
@@ -208,7 +210,7 @@ impl<const D: usize> Cart<D> {
                 })
                 .collect();
             let comm = self.derive(Some((group as u32, &members)))?.ok_or(ErrorKind::Closed)?;
-            Ok(Cart { comm, dims, periodic })
+            Ok(Cart { comm, dims, periodic, faces: OnceCell::new() })
         })
     }
 }

@@ -4,6 +4,8 @@ mod address;
 mod agreement;
 mod cart;
 mod collective;
+mod faces;
+mod graph;
 mod group;
 mod object;
 mod op;
@@ -25,6 +27,7 @@ use std::{
 pub use self::{
     address::{ANY, Any, Dest, NULL_RANK, Src, Status},
     cart::Cart,
+    graph::{Graph, NeighborRequest},
     group::Comparison,
     op::{And, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor},
     p2p::Message,

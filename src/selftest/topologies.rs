@@ -1,8 +1,8 @@
 //! Ranks on grids and graphs.
 
-use super::{Case, Ground};
+use super::{Case, Ground, ground::values};
 use crate::{
-    comm::Sum,
+    comm::{Cart, Graph, Ragged, Sum},
     error::{ErrorKind, Result},
 };
 
@@ -13,6 +13,16 @@ pub(super) const CASES: &[Case] = &[
     ("cart finds ranks by place, and shifts", cart_ranks),
     ("sub makes the lines and faces of a grid", cart_sub),
     ("grids that make no sense or differ are refused", cart_refused),
+    ("cart's faces gather from both neighbours along every axis", faces_allgather),
+    ("cart's faces exchange a row with both neighbours along every axis", faces_alltoall),
+    ("rows that are not one per face are refused", faces_refused),
+    ("a graph is a communicator with edges", graph_edges),
+    ("neighbor_allgather brings every source's values", graph_allgather),
+    ("neighbor_alltoall brings every edge its row", graph_alltoall),
+    ("ineighbor_alltoall brings every edge its row later", graph_ialltoall),
+    ("a neighbourhood collective that is dropped harms nobody", graph_dropped),
+    ("edges that are listed at one end only are refused", graph_refused),
+    ("rows that do not fit the edges are refused", graph_wrong_rows),
 ];
 
 fn cart_chosen(ground: &Ground<'_>) -> Result<()> {
@@ -148,4 +158,275 @@ fn cart_sub(ground: &Ground<'_>) -> Result<()> {
     }
     ground.equal("a point", grid.sub([])?.size(), 1);
     Ok(())
+}
+
+/// Calls `try_it` on grids with open and closed borders in one, two and three dimensions.
+macro_rules! on_grids {
+    ($ground:ident, $try_it:ident) => {
+        for periodic in [false, true] {
+            if let Some(grid) = $ground.cart([None], [periodic])? {
+                $try_it($ground, &grid)?;
+            }
+            if let Some(grid) = $ground.cart([None, None], [true, periodic])? {
+                $try_it($ground, &grid)?;
+            }
+            if let Some(grid) = $ground.cart([None, Some(1), None], [periodic, periodic, false])? {
+                $try_it($ground, &grid)?;
+            }
+        }
+    };
+}
+
+/// The neighbour at each face: before and behind along every axis.
+fn neighbours<const D: usize>(grid: &Cart<D>) -> Vec<Option<usize>> {
+    (0..2 * D).map(|face| grid.neighbor(face / 2, if face % 2 == 0 { -1 } else { 1 })).collect()
+}
+
+fn faces_allgather(ground: &Ground<'_>) -> Result<()> {
+    fn try_it<const D: usize>(ground: &Ground<'_>, grid: &Cart<D>) -> Result<()> {
+        let neighbours = neighbours(grid);
+        for unit in [1, 700] {
+            let mine = |rank: usize| values(rank, unit * rank);
+            let got = grid.neighbor_allgather(&mine(grid.rank()))?;
+            ground.equal("a row per face", got.rows(), 2 * D);
+            for (row, peer) in got.iter().zip(&neighbours) {
+                ground.same("a row", row, &peer.map_or(vec![], mine));
+            }
+            let mut out = vec![7; 2 * D * unit];
+            grid.neighbor_allgather_into(&values(grid.rank(), unit), &mut out)?;
+            for (row, peer) in out.chunks_exact(unit).zip(&neighbours) {
+                ground.same(
+                    "in place",
+                    row,
+                    &peer.map_or(vec![7; unit], |peer| values(peer, unit)),
+                );
+            }
+        }
+        Ok(())
+    }
+    on_grids!(ground, try_it);
+    Ok(())
+}
+
+fn faces_alltoall(ground: &Ground<'_>) -> Result<()> {
+    /// What a rank sends through a face.
+    fn row(rank: usize, face: usize, count: usize) -> Vec<u64> {
+        values(10 * rank + face, count)
+    }
+    fn try_it<const D: usize>(ground: &Ground<'_>, grid: &Cart<D>) -> Result<()> {
+        let neighbours = neighbours(grid);
+        for unit in [1, 600] {
+            // Beyond a border the row goes nowhere.
+            let length = |rank: usize, face: usize| unit * (rank + face % 3);
+            let mine =
+                |rank: usize| (0..2 * D).map(move |face| row(rank, face, length(rank, face)));
+            let got = grid.neighbor_alltoall(&Ragged::from_rows(mine(grid.rank())))?;
+            ground.equal("a row per face", got.rows(), 2 * D);
+            for (face, peer) in neighbours.iter().enumerate() {
+                let wanted = peer.map(|peer| row(peer, face ^ 1, length(peer, face ^ 1)));
+                ground.same(
+                    "what the neighbour sent here",
+                    &got[face],
+                    &wanted.unwrap_or_default(),
+                );
+            }
+            let mine: Vec<u64> = (0..2 * D).flat_map(|face| row(grid.rank(), face, unit)).collect();
+            let mut out = vec![7; 2 * D * unit];
+            grid.neighbor_alltoall_into(&mine, &mut out)?;
+            for (face, peer) in neighbours.iter().enumerate() {
+                let wanted = peer.map_or(vec![7; unit], |peer| row(peer, face ^ 1, unit));
+                ground.same("in place", &out[face * unit..(face + 1) * unit], &wanted);
+            }
+        }
+        Ok(())
+    }
+    on_grids!(ground, try_it);
+    Ok(())
+}
+
+fn faces_refused(ground: &Ground<'_>) -> Result<()> {
+    if let Some(grid) = ground.cart([None, None], [true, false])? {
+        let rows = Ragged::from_rows(vec![vec![0_u8]; 3]);
+        ground.refused("three rows", grid.neighbor_alltoall(&rows), wrong_length);
+        let mut out = [0_u8; 7];
+        ground.refused("out", grid.neighbor_allgather_into(&[1, 2], &mut out), wrong_length);
+        ground.refused("rows", grid.neighbor_alltoall_into(&[1; 7], &mut out), wrong_length);
+        ground.refused("both", grid.neighbor_alltoall_into(&[1; 8], &mut out), wrong_length);
+    }
+    ground.still_works()
+}
+
+fn wrong_length(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::LengthMismatch { .. })
+}
+
+/// A multigraph with edges to oneself and up to three between two ranks; the last rank has none. Sources are in
+/// ascending order, destinations in descending.
+struct Multigraph {
+    size: usize,
+}
+
+impl Multigraph {
+    fn edges(&self, from: usize, to: usize) -> usize {
+        let isolated = self.size > 2 && from.max(to) == self.size - 1;
+        if isolated { 0 } else { (5 * from + 3 * to + 1) % 4 }
+    }
+
+    fn sources(&self, of: usize) -> Vec<usize> {
+        (0..self.size).flat_map(|from| vec![from; self.edges(from, of)]).collect()
+    }
+
+    fn destinations(&self, of: usize) -> Vec<usize> {
+        (0..self.size).rev().flat_map(|to| vec![to; self.edges(of, to)]).collect()
+    }
+
+    fn on(&self, ground: &Ground<'_>) -> Result<Graph> {
+        ground.graph(&self.sources(ground.rank()), &self.destinations(ground.rank()))
+    }
+
+    /// What travels along all of a rank's edges to its destinations, in their order: `count` tells an edge's length.
+    fn rows(&self, of: usize, count: impl Fn(usize) -> usize) -> Vec<Vec<u64>> {
+        let edges =
+            (0..self.size).rev().flat_map(|to| (0..self.edges(of, to)).map(move |edge| (to, edge)));
+        edges.map(|(to, edge)| Self::row(of, to, edge, count(edge))).collect()
+    }
+
+    /// What a rank must get along all of its edges.
+    fn wanted(&self, of: usize, count: impl Fn(usize) -> usize) -> Vec<Vec<u64>> {
+        let edges =
+            (0..self.size).flat_map(|from| (0..self.edges(from, of)).map(move |edge| (from, edge)));
+        edges.map(|(from, edge)| Self::row(from, of, edge, count(edge))).collect()
+    }
+
+    fn row(from: usize, to: usize, edge: usize, count: usize) -> Vec<u64> {
+        values(100 * from + 10 * to + edge, count)
+    }
+}
+
+fn graph_edges(ground: &Ground<'_>) -> Result<()> {
+    let shape = Multigraph { size: ground.size() };
+    let graph = shape.on(ground)?;
+    let me = ground.rank();
+    ground.same("sources", &graph.sources().collect::<Vec<_>>(), &shape.sources(me));
+    ground.same("destinations", &graph.destinations().collect::<Vec<_>>(), &shape.destinations(me));
+    ground.equal("rank and size", (graph.rank(), graph.size()), (me, ground.size()));
+    ground.same("a graph is a communicator", &graph.allreduce(&[1_usize], Sum)?, &[ground.size()]);
+    let bare = ground.graph(&[], &[])?;
+    ground.equal("no rows without edges", bare.neighbor_allgather(&[me])?.rows(), 0);
+    bare.neighbor_alltoall_into::<u64>(&[], &mut [])?;
+    bare.neighbor_allgather_into(&[me], &mut [])?;
+    Ok(())
+}
+
+fn graph_allgather(ground: &Ground<'_>) -> Result<()> {
+    let shape = Multigraph { size: ground.size() };
+    let graph = shape.on(ground)?;
+    let me = ground.rank();
+    for unit in [0, 1, 1025] {
+        let got = graph.neighbor_allgather(&values(me, unit * me))?;
+        let wanted = shape.sources(me).into_iter().map(|from| values(from, unit * from));
+        ground.equal("rows", got, Ragged::from_rows(wanted));
+        let mut out = vec![0; unit * shape.sources(me).len()];
+        graph.neighbor_allgather_into(&values(me, unit), &mut out)?;
+        let wanted = shape.sources(me).into_iter().flat_map(|from| values(from, unit));
+        ground.same("in place", &out, &wanted.collect::<Vec<_>>());
+    }
+    let odd = |rank: usize| rank % 2 == 1;
+    let mut out = vec![false; shape.sources(me).len()];
+    graph.neighbor_allgather_into(&[odd(me)], &mut out)?;
+    ground.same("bool", &out, &shape.sources(me).into_iter().map(odd).collect::<Vec<_>>());
+    Ok(())
+}
+
+fn graph_alltoall(ground: &Ground<'_>) -> Result<()> {
+    let shape = Multigraph { size: ground.size() };
+    let graph = shape.on(ground)?;
+    let me = ground.rank();
+    for unit in [0, 1, 1025] {
+        let rows = Ragged::from_rows(shape.rows(me, |edge| edge * unit));
+        let got = graph.neighbor_alltoall(&rows)?;
+        ground.equal("rows", got, Ragged::from_rows(shape.wanted(me, |edge| edge * unit)));
+        let mut out = vec![0; unit * shape.sources(me).len()];
+        graph.neighbor_alltoall_into(&shape.rows(me, |_| unit).concat(), &mut out)?;
+        ground.same("in place", &out, &shape.wanted(me, |_| unit).concat());
+    }
+    Ok(())
+}
+
+fn graph_ialltoall(ground: &Ground<'_>) -> Result<()> {
+    let shape = Multigraph { size: ground.size() };
+    let graph = shape.on(ground)?;
+    let me = ground.rank();
+    let start = |unit: usize| {
+        graph.ineighbor_alltoall(Ragged::from_rows(shape.rows(me, |edge| (1 + edge) * unit)))
+    };
+    let wanted = |unit: usize| Ragged::from_rows(shape.wanted(me, |edge| (1 + edge) * unit));
+    let (first, mut second) = (start(1)?, start(1025)?);
+    let got = loop {
+        match second.test() {
+            Ok(got) => break got?,
+            Err(unfinished) => second = unfinished,
+        }
+        std::thread::yield_now();
+    };
+    ground.equal("the second, tested for", got, wanted(1025));
+    ground.equal("the first, waited for", first.wait()?, wanted(1));
+    Ok(())
+}
+
+fn graph_dropped(ground: &Ground<'_>) -> Result<()> {
+    let shape = Multigraph { size: ground.size() };
+    let graph = shape.on(ground)?;
+    let me = ground.rank();
+    for drops in [true, me.is_multiple_of(2)] {
+        let rows = Ragged::from_rows(shape.rows(me, |_| 2));
+        let request = graph.ineighbor_alltoall(rows)?;
+        if drops {
+            drop(request);
+        } else {
+            ground.equal("rows", request.wait()?, Ragged::from_rows(shape.wanted(me, |_| 2)));
+        }
+    }
+    let rows = Ragged::from_rows(shape.rows(me, |edge| edge));
+    let wanted = Ragged::from_rows(shape.wanted(me, |edge| edge));
+    ground.equal("the next call", graph.neighbor_alltoall(&rows)?, wanted);
+    Ok(())
+}
+
+fn graph_refused(ground: &Ground<'_>) -> Result<()> {
+    let (size, first) = (ground.size(), ground.rank() == 0);
+    let stranger: &[usize] = if first { &[size] } else { &[] };
+    ground.refused("no such rank", ground.graph(stranger, &[]), |kind| {
+        matches!(kind, ErrorKind::InvalidRank { .. } | ErrorKind::Elsewhere { rank: 0, .. })
+    });
+    // Rank 0 means to send to the last rank, which knows nothing of it.
+    let last: &[usize] = if first { &[size - 1] } else { &[] };
+    let refused = ground.graph(&[], last);
+    if first || ground.rank() == size - 1 {
+        ground.refused("an edge of one end", refused, disagree);
+    } else {
+        ground.refused("an edge of one end elsewhere", refused, |kind| {
+            matches!(kind, ErrorKind::Elsewhere { rank: 0, .. })
+        });
+    }
+    let doubled = [0; 2];
+    let refused = ground.graph(&vec![0; usize::from(first)], &doubled[..if first { 2 } else { 0 }]);
+    if first {
+        ground.refused("two edges of one", refused, disagree);
+    } else {
+        ground.refused("elsewhere", refused, |kind| matches!(kind, ErrorKind::Elsewhere { .. }));
+    }
+    ground.still_works()
+}
+
+fn graph_wrong_rows(ground: &Ground<'_>) -> Result<()> {
+    let (after, before) = (ground.after(1), ground.before(1));
+    let ring = ground.graph(&[before], &[after])?;
+    let none = Ragged::<u8>::from_rows(Vec::<Vec<u8>>::new());
+    ground.refused("no row", ring.neighbor_alltoall(&none), wrong_length);
+    ground.refused("no row", ring.ineighbor_alltoall(none), wrong_length);
+    let mut out = [0_u8; 3];
+    ground.refused("out", ring.neighbor_allgather_into(&[1, 2], &mut out), wrong_length);
+    ground.refused("out", ring.neighbor_alltoall_into(&[1, 2], &mut out), wrong_length);
+    ground.still_works()
 }

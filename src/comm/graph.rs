@@ -1,0 +1,428 @@
+//! Ranks as the vertices of a graph, and collectives along its edges.
+
+use std::{collections::BTreeMap, marker::PhantomData, ops::Deref};
+
+use super::{Comm, Ragged, all, step, view::fill};
+use crate::{
+    datum::{Datum, Landing, Memory, Outgoing, Signature, bytes_of},
+    engine::{
+        Collective, Counts, Label, Mode, Neighbors, Op, Rank, Received, Source, Tag, Target, Ticket,
+    },
+    error::{Call, Error, ErrorKind, Result},
+};
+
+/// A communicator whose ranks are the vertices of a directed graph: each knows its *sources* and *destinations*.
+///
+/// It is a [`Comm`]: all its calls work on it. MPI: a distributed graph topology (MPI 4.1, 8.5.4).
+#[derive(Debug)]
+pub struct Graph {
+    comm: Comm,
+    edges: Edges,
+}
+
+/// The edges of this rank.
+#[derive(Debug)]
+struct Edges {
+    sources: Vec<Rank>,
+    destinations: Vec<Rank>,
+}
+
+impl Edges {
+    fn neighbors(&self) -> Neighbors<'_> {
+        Neighbors { sources: &self.sources, destinations: &self.destinations }
+    }
+}
+
+impl Comm {
+    /// Makes the ranks the vertices of a graph: this rank receives from `sources` and sends to `destinations`.
+    ///
+    /// Any directed multigraph will do: edges to oneself, several edges between the same ranks (matched in the order in
+    /// which both list them), ranks without edges. Every edge is listed at both ends.
+    ///
+    /// # Collective
+    /// An allgather of all edges. MPI: `MPI_Dist_graph_create_adjacent` (MPI 4.1, 8.5.4); ranks are not reordered.
+    ///
+    /// # Errors
+    /// On every rank: [`ErrorKind::InvalidRank`] where a rank is listed that does not exist,
+    /// [`ErrorKind::CollectiveMismatch`] on the ranks at both ends of an edge that only one of them lists,
+    /// [`ErrorKind::Elsewhere`] on the others.
+    ///
+    /// # Examples
+    /// A tree, in which every rank sends to its parent:
+    /// ```
+    /// let rows = spmd::local(5, |world| {
+    ///     let me = world.rank();
+    ///     let children: Vec<usize> = (2 * me + 1..=2 * me + 2).filter(|&rank| rank < 5).collect();
+    ///     let parent: Vec<usize> = (me > 0).then(|| (me - 1) / 2).into_iter().collect();
+    ///     let tree = world.graph(&children, &parent)?;
+    ///     Ok(tree.neighbor_allgather(&vec![me; me])?)
+    /// });
+    /// let rows = rows.unwrap();
+    /// assert_eq!((&rows[0][0], &rows[0][1]), (&[1][..], &[2, 2][..]));
+    /// assert_eq!(rows[1].counts().collect::<Vec<_>>(), [3, 4]);
+    /// ```
+    #[track_caller]
+    pub fn graph(&self, sources: &[usize], destinations: &[usize]) -> Result<Graph> {
+        let call = all("graph");
+        self.perform(call, || {
+            let mut mine = vec![sources.len()];
+            mine.extend(sources.iter().chain(destinations));
+            let lists = self.allgather_as(call, &mine)?;
+            check_edges(self.rank, &lists)?;
+            let ranks = |list: &[usize]| list.iter().copied().map(Rank::from).collect();
+            self.graph_of(ranks(sources), ranks(destinations))
+        })
+    }
+
+    /// A graph whose edges are known to match.
+    pub(super) fn graph_of(
+        &self,
+        sources: Vec<Rank>,
+        destinations: Vec<Rank>,
+    ) -> Result<Graph, ErrorKind> {
+        let (turn, engine) = (self.next_turn(), &self.engine);
+        let context = engine.derive_graph(self.context, turn, &sources, &destinations)?;
+        let comm = Self::open(engine.clone(), context, self.rank, self.size);
+        Ok(Graph { comm, edges: Edges { sources, destinations } })
+    }
+}
+
+/// Whether all edges are listed at both ends. Every rank checks all, so that all come to the same end.
+///
+/// A rank's list is the number of its sources, the sources, and the destinations.
+fn check_edges(me: usize, lists: &Ragged<usize>) -> Result<(), ErrorKind> {
+    let size = lists.rows();
+    let mut edges = BTreeMap::<(usize, usize), (usize, usize)>::new();
+    for (rank, list) in lists.iter().enumerate() {
+        let (sources, destinations) = list[1..].split_at(list[0]);
+        if let Some(&stranger) = list[1..].iter().find(|&&other| other >= size) {
+            let kind = ErrorKind::InvalidRank { rank: stranger, size };
+            let elsewhere = || ErrorKind::Elsewhere { rank, cause: kind.to_string() };
+            return Err(if rank == me { kind } else { elsewhere() });
+        }
+        destinations.iter().for_each(|&to| edges.entry((rank, to)).or_default().0 += 1);
+        sources.iter().for_each(|&from| edges.entry((from, rank)).or_default().1 += 1);
+    }
+    let Some((&(from, to), &(sent, received))) = edges.iter().find(|(_, (at, of))| at != of) else {
+        return Ok(());
+    };
+    let count =
+        |edges: usize| if edges == 1 { "1 edge".to_owned() } else { format!("{edges} edges") };
+    let sender = format!("graph with {} to rank {to}", count(sent));
+    let receiver = format!("graph with {} from rank {from}", count(received));
+    Err(if me == from {
+        ErrorKind::CollectiveMismatch { mine: sender, rank: to, theirs: receiver }
+    } else if me == to {
+        ErrorKind::CollectiveMismatch { mine: receiver, rank: from, theirs: sender }
+    } else {
+        ErrorKind::Elsewhere {
+            rank: from,
+            cause: format!("it calls {sender}, rank {to} calls {receiver}"),
+        }
+    })
+}
+
+impl Graph {
+    /// The ranks that this one receives from, in the order given.
+    pub fn sources(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.edges.sources.iter().map(|rank| rank.index())
+    }
+
+    /// The ranks that this one sends to, in the order given.
+    pub fn destinations(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.edges.destinations.iter().map(|rank| rank.index())
+    }
+
+    /// Sends `mine` to every destination; returns what the sources sent, a row for each, of any lengths.
+    ///
+    /// # Collective
+    /// One message along every edge. MPI: `MPI_Neighbor_allgatherv` (MPI 4.1, 8.6.1), whose counts need be known; here
+    /// they come with the messages.
+    ///
+    /// # Examples
+    /// See [`Comm::graph`].
+    #[track_caller]
+    pub fn neighbor_allgather<T: Datum>(&self, mine: &[T]) -> Result<Ragged<T>> {
+        let call = all("neighbor_allgather");
+        self.comm.perform(call, || self.rows_along_edges(call, |_| mine))
+    }
+
+    /// Sends `mine` to every destination; `out` gets what the sources sent, one behind the other.
+    ///
+    /// # Collective
+    /// All ranks, with equally long `mine`. The MPI library's own `MPI_Neighbor_allgather` (MPI 4.1, 8.6.1); elsewhere one message
+    /// along every edge.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LengthMismatch`] if `out` is not `sources × mine` long.
+    #[track_caller]
+    pub fn neighbor_allgather_into<T: Datum>(&self, mine: &[T], out: &mut [T]) -> Result<()> {
+        let call = all("neighbor_allgather_into");
+        self.comm.perform(call, || self.allgather_equal(call, mine, out))
+    }
+
+    /// Sends to each destination its row; returns what the sources sent, a row for each, of any lengths.
+    ///
+    /// # Collective
+    /// One message along every edge. MPI: `MPI_Neighbor_alltoallv` (MPI 4.1, 8.6.2), whose counts need be known; here
+    /// they come with the messages.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LengthMismatch`] if there is not one row per destination.
+    ///
+    /// # Examples
+    /// Two edges each way between two ranks:
+    /// ```
+    /// use spmd::Ragged;
+    /// let got = spmd::local(2, |world| {
+    ///     let other = [1 - world.rank(); 2];
+    ///     let graph = world.graph(&other, &other)?;
+    ///     Ok(graph.neighbor_alltoall(&Ragged::from_rows([vec![world.rank()], vec![7, 8]]))?)
+    /// });
+    /// assert_eq!(got.unwrap()[0], Ragged::from_rows([vec![1], vec![7, 8]]));
+    /// ```
+    #[track_caller]
+    pub fn neighbor_alltoall<T: Datum>(&self, rows: &Ragged<T>) -> Result<Ragged<T>> {
+        let call = all("neighbor_alltoall");
+        self.comm.perform(call, || {
+            self.check_rows(rows)?;
+            self.rows_along_edges(call, |at| &rows[at])
+        })
+    }
+
+    /// Sends to each destination its row; `out` gets what the sources sent. The rows lie one behind the other.
+    ///
+    /// # Collective
+    /// All ranks, with equally long rows. The MPI library's own `MPI_Neighbor_alltoall` (MPI 4.1, 8.6.2); elsewhere one message
+    /// along every edge.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LengthMismatch`] if `rows` and `out` do not hold equally long rows, one per destination and source.
+    #[track_caller]
+    pub fn neighbor_alltoall_into<T: Datum>(&self, rows: &[T], out: &mut [T]) -> Result<()> {
+        let call = all("neighbor_alltoall_into");
+        self.comm.perform(call, || self.alltoall_equal(call, rows, out))
+    }
+
+    /// Starts to send to each destination its row; [`NeighborRequest::wait`] gives what the sources sent.
+    ///
+    /// # Collective
+    /// As [`neighbor_alltoall`](Self::neighbor_alltoall). All ranks start, in the same order among the graph's collectives.
+    /// MPI: `MPI_Ineighbor_alltoallv` (MPI 4.1, 8.7.2).
+    ///
+    /// # Errors
+    /// [`ErrorKind::LengthMismatch`] if there is not one row per destination.
+    ///
+    /// # Examples
+    /// ```
+    /// use spmd::Ragged;
+    /// let got = spmd::local(3, |world| {
+    ///     let (me, size) = (world.rank(), world.size());
+    ///     let ring = world.graph(&[(me + size - 1) % size], &[(me + 1) % size])?;
+    ///     let request = ring.ineighbor_alltoall(Ragged::from_rows([vec![me; 2]]))?;
+    ///     // ... compute meanwhile ...
+    ///     Ok(request.wait()?.into_flat())
+    /// });
+    /// assert_eq!(got.unwrap(), [[2, 2], [0, 0], [1, 1]]);
+    /// ```
+    #[track_caller]
+    pub fn ineighbor_alltoall<T: Datum>(&self, rows: Ragged<T>) -> Result<NeighborRequest<'_, T>> {
+        let call = all("ineighbor_alltoall");
+        self.comm.perform(call, || {
+            self.check_rows(&rows)?;
+            let flow = self.flow(step(Signature::of::<T>(), call));
+            for op in flow.isend_all(|at| bytes_of(&rows[at]))? {
+                flow.graph.comm.engine.forsake(op); // the rows go on without their owner
+            }
+            Ok(NeighborRequest { flow, call, arrived: Vec::new(), rows: PhantomData })
+        })
+    }
+
+    /// Rows of any lengths along all edges: `row(at)` is for the destination number `at`.
+    pub(super) fn rows_along_edges<'r, T: Datum>(
+        &self,
+        call: Call,
+        row: impl Fn(usize) -> &'r [T],
+    ) -> Result<Ragged<T>, ErrorKind> {
+        let flow = self.flow(step(Signature::of::<T>(), call));
+        let sends = flow.isend_all(|at| bytes_of(row(at)))?;
+        let mut arrived = Vec::with_capacity(self.edges.sources.len());
+        while flow.arrive(&mut arrived, true)? {}
+        let rows = flow.fetch(arrived)?;
+        sends.into_iter().try_for_each(|op| self.comm.engine.wait(op).map(drop))?;
+        Ok(rows)
+    }
+
+    pub(super) fn allgather_equal<T: Datum>(
+        &self,
+        call: Call,
+        mine: &[T],
+        out: &mut [T],
+    ) -> Result<(), ErrorKind> {
+        check_length("neighbor_allgather's out", self.edges.sources.len() * mine.len(), out.len())?;
+        let label = step(Signature::of::<T>(), call);
+        let (neighbors, counts) = (self.edges.neighbors(), Counts::Equal(size_of_val(mine)));
+        let count = out.len();
+        fill(out, |out| {
+            let what =
+                Collective::NeighborAllgather { neighbors, mine: bytes_of(mine), counts, out };
+            self.comm.collective(label, what).map(|()| ((), count))
+        })
+    }
+
+    pub(super) fn alltoall_equal<T: Datum>(
+        &self,
+        call: Call,
+        rows: &[T],
+        out: &mut [T],
+    ) -> Result<(), ErrorKind> {
+        let (sources, destinations) = (self.edges.sources.len(), self.edges.destinations.len());
+        let row = match (destinations, sources) {
+            (0, 0) => 0,
+            (0, sources) => out.len() / sources,
+            (destinations, _) => rows.len() / destinations,
+        };
+        check_length("neighbor_alltoall's rows", destinations * row, rows.len())?;
+        check_length("neighbor_alltoall's out", sources * row, out.len())?;
+        let label = step(Signature::of::<T>(), call);
+        let counts = Counts::Equal(row * size_of::<T>());
+        let (neighbors, count) = (self.edges.neighbors(), out.len());
+        fill(out, |out| {
+            let (rows, send_counts, recv_counts) = (bytes_of(rows), counts, counts);
+            let what =
+                Collective::NeighborAlltoall { neighbors, rows, send_counts, out, recv_counts };
+            self.comm.collective(label, what).map(|()| ((), count))
+        })
+    }
+
+    fn check_rows<T>(&self, rows: &Ragged<T>) -> Result<(), ErrorKind> {
+        check_length("neighbor_alltoall's rows", self.edges.destinations.len(), rows.rows())
+    }
+
+    fn flow(&self, label: Label) -> Flow<'_> {
+        let tag = Tag::of_turn(self.comm.next_turn(), self.comm.max_tag);
+        Flow { graph: self, label, tag }
+    }
+}
+
+pub(super) fn check_length(what: &'static str, needed: usize, got: usize) -> Result<(), ErrorKind> {
+    if needed == got { Ok(()) } else { Err(ErrorKind::LengthMismatch { what, needed, got }) }
+}
+
+impl Deref for Graph {
+    type Target = Comm;
+
+    fn deref(&self) -> &Comm {
+        &self.comm
+    }
+}
+
+/// The messages along the edges in one collective call. Those between the same two ranks arrive in the order sent, so that
+/// several edges are matched in the order of both lists.
+struct Flow<'g> {
+    graph: &'g Graph,
+    label: Label,
+    tag: Tag,
+}
+
+impl Flow<'_> {
+    /// Starts to send a copy of a row to every destination.
+    fn isend_all<'r>(&self, row: impl Fn(usize) -> &'r [u8]) -> Result<Vec<Op>, ErrorKind> {
+        let (comm, label, tag) = (&self.graph.comm, self.label, self.tag);
+        let send = |(at, &rank): (usize, &Rank)| {
+            let to = Target { context: comm.context, rank, tag, label };
+            let copy = Memory::Owned(Box::new(Outgoing(row(at).to_vec())));
+            comm.engine.isend(&to, Mode::Standard, copy)
+        };
+        self.graph.edges.destinations.iter().enumerate().map(send).collect()
+    }
+
+    /// Takes the next source's message out of the queue, waiting for it if `wait`: whether it was there and wanted.
+    fn arrive(&self, arrived: &mut Vec<(Ticket, Received)>, wait: bool) -> Result<bool, ErrorKind> {
+        let Some(&rank) = self.graph.edges.sources.get(arrived.len()) else { return Ok(false) };
+        let (comm, label) = (&self.graph.comm, self.label);
+        let from = Source { context: comm.context, rank: Some(rank), tag: Some(self.tag), label };
+        let found = comm.engine.probe(&from, wait)?;
+        arrived.extend(found);
+        Ok(found.is_some())
+    }
+
+    /// Receives the messages of all sources, a row for each.
+    fn fetch<T: Datum>(&self, arrived: Vec<(Ticket, Received)>) -> Result<Ragged<T>, ErrorKind> {
+        let engine = &*self.graph.comm.engine;
+        let size = size_of::<T>();
+        // Another type's message may end within an element: room for that too, the engine then says what it is.
+        let bytes: usize = arrived.iter().map(|(_, received)| received.bytes).sum();
+        let mut landing = Landing::<T>::new(bytes.div_ceil(size));
+        let (mut out, mut failure) = (landing.bytes_mut(), None);
+        let counts: Vec<usize> =
+            arrived.iter().map(|(_, received)| received.bytes / size).collect();
+        for (ticket, received) in arrived {
+            let (row, rest) = out.split_at_mut(received.bytes);
+            out = rest;
+            // A row that is refused is no reason to leave the others in the queue.
+            if let Err(kind) = engine.fetch(ticket, &self.label, row) {
+                failure.get_or_insert(kind);
+            }
+        }
+        match failure {
+            Some(kind) => Err(kind),
+            None => Ok(Ragged::from_flat(landing.into_values(counts.iter().sum())?, counts)),
+        }
+    }
+}
+
+/// A neighbourhood collective under way; the rows to be sent are the engine's.
+///
+/// Dropped or forgotten unfinished, its incoming rows are lost and the neighbours are none the worse.
+#[must_use = "the rows are received by `wait`"]
+pub struct NeighborRequest<'g, T> {
+    flow: Flow<'g>,
+    call: Call,
+    /// The messages of the first sources, which are here.
+    arrived: Vec<(Ticket, Received)>,
+    rows: PhantomData<fn() -> T>,
+}
+
+impl<T: Datum> NeighborRequest<'_, T> {
+    /// Waits for the sources' rows.
+    ///
+    /// # Errors
+    /// As [`Graph::neighbor_alltoall`]; the error names the place where the call was started.
+    pub fn wait(mut self) -> Result<Ragged<T>> {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        self.flow.graph.comm.perform(self.call, || {
+            while self.flow.arrive(&mut arrived, true)? {}
+            self.flow.fetch(std::mem::take(&mut arrived))
+        })
+    }
+
+    /// The sources' rows if they are all here, else the request again.
+    ///
+    /// # Errors
+    /// `Err(self)` if it goes on; `Ok(Err(…))` as [`NeighborRequest::wait`].
+    pub fn test(mut self) -> Result<Result<Ragged<T>>, Self> {
+        let comm = &self.flow.graph.comm;
+        loop {
+            match self.flow.arrive(&mut self.arrived, false) {
+                Ok(true) => {}
+                Ok(false) if self.arrived.len() == self.flow.graph.edges.sources.len() => {
+                    return Ok(self.wait());
+                }
+                Ok(false) => return Err(self),
+                Err(kind) => {
+                    let error: Error = comm.failed(kind, self.call);
+                    return Ok(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl<T> Drop for NeighborRequest<'_, T> {
+    fn drop(&mut self) {
+        for (ticket, _) in self.arrived.drain(..) {
+            self.flow.graph.comm.engine.discard(ticket);
+        }
+    }
+}
