@@ -112,9 +112,9 @@ impl Repeat for Moves<'_> {
             }
             let start = clock.now();
             match movement {
-                Movement::Bcast => world.bcast_into(ROOT, incoming)?,
-                Movement::Allgather => world.allgather_into(outgoing, incoming)?,
-                Movement::Alltoall => world.alltoall_into(outgoing, incoming)?,
+                Movement::Bcast => world.bcast_into(ROOT, &mut **incoming)?,
+                Movement::Allgather => world.allgather_into(&**outgoing, &mut **incoming)?,
+                Movement::Alltoall => world.alltoall_into(&**outgoing, &mut **incoming)?,
             }
             took += clock.since(start);
             if touched {
@@ -179,9 +179,9 @@ impl Repeat for Sums<'_> {
             }
             let start = clock.now();
             match reduction {
-                Reduction::Reduce => world.reduce_into(ROOT, mine, sums, Sum)?,
-                Reduction::Allreduce => world.allreduce_into(mine, sums, Sum)?,
-                Reduction::Scan => world.scan_into(mine, sums, Sum)?,
+                Reduction::Reduce => world.reduce_into(ROOT, &**mine, &mut **sums, Sum)?,
+                Reduction::Allreduce => world.allreduce_into(&**mine, &mut **sums, Sum)?,
+                Reduction::Scan => world.scan_into(&**mine, &mut **sums, Sum)?,
             }
             took += clock.since(start);
             if touched {

@@ -192,8 +192,7 @@ fn dropped(ground: &Ground<'_>) -> Result<()> {
         let coming = ground.iallgather(values(ground.rank(), 300))?;
         let barrier = ground.ibarrier()?;
         if ground.rank() == round {
-            drop(coming);
-            std::mem::forget(barrier);
+            drop((coming, barrier));
             continue;
         }
         for (rank, row) in coming.wait()?.iter().enumerate() {

@@ -5,7 +5,7 @@
 
 use super::{Head, rooted};
 use crate::{
-    comm::{Comm, Ragged, agreement::Subject, all},
+    comm::{Comm, Ragged, View, agreement::Subject, all, view::contents},
     datum::{Datum, Landing, bytes_of},
     engine::{Collective, Counts, Label},
     error::{Call, ErrorKind, Result},
@@ -65,9 +65,13 @@ impl Comm {
     /// assert_eq!(rows.unwrap()[0].as_ref().unwrap()[2], [2, 2]);
     /// ```
     #[track_caller]
-    pub fn gather<T: Datum>(&self, root: usize, mine: &[T]) -> Result<Option<Ragged<T>>> {
-        self.together(rooted("gather", root), Subject::any::<T>(), |label| {
-            self.gather_values(root, label, mine)
+    pub fn gather<V: View + ?Sized>(
+        &self,
+        root: usize,
+        mine: &V,
+    ) -> Result<Option<Ragged<V::Elem>>> {
+        self.together(rooted("gather", root), Subject::any::<V::Elem>(), |label| {
+            self.gather_values(root, label, &contents(mine))
         })
     }
 
@@ -177,9 +181,9 @@ impl Comm {
     /// assert_eq!(all.unwrap(), vec![[0, 1, 2]; 3]);
     /// ```
     #[track_caller]
-    pub fn allgather<T: Datum>(&self, mine: &[T]) -> Result<Ragged<T>> {
-        self.together(all("allgather"), Subject::any::<T>(), |label| {
-            self.allgather_values(label, mine)
+    pub fn allgather<V: View + ?Sized>(&self, mine: &V) -> Result<Ragged<V::Elem>> {
+        self.together(all("allgather"), Subject::any::<V::Elem>(), |label| {
+            self.allgather_values(label, &contents(mine))
         })
     }
 

@@ -4,10 +4,17 @@
 //! Types that not every bit pattern is a value of (`bool`, enums) are the exception: their data land beside the caller's
 //! buffer and are checked first.
 
+use std::borrow::Cow;
+
 use super::{check_length, rooted};
 use crate::{
-    comm::{Comm, ReduceOp, agreement::Subject, all, op},
-    datum::{Datum, Landing, bytes_of, bytes_of_mut},
+    comm::{
+        Comm, ReduceOp, View, ViewMut,
+        agreement::Subject,
+        all, op,
+        view::{contents, packed},
+    },
+    datum::{Landing, bytes_of, bytes_of_mut},
     engine::{Collective, Counts, Label, Reduction},
     error::{ErrorKind, Result},
 };
@@ -28,8 +35,8 @@ impl Comm {
     /// assert_eq!(got.unwrap(), [[640, 480]; 3]);
     /// ```
     #[track_caller]
-    pub fn bcast_into<T: Datum>(&self, root: usize, buffer: &mut [T]) -> Result<()> {
-        self.together(rooted("bcast_into", root), Subject::equal::<T>(buffer.len()), |label| {
+    pub fn bcast_into<W: ViewMut + ?Sized>(&self, root: usize, buffer: &mut W) -> Result<()> {
+        self.together(rooted("bcast_into", root), Subject::like(buffer), |label| {
             let root = self.check_rank(root)?;
             in_place(buffer, |buffer| self.collective(label, Collective::Bcast { root, buffer }))
         })
@@ -43,19 +50,23 @@ impl Comm {
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] on the root if `out` has not `size` times the length of `mine`.
     #[track_caller]
-    pub fn gather_into<T: Datum>(&self, root: usize, mine: &[T], out: &mut [T]) -> Result<()> {
-        self.together(rooted("gather_into", root), Subject::equal::<T>(mine.len()), |label| {
+    pub fn gather_into<V, W>(&self, root: usize, mine: &V, out: &mut W) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        self.together(rooted("gather_into", root), Subject::like(mine), |label| {
             let root_rank = self.check_rank(root)?;
-            let out = if self.rank == root {
-                check_length("gather_into's out", self.size * mine.len(), out.len())?;
-                out
-            } else {
-                &mut []
-            };
-            let (mine, counts) = (bytes_of(mine), Counts::Equal(size_of_val(mine)));
-            in_place(out, |out| {
+            let mine = contents(mine);
+            let gather = |out: &mut [u8]| {
+                let (mine, counts) = (bytes_of(&mine), Counts::Equal(size_of_val(&*mine)));
                 self.collective(label, Collective::Gather { root: root_rank, mine, counts, out })
-            })
+            };
+            if self.rank != root {
+                return gather(&mut []);
+            }
+            check_length("gather_into's out", self.size * mine.len(), out.count())?;
+            in_place(out, gather)
         })
     }
 
@@ -68,17 +79,23 @@ impl Comm {
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] on the root if `rows` has not `size` times the length of `mine`.
     #[track_caller]
-    pub fn scatter_into<T: Datum>(&self, root: usize, rows: &[T], mine: &mut [T]) -> Result<()> {
-        self.together(rooted("scatter_into", root), Subject::equal::<T>(mine.len()), |label| {
+    pub fn scatter_into<V, W>(&self, root: usize, rows: &V, mine: &mut W) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        self.together(rooted("scatter_into", root), Subject::like(mine), |label| {
             let root_rank = self.check_rank(root)?;
-            let rows = if self.rank == root {
-                check_length("scatter_into's rows", self.size * mine.len(), rows.len())?;
-                rows
+            let count = mine.count();
+            let mut rows = contents(rows);
+            if self.rank == root {
+                check_length("scatter_into's rows", self.size * count, rows.len())?;
             } else {
-                &[]
-            };
-            let (rows, counts) = (bytes_of(rows), Counts::Equal(size_of_val(mine)));
+                rows = Cow::Borrowed(&[]);
+            }
+            let counts = Counts::Equal(count * size_of::<W::Elem>());
             in_place(mine, |out| {
+                let rows = bytes_of(&rows);
                 self.collective(label, Collective::Scatter { root: root_rank, rows, counts, out })
             })
         })
@@ -102,10 +119,15 @@ impl Comm {
     /// assert_eq!(got.unwrap(), [[0, 10, 20]; 3]);
     /// ```
     #[track_caller]
-    pub fn allgather_into<T: Datum>(&self, mine: &[T], out: &mut [T]) -> Result<()> {
-        self.together(all("allgather_into"), Subject::equal::<T>(mine.len()), |label| {
-            check_length("allgather_into's out", self.size * mine.len(), out.len())?;
-            let (mine, counts) = (bytes_of(mine), Counts::Equal(size_of_val(mine)));
+    pub fn allgather_into<V, W>(&self, mine: &V, out: &mut W) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        self.together(all("allgather_into"), Subject::like(mine), |label| {
+            check_length("allgather_into's out", self.size * mine.count(), out.count())?;
+            let mine = contents(mine);
+            let (mine, counts) = (bytes_of(&mine), Counts::Equal(size_of_val(&*mine)));
             in_place(out, |out| self.collective(label, Collective::Allgather { mine, counts, out }))
         })
     }
@@ -118,13 +140,18 @@ impl Comm {
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if `rows` is not a multiple of `size` long, or `out` not as long as `rows`.
     #[track_caller]
-    pub fn alltoall_into<T: Datum>(&self, rows: &[T], out: &mut [T]) -> Result<()> {
-        self.together(all("alltoall_into"), Subject::equal::<T>(rows.len()), |label| {
-            let whole = rows.len().next_multiple_of(self.size);
-            check_length("alltoall_into's rows", whole, rows.len())?;
-            check_length("alltoall_into's out", rows.len(), out.len())?;
-            let counts = Counts::Equal(size_of_val(rows) / self.size);
-            let rows = bytes_of(rows);
+    pub fn alltoall_into<V, W>(&self, rows: &V, out: &mut W) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        self.together(all("alltoall_into"), Subject::like(rows), |label| {
+            let whole = rows.count().next_multiple_of(self.size);
+            check_length("alltoall_into's rows", whole, rows.count())?;
+            check_length("alltoall_into's out", rows.count(), out.count())?;
+            let rows = contents(rows);
+            let counts = Counts::Equal(size_of_val(&*rows) / self.size);
+            let rows = bytes_of(&rows);
             in_place(out, |out| {
                 let (send_counts, recv_counts) = (counts, counts);
                 self.collective(label, Collective::Alltoall { rows, send_counts, out, recv_counts })
@@ -140,27 +167,32 @@ impl Comm {
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] on the root if `out` is not as long as `mine`.
     #[track_caller]
-    pub fn reduce_into<T: Datum>(
+    pub fn reduce_into<V, W>(
         &self,
         root: usize,
-        mine: &[T],
-        out: &mut [T],
-        op: impl ReduceOp<T>,
-    ) -> Result<()> {
-        self.together(rooted("reduce_into", root), Subject::equal::<T>(mine.len()), |label| {
+        mine: &V,
+        out: &mut W,
+        op: impl ReduceOp<V::Elem>,
+    ) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        let (call, subject) = (rooted("reduce_into", root), Subject::like(mine));
+        self.together(call, subject, |label| {
             let root_rank = self.check_rank(root)?;
-            let out = if self.rank == root {
-                check_length("reduce_into's out", mine.len(), out.len())?;
-                out
-            } else {
-                &mut []
+            let mine = contents(mine);
+            let reduce = |out: &mut [u8]| {
+                let mine = bytes_of(&mine);
+                op::reduction(&op, |with| {
+                    self.collective(label, Collective::Reduce { root: root_rank, mine, out, with })
+                })
             };
-            self.reduce_bytes(label, mine, out, &op, |mine, out, with| Collective::Reduce {
-                root: root_rank,
-                mine,
-                out,
-                with,
-            })
+            if self.rank != root {
+                return reduce(&mut []);
+            }
+            check_length("reduce_into's out", mine.len(), out.count())?;
+            in_place(out, reduce)
         })
     }
 
@@ -183,18 +215,20 @@ impl Comm {
     /// assert_eq!(got.unwrap()[3], [4.0, 6.0]);
     /// ```
     #[track_caller]
-    pub fn allreduce_into<T: Datum>(
+    pub fn allreduce_into<V, W>(
         &self,
-        mine: &[T],
-        out: &mut [T],
-        op: impl ReduceOp<T>,
-    ) -> Result<()> {
-        self.together(all("allreduce_into"), Subject::equal::<T>(mine.len()), |label| {
-            check_length("allreduce_into's out", mine.len(), out.len())?;
-            self.reduce_bytes(label, mine, out, &op, |mine, out, with| Collective::Allreduce {
-                mine,
-                out,
-                with,
+        mine: &V,
+        out: &mut W,
+        op: impl ReduceOp<V::Elem>,
+    ) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        self.together(all("allreduce_into"), Subject::like(mine), |label| {
+            check_length("allreduce_into's out", mine.count(), out.count())?;
+            self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
+                Collective::Allreduce { mine, out, with }
             })
         })
     }
@@ -207,20 +241,21 @@ impl Comm {
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if `mine` has not `size` times the length of `out`.
     #[track_caller]
-    pub fn reduce_scatter_into<T: Datum>(
+    pub fn reduce_scatter_into<V, W>(
         &self,
-        mine: &[T],
-        out: &mut [T],
-        op: impl ReduceOp<T>,
-    ) -> Result<()> {
-        self.together(all("reduce_scatter_into"), Subject::equal::<T>(mine.len()), |label| {
-            check_length("reduce_scatter_into's mine", self.size * out.len(), mine.len())?;
-            let counts = Counts::Equal(size_of_val(out));
-            self.reduce_bytes(label, mine, out, &op, |mine, out, with| Collective::ReduceScatter {
-                mine,
-                counts,
-                out,
-                with,
+        mine: &V,
+        out: &mut W,
+        op: impl ReduceOp<V::Elem>,
+    ) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        self.together(all("reduce_scatter_into"), Subject::like(mine), |label| {
+            check_length("reduce_scatter_into's mine", self.size * out.count(), mine.count())?;
+            let counts = Counts::Equal(out.count() * size_of::<V::Elem>());
+            self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
+                Collective::ReduceScatter { mine, counts, out, with }
             })
         })
     }
@@ -233,18 +268,15 @@ impl Comm {
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if `out` is not as long as `mine`.
     #[track_caller]
-    pub fn scan_into<T: Datum>(
-        &self,
-        mine: &[T],
-        out: &mut [T],
-        op: impl ReduceOp<T>,
-    ) -> Result<()> {
-        self.together(all("scan_into"), Subject::equal::<T>(mine.len()), |label| {
-            check_length("scan_into's out", mine.len(), out.len())?;
-            self.reduce_bytes(label, mine, out, &op, |mine, out, with| Collective::Scan {
-                mine,
-                out,
-                with,
+    pub fn scan_into<V, W>(&self, mine: &V, out: &mut W, op: impl ReduceOp<V::Elem>) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        self.together(all("scan_into"), Subject::like(mine), |label| {
+            check_length("scan_into's out", mine.count(), out.count())?;
+            self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
+                Collective::Scan { mine, out, with }
             })
         })
     }
@@ -268,28 +300,25 @@ impl Comm {
     /// assert_eq!(starts.unwrap(), [0, 10, 20]);
     /// ```
     #[track_caller]
-    pub fn exscan_into<T: Datum>(
-        &self,
-        mine: &[T],
-        out: &mut [T],
-        op: impl ReduceOp<T>,
-    ) -> Result<()> {
-        self.together(all("exscan_into"), Subject::equal::<T>(mine.len()), |label| {
-            check_length("exscan_into's out", mine.len(), out.len())?;
-            self.reduce_bytes(label, mine, out, &op, |mine, out, with| Collective::Exscan {
-                mine,
-                out,
-                with,
+    pub fn exscan_into<V, W>(&self, mine: &V, out: &mut W, op: impl ReduceOp<V::Elem>) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        self.together(all("exscan_into"), Subject::like(mine), |label| {
+            check_length("exscan_into's out", mine.count(), out.count())?;
+            self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
+                Collective::Exscan { mine, out, with }
             })
         })
     }
 
-    fn reduce_bytes<T: Datum>(
+    fn reduce_bytes<W: ViewMut + ?Sized>(
         &self,
         label: Label,
-        mine: &[T],
-        out: &mut [T],
-        op: &impl ReduceOp<T>,
+        mine: &[W::Elem],
+        out: &mut W,
+        op: &impl ReduceOp<W::Elem>,
         what: impl for<'a> FnOnce(&'a [u8], &'a mut [u8], &'a Reduction<'a>) -> Collective<'a>,
     ) -> Result<(), ErrorKind> {
         op::reduction(op, |with| {
@@ -298,16 +327,17 @@ impl Comm {
     }
 }
 
-/// Lets `share` change the caller's values; by way of memory that is checked where not all bytes are values.
-fn in_place<T: Datum>(
-    values: &mut [T],
+/// Lets `share` change the caller's values; by way of a packed copy where they are not in one piece, and of memory that is
+/// checked where not all bytes are values.
+fn in_place<W: ViewMut + ?Sized>(
+    values: &mut W,
     share: impl FnOnce(&mut [u8]) -> Result<(), ErrorKind>,
 ) -> Result<(), ErrorKind> {
-    if let Some(bytes) = bytes_of_mut(values) {
+    if let Some(bytes) = values.as_slice_mut().and_then(bytes_of_mut) {
         return share(bytes);
     }
-    let mut landing = Landing::from(values.to_vec());
+    let mut landing = Landing::from(packed(values));
     share(landing.bytes_mut())?;
-    values.copy_from_slice(&landing.into_values(values.len())?);
+    values.unpack(&landing.into_values(values.count())?);
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::{
     rooted,
 };
 use crate::{
-    comm::{Comm, Ragged, agreement::Subject, all},
+    comm::{Comm, Ragged, View, agreement::Subject, all, view::contents},
     datum::{Datum, Landing, bytes_of},
     engine::{Collective, Counts},
     error::{ErrorKind, Result},
@@ -31,18 +31,21 @@ impl Comm {
     /// assert_eq!(rows.unwrap()[0].as_ref().unwrap()[2], [2, 2]);
     /// ```
     #[track_caller]
-    pub fn gather_known<T: Datum>(
+    pub fn gather_known<V: View + ?Sized>(
         &self,
         root: usize,
-        mine: &[T],
+        mine: &V,
         counts: &[usize],
-    ) -> Result<Option<Ragged<T>>> {
-        self.together(rooted("gather_known", root), Subject::any::<T>(), |label| {
+    ) -> Result<Option<Ragged<V::Elem>>> {
+        self.together(rooted("gather_known", root), Subject::any::<V::Elem>(), |label| {
+            let mine = contents(mine);
             let root_rank = self.check_rank(root)?;
             let at_root = self.rank == root;
-            let each = if at_root { self.known::<T>(counts, mine.len())? } else { Vec::new() };
-            let mut landing = Landing::<T>::new(each.iter().sum::<usize>() / size_of::<T>());
-            let (mine, counts, out) = (bytes_of(mine), Counts::Each(&each), landing.bytes_mut());
+            let each =
+                if at_root { self.known::<V::Elem>(counts, mine.len())? } else { Vec::new() };
+            let total = each.iter().sum::<usize>() / size_of::<V::Elem>();
+            let mut landing = Landing::<V::Elem>::new(total);
+            let (mine, counts, out) = (bytes_of(&mine), Counts::Each(&each), landing.bytes_mut());
             self.collective(label, Collective::Gather { root: root_rank, mine, counts, out })?;
             if at_root { into_rows(landing, &each).map(Some) } else { Ok(None) }
         })
@@ -108,12 +111,17 @@ impl Comm {
     /// assert_eq!(all.unwrap(), vec![[1, 2, 2]; 3]);
     /// ```
     #[track_caller]
-    pub fn allgather_known<T: Datum>(&self, mine: &[T], counts: &[usize]) -> Result<Ragged<T>> {
-        let subject = Subject::equal::<T>(counts.iter().sum());
+    pub fn allgather_known<V: View + ?Sized>(
+        &self,
+        mine: &V,
+        counts: &[usize],
+    ) -> Result<Ragged<V::Elem>> {
+        let subject = Subject::equal::<V::Elem>(counts.iter().sum());
         self.together(all("allgather_known"), subject, |label| {
-            let each = self.known::<T>(counts, mine.len())?;
-            let mut landing = Landing::<T>::new(counts.iter().sum());
-            let (mine, counts, out) = (bytes_of(mine), Counts::Each(&each), landing.bytes_mut());
+            let mine = contents(mine);
+            let each = self.known::<V::Elem>(counts, mine.len())?;
+            let mut landing = Landing::<V::Elem>::new(counts.iter().sum());
+            let (mine, counts, out) = (bytes_of(&mine), Counts::Each(&each), landing.bytes_mut());
             self.collective(label, Collective::Allgather { mine, counts, out })?;
             into_rows(landing, &each)
         })

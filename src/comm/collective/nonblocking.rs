@@ -165,7 +165,7 @@ impl Comm {
     ) -> Result<Request<'c, Option<Vec<B::Elem>>>> {
         let call = rooted("ireduce", root);
         let (counts, at_root) = (one_row(&mine), self.rank == root);
-        Plan::from_root(self, call, Subject::equal::<B::Elem>(mine.count()), root, Pattern::ToRoot)?
+        Plan::from_root(self, call, Subject::like(&mine), root, Pattern::ToRoot)?
             .reducing(ReductionKind::Reduce(Rank::from(root)), &op)
             .start(
                 mine,
@@ -199,7 +199,7 @@ impl Comm {
         op: impl ReduceOp<B::Elem> + 'c,
     ) -> Result<Request<'c, Vec<B::Elem>>> {
         let counts = one_row(&mine);
-        let subject = Subject::equal::<B::Elem>(mine.count());
+        let subject = Subject::like(&mine);
         Plan::of(self, all("iallreduce"), subject, Pattern::All)
             .reducing(ReductionKind::Allreduce, &op)
             .start(mine, counts, move |rows: Rows<B::Elem>| {
@@ -222,7 +222,7 @@ impl Comm {
         op: impl ReduceOp<B::Elem> + 'c,
     ) -> Result<Request<'c, Vec<B::Elem>>> {
         let call = all("ireduce_scatter");
-        let subject = Subject::equal::<B::Elem>(mine.count());
+        let subject = Subject::like(&mine);
         self.perform(call, || {
             check_length("ireduce_scatter's counts", self.size, counts.len())?;
             check_length("ireduce_scatter's mine", counts.iter().sum(), mine.count())
@@ -247,7 +247,7 @@ impl Comm {
         op: impl ReduceOp<B::Elem> + 'c,
     ) -> Result<Request<'c, Vec<B::Elem>>> {
         let (counts, end) = (one_row(&mine), self.rank + 1);
-        let subject = Subject::equal::<B::Elem>(mine.count());
+        let subject = Subject::like(&mine);
         Plan::of(self, all("iscan"), subject, Pattern::All)
             .reducing(ReductionKind::Scan, &op)
             .start(mine, counts, move |rows: Rows<B::Elem>| {
@@ -267,7 +267,7 @@ impl Comm {
         op: impl ReduceOp<B::Elem> + 'c,
     ) -> Result<Request<'c, Option<Vec<B::Elem>>>> {
         let (counts, end) = (one_row(&mine), self.rank);
-        let subject = Subject::equal::<B::Elem>(mine.count());
+        let subject = Subject::like(&mine);
         Plan::of(self, all("iexscan"), subject, Pattern::All)
             .reducing(ReductionKind::Exscan, &op)
             .start(

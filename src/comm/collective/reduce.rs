@@ -2,7 +2,7 @@
 
 use super::{check_length, rooted};
 use crate::{
-    comm::{Comm, ReduceOp, agreement::Subject, all, op},
+    comm::{Comm, ReduceOp, View, agreement::Subject, all, op, view::contents},
     datum::{Datum, Landing, bytes_of},
     engine::{Collective, Counts, Label, Reduction},
     error::{ErrorKind, Result},
@@ -17,13 +17,14 @@ impl Comm {
     /// # Errors
     /// [`ErrorKind::CollectiveMismatch`] if the lengths differ (see [`Checks`](crate::Checks)).
     #[track_caller]
-    pub fn reduce<T: Datum>(
+    pub fn reduce<V: View + ?Sized>(
         &self,
         root: usize,
-        mine: &[T],
-        op: impl ReduceOp<T>,
-    ) -> Result<Option<Vec<T>>> {
-        self.together(rooted("reduce", root), Subject::equal::<T>(mine.len()), |label| {
+        mine: &V,
+        op: impl ReduceOp<V::Elem>,
+    ) -> Result<Option<Vec<V::Elem>>> {
+        self.together(rooted("reduce", root), Subject::like(mine), |label| {
+            let mine = &*contents(mine);
             let root_rank = self.check_rank(root)?;
             let room = if self.rank == root { mine.len() } else { 0 };
             let reduced = self.reduction(label, mine, room, &op, |mine, out, with| {
@@ -53,8 +54,13 @@ impl Comm {
     /// assert_eq!(got.unwrap(), [(3, 3); 4]);
     /// ```
     #[track_caller]
-    pub fn allreduce<T: Datum>(&self, mine: &[T], op: impl ReduceOp<T>) -> Result<Vec<T>> {
-        self.together(all("allreduce"), Subject::equal::<T>(mine.len()), |label| {
+    pub fn allreduce<V: View + ?Sized>(
+        &self,
+        mine: &V,
+        op: impl ReduceOp<V::Elem>,
+    ) -> Result<Vec<V::Elem>> {
+        self.together(all("allreduce"), Subject::like(mine), |label| {
+            let mine = &*contents(mine);
             self.reduction(label, mine, mine.len(), &op, |mine, out, with| Collective::Allreduce {
                 mine,
                 out,
@@ -79,16 +85,18 @@ impl Comm {
     /// assert_eq!(parts.unwrap(), [vec![2], vec![40, 600]]);
     /// ```
     #[track_caller]
-    pub fn reduce_scatter<T: Datum>(
+    pub fn reduce_scatter<V: View + ?Sized>(
         &self,
-        mine: &[T],
+        mine: &V,
         counts: &[usize],
-        op: impl ReduceOp<T>,
-    ) -> Result<Vec<T>> {
-        self.together(all("reduce_scatter"), Subject::equal::<T>(mine.len()), |label| {
+        op: impl ReduceOp<V::Elem>,
+    ) -> Result<Vec<V::Elem>> {
+        self.together(all("reduce_scatter"), Subject::like(mine), |label| {
+            let mine = &*contents(mine);
             check_length("reduce_scatter's counts", self.size, counts.len())?;
             check_length("reduce_scatter's mine", counts.iter().sum(), mine.len())?;
-            let each: Vec<usize> = counts.iter().map(|count| count * size_of::<T>()).collect();
+            let each: Vec<usize> =
+                counts.iter().map(|count| count * size_of::<V::Elem>()).collect();
             let (room, counts) = (counts[self.rank], Counts::Each(&each));
             let mut landing = Landing::new(room);
             let (mine, out) = (bytes_of(mine), landing.bytes_mut());
@@ -111,8 +119,13 @@ impl Comm {
     /// assert_eq!(ends.unwrap(), [1, 3, 6]);
     /// ```
     #[track_caller]
-    pub fn scan<T: Datum>(&self, mine: &[T], op: impl ReduceOp<T>) -> Result<Vec<T>> {
-        self.together(all("scan"), Subject::equal::<T>(mine.len()), |label| {
+    pub fn scan<V: View + ?Sized>(
+        &self,
+        mine: &V,
+        op: impl ReduceOp<V::Elem>,
+    ) -> Result<Vec<V::Elem>> {
+        self.together(all("scan"), Subject::like(mine), |label| {
+            let mine = &*contents(mine);
             self.reduction(label, mine, mine.len(), &op, |mine, out, with| Collective::Scan {
                 mine,
                 out,
@@ -133,8 +146,13 @@ impl Comm {
     /// assert_eq!(starts.unwrap(), [0, 10, 20]);
     /// ```
     #[track_caller]
-    pub fn exscan<T: Datum>(&self, mine: &[T], op: impl ReduceOp<T>) -> Result<Option<Vec<T>>> {
-        self.together(all("exscan"), Subject::equal::<T>(mine.len()), |label| {
+    pub fn exscan<V: View + ?Sized>(
+        &self,
+        mine: &V,
+        op: impl ReduceOp<V::Elem>,
+    ) -> Result<Option<Vec<V::Elem>>> {
+        self.together(all("exscan"), Subject::like(mine), |label| {
+            let mine = &*contents(mine);
             // On rank 0 nothing is written; its own values are values at least.
             let mut landing = if self.rank == 0 {
                 Landing::from(mine.to_vec())
