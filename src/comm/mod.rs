@@ -82,7 +82,11 @@ impl Comm {
         Self::open(engine, Rc::default(), Context::WORLD, rank, size)
     }
 
-    /// The communicator of an engine's context.
+    /// The communicator of another context of this rank's engine.
+    fn sibling(&self, context: Context, rank: usize, size: usize) -> Self {
+        Self::open(Rc::clone(&self.engine), Rc::clone(&self.recorder), context, rank, size)
+    }
+
     fn open(
         engine: Rc<dyn Engine>,
         recorder: Rc<Recorder>,
