@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Command::Info(args) => cli::info(&args),
         Command::Selftest(args) => cli::selftest(&args),
         Command::Bench(args) => cli::bench(&args),
+        Command::Footprint(args) => cli::footprint(&args),
         Command::BenchReport(args) => cli::bench_report(&args),
         Command::Completions(args) => cli::completions(&args),
     }

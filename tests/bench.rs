@@ -165,3 +165,12 @@ fn a_report_puts_its_tables_into_a_page() {
     assert!(page.starts_with("before\n") && page.ends_with("\nafter\n"), "{page}");
     assert!(report("none.csv").code(1).stderr.contains("none.csv"));
 }
+
+#[test]
+fn a_footprint_is_that_of_the_whole_life_of_a_job() {
+    let ending = run(spmd().args(["footprint", "-n", "1000"])).success();
+    let names: Vec<&str> =
+        ending.stdout.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(names, ["ranks", "start", "ring", "allreduce", "memory", "end"], "{ending:#?}");
+    assert!(ending.stdout.starts_with("ranks      1000 on the engine local"), "{ending:#?}");
+}

@@ -159,3 +159,15 @@ fn ranks_share_one_cpu_on_demand() {
     let out = run(mpirun(4, &spmd()).args(["info", "--share-cpu"])).success().stdout;
     assert!(out.contains("concurrent (all ranks on one cpu)"), "{out}");
 }
+
+#[test]
+fn benchmarks_measure_real_messages() {
+    let _turn = turn();
+    let words =
+        ["bench", "latency", "allreduce", "--sizes", "8", "--iterations", "20", "--format", "csv"];
+    let out = run(mpirun(2, &spmd()).args(words)).success().stdout;
+    let lines: Vec<&str> = out.lines().map(str::trim_end).collect();
+    assert_eq!(lines.len(), 3, "{out}");
+    assert!(lines[1].starts_with("mpi,2,false,latency,8,20,us,"), "{out}");
+    assert!(lines[2].starts_with("mpi,2,false,allreduce,8,20,us,"), "{out}");
+}

@@ -302,3 +302,50 @@ fn required_suites_are_not_skipped() {
     assert!(ended.out.contains("failed: tests on mpich==5"), "{ended:?}");
     assert!(ended.out.contains(", 2 failed"), "{ended:?}");
 }
+
+fn compare(mpirun: &str, arguments: &[&str]) -> Ended {
+    let stand_ins = StandIns::new().add("mpicc", "exit 1").add("mpirun", mpirun);
+    stand_ins.run("compare.sh", arguments, &[("LIBCLANG_PATH", "/opt/lib")], true)
+}
+
+#[test]
+fn compare_plans_c_and_ours_on_each_mpi() {
+    let ended =
+        compare(OPEN_MPI, &["--dry-run", "--mpis", "Open MPI 4.1.4", "--groups", "p2p,crowd"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for part in [
+        "would build: cargo build --release\n",
+        "mpicc -O3, spmd with --features mpi\n",
+        "would run 7 times each, in random order, 6 commands:\n",
+        "  target/release/spmd bench --engine local -n 2 latency bandwidth --sizes 8,128,512,8K,64K,512K,4M --format csv\n",
+        "/mpirun -n 2 --bind-to core target/with-system-openmpi/peers/p2p latency bandwidth --sizes 8,",
+        "/mpirun -n 2 --bind-to core target/with-system-openmpi/release/spmd bench latency bandwidth --sizes 8,",
+        "--oversubscribe --bind-to none --mca mpi_yield_when_idle 1 target/with-system-openmpi/peers/collective barrier",
+    ] {
+        assert!(ended.out.contains(part), "no `{part}` in {ended:?}");
+    }
+}
+
+#[test]
+fn compare_takes_open_mpi_4_also_without_cma() {
+    let ended =
+        compare(OPEN_MPI, &["--dry-run", "--quick", "--mpis", "Open MPI 4.1.4 without CMA"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let told =
+        "--bind-to core --mca btl_vader_single_copy_mechanism none target/with-system-openmpi/";
+    assert!(ended.out.contains(told) && ended.out.contains("would run 3 times each"), "{ended:?}");
+}
+
+#[test]
+fn compare_refuses_what_it_does_not_know() {
+    for arguments in
+        [&["--slow"][..], &["--launches"], &["--launches", "0"], &["--statistic", "mode"]]
+    {
+        let ended = compare(OPEN_MPI, arguments);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.err.contains("Usage: scripts/compare.sh"), "{ended:?}");
+    }
+    let ended = compare(OPEN_MPI, &["--dry-run", "--groups", "p2p,all"]);
+    assert!(ended.code == Some(1) && ended.err.contains("no group all"), "{ended:?}");
+    assert!(compare(OPEN_MPI, &["--help"]).out.contains("--markdown PAGE"));
+}

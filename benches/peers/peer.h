@@ -153,7 +153,7 @@ static double student_t(int freedom) {
 }
 
 static double convert(const Benchmark *what, double seconds) {
-    return what->unit == MICROSECONDS ? seconds * 1e6 : what->work / (seconds > 1e-300 ? seconds : 1e-300);
+    return what->unit == MICROSECONDS ? seconds * 1e6 : what->work / (seconds > 1e-9 ? seconds : 1e-9);
 }
 
 static void print_header(void) {
@@ -207,14 +207,15 @@ static void measure(const Benchmark *what, const Options *options, size_t bytes)
     double margin = batches < 2 ? 0 : student_t(batches - 1) * sqrt(squares / (batches - 1) / batches);
     qsort(sums, (size_t)batches, sizeof *sums, ascending);
     double median = batches % 2 ? sums[batches / 2] : (sums[batches / 2 - 1] + sums[batches / 2]) / 2;
+    double least = mean - margin > sums[0] ? mean - margin : sums[0];
     int last = (int)ceil(0.99 * batches);
     double p99 = sums[(last < 1 ? 1 : last) - 1];
     int less = what->unit == MICROSECONDS;
     static const char *units[] = {"us", "MB/s", "messages/s"};
     printf("C,%d,%s,%s,%zu,%ld,%s,%.6f,%.6f,%.6f,%.6f,%.6f,%.6f,%.6f\n", ranks, options->touched ? "true" : "false",
            options->benchmark, bytes, iterations, units[what->unit], convert(what, mean), convert(what, median),
-           convert(what, p99), convert(what, less ? mean - margin : mean + margin),
-           convert(what, less ? mean + margin : mean - margin), convert(what, less ? fastest : slowest),
+           convert(what, p99), convert(what, less ? least : mean + margin),
+           convert(what, less ? mean + margin : least), convert(what, less ? fastest : slowest),
            convert(what, less ? slowest : fastest));
     fflush(stdout);
 }

@@ -7,6 +7,7 @@ mod buffer;
 mod clock;
 mod collective;
 mod compare;
+mod footprint;
 mod options;
 mod output;
 mod p2p;
@@ -25,6 +26,7 @@ use self::{
 };
 pub use self::{
     compare::{Comparison, Statistic, between_markers},
+    footprint::footprint,
     options::{Benchmark, Format, Options},
 };
 use crate::{
@@ -181,8 +183,8 @@ fn row(task: &Task, seconds: Seconds, work: f64) -> Row {
     let Seconds { summary, fastest, slowest } = seconds;
     let convert = |seconds: f64| match unit {
         Unit::Microseconds => seconds * 1e6,
-        // A bound below zero says that nothing is known.
-        _ => work / seconds.max(f64::MIN_POSITIVE),
+        // A clock that stands still between two looks is no reason for an infinite rate.
+        _ => work / seconds.max(1e-9),
     };
     let order = |less: f64, more: f64| match unit {
         Unit::Microseconds => (convert(less), convert(more)),

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    buffer::{Buffer, has_pattern, read, write_pattern},
+    buffer::{Buffer, read},
     clock::Clock,
     repeat::Repeat,
 };
-use crate::{
-    comm::{Comm, wait_all},
-    error::Result,
-};
+use crate::{comm::Comm, error::Result};
 
 const TAG: u32 = 1;
 const ACKNOWLEDGED: u32 = 101;
@@ -133,8 +130,8 @@ pub(super) struct Windows<'c> {
     world: &'c Comm,
     role: Role,
     both_ways: bool,
-    outgoing: Vec<Vec<u8>>,
-    incoming: Vec<Vec<u8>>,
+    outgoing: Vec<Buffer<u8>>,
+    incoming: Vec<Buffer<u8>>,
 }
 
 impl<'c> Windows<'c> {
@@ -149,7 +146,8 @@ impl<'c> Windows<'c> {
     }
 
     fn new(world: &'c Comm, role: Role, bytes: usize, window: usize, both_ways: bool) -> Self {
-        let messages = |wanted| if wanted { vec![vec![1; bytes]; window] } else { Vec::new() };
+        let messages =
+            |wanted| (0..if wanted { window } else { 0 }).map(|_| Buffer::new(bytes)).collect();
         let (first, second) = (matches!(role, Role::First(_)), matches!(role, Role::Second(_)));
         let outgoing = messages(first || second && both_ways);
         let incoming = messages(second || first && both_ways);
@@ -157,24 +155,21 @@ impl<'c> Windows<'c> {
     }
 
     fn turn(&mut self, peer: usize, turn: usize, touched: bool) -> Result<()> {
-        let world = self.world;
-        let received: Vec<_> = self
-            .incoming
-            .drain(..)
-            .map(|into| world.irecv(into, (peer, TAG)))
-            .collect::<Result<_>>()?;
+        let Self { world, incoming, outgoing, .. } = self;
+        world.scope(|s| {
+            for message in incoming.iter_mut() {
+                s.irecv(&mut message[..], (peer, TAG))?;
+            }
+            for message in outgoing.iter_mut() {
+                if touched {
+                    message.touch(turn);
+                }
+                s.isend(&message[..], (peer, TAG))?;
+            }
+            s.wait_all()
+        })?;
         if touched {
-            self.outgoing.iter_mut().for_each(|message| message.fill(turn as u8));
-        }
-        let sent: Vec<_> = self
-            .outgoing
-            .drain(..)
-            .map(|message| world.isend(message, (peer, TAG)))
-            .collect::<Result<_>>()?;
-        self.outgoing = wait_all(sent)?;
-        self.incoming = wait_all(received)?.into_iter().map(|(message, _)| message).collect();
-        if touched {
-            self.incoming.iter().for_each(|message| read(message));
+            incoming.iter().for_each(|message| read(message));
         }
         Ok(())
     }
@@ -194,9 +189,9 @@ impl<'c> Windows<'c> {
 impl Repeat for Windows<'_> {
     fn prepare(&mut self) {
         let (mine, other) = keys(self.role);
-        let write = |messages: &mut Vec<Vec<u8>>, key: usize| {
+        let write = |messages: &mut Vec<Buffer<u8>>, key: usize| {
             for (number, message) in messages.iter_mut().enumerate() {
-                write_pattern(message, key + 2 * number);
+                message.write_pattern(key + 2 * number);
             }
         };
         write(&mut self.outgoing, mine);
@@ -221,7 +216,7 @@ impl Repeat for Windows<'_> {
         self.incoming
             .iter()
             .enumerate()
-            .all(|(number, message)| has_pattern(message, other + 2 * number))
+            .all(|(number, message)| message.has_pattern(other + 2 * number))
     }
 
     fn is_timed(&self) -> bool {

@@ -7,7 +7,7 @@ pub(super) struct Summary {
     pub(super) median: f64,
     /// Of a hundred samples, 99 are no larger.
     pub(super) p99: f64,
-    /// The mean of many more samples lies between these two, with 95 % confidence.
+    /// The mean of many more samples lies between these two, with 95 % confidence; never below the smallest sample.
     pub(super) low: f64,
     pub(super) high: f64,
 }
@@ -25,7 +25,7 @@ impl Summary {
             _ => student_t(samples.len() - 1) * (squares / (count - 1.0) / count).sqrt(),
         };
         let (median, p99) = (median_of(&sorted), quantile_of(&sorted, 0.99));
-        Self { mean, median, p99, low: mean - margin, high: mean + margin }
+        Self { mean, median, p99, low: (mean - margin).max(sorted[0]), high: mean + margin }
     }
 }
 

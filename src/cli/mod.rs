@@ -13,7 +13,7 @@ use spmd::RunArgs;
 use self::output::Reader;
 pub(crate) use self::{
     report::bench_report,
-    run::{bench, info, selftest},
+    run::{bench, footprint, info, selftest},
 };
 
 const EXAMPLES: &str = "\
@@ -24,6 +24,7 @@ Examples:
   mpirun -n 4 spmd selftest --verbose       All operations on a real MPI, a line per case
   spmd bench latency bandwidth -n 2         How fast messages are between two threads
   mpirun -n 2 spmd bench all --format csv   Everything that is measured, on a real MPI, for a spreadsheet
+  spmd footprint -n 1000                    What a thousand ranks cost in time and memory
   spmd info -n 4 --share-cpu                The concurrent form: all ranks on one cpu
   spmd completions bash > ~/.local/share/bash-completion/completions/spmd
 
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Selftest(SelftestArgs),
     /// Measure messages, collectives and one-sided access as the OSU micro-benchmarks do
     Bench(BenchArgs),
+    /// Show what ranks cost before they do anything: time to start and end, and memory
+    Footprint(FootprintArgs),
     /// Print the ratios of what scripts/compare.sh has measured
     #[command(hide = true)]
     BenchReport(BenchReportArgs),
@@ -71,6 +74,12 @@ pub(crate) struct SelftestArgs {
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     what: spmd::bench::Options,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct FootprintArgs {
     #[command(flatten)]
     run: RunArgs,
 }
