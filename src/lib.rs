@@ -52,9 +52,9 @@ pub use crate::{
     checks::Checks,
     comm::{
         ANY, And, Any, Borrowed, Cart, Comm, Comparison, Dest, Graph, Max, Message, Min, NULL_RANK,
-        NeighborRequest, Number, Or, OwnedBuf, Prod, Ragged, ReduceOp, Request, Scope, Src, Status,
-        Sum, Ticket, View, ViewMut, Xor, test_all, test_any, test_some, wait_all, wait_any,
-        wait_some,
+        NeighborRequest, Number, OperationStats, Or, OwnedBuf, PeerStats, Prod, Ragged, ReduceOp,
+        Request, Scope, Src, Stats, Status, Sum, Ticket, View, ViewMut, Xor, test_all, test_any,
+        test_some, wait_all, wait_any, wait_some,
     },
     datum::Datum,
     error::{Error, ErrorKind, Failure, Result},

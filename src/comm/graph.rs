@@ -82,7 +82,7 @@ impl Comm {
     ) -> Result<Graph, ErrorKind> {
         let (turn, engine) = (self.next_turn(), &self.engine);
         let context = engine.derive_graph(self.context, turn, &sources, &destinations)?;
-        let comm = Self::open(engine.clone(), context, self.rank, self.size);
+        let comm = self.sibling(context, self.rank, self.size);
         Ok(Graph { comm, edges: Edges { sources, destinations } })
     }
 }

@@ -228,7 +228,7 @@ impl Comm {
         let (Some(context), Some((_, members))) = (context, group) else { return Ok(None) };
         let me = members.iter().position(|rank| rank.index() == self.rank);
         let rank = me.ok_or(ErrorKind::Closed)?;
-        Ok(Some(Self::open(Rc::clone(&self.engine), context, rank, members.len())))
+        Ok(Some(self.sibling(context, rank, members.len())))
     }
 
     /// Makes sure that all ranks say the same list in this call; else every rank is told of one that does not say its own.

@@ -14,6 +14,7 @@ mod ragged;
 mod request;
 #[allow(unsafe_code)] // lends borrowed memory to the engine; each block states its reasons
 mod scope;
+mod stats;
 mod view;
 
 use std::{
@@ -24,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use self::stats::Recorder;
 pub use self::{
     address::{ANY, Any, Dest, NULL_RANK, Src, Status},
     cart::Cart,
@@ -34,6 +36,7 @@ pub use self::{
     ragged::Ragged,
     request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some},
     scope::{Borrowed, Scope, Ticket},
+    stats::{OperationStats, PeerStats, Stats},
     view::{OwnedBuf, View, ViewMut},
 };
 use crate::{
@@ -70,19 +73,30 @@ pub struct Comm {
     name: RefCell<Option<Arc<str>>>,
     /// Room for the operations of the next scope.
     scraps: Cell<Vec<scope::Entry>>,
+    recorder: Rc<Recorder>,
 }
 
 impl Comm {
     /// The communicator of all ranks.
     pub(crate) fn world(engine: Rc<dyn Engine>, rank: usize, size: usize) -> Self {
-        Self::open(engine, Context::WORLD, rank, size)
+        Self::open(engine, Rc::default(), Context::WORLD, rank, size)
     }
 
-    /// The communicator of an engine's context.
-    fn open(engine: Rc<dyn Engine>, context: Context, rank: usize, size: usize) -> Self {
+    /// The communicator of another context of this rank's engine.
+    fn sibling(&self, context: Context, rank: usize, size: usize) -> Self {
+        Self::open(Rc::clone(&self.engine), Rc::clone(&self.recorder), context, rank, size)
+    }
+
+    fn open(
+        engine: Rc<dyn Engine>,
+        recorder: Rc<Recorder>,
+        context: Context,
+        rank: usize,
+        size: usize,
+    ) -> Self {
         let (turn, name, max_tag) = (Cell::new(0), RefCell::new(None), engine.max_tag());
         let scraps = Cell::new(Vec::new());
-        Self { engine, context, rank, size, turn, max_tag, name, scraps }
+        Self { engine, context, rank, size, turn, max_tag, name, scraps, recorder }
     }
 
     /// The rank of the caller, from 0 to `size() - 1`.
@@ -140,13 +154,23 @@ impl Comm {
     }
 
     /// Makes a call of the program: `body` does it, and its complaint becomes an error of this call.
+    #[inline]
     pub(super) fn perform<R>(
         &self,
         call: Call,
         body: impl FnOnce() -> Result<R, ErrorKind>,
     ) -> Result<R> {
         self.engine.enter(call);
-        body().map_err(|kind| self.failed(kind, call))
+        let done = if self.recorder.on.get() { self.record(call, true, body) } else { body() };
+        done.map_err(|kind| self.failed(kind, call))
+    }
+
+    /// Goes on with a call that was made before: waits for it.
+    #[inline]
+    fn proceed<R>(&self, call: Call, body: impl FnOnce() -> Result<R, ErrorKind>) -> Result<R> {
+        self.engine.enter(call);
+        let done = if self.recorder.on.get() { self.record(call, false, body) } else { body() };
+        done.map_err(|kind| self.failed(kind, call))
     }
 
     /// Notes the program's call, and gives what turns an engine's complaint into an error of this call.
@@ -156,6 +180,7 @@ impl Comm {
     }
 
     /// The error of a call of this rank.
+    #[cold]
     fn failed(&self, kind: ErrorKind, call: Call) -> Error {
         Error::new(kind, self.rank, call).on(self.name.borrow().clone())
     }

@@ -105,7 +105,9 @@ impl Comm {
         self.perform(Call::new("recv_one", from.with()), || {
             let from = self.source(from, Signature::of::<T>())?;
             let mut landing = Single::<T>::new();
-            let status = status::<T>(&self.engine.recv(&from, landing.bytes_mut())?);
+            let received = self.engine.recv(&from, landing.bytes_mut())?;
+            self.received(received);
+            let status = status::<T>(&received);
             if status.count == 0 {
                 let what = "the message";
                 return Err(ErrorKind::LengthMismatch { what, needed: 1, got: 0 });
@@ -146,7 +148,7 @@ impl Comm {
                 return Ok(Status::NULL);
             }
             let from = self.source(from, Signature::of::<V::Elem>())?;
-            receive_into(into, |bytes| self.engine.recv(&from, bytes))
+            self.receive_into(into, |bytes| self.engine.recv(&from, bytes))
         })
     }
 
@@ -231,10 +233,11 @@ impl Comm {
         }
         let from = self.source(from, signature)?;
         if to.rank == NULL_RANK {
-            return receive_into(into, |into| self.engine.recv(&from, into));
+            return self.receive_into(into, |into| self.engine.recv(&from, into));
         }
         let to = self.target(to, signature)?;
-        receive_into(into, |into| self.engine.sendrecv(&to, bytes, &from, into))
+        self.sent(to.rank, bytes.len());
+        self.receive_into(into, |into| self.engine.sendrecv(&to, bytes, &from, into))
     }
 
     /// Waits for a message and takes it out of the queue without receiving it yet: its size and sender are known, and
@@ -344,6 +347,7 @@ impl Comm {
         self.perform(call, || {
             let to = self.target(to, Signature::of::<B::Elem>())?;
             let memory = Memory::Owned(Box::new(Outbound::new(values)));
+            self.sent(to.rank, memory.bytes().len());
             Ok(Request::sending(self, call, self.engine.isend(&to, mode, memory)?))
         })
     }
@@ -415,7 +419,24 @@ impl Comm {
         if to.rank == NULL_RANK {
             return Ok(());
         }
-        self.engine.send(&self.target(to, signature)?, mode, bytes)
+        let to = self.target(to, signature)?;
+        self.sent(to.rank, bytes.len());
+        self.engine.send(&to, mode, bytes)
+    }
+
+    /// Lets `receive` write into `into`.
+    #[inline]
+    fn receive_into<V: ViewMut + ?Sized>(
+        &self,
+        into: &mut V,
+        receive: impl FnOnce(&mut [u8]) -> Result<Received, ErrorKind>,
+    ) -> Result<Status, ErrorKind> {
+        fill(into, |bytes| {
+            let received = receive(bytes)?;
+            self.received(received);
+            let status = status::<V::Elem>(&received);
+            Ok((status, status.count))
+        })
     }
 
     pub(super) fn target(&self, to: Dest, signature: Signature) -> Result<Target, ErrorKind> {
@@ -449,6 +470,7 @@ impl Comm {
         let bytes = landing.bytes_mut();
         let whole = bytes.len();
         self.engine.fetch(ticket, &plain(signature), &mut bytes[..received.bytes.min(whole)])?;
+        self.received(received);
         let status = status::<T>(&received);
         Ok((landing.into_values(status.count)?, status))
     }
@@ -512,7 +534,9 @@ impl<'c> Message<'c> {
         comm.perform(self.call(), || {
             let ticket = self.ticket.take().ok_or(ErrorKind::Closed)?;
             let label = plain(Signature::of::<V::Elem>());
-            receive_into(into, |bytes| comm.engine.fetch(ticket, &label, bytes).map(|()| received))
+            comm.receive_into(into, |bytes| {
+                comm.engine.fetch(ticket, &label, bytes).map(|()| received)
+            })
         })
     }
 
@@ -521,6 +545,7 @@ impl<'c> Message<'c> {
         let ticket = self.ticket.take().ok_or(ErrorKind::Closed)?;
         let mut bytes = vec![0; self.received.bytes];
         self.comm.engine.fetch(ticket, &plain(Signature::OBJECT), &mut bytes)?;
+        self.comm.received(self.received);
         Ok(bytes)
     }
 
@@ -546,16 +571,4 @@ impl Drop for Message<'_> {
 pub(super) fn status<T: Datum>(received: &Received) -> Status {
     let Received { rank, tag, bytes } = received;
     Status { source: rank.index(), tag: tag.0, count: bytes / size_of::<T>() }
-}
-
-/// Lets `receive` write into `into`.
-#[inline]
-fn receive_into<V: ViewMut + ?Sized>(
-    into: &mut V,
-    receive: impl FnOnce(&mut [u8]) -> Result<Received, ErrorKind>,
-) -> Result<Status, ErrorKind> {
-    fill(into, |bytes| {
-        let status = status::<V::Elem>(&receive(bytes)?);
-        Ok((status, status.count))
-    })
 }

@@ -65,10 +65,10 @@ impl<'c, R> Request<'c, R> {
     pub fn wait(mut self) -> Result<R> {
         match mem::replace(&mut self.state, State::Over) {
             State::Ready(result) => Ok(result),
-            State::Pending(op, finish) => self
-                .comm
-                .perform(self.call, || self.comm.engine.wait(op).and_then(|done| finish.of(done))),
-            State::Over => self.comm.perform(self.call, || Err(ErrorKind::Closed)),
+            State::Pending(op, finish) => self.comm.proceed(self.call, || {
+                self.comm.engine.wait(op).and_then(|done| finish.of(self.comm, done))
+            }),
+            State::Over => self.comm.proceed(self.call, || Err(ErrorKind::Closed)),
         }
     }
 
@@ -120,9 +120,9 @@ impl<'c, R> Request<'c, R> {
     /// The result of an operation that the engine has finished.
     fn conclude(&mut self, done: Result<Done, ErrorKind>) -> Result<R> {
         let State::Pending(_, finish) = mem::replace(&mut self.state, State::Over) else {
-            return self.comm.perform(self.call, || Err(ErrorKind::Closed));
+            return self.comm.proceed(self.call, || Err(ErrorKind::Closed));
         };
-        self.comm.perform(self.call, || done.and_then(|done| finish.of(done)))
+        self.comm.proceed(self.call, || done.and_then(|done| finish.of(self.comm, done)))
     }
 
     fn op(&self) -> Option<Op> {
@@ -134,7 +134,8 @@ impl<'c, R> Request<'c, R> {
 }
 
 impl<R> Finish<'_, R> {
-    fn of(self, done: Done) -> Result<R, ErrorKind> {
+    fn of(self, comm: &Comm, done: Done) -> Result<R, ErrorKind> {
+        comm.arrived(&done);
         match self {
             Self::Plain(finish) => finish(done),
             Self::Boxed(finish) => finish(done),
@@ -185,10 +186,10 @@ impl<'c, T: Datum> Request<'c, (Vec<T>, Status)> {
     pub fn cancel(mut self) -> Result<Option<(Vec<T>, Status)>> {
         match mem::replace(&mut self.state, State::Over) {
             State::Ready(result) => Ok(Some(result)),
-            State::Over => self.comm.perform(self.call, || Err(ErrorKind::Closed)),
+            State::Over => self.comm.proceed(self.call, || Err(ErrorKind::Closed)),
             State::Pending(op, finish) => {
-                self.comm.perform(self.call, || match self.comm.engine.cancel(op)? {
-                    Ended::Done(done) => finish.of(done).map(Some),
+                self.comm.proceed(self.call, || match self.comm.engine.cancel(op)? {
+                    Ended::Done(done) => finish.of(self.comm, done).map(Some),
                     Ended::Cancelled(_) => Ok(None),
                 })
             }
@@ -197,7 +198,7 @@ impl<'c, T: Datum> Request<'c, (Vec<T>, Status)> {
 }
 
 /// The values of a finished receive.
-fn landed<T: Datum>(done: Done) -> Result<(Vec<T>, Status), ErrorKind> {
+pub(super) fn landed<T: Datum>(done: Done) -> Result<(Vec<T>, Status), ErrorKind> {
     let buffer = done.buffer.ok_or(ErrorKind::Closed)?.into_any().downcast::<Landing<T>>();
     let buffer = buffer.map_err(|_| ErrorKind::Closed)?;
     let status = status::<T>(&done.received.ok_or(ErrorKind::Closed)?);
@@ -322,7 +323,7 @@ fn first_done<R>(requests: &[Request<'_, R>]) -> Result<Option<usize>> {
     if ops.len() < requests.len() {
         return Ok(Some(ops.len())); // needs no waiting
     }
-    first.comm.perform(first.call, || first.comm.engine.wait_any(&ops, None))
+    first.comm.proceed(first.call, || first.comm.engine.wait_any(&ops, None))
 }
 
 /// The result of the request at this place, which is taken out, if it is done.

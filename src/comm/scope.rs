@@ -14,11 +14,11 @@ use std::{
 
 use super::{
     Comm, Dest, NULL_RANK, Src, Status,
-    p2p::status,
+    request::landed,
     view::{View, ViewMut, packed},
 };
 use crate::{
-    datum::{Datum, Landing, Memory, Outgoing, RawBytes, Signature, bytes_of, bytes_of_mut},
+    datum::{Landing, Memory, Outgoing, RawBytes, Signature, bytes_of, bytes_of_mut},
     engine::{Done, Mode, Op, Received},
     error::{Call, ErrorKind, Result},
 };
@@ -351,7 +351,8 @@ enum Finish {
 }
 
 impl Finish {
-    fn of(self, done: Done) -> Result<Status, ErrorKind> {
+    fn of(self, comm: &Comm, done: Done) -> Result<Status, ErrorKind> {
+        comm.arrived(&done);
         match self {
             Self::Unpack(unpack) => unpack(done),
             Self::Direct(size) => Ok(done.received.map_or(Status::NULL, |received| {
@@ -382,6 +383,7 @@ impl<'c> Board<'c> {
                 Some(slice) => Memory::Lent(unsafe { RawBytes::to_send(bytes_of(slice)) }),
                 None => Memory::Owned(Box::new(Outgoing(packed(values)))),
             };
+            self.comm.sent(to.rank, memory.bytes().len());
             let op = self.comm.engine.isend(&to, mode, memory)?;
             Ok(State::Pending(op, Finish::Direct(size_of::<V::Elem>())))
         })?;
@@ -450,7 +452,7 @@ impl<'c> Board<'c> {
     /// Waits for an operation and gives its place up.
     fn finish(&self, place: usize) -> Result<Status> {
         let (call, state) = self.take(place);
-        let result = self.comm.perform(call, || self.outcome(state));
+        let result = self.comm.proceed(call, || self.outcome(state));
         self.entries.borrow_mut().free(place);
         result
     }
@@ -458,7 +460,7 @@ impl<'c> Board<'c> {
     /// Waits for an operation.
     fn outcome(&self, state: State) -> Result<Status, ErrorKind> {
         match state {
-            State::Pending(op, finish) => finish.of(self.comm.engine.wait(op)?),
+            State::Pending(op, finish) => finish.of(self.comm, self.comm.engine.wait(op)?),
             State::Over(outcome) => outcome,
             State::Taken | State::Free(_) => Err(ErrorKind::Closed),
         }
@@ -473,8 +475,11 @@ impl<'c> Board<'c> {
                 continue;
             }
             let (call, state) = self.take(place);
-            let outcome = self.outcome(state);
-            let told = self.comm.perform(call, || outcome.clone().map(drop));
+            let mut outcome = Err(ErrorKind::Closed);
+            let told = self.comm.proceed(call, || {
+                outcome = self.outcome(state);
+                outcome.clone().map(drop)
+            });
             first = first.and(told);
             self.settle(place, outcome);
         }
@@ -496,7 +501,7 @@ impl<'c> Board<'c> {
         let Some(op) = self.op(place) else { return true };
         let Some(done) = self.comm.engine.test(op) else { return false };
         if let (_, State::Pending(_, finish)) = self.take(place) {
-            self.settle(place, done.and_then(|done| finish.of(done)));
+            self.settle(place, done.and_then(|done| finish.of(self.comm, done)));
         }
         true
     }
@@ -548,12 +553,4 @@ impl Drop for AbortUnlessForgotten {
     fn drop(&mut self) {
         std::process::abort();
     }
-}
-
-/// The values of a finished receive.
-fn landed<T: Datum>(done: Done) -> Result<(Vec<T>, Status), ErrorKind> {
-    let buffer = done.buffer.ok_or(ErrorKind::Closed)?.into_any().downcast::<Landing<T>>();
-    let buffer = buffer.map_err(|_| ErrorKind::Closed)?;
-    let status = status::<T>(&done.received.ok_or(ErrorKind::Closed)?);
-    Ok((buffer.into_values(status.count)?, status))
 }

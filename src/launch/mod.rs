@@ -30,7 +30,7 @@ pub use self::{
     progress::Progress,
 };
 use crate::{
-    comm::Comm,
+    comm::{Comm, Stats},
     error::{Call, Error, ErrorKind, Failure, Result, With},
 };
 
@@ -88,6 +88,9 @@ pub struct RunArgs {
     /// On the engine mpi, end the job (exit code 4) when a call waits longer; local finds deadlock by itself
     #[arg(long, value_name = "SECONDS", env = "SPMD_TIMEOUT", hide_env = true, value_parser = seconds)]
     pub timeout: Option<Duration>,
+    /// At the end, say what the ranks' calls have cost: messages, bytes and time by operation and by peer
+    #[arg(long, env = "SPMD_STATS", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub stats: bool,
     /// When to colour
     #[arg(
         long,
@@ -223,6 +226,11 @@ pub fn local<R: Send>(
 impl RunArgs {
     /// Runs `app` on every rank and returns the exit code of the job, like [`run`].
     pub fn run(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
+        let app = |world: &Comm| {
+            world.record_stats(self.stats);
+            app(world)?;
+            if self.stats { report_stats(world) } else { Ok(()) }
+        };
         let launcher = Launcher::detect();
         let launched = launcher.is_some();
         let started =
@@ -296,6 +304,16 @@ fn choose(
             launcher.size.map_or(String::new(), |size| format!(" {size} times")),
         )),
     }
+}
+
+/// Rank 0 says what all ranks' calls have cost.
+fn report_stats(world: &Comm) -> Result<(), Failure> {
+    world.record_stats(false); // what follows is none of the program's
+    let Some(stats) = world.gather_obj(0, &world.stats())? else { return Ok(()) };
+    let mut total = Stats::default();
+    stats.iter().for_each(|stats| total.add(stats));
+    print_line(&format!("the calls of all {} ranks:\n{total}", world.size()));
+    Ok(())
 }
 
 /// Why the job ends.

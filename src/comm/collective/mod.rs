@@ -50,6 +50,7 @@ impl Comm {
 
     /// Makes a collective call in the engine's own way, or by messages.
     pub(super) fn collective(&self, label: Label, what: Collective<'_>) -> Result<(), ErrorKind> {
+        self.moved_by(&what);
         let (context, rank, size) = (self.context, Rank::from(self.rank), self.size);
         let mut call = CollectiveCall { context, rank, size, turn: self.next_turn(), label, what };
         let engine = &*self.engine;

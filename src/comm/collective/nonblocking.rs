@@ -325,6 +325,7 @@ impl<'c> Plan<'c> {
     ) -> Result<Request<'c, R>> {
         let Self { comm, call, subject, pattern, reduce } = self;
         comm.perform(call, || {
+            comm.moved(counts.iter().sum(), 0);
             let op = comm.engine.exchange(Exchange {
                 context: comm.context,
                 rank: Rank::from(comm.rank),

@@ -26,12 +26,14 @@ impl Steps<'_> {
     }
 
     pub(in crate::comm) fn send(&self, rank: usize, bytes: &[u8]) -> Result<(), ErrorKind> {
+        self.comm.moved(bytes.len(), 0);
         self.comm.engine.send(&self.to(rank), Mode::Standard, bytes)
     }
 
     /// Receives a message of any length.
     pub(in crate::comm) fn recv<T: Datum>(&self, rank: usize) -> Result<Vec<T>, ErrorKind> {
         let (ticket, received) = self.comm.await_message(&self.from(rank))?;
+        self.comm.moved(0, received.bytes);
         let mut landing = Landing::<T>::new(received.bytes.div_ceil(size_of::<T>()));
         self.comm.engine.fetch(ticket, &self.label, &mut landing.bytes_mut()[..received.bytes])?;
         landing.into_values(received.bytes / size_of::<T>())
@@ -43,7 +45,9 @@ impl Steps<'_> {
         rank: usize,
         into: &mut [u8],
     ) -> Result<(), ErrorKind> {
-        self.comm.engine.recv(&self.from(rank), into).map(drop)
+        let received = self.comm.engine.recv(&self.from(rank), into)?;
+        self.comm.moved(0, received.bytes);
+        Ok(())
     }
 
     /// Exchanges messages of any length with one rank.
@@ -58,6 +62,7 @@ impl Steps<'_> {
         engine.sendrecv(&to, &(bytes.len() as u64).to_ne_bytes(), &from, &mut length)?;
         let mut theirs = vec![0; u64::from_ne_bytes(length) as usize];
         engine.sendrecv(&to, bytes, &from, &mut theirs)?;
+        self.comm.moved(bytes.len(), theirs.len());
         Ok(theirs)
     }
 }

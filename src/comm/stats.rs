@@ -1,0 +1,308 @@
+//! What a rank's calls have cost: messages, bytes and time, by operation and by peer.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+    fmt,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::Comm;
+use crate::{
+    engine::{Collective, Done, Rank, Received},
+    error::{Call, ErrorKind, Result},
+};
+
+/// What calls have cost: messages, bytes and time, by operation and by peer; see [`Comm::stats`].
+///
+/// Prints as two tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// By the name of the call: `send`, `allreduce`.
+    pub operations: BTreeMap<String, OperationStats>,
+    /// By world rank: the messages of point-to-point calls.
+    pub peers: BTreeMap<usize, PeerStats>,
+}
+
+/// The cost of one kind of call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationStats {
+    /// How often it was called.
+    pub calls: u64,
+    /// Bytes of the program that went out.
+    pub bytes_sent: u64,
+    /// Bytes of the program that came in.
+    pub bytes_received: u64,
+    /// Time inside the call, and in the `wait` and `test` of its request.
+    pub time: Duration,
+}
+
+/// The messages of one rank with one other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStats {
+    /// Messages sent to it.
+    pub messages_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
+    /// Messages received from it.
+    pub messages_received: u64,
+    /// Their bytes.
+    pub bytes_received: u64,
+}
+
+impl Comm {
+    /// What the calls of this rank have cost so far, on all its communicators; empty unless recorded, by
+    /// `--stats`, `SPMD_STATS=1` or [`Comm::record_stats`].
+    ///
+    /// # Examples
+    /// ```
+    /// let stats = spmd::local(2, |world| {
+    ///     world.record_stats(true);
+    ///     if world.rank() == 0 {
+    ///         world.send(&[1.0, 2.0], 1)?;
+    ///     } else {
+    ///         world.recv::<f64>(0)?;
+    ///     }
+    ///     Ok(world.stats())
+    /// }).unwrap();
+    /// assert_eq!(stats[0].operations["send"].calls, 1);
+    /// assert_eq!(stats[0].peers[&1].bytes_sent, 16);
+    /// assert_eq!(stats[1].peers[&0].messages_received, 1);
+    /// println!("{}", stats[0]);
+    /// ```
+    pub fn stats(&self) -> Stats {
+        self.recorder.stats()
+    }
+
+    /// Begins or ceases to record what the calls of this rank cost, on all its communicators.
+    ///
+    /// Costs nothing while off; while on, two looks at the clock per call.
+    pub fn record_stats(&self, on: bool) {
+        self.recorder.on.set(on);
+    }
+
+    /// A call while statistics are recorded.
+    #[cold]
+    pub(super) fn record<R>(
+        &self,
+        call: Call,
+        starts: bool,
+        body: impl FnOnce() -> Result<R, ErrorKind>,
+    ) -> Result<R, ErrorKind> {
+        let outer = self.recorder.current.replace(Some(call.op));
+        let start = Instant::now();
+        let result = body();
+        self.recorder.current.set(outer);
+        // A call inside a call is part of it.
+        if outer.is_none() {
+            self.recorder.operation(call.op, |operation| {
+                operation.calls += u64::from(starts);
+                operation.time += start.elapsed();
+            });
+        }
+        result
+    }
+
+    /// Notes a message to a rank.
+    #[inline]
+    pub(super) fn sent(&self, to: Rank, bytes: usize) {
+        if self.recorder.on.get() {
+            self.recorder.moved(bytes, 0);
+            self.recorder.peer(self.engine.world_rank(self.context, to), |peer| {
+                peer.messages_sent += 1;
+                peer.bytes_sent += bytes as u64;
+            });
+        }
+    }
+
+    /// Notes a message from a rank.
+    #[inline]
+    pub(super) fn received(&self, Received { rank: from, bytes, .. }: Received) {
+        if self.recorder.on.get() {
+            self.recorder.moved(0, bytes);
+            self.recorder.peer(self.engine.world_rank(self.context, from), |peer| {
+                peer.messages_received += 1;
+                peer.bytes_received += bytes as u64;
+            });
+        }
+    }
+
+    /// Notes what a finished operation has brought.
+    #[inline]
+    pub(super) fn arrived(&self, done: &Done) {
+        if self.recorder.on.get() {
+            if let Some(received) = done.received {
+                self.received(received);
+            }
+            if let Some(exchanged) = &done.exchanged {
+                self.moved(0, exchanged.counts.iter().sum());
+            }
+        }
+    }
+
+    /// Notes the bytes that a collective takes from this rank and brings to it.
+    #[inline]
+    pub(super) fn moved(&self, sent: usize, received: usize) {
+        if self.recorder.on.get() {
+            self.recorder.moved(sent, received);
+        }
+    }
+
+    /// Notes the bytes of a collective.
+    #[inline]
+    pub(super) fn moved_by(&self, what: &Collective<'_>) {
+        if self.recorder.on.get() {
+            let (sent, received) = bytes_of(what, Rank::from(self.rank));
+            self.recorder.moved(sent, received);
+        }
+    }
+}
+
+/// The bytes of a collective that this rank gives and gets.
+fn bytes_of(what: &Collective<'_>, me: Rank) -> (usize, usize) {
+    match what {
+        Collective::Barrier => (0, 0),
+        Collective::Bcast { root, buffer } if *root == me => (buffer.len(), 0),
+        Collective::Bcast { buffer, .. } => (0, buffer.len()),
+        Collective::Scatter { root, rows, out, .. } => {
+            (if *root == me { rows.len() } else { 0 }, out.len())
+        }
+        Collective::Gather { mine, out, .. }
+        | Collective::Allgather { mine, out, .. }
+        | Collective::Reduce { mine, out, .. }
+        | Collective::Allreduce { mine, out, .. }
+        | Collective::ReduceScatter { mine, out, .. }
+        | Collective::Scan { mine, out, .. }
+        | Collective::Exscan { mine, out, .. }
+        | Collective::NeighborAllgather { mine, out, .. } => (mine.len(), out.len()),
+        Collective::Alltoall { rows, out, .. } | Collective::NeighborAlltoall { rows, out, .. } => {
+            (rows.len(), out.len())
+        }
+    }
+}
+
+/// Where a rank notes what its calls cost; all its communicators share it.
+#[derive(Default)]
+pub(super) struct Recorder {
+    pub(super) on: Cell<bool>,
+    /// The call under way.
+    current: Cell<Option<&'static str>>,
+    operations: RefCell<HashMap<&'static str, OperationStats>>,
+    peers: RefCell<HashMap<usize, PeerStats>>,
+}
+
+impl Recorder {
+    fn operation(&self, op: &'static str, note: impl FnOnce(&mut OperationStats)) {
+        note(self.operations.borrow_mut().entry(op).or_default());
+    }
+
+    fn peer(&self, world_rank: usize, note: impl FnOnce(&mut PeerStats)) {
+        note(self.peers.borrow_mut().entry(world_rank).or_default());
+    }
+
+    fn moved(&self, sent: usize, received: usize) {
+        if let Some(op) = self.current.get() {
+            self.operation(op, |operation| {
+                operation.bytes_sent += sent as u64;
+                operation.bytes_received += received as u64;
+            });
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let operations = self.operations.borrow();
+        Stats {
+            operations: operations.iter().map(|(op, stats)| ((*op).to_owned(), *stats)).collect(),
+            peers: self.peers.borrow().iter().map(|(rank, stats)| (*rank, *stats)).collect(),
+        }
+    }
+}
+
+impl Stats {
+    /// Adds the costs of another rank.
+    pub fn add(&mut self, other: &Self) {
+        for (op, theirs) in &other.operations {
+            let mine = self.operations.entry(op.clone()).or_default();
+            mine.calls += theirs.calls;
+            mine.bytes_sent += theirs.bytes_sent;
+            mine.bytes_received += theirs.bytes_received;
+            mine.time += theirs.time;
+        }
+        for (rank, theirs) in &other.peers {
+            let mine = self.peers.entry(*rank).or_default();
+            mine.messages_sent += theirs.messages_sent;
+            mine.bytes_sent += theirs.bytes_sent;
+            mine.messages_received += theirs.messages_received;
+            mine.bytes_received += theirs.bytes_received;
+        }
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:<20} {:>10} {:>16} {:>16} {:>12}",
+            "operation", "calls", "bytes sent", "bytes received", "time [ms]"
+        )?;
+        for (op, OperationStats { calls, bytes_sent, bytes_received, time }) in &self.operations {
+            let time_ms = 1e3 * time.as_secs_f64();
+            write!(
+                f,
+                "\n{op:<20} {calls:>10} {bytes_sent:>16} {bytes_received:>16} {time_ms:>12.3}"
+            )?;
+        }
+        if self.peers.is_empty() {
+            return Ok(());
+        }
+        write!(
+            f,
+            "\n\n{:<20} {:>10} {:>16} {:>10} {:>16}",
+            "messages with rank", "sent", "bytes sent", "received", "bytes received"
+        )?;
+        for (rank, peer) in &self.peers {
+            let PeerStats { messages_sent, bytes_sent, messages_received, bytes_received } = peer;
+            write!(
+                f,
+                "\n{rank:<20} {messages_sent:>10} {bytes_sent:>16} {messages_received:>10} {bytes_received:>16}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_recorded_unless_asked_for() {
+        let stats = crate::local(2, |world| {
+            world.barrier()?;
+            Ok(world.stats())
+        });
+        assert!(stats.unwrap().iter().all(|stats| *stats == Stats::default()));
+    }
+
+    #[test]
+    fn stats_of_ranks_add_up_and_print_a_line_each() {
+        let stats = crate::local(3, |world| {
+            world.record_stats(true);
+            world.allreduce(&[1.0; 100], crate::Sum)?;
+            let next = (world.rank() + 1) % 3;
+            world.sendrecv(&[1_u8; 5], next, &mut [0_u8; 5], (world.rank() + 2) % 3)?;
+            Ok(world.stats())
+        });
+        let mut total = Stats::default();
+        stats.unwrap().iter().for_each(|stats| total.add(stats));
+        assert_eq!(total.operations["sendrecv"].calls, 3);
+        assert_eq!(total.operations["sendrecv"].bytes_received, 15);
+        assert_eq!(total.operations["allreduce"].calls, 3);
+        assert!(total.operations["allreduce"].bytes_sent >= 2400);
+        assert_eq!(total.peers[&2].messages_sent, 1);
+        let lines: Vec<String> = total.to_string().lines().map(str::to_owned).collect();
+        assert_eq!(lines.len(), 1 + 2 + 1 + 1 + 3, "{total}");
+    }
+}
