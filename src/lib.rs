@@ -51,10 +51,11 @@ pub use ndarray;
 pub use crate::{
     checks::Checks,
     comm::{
-        ANY, And, Any, Borrowed, Cart, Comm, Comparison, Dest, Graph, Max, Message, Min, NULL_RANK,
-        NeighborRequest, Number, OperationStats, Or, OwnedBuf, PeerStats, Prod, Ragged, ReduceOp,
-        Request, Scope, Src, Stats, Status, Sum, Ticket, View, ViewMut, Xor, test_all, test_any,
-        test_some, wait_all, wait_any, wait_some,
+        ANY, And, Any, AtomicOp, Bits, Borrowed, Cart, Comm, Comparison, Dest, Epoch, Graph, Held,
+        Keep, Lock, Max, Message, Min, NULL_RANK, NeighborRequest, NodeArray, Number,
+        OperationStats, Or, OwnedBuf, Passive, PeerStats, Plain, Prod, Ragged, ReduceOp, Replace,
+        Request, Scope, Src, Stats, Status, Sum, Ticket, View, ViewMut, Window, Xor, test_all,
+        test_any, test_some, wait_all, wait_any, wait_some,
     },
     datum::Datum,
     error::{Error, ErrorKind, Failure, Result},

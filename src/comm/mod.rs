@@ -7,18 +7,23 @@ mod collective;
 mod faces;
 mod graph;
 mod group;
+#[allow(unsafe_code)] // hands out memory that others reach; each block states its reasons
+mod node_array;
 mod object;
 mod op;
 mod p2p;
 mod ragged;
+mod reach;
+mod region;
 mod request;
 #[allow(unsafe_code)] // lends borrowed memory to the engine; each block states its reasons
 mod scope;
 mod stats;
 mod view;
+mod window;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     fmt,
     rc::Rc,
     sync::Arc,
@@ -31,13 +36,16 @@ pub use self::{
     cart::Cart,
     graph::{Graph, NeighborRequest},
     group::Comparison,
-    op::{And, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor},
+    node_array::NodeArray,
+    op::{And, Bits, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor},
     p2p::Message,
     ragged::Ragged,
+    reach::{AtomicOp, Epoch, Held, Keep, Passive, Replace},
     request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some},
     scope::{Borrowed, Scope, Ticket},
     stats::{OperationStats, PeerStats, Stats},
     view::{OwnedBuf, View, ViewMut},
+    window::{Lock, Plain, Window},
 };
 use crate::{
     checks::Checks,
@@ -74,6 +82,8 @@ pub struct Comm {
     /// Room for the operations of the next scope.
     scraps: Cell<Vec<scope::Entry>>,
     recorder: Rc<Recorder>,
+    /// Made by the first window.
+    yard: OnceCell<Rc<region::Yard>>,
 }
 
 impl Comm {
@@ -95,8 +105,8 @@ impl Comm {
         size: usize,
     ) -> Self {
         let (turn, name, max_tag) = (Cell::new(0), RefCell::new(None), engine.max_tag());
-        let scraps = Cell::new(Vec::new());
-        Self { engine, context, rank, size, turn, max_tag, name, scraps, recorder }
+        let (scraps, yard) = (Cell::new(Vec::new()), OnceCell::new());
+        Self { engine, context, rank, size, turn, max_tag, name, scraps, recorder, yard }
     }
 
     /// The rank of the caller, from 0 to `size() - 1`.

@@ -82,7 +82,7 @@ pub trait Number: Datum + PartialOrd {
 /// An element type that MPI libraries know.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
-pub struct NativeElement(Element);
+pub struct NativeElement(pub(super) Element);
 
 /// What [`And`], [`Or`] and [`Xor`] work on: integers and `bool`.
 pub trait Bits: Datum {

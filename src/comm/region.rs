@@ -1,0 +1,323 @@
+//! What windows and node arrays have in common: memory that other ranks reach, and agreement on when they do.
+//!
+//! # Why safe code cannot race
+//! A rank touches another's memory only inside a *phase*, and a phase begins with an agreement: an allreduce of the phase's kind
+//! and number, on a communicator that nothing but the phases of this region uses. No rank has the result before all have
+//! called, so when a phase begins on one rank, every rank has called for one; and as calling for one
+//! takes `&mut self`, no rank holds a slice of its memory then. If the kinds differ, no rank begins. A phase of a window
+//! ends with another agreement, which each rank enters when all its accesses are complete: afterwards
+//! every rank may have slices of its own part again. This needs no check of the engine's (`--checks off` skips none of it): only
+//! these agreements are ever made on this communicator, so none can be taken for another call.
+//!
+//! A rank that leaves a phase by a panic, or whose agreement fails on the way (the job has failed), does not know
+//! whether the others are still at its memory: the region is *broken* there, and gives out neither slices nor phases any more.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+use super::{Comm, Max, Ragged, agreement::Subject, op, step};
+use crate::{
+    datum::{Datum, Signature, Stamp, bytes_of},
+    engine::{Access, Collective, Counts, Rank, WindowId},
+    error::{Call, ErrorKind, Result, With},
+};
+
+/// What ranks agree on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Opening the region has worked.
+    Open,
+    /// Opening the region has not worked.
+    Failed,
+    Epoch,
+    Passive,
+    /// All accesses of the phase are complete.
+    End,
+    Write,
+    Read,
+    Close,
+}
+
+impl Phase {
+    const ALL: [Self; 8] = [
+        Self::Open,
+        Self::Failed,
+        Self::Epoch,
+        Self::Passive,
+        Self::End,
+        Self::Write,
+        Self::Read,
+        Self::Close,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Open => "a call that has worked",
+            Self::Failed => "a call that has failed",
+            Self::Epoch => "epoch",
+            Self::Passive => "passive",
+            Self::End => "the end of a phase",
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// Memory that the ranks of a communicator reach in phases.
+pub(super) struct Region {
+    /// The same ranks, with a message space for agreements on phases only.
+    pub(super) comm: Rc<Comm>,
+    pub(super) id: WindowId,
+    /// How many elements each rank has contributed.
+    pub(super) lens: Box<[usize]>,
+    /// Agreements so far.
+    agreements: Cell<u64>,
+    broken: Cell<bool>,
+    serial: u64,
+    yard: Rc<Yard>,
+}
+
+/// The regions that were opened on a communicator and dropped.
+///
+/// Closing is collective (`MPI_Win_free` waits for all ranks), dropping must not be: ranks may drop in any order, or forget
+/// to. So what was dropped is kept here until the ranks are known to be together, which is when the next region is opened,
+/// and is closed then if all have dropped it. What is left is closed by the end of the run.
+#[derive(Default)]
+pub(super) struct Yard {
+    opened: Cell<u64>,
+    dropped: RefCell<Vec<Remains>>,
+}
+
+/// A dropped region.
+struct Remains {
+    serial: u64,
+    comm: Rc<Comm>,
+    id: WindowId,
+}
+
+/// The part of a rank's first message that has a fixed length: element type, elements, host.
+const HEAD: usize = 4;
+
+impl Region {
+    /// Opens a region of `len` elements of this rank. Collective over `parent`.
+    pub(super) fn open<T: Datum>(
+        parent: &Comm,
+        call: Call,
+        len: usize,
+        access: Access,
+    ) -> Result<Self, ErrorKind> {
+        parent.agree_on(call, Subject::any::<T>())?;
+        let engine = &*parent.engine;
+        let yard = Rc::clone(parent.yard.get_or_init(Rc::default));
+        let serial = yard.opened.replace(yard.opened.get() + 1);
+        let host = match access {
+            Access::Remote => 0,
+            Access::Shared => engine.node(parent.context, parent.next_turn())?,
+        };
+        let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| isize::try_from(bytes).is_ok());
+        let Stamp(stamp) = Signature::of::<T>().stamp();
+        let [low, high] = bytemuck::cast::<_, [u64; 2]>(stamp);
+        let elements = bytes.map_or(u64::MAX, |_| len as u64);
+        let mut mine = vec![low, high, elements, u64::from(host)];
+        mine.extend(yard.dropped.borrow().iter().map(|remains| remains.serial));
+        let all = parent.allgather_as(call, &mine)?;
+        check::<T>(parent.rank, call, &all)?;
+        yard.close(&all)?;
+        let comm = Rc::new(parent.twin()?);
+        if let Some(name) = parent.name() {
+            comm.set_name(&name);
+        }
+        let opened = engine.open_window(comm.context, comm.next_turn(), bytes.unwrap_or(0), access);
+        let lens = all.iter().map(|row| row[2] as usize).collect();
+        let broken = Cell::new(true);
+        let id = opened.as_ref().map_or(WindowId(0), |&id| id);
+        let region = Self { comm, id, lens, agreements: Cell::new(0), broken, serial, yard };
+        // A region that some rank could not open is left alone: it cannot be closed without that rank.
+        let result = if opened.is_ok() { Phase::Open } else { Phase::Failed };
+        let agreed = region.agree(call, result);
+        opened?;
+        agreed?;
+        region.broken.set(false);
+        Ok(region)
+    }
+
+    pub(super) fn check(&self) -> Result<(), ErrorKind> {
+        if self.broken.get() {
+            let what =
+                "a phase has failed or panicked: this memory can no longer be used".to_owned();
+            return Err(ErrorKind::InvalidArgument { what });
+        }
+        Ok(())
+    }
+
+    /// # Panics
+    /// If the region is broken.
+    #[track_caller]
+    pub(super) fn assert_whole(&self) {
+        assert!(
+            !self.broken.get(),
+            "a phase has failed or panicked: this memory can no longer be used"
+        );
+    }
+
+    /// Returns when all ranks have called for this phase; then what they have done before is seen, and no rank is in another
+    /// phase.
+    ///
+    /// # Errors
+    /// If the ranks call for different phases, on all of them; the region is as before. If no agreement was possible,
+    /// the region is broken.
+    pub(super) fn begin(&self, call: Call, phase: Phase) -> Result<(), ErrorKind> {
+        self.check()?;
+        self.broken.set(true);
+        let flush = || self.comm.engine.flush_window(self.id);
+        let agreed = flush().and_then(|()| self.agree(call, phase)).and_then(|()| flush());
+        if matches!(agreed, Ok(()) | Err(ErrorKind::CollectiveMismatch { .. })) {
+            self.broken.set(false);
+        }
+        agreed
+    }
+
+    /// Runs `body` in a phase that all ranks end together.
+    pub(super) fn phase<R>(
+        &self,
+        call: Call,
+        phase: Phase,
+        body: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        self.comm.perform(call, || self.begin(call, phase))?;
+        // If `body` panics the others may still be at work here, and go on to wait for this rank.
+        self.broken.set(true);
+        let result = body();
+        self.broken.set(false);
+        self.comm.perform(call, || match self.begin(call, Phase::End) {
+            // All have agreed to begin this phase, so none can have called for another.
+            Err(kind @ ErrorKind::CollectiveMismatch { .. }) => {
+                self.broken.set(true);
+                Err(kind)
+            }
+            other => other,
+        })?;
+        result
+    }
+
+    /// Closes the region. Collective.
+    pub(super) fn close(&self, call: Call) -> Result<(), ErrorKind> {
+        self.begin(call, Phase::Close)?;
+        self.broken.set(true); // closed once
+        self.comm.engine.close_window(self.id)
+    }
+
+    /// Makes sure that all ranks call for the same phase.
+    ///
+    /// Of a token and its complement the largest on any rank are this rank's own only if all tokens are equal.
+    fn agree(&self, call: Call, phase: Phase) -> Result<(), ErrorKind> {
+        let number = self.agreements.replace(self.agreements.get() + 1);
+        let token = number << 8 | phase as u64;
+        let label = step(
+            Signature::of::<u64>(),
+            Call { op: "a phase of a window", with: With::All, at: call.at },
+        );
+        let (mine, mut out) = ([token, !token], [0; 2]);
+        op::reduction::<u64, _>(&Max, |with| {
+            let (mine, out) = (bytes_of(&mine), bytemuck::bytes_of_mut(&mut out));
+            self.comm.collective(label, Collective::Allreduce { mine, out, with })
+        })?;
+        if out == mine {
+            return Ok(());
+        }
+        // Every rank has seen that, so all come here.
+        let mut tokens = vec![0; self.comm.size];
+        let (mine, counts) = (bytes_of(&mine[..1]), Counts::Equal(size_of::<u64>()));
+        let out = bytemuck::cast_slice_mut(&mut tokens);
+        self.comm.collective(label, Collective::Allgather { mine, counts, out })?;
+        let describe = |token: u64| {
+            let phase = Phase::ALL.get((token & 0xff) as usize).map_or("", |phase| phase.name());
+            format!("{phase} (phase {})", token >> 8)
+        };
+        match tokens.iter().enumerate().find(|(_, theirs)| **theirs != token) {
+            None => Ok(()),
+            Some((rank, _)) if phase == Phase::Open => {
+                let cause = "it could not open its part".to_owned();
+                Err(ErrorKind::Elsewhere { rank, cause })
+            }
+            Some((rank, &theirs)) => {
+                let (mine, theirs) = (describe(token), describe(theirs));
+                Err(ErrorKind::CollectiveMismatch { mine, rank, theirs })
+            }
+        }
+    }
+}
+
+/// Whether what all ranks say of a new region fits together: if it does not, every rank finds that.
+fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>) -> Result<(), ErrorKind> {
+    let mine = &all[me];
+    for (rank, theirs) in all.iter().enumerate() {
+        if theirs[..2] != mine[..2] {
+            let stamp = Stamp(bytemuck::cast([theirs[0], theirs[1]]));
+            return Err(ErrorKind::CollectiveMismatch {
+                mine: format!("{} of {}", call.op, Signature::of::<T>().name()),
+                rank,
+                theirs: format!("{} of {}", call.op, stamp.name()),
+            });
+        }
+        if theirs[2] == u64::MAX {
+            let what = "more elements than an address space holds".to_owned();
+            let kind = ErrorKind::InvalidArgument { what };
+            let elsewhere = || ErrorKind::Elsewhere { rank, cause: kind.to_string() };
+            return Err(if rank == me { kind } else { elsewhere() });
+        }
+        if theirs[3] != all[0][3] {
+            let what = format!(
+                "ranks 0 and {rank} are on different hosts and share no memory; `split_node` makes a communicator for each"
+            );
+            return Err(ErrorKind::InvalidArgument { what });
+        }
+    }
+    Ok(())
+}
+
+impl Yard {
+    /// Closes what all ranks have dropped, as each says behind its head.
+    fn close(&self, all: &Ragged<u64>) -> Result<(), ErrorKind> {
+        let everywhere =
+            |remains: &Remains| all.iter().all(|row| row[HEAD..].contains(&remains.serial));
+        let mut dropped = self.dropped.borrow_mut();
+        dropped.sort_unstable_by_key(|remains| remains.serial); // the same order on all ranks
+        let (gone, kept) = dropped.drain(..).partition::<Vec<_>, _>(everywhere);
+        *dropped = kept;
+        gone.into_iter().try_for_each(|Remains { comm, id, .. }| comm.engine.close_window(id))
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if !self.broken.get() {
+            let Self { comm, id, serial, .. } = self;
+            let remains = Remains { serial: *serial, comm: Rc::clone(comm), id: *id };
+            self.yard.dropped.borrow_mut().push(remains);
+        }
+    }
+}
+
+/// The bytes from an element of a part on, if so many elements are there.
+pub(super) fn place<T>(
+    lens: &[usize],
+    target: usize,
+    offset: usize,
+    count: usize,
+) -> Result<(Rank, usize), ErrorKind> {
+    let size = lens.len();
+    let len = *lens.get(target).ok_or(ErrorKind::InvalidRank { rank: target, size })?;
+    match offset.checked_add(count) {
+        Some(end) if end <= len => Ok((Rank::from(target), offset * size_of::<T>())),
+        _ => {
+            let what = format!(
+                "{count} elements from element {offset} on are not in the part of rank {target}, which has {len}"
+            );
+            Err(ErrorKind::InvalidArgument { what })
+        }
+    }
+}
