@@ -1,6 +1,11 @@
 //! Whom a message goes to and whom it comes from.
 
-use crate::error::With;
+use super::plain;
+use crate::{
+    datum::Signature,
+    engine::{Context, Rank, Source, Tag, Target},
+    error::{ErrorKind, With},
+};
 
 /// No rank at all: messages to it vanish, messages from it are empty. [`Cart`](crate::Cart) uses it beyond closed borders.
 pub const NULL_RANK: usize = usize::MAX;
@@ -44,7 +49,53 @@ impl Status {
     pub(super) const NULL: Self = Self { source: NULL_RANK, tag: 0, count: 0 };
 }
 
+/// Whom messages can go to and come from, and with which tags.
+#[derive(Clone, Copy)]
+pub(super) struct Space {
+    pub(super) context: Context,
+    pub(super) size: usize,
+    pub(super) max_tag: Tag,
+}
+
+impl Space {
+    #[inline]
+    pub(super) fn rank(&self, rank: usize) -> Result<Rank, ErrorKind> {
+        if rank < self.size {
+            Ok(Rank::from(rank))
+        } else {
+            Err(ErrorKind::InvalidRank { rank, size: self.size })
+        }
+    }
+
+    #[inline]
+    fn tag(&self, tag: u32) -> Result<Tag, ErrorKind> {
+        let Tag(max) = self.max_tag;
+        if tag <= max { Ok(Tag(tag)) } else { Err(ErrorKind::InvalidTag { tag, max }) }
+    }
+
+    #[inline]
+    pub(super) fn target(&self, to: Dest, signature: Signature) -> Result<Target, ErrorKind> {
+        let (rank, tag) = (self.rank(to.rank)?, self.tag(to.tag)?);
+        Ok(Target { context: self.context, rank, tag, label: plain(signature) })
+    }
+
+    #[inline]
+    pub(super) fn source(&self, from: Src, signature: Signature) -> Result<Source, ErrorKind> {
+        if from.is_null() {
+            let what = "the null rank sends nothing that could be waited for".to_owned();
+            return Err(ErrorKind::InvalidArgument { what });
+        }
+        let rank = from.rank.map(|rank| self.rank(rank)).transpose()?;
+        let tag = from.tag.map(|tag| self.tag(tag)).transpose()?;
+        Ok(Source { context: self.context, rank, tag, label: plain(signature) })
+    }
+}
+
 impl Dest {
+    pub(super) fn is_null(self) -> bool {
+        self.rank == NULL_RANK
+    }
+
     pub(super) fn with(self) -> With {
         With::To(self.rank, self.tag)
     }

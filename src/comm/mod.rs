@@ -18,6 +18,7 @@ mod region;
 mod request;
 #[allow(unsafe_code)] // lends borrowed memory to the engine; each block states its reasons
 mod scope;
+mod shared;
 mod stats;
 mod view;
 mod window;
@@ -30,7 +31,7 @@ use std::{
     time::Duration,
 };
 
-use self::stats::Recorder;
+use self::{address::Space, stats::Recorder};
 pub use self::{
     address::{ANY, Any, Dest, NULL_RANK, Src, Status},
     cart::Cart,
@@ -43,6 +44,7 @@ pub use self::{
     reach::{AtomicOp, Epoch, Held, Keep, Passive, Replace},
     request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some},
     scope::{Borrowed, Scope, Ticket},
+    shared::SharedComm,
     stats::{OperationStats, PeerStats, Stats},
     view::{OwnedBuf, View, ViewMut},
     window::{Lock, Plain, Window},
@@ -195,17 +197,14 @@ impl Comm {
         Error::new(kind, self.rank, call).on(self.name.borrow().clone())
     }
 
-    fn check_rank(&self, rank: usize) -> Result<Rank, ErrorKind> {
-        if rank < self.size {
-            Ok(Rank::from(rank))
-        } else {
-            Err(ErrorKind::InvalidRank { rank, size: self.size })
-        }
+    /// Where messages can go.
+    #[inline]
+    fn space(&self) -> Space {
+        Space { context: self.context, size: self.size, max_tag: self.max_tag }
     }
 
-    fn check_tag(&self, tag: u32) -> Result<Tag, ErrorKind> {
-        let Tag(max) = self.max_tag;
-        if tag <= max { Ok(Tag(tag)) } else { Err(ErrorKind::InvalidTag { tag, max }) }
+    fn check_rank(&self, rank: usize) -> Result<Rank, ErrorKind> {
+        self.space().rank(rank)
     }
 
     /// Counts a collective call; the number is the same on every rank.

@@ -321,11 +321,11 @@ fn unpack_all<D: DeserializeOwned>(rows: &Ragged<u8>) -> Result<Vec<D>, ErrorKin
     rows.iter().map(unpack).collect()
 }
 
-fn pack<S: Serialize + ?Sized>(value: &S) -> Result<Vec<u8>, ErrorKind> {
+pub(super) fn pack<S: Serialize + ?Sized>(value: &S) -> Result<Vec<u8>, ErrorKind> {
     postcard::to_stdvec(value).map_err(|error| failed::<S>("sent", &error))
 }
 
-fn unpack<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, ErrorKind> {
+pub(super) fn unpack<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, ErrorKind> {
     postcard::from_bytes(bytes).map_err(|error| failed::<D>("received", &error))
 }
 

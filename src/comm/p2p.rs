@@ -1,7 +1,7 @@
 //! Messages from one rank to one other.
 
 use super::{
-    Comm, Dest, NULL_RANK, OwnedBuf, Request, Src, Status, View, ViewMut, plain,
+    Comm, Dest, OwnedBuf, Request, Src, Status, View, ViewMut, plain,
     view::{Outbound, contents, fill, packed},
 };
 use crate::{
@@ -232,7 +232,7 @@ impl Comm {
             return self.send_as(Mode::Standard, signature, bytes, to).map(|()| Status::NULL);
         }
         let from = self.source(from, signature)?;
-        if to.rank == NULL_RANK {
+        if to.is_null() {
             return self.receive_into(into, |into| self.engine.recv(&from, into));
         }
         let to = self.target(to, signature)?;
@@ -341,7 +341,7 @@ impl Comm {
         values: B,
         to: Dest,
     ) -> Result<Request<'_, B>> {
-        if to.rank == NULL_RANK {
+        if to.is_null() {
             return Ok(Request::ready(self, call, values));
         }
         self.perform(call, || {
@@ -416,7 +416,7 @@ impl Comm {
         bytes: &[u8],
         to: Dest,
     ) -> Result<(), ErrorKind> {
-        if to.rank == NULL_RANK {
+        if to.is_null() {
             return Ok(());
         }
         let to = self.target(to, signature)?;
@@ -439,20 +439,14 @@ impl Comm {
         })
     }
 
+    #[inline]
     pub(super) fn target(&self, to: Dest, signature: Signature) -> Result<Target, ErrorKind> {
-        let rank = self.check_rank(to.rank)?;
-        let tag = self.check_tag(to.tag)?;
-        Ok(Target { context: self.context, rank, tag, label: plain(signature) })
+        self.space().target(to, signature)
     }
 
+    #[inline]
     pub(super) fn source(&self, from: Src, signature: Signature) -> Result<Source, ErrorKind> {
-        if from.is_null() {
-            let what = "the null rank sends nothing that could be waited for".to_owned();
-            return Err(ErrorKind::InvalidArgument { what });
-        }
-        let rank = from.rank.map(|rank| self.check_rank(rank)).transpose()?;
-        let tag = from.tag.map(|tag| self.check_tag(tag)).transpose()?;
-        Ok(Source { context: self.context, rank, tag, label: plain(signature) })
+        self.space().source(from, signature)
     }
 
     pub(super) fn await_message(&self, from: &Source) -> Result<(Ticket, Received), ErrorKind> {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Comm, Dest, NULL_RANK, Src, Status,
+    Comm, Dest, Src, Status,
     request::landed,
     view::{View, ViewMut, packed},
 };
@@ -372,7 +372,7 @@ impl<'c> Board<'c> {
         to: Dest,
     ) -> Result<Ticket<'scope, &'scope V>> {
         let state = self.comm.perform(call, || {
-            if to.rank == NULL_RANK {
+            if to.is_null() {
                 return Ok(State::Over(Ok(Status::NULL)));
             }
             let to = self.comm.target(to, Signature::of::<V::Elem>())?;

@@ -19,6 +19,7 @@ mod objects;
 mod reductions;
 mod requests;
 mod scopes;
+mod threads;
 mod topologies;
 mod types;
 
@@ -98,6 +99,7 @@ fn cases() -> impl Iterator<Item = Case> {
         types::CASES,
         requests::CASES,
         scopes::CASES,
+        threads::CASES,
         collectives::CASES,
         into::CASES,
         known::CASES,
