@@ -9,6 +9,7 @@ use super::{
     options::Benchmark,
     output::{COLUMNS, Unit},
     statistics::{Ratio, median},
+    targets,
 };
 
 /// What stands for the engine `local` where others have the name of an MPI.
@@ -34,6 +35,13 @@ struct Case {
     order: usize,
     benchmark: String,
     bytes: usize,
+}
+
+impl Case {
+    /// `scripts/compare.sh` measures two ranks, and several per core.
+    fn is_crowded(&self) -> bool {
+        self.ranks > 2
+    }
 }
 
 /// The results of a case by who has them: a value per launch, in the unit of the case.
@@ -158,12 +166,17 @@ impl Comparison {
         }
         let faster = best.filter(|_| !results.local.is_empty());
         let faster = faster.map(|(_, theirs)| unit.times(theirs, &results.local));
-        let _ = write!(text, " {} |", faster.map_or("–".to_owned(), show));
+        let what = Benchmark::EACH[case.order];
+        let aim = targets::local_at_least(what, case.bytes, case.touched, case.is_crowded());
+        let aim = |ratio: Ratio| aim.map(|aim| (ratio.value >= aim, format!("≥ {aim}")));
+        let _ = write!(text, " {} |", ratio_or_dash(faster, aim));
         for mpi in &self.mpis {
             let (c, ours) = (results.c.get(mpi), results.spmd.get(mpi));
             let _ = write!(text, " {} |", c.map_or("–".to_owned(), |values| number(values)));
             let ratio = c.zip(ours).map(|(c, ours)| unit.times(ours, c));
-            let _ = write!(text, " {} |", ratio.map_or("–".to_owned(), show));
+            let aim = targets::mpi_at_most(what, case.bytes).filter(|_| !case.touched);
+            let aim = |ratio: Ratio| aim.map(|aim| (ratio.value <= aim, format!("≤ {aim}")));
+            let _ = write!(text, " {} |", ratio_or_dash(ratio, aim));
         }
         text.push('\n');
     }
@@ -201,8 +214,16 @@ fn value_or_dash(values: &[f64], show: impl Fn(&[f64]) -> String) -> String {
     if values.is_empty() { "–".to_owned() } else { show(values) }
 }
 
-fn show(Ratio { value, low, high }: Ratio) -> String {
-    format!("**{value:.2}** [{low:.2}, {high:.2}]")
+/// A ratio with its interval, and whether it reaches the aim that `aim` has for it.
+fn ratio_or_dash(ratio: Option<Ratio>, aim: impl Fn(Ratio) -> Option<(bool, String)>) -> String {
+    let Some(ratio) = ratio else { return "–".to_owned() };
+    let Ratio { value, low, high } = ratio;
+    let verdict = match aim(ratio) {
+        Some((true, _)) => " ✓".to_owned(),
+        Some((false, aim)) => format!(" ✗ {aim}"),
+        None => String::new(),
+    };
+    format!("**{value:.2}** [{low:.2}, {high:.2}]{verdict}")
 }
 
 /// Three significant digits or more.
@@ -273,6 +294,7 @@ mod tests {
         let latency = table.lines().find(|line| line.starts_with("| latency")).unwrap();
         assert!(latency.contains("| 0.201 (Open MPI) | **2.00** [1.9"), "{table}");
         assert!(latency.contains("| 0.201 | **1.05** [1.0"), "{table}");
+        assert!(latency.contains("] ✗ ≥ 2.2 |"), "{table}");
         assert!(latency.ends_with("| 0.401 | – |"), "nothing of ours ran on MPICH: {table}");
         let bandwidth = table.lines().find(|line| line.starts_with("| bandwidth")).unwrap();
         assert!(
@@ -280,6 +302,7 @@ mod tests {
             "{table}"
         );
         assert!(bandwidth.contains("| 1003 | **2.00** ["), "{table}");
+        assert!(bandwidth.contains("] ✓ |") && bandwidth.contains("] ✗ ≤ 1.02 |"), "{table}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod output;
 mod p2p;
 mod repeat;
 mod statistics;
+mod targets;
 
 use std::io::{IsTerminal, Write};
 

@@ -75,7 +75,7 @@ impl Benchmark {
         matches!(self, Self::Bandwidth | Self::Bibandwidth | Self::MessageRate)
     }
 
-    fn is_collective(self) -> bool {
+    pub(super) fn is_collective(self) -> bool {
         !self.is_windowed() && !matches!(self, Self::Latency)
     }
 
