@@ -1,29 +1,76 @@
 //! Things under way, by number.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::cell::RefCell;
 
-/// Entries that are put in, looked at and taken out by a number that is never used again.
-pub(crate) struct Table<T>(RefCell<(u64, HashMap<u64, T>)>);
+/// Entries that are put in, looked at and taken out by a number that is never used again. Places are: nothing is
+/// allocated once a table has held as many entries at a time as it will.
+pub(crate) struct Table<T>(RefCell<Places<T>>);
+
+struct Places<T> {
+    places: Vec<Place<T>>,
+    /// Places without an entry.
+    free: Vec<u32>,
+}
+
+struct Place<T> {
+    /// How many entries were here before: the upper half of an entry's number.
+    before: u32,
+    entry: Option<T>,
+}
+
+fn number(before: u32, place: u32) -> u64 {
+    u64::from(before) << 32 | u64::from(place)
+}
+
+impl<T> Places<T> {
+    fn of(&mut self, number: u64) -> Option<&mut Place<T>> {
+        let place = self.places.get_mut(number as u32 as usize)?;
+        (place.before == (number >> 32) as u32).then_some(place)
+    }
+}
 
 impl<T> Table<T> {
     pub(crate) fn new() -> Self {
-        Self(RefCell::new((0, HashMap::new())))
+        Self(RefCell::new(Places { places: Vec::new(), free: Vec::new() }))
     }
 
     pub(crate) fn insert(&self, entry: T) -> u64 {
-        let (next, entries) = &mut *self.0.borrow_mut();
-        *next += 1;
-        entries.insert(*next, entry);
-        *next
+        let Places { places, free } = &mut *self.0.borrow_mut();
+        if let Some(at) = free.pop() {
+            let place = &mut places[at as usize];
+            place.entry = Some(entry);
+            return number(place.before, at);
+        }
+        places.push(Place { before: 0, entry: Some(entry) });
+        number(0, places.len() as u32 - 1)
     }
 
     pub(crate) fn remove(&self, number: u64) -> Option<T> {
-        self.0.borrow_mut().1.remove(&number)
+        let mut places = self.0.borrow_mut();
+        let place = places.of(number)?;
+        let entry = place.entry.take()?;
+        // A place whose numbers are used up is not used again.
+        if let Some(before) = place.before.checked_add(1) {
+            place.before = before;
+            places.free.push(number as u32);
+        }
+        Some(entry)
     }
 
     /// Looks at an entry, which may change; `None` if there is none.
     pub(crate) fn with<R>(&self, number: u64, look: impl FnOnce(&mut T) -> R) -> Option<R> {
-        self.0.borrow_mut().1.get_mut(&number).map(look)
+        self.0.borrow_mut().of(number)?.entry.as_mut().map(look)
+    }
+
+    /// Looks at every entry.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn each(&self, look: impl FnMut(&mut T)) {
+        self.0
+            .borrow_mut()
+            .places
+            .iter_mut()
+            .filter_map(|place| place.entry.as_mut())
+            .for_each(look);
     }
 
     /// Looks at all entries, the oldest first.
@@ -36,7 +83,27 @@ impl<T> Table<T> {
 
     /// Takes all entries out.
     #[cfg(feature = "mpi")]
-    pub(crate) fn drain(&self) -> HashMap<u64, T> {
-        std::mem::take(&mut self.0.borrow_mut().1)
+    pub(crate) fn drain(&self) -> Vec<T> {
+        let numbers = |(at, place): (usize, &Place<T>)| number(place.before, at as u32);
+        let all: Vec<u64> = self.0.borrow().places.iter().enumerate().map(numbers).collect();
+        all.into_iter().filter_map(|number| self.remove(number)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_not_used_again_but_its_place_is() {
+        let table = Table::new();
+        let first = table.insert("a");
+        assert_eq!(table.remove(first), Some("a"));
+        let second = table.insert("b");
+        assert_ne!(first, second);
+        assert_eq!(table.remove(first), None);
+        assert_eq!(table.with(first, |_| ()), None);
+        assert_eq!(table.with(second, |entry| *entry), Some("b"));
+        assert_eq!(table.0.borrow().places.len(), 1);
     }
 }

@@ -30,6 +30,7 @@ pub use self::{
     progress::Progress,
 };
 use crate::{
+    checks::Checks,
     comm::{Comm, Stats},
     error::{Call, Error, ErrorKind, Failure, Result, With},
 };
@@ -91,6 +92,9 @@ pub struct RunArgs {
     /// At the end, say what the ranks' calls have cost: messages, bytes and time by operation and by peer
     #[arg(long, env = "SPMD_STATS", hide_env = true, value_parser = BoolishValueParser::new())]
     pub stats: bool,
+    /// What the engine mpi checks between ranks; local checks everything [default: local, in debug builds full]
+    #[arg(long, value_enum, value_name = "LEVEL", env = "SPMD_CHECKS", hide_env = true)]
+    pub checks: Option<Checks>,
     /// When to colour
     #[arg(
         long,

@@ -14,7 +14,7 @@ use std::{
 use super::{Cause, Launcher, RunArgs, identity, identity::Identity, places, pool, print_line};
 use crate::{
     comm::Comm,
-    engine::mpi::{MpiEngine, Watch, World, leave},
+    engine::mpi::{MpiEngine, Settings, Watch, World, leave},
     error::Failure,
     placement::{self, Place},
 };
@@ -29,7 +29,9 @@ pub(super) fn run(
     app: impl Fn(&Comm) -> Result<(), Failure>,
 ) -> ExitCode {
     identity::note_panics();
-    let (engine, world) = match MpiEngine::start(args.timeout.is_some()) {
+    let settings =
+        Settings { watched: args.timeout.is_some(), checks: args.checks.unwrap_or_default() };
+    let (engine, world) = match MpiEngine::start(settings) {
         Ok(started) => started,
         Err(error) => {
             print_line(&format!("error: MPI cannot start: {error}"));

@@ -16,17 +16,29 @@ use mpi::{
 
 use super::{
     MpiEngine, Space, Watch,
+    guard::Guard,
+    operations::Pending,
     raw::{check, made, tag_limit},
-    transfer::{matched, tested},
-    wire::COPIED,
+    transfer::tested,
+    wire,
 };
 use crate::{
-    engine::{About, Context, Rank, Tag, table::Table},
-    error::ErrorKind,
+    checks::Checks,
+    engine::{About, Context, Leftover, Rank, Tag, table::Table},
+    error::{Call, ErrorKind, With},
 };
 
 /// How long the last messages may take once all programs have returned.
 const LAST_MESSAGES: Duration = Duration::from_secs(5);
+
+/// How the engine is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// Whether what the rank waits for can be seen from another thread.
+    pub(crate) watched: bool,
+    /// What this rank wants checked.
+    pub(crate) checks: Checks,
+}
 
 /// The number of ranks and this process's own.
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +48,11 @@ pub(crate) struct World {
 }
 
 impl MpiEngine {
-    /// Initialises MPI. With `watched`, what the rank waits for can be seen from another thread.
+    /// Initialises MPI. All ranks check as much as the one that wants most.
     ///
     /// # Errors
     /// If MPI was initialised before, or does not let threads other than the caller's exist.
-    pub(crate) fn start(watched: bool) -> Result<(Self, World), ErrorKind> {
+    pub(crate) fn start(settings: Settings) -> Result<(Self, World), ErrorKind> {
         let launch = |what: &str| ErrorKind::Launch { what: what.to_owned() };
         let (universe, level) = initialize_with_threading(Threading::Funneled)
             .ok_or_else(|| launch("MPI is initialised already; `run` can be called once"))?;
@@ -64,6 +76,7 @@ impl MpiEngine {
                 made(|size| ffi::MPI_Comm_size(user, size))?,
             )
         };
+        let guard = Guard::where_needed(user, rank)?;
         let (rank, size) = (rank as usize, size as usize);
         let space = Space {
             user,
@@ -82,13 +95,17 @@ impl MpiEngine {
             max_tag: Tag(tag_limit(user)?),
             started: Instant::now(),
             spaces: RefCell::new(vec![Some(Rc::new(space))]),
+            checks: agree(user, settings.checks)?,
+            guard,
+            call: Cell::new(Call::new("start", With::All)),
             ops: Table::new(),
+            staged: RefCell::new(Vec::new()),
             orphans: RefCell::new(Vec::new()),
             probed: Table::new(),
-            outbox: RefCell::new(vec![0; COPIED].into()),
-            inbox: RefCell::new(vec![0; COPIED].into()),
             yields: Cell::new(false),
-            watch: watched.then(|| Arc::new(Watch::new())),
+            polls: Cell::new(false),
+            watch: settings.watched.then(|| Arc::new(Watch::new())),
+            leftovers: RefCell::new(Vec::new()),
         };
         Ok((engine, World { rank, size }))
     }
@@ -140,11 +157,12 @@ impl MpiEngine {
     ) -> Result<(), ErrorKind> {
         let mut barrier = None;
         loop {
+            self.progress();
             self.drain()?;
-            self.orphans.borrow_mut().retain_mut(|pending| !pending.is_over());
+            self.orphans.borrow_mut().retain_mut(|orphan| !orphan.is_over());
             match &mut barrier {
                 None => {
-                    let left = self.orphans.borrow().len();
+                    let left = self.orphans.borrow().len() + self.staged.borrow().len();
                     if ready(left)? {
                         // SAFETY: a live communicator; the request is written on success.
                         let request = unsafe { made(|made| ffi::MPI_Ibarrier(world.steps, made)) };
@@ -163,25 +181,41 @@ impl MpiEngine {
         }
     }
 
-    /// Receives and drops what is there, on all communicators; gives up what is under way.
+    /// Receives and drops what is there, on all communicators; gives up what is under way. Notes both.
     fn drain(&self) -> Result<(), ErrorKind> {
-        for (_, pending) in self.ops.drain() {
+        let me = self.space(Context::WORLD)?.me.index();
+        let note = |what: String| {
+            self.leftovers.borrow_mut().push(Leftover { what: format!("rank {me}: {what}") });
+        };
+        for pending in self.ops.drain() {
+            let Some(call) = pending.call() else { continue };
+            note(format!("{call} was never finished ({}:{})", call.at.file(), call.at.line()));
             self.give_up(pending);
         }
-        for (_, (message, received)) in self.probed.drain() {
-            self.swallow(message, received)?;
+        for probed in self.probed.drain() {
+            self.swallow(probed)?;
         }
         let spaces: Vec<_> = self.spaces.borrow().iter().flatten().cloned().collect();
         for space in spaces {
-            for comm in [space.user, space.steps] {
-                while let Some((message, received)) = matched(comm, None, None, false)? {
-                    log::debug!(
-                        "a message of {} bytes from rank {} tag {} was never received",
-                        received.bytes,
-                        received.rank.0,
-                        received.tag.0
+            for step in [false, true] {
+                let lane = space.lane(step, self.checks);
+                while let Some((probed, received)) = self.next_unwanted(lane)? {
+                    let head = self.swallow(probed)?;
+                    if step {
+                        continue; // of a collective that failed here
+                    }
+                    let (bytes, from, tag) =
+                        (received.bytes, space.ranks[received.rank.index()], received.tag.0);
+                    let sent = head.map_or_else(
+                        || "; --checks full says where it was sent".to_owned(),
+                        |head| {
+                            let (what, place) = (wire::type_name(&head), wire::place(&head));
+                            format!(", values of type {what}, sent at {place}")
+                        },
                     );
-                    self.swallow(message, received)?;
+                    note(format!(
+                        "a message of {bytes} bytes from rank {from} tag {tag} was never received{sent}"
+                    ));
                 }
             }
         }
@@ -195,7 +229,22 @@ impl Drop for MpiEngine {
         std::mem::forget(self.universe.take());
         std::mem::forget(self.orphans.take());
         std::mem::forget(self.ops.drain());
+        std::mem::forget(self.staged.take());
     }
+}
+
+/// The highest level that a rank wants.
+fn agree(comm: ffi::MPI_Comm, mine: Checks) -> Result<Checks, ErrorKind> {
+    let levels = [Checks::Off, Checks::Local, Checks::Collective, Checks::Full];
+    let mine = levels.iter().position(|&level| level == mine).unwrap_or(levels.len() - 1) as c_int;
+    // SAFETY: a live communicator; each rank gives and gets one int.
+    let highest = unsafe {
+        made(|highest: *mut c_int| {
+            let (int, max) = (ffi::RSMPI_INT32_T, ffi::RSMPI_MAX);
+            ffi::MPI_Allreduce((&raw const mine).cast(), highest.cast(), 1, int, max, comm)
+        })
+    }?;
+    Ok(levels[highest as usize % levels.len()])
 }
 
 /// A communicator with the same ranks.

@@ -6,7 +6,10 @@
 
 mod collective;
 mod exchange;
+mod guard;
 mod life;
+mod messages;
+mod operations;
 mod raw;
 mod shared;
 mod transfer;
@@ -16,7 +19,7 @@ mod wire;
 
 use std::{
     cell::{Cell, RefCell},
-    ffi::{c_int, c_void},
+    ffi::c_int,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,15 +27,17 @@ use std::{
 
 use mpi::{environment::Universe, ffi};
 
-pub(crate) use self::{
-    life::{World, leave},
-    watch::Watch,
-};
 use self::{
-    raw::{Datatype, blank_status, check, made},
-    transfer::{Pending, Wire, admit, distance, matched, source, tag, unpack},
+    guard::Guard,
+    messages::{Lane, Probed},
+    operations::{Pending, UnderWay},
+    raw::{blank_status, check, made},
+    transfer::Transfer,
     watch::Waiting,
-    wire::{COPIED, HEAD, Head},
+};
+pub(crate) use self::{
+    life::{Settings, World, leave},
+    watch::Watch,
 };
 use super::{
     About, Access, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover, Mode,
@@ -40,7 +45,7 @@ use super::{
 };
 use crate::{
     checks::Checks,
-    datum::{Memory, Outgoing, RawBytes},
+    datum::{Memory, RawBytes},
     error::{Call, ErrorKind},
 };
 
@@ -57,16 +62,23 @@ pub(crate) struct MpiEngine {
     started: Instant,
     /// By [`Context`].
     spaces: RefCell<Vec<Option<Rc<Space>>>>,
+    checks: Checks,
+    /// For libraries that let messages overrun buffers.
+    guard: Option<Guard>,
+    /// The program's call that is being served.
+    call: Cell<Call>,
     ops: Table<Pending>,
+    /// Operations of several steps under way.
+    staged: RefCell<Vec<UnderWay>>,
     /// Sends that nobody will ask for.
-    orphans: RefCell<Vec<Pending>>,
-    probed: Table<(ffi::MPI_Message, Received)>,
-    /// Copies of small messages on their way out and in.
-    outbox: RefCell<Box<[u8]>>,
-    inbox: RefCell<Box<[u8]>>,
+    orphans: RefCell<Vec<Transfer>>,
+    probed: Table<Probed>,
     /// Whether to let other ranks run while waiting; see [`MpiEngine::share_cpus`].
     yields: Cell<bool>,
+    /// Whether to wait by looking again and again: while yielding, or while operations of several steps are under way.
+    polls: Cell<bool>,
     watch: Option<Arc<Watch>>,
+    leftovers: RefCell<Vec<Leftover>>,
 }
 
 /// A communicator of the program.
@@ -88,24 +100,7 @@ impl MpiEngine {
     /// All ranks, between two collective calls, with the same value: blocking collectives do not match others.
     pub(crate) fn share_cpus(&self, shared: bool) {
         self.yields.set(shared);
-    }
-
-    /// Waits for a request; MPI's return code.
-    fn complete(&self, request: &mut ffi::MPI_Request, status: &mut ffi::MPI_Status) -> c_int {
-        let _waiting = self.waiting();
-        if !self.yields.get() {
-            // SAFETY: a live request of ours, whose buffers the caller keeps until this returns.
-            return unsafe { ffi::MPI_Wait(request, status) };
-        }
-        loop {
-            let mut done = 0;
-            // SAFETY: as above.
-            let code = unsafe { ffi::MPI_Test(request, &raw mut done, status) };
-            if done != 0 || check(code).is_err() {
-                return code;
-            }
-            std::thread::yield_now();
-        }
+        self.polls.set(shared || !self.staged.borrow().is_empty());
     }
 
     /// Makes one of the library's collective calls: `call` gets where to write a request, or nothing if it is to block.
@@ -145,142 +140,28 @@ impl MpiEngine {
         spaces.get(context.0 as usize).and_then(Clone::clone).ok_or(ErrorKind::Closed)
     }
 
+    /// Where messages of the program (or steps of its collectives) go.
+    fn lane(&self, context: Context, step: bool) -> Result<Lane, ErrorKind> {
+        let spaces = self.spaces.borrow();
+        let Some(Some(space)) = spaces.get(context.0 as usize) else {
+            return Err(ErrorKind::Closed);
+        };
+        Ok(space.lane(step, self.checks))
+    }
+
     fn waiting(&self) -> Option<Waiting<'_>> {
         self.watch.as_deref().map(Watch::waiting)
-    }
-
-    /// Receives a probed message of which nobody wants the data.
-    fn swallow(&self, message: ffi::MPI_Message, received: Received) -> Result<(), ErrorKind> {
-        let mut head = [0; HEAD];
-        let mut data = vec![0; received.bytes];
-        self.receive_split(message, &mut head, &mut data)
-    }
-
-    /// Receives a probed message into two places.
-    fn receive_split(
-        &self,
-        mut message: ffi::MPI_Message,
-        head: &mut Head,
-        data: &mut [u8],
-    ) -> Result<(), ErrorKind> {
-        let start = head.as_mut_ptr();
-        let whole = Datatype::head_and_body(HEAD, distance(start, data.as_ptr()), data.len())?;
-        // SAFETY: the type describes `head` and `data` as seen from `start`, both borrowed until the request is complete,
-        // below; the message is a matched one, received once.
-        let mut request = unsafe {
-            let message = &raw mut message;
-            made(|made| ffi::MPI_Imrecv(start.cast(), 1, whole.raw(), message, made))
-        }?;
-        check(self.complete(&mut request, &mut blank_status()))
-    }
-
-    /// Receives a probed message for a receiver that expects `label`.
-    fn receive_matched(
-        &self,
-        mut message: ffi::MPI_Message,
-        received: Received,
-        label: &Label,
-        into: &mut [u8],
-    ) -> Result<(), ErrorKind> {
-        let bytes = received.bytes;
-        if HEAD + bytes <= COPIED {
-            let mut inbox = self.inbox.borrow_mut();
-            let mut status = blank_status();
-            // SAFETY: the inbox holds COPIED bytes, borrowed until the request is complete; the message is received once.
-            let mut request = unsafe {
-                let (start, count) = (inbox.as_mut_ptr().cast::<c_void>(), COPIED as c_int);
-                let message = &raw mut message;
-                made(|made| ffi::MPI_Imrecv(start, count, ffi::RSMPI_UINT8_T, message, made))
-            }?;
-            let code = self.complete(&mut request, &mut status);
-            return unpack(code, &status, &inbox, label, into).map(drop);
-        }
-        let mut head = [0; HEAD];
-        match into.get_mut(..bytes) {
-            Some(into) => self.receive_split(message, &mut head, into)?,
-            None => self.receive_split(message, &mut head, &mut vec![0; bytes])?,
-        }
-        admit(&head, label, received, into.len()).map(drop)
-    }
-
-    /// Waits for the first message that fits, and takes it out of MPI's queue.
-    fn await_matched(
-        &self,
-        comm: ffi::MPI_Comm,
-        rank: Option<Rank>,
-        tag: Option<Tag>,
-    ) -> Result<(ffi::MPI_Message, Received), ErrorKind> {
-        let _waiting = self.waiting();
-        let blocks = !self.yields.get();
-        loop {
-            if let Some(found) = matched(comm, rank, tag, blocks)? {
-                return Ok(found);
-            }
-            std::thread::yield_now();
-        }
-    }
-
-    /// Starts to send bytes that stay where they are.
-    ///
-    /// # Safety
-    /// `bytes` and what is returned stay alive and unchanged until the request is complete.
-    unsafe fn start_send(
-        &self,
-        to: &Target,
-        bytes: &[u8],
-    ) -> Result<(ffi::MPI_Request, Wire), ErrorKind> {
-        let comm = self.space(to.context)?.comm(&to.label);
-        let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
-        let head = wire::head(&to.label, bytes.len());
-        if HEAD + bytes.len() <= COPIED {
-            let copy: Box<[u8]> = [&head, bytes].concat().into();
-            let (start, count) = (copy.as_ptr().cast::<c_void>(), copy.len() as c_int);
-            // SAFETY: the copy is on the heap and returned with the request.
-            let request = unsafe {
-                made(|made| ffi::MPI_Isend(start, count, ffi::RSMPI_UINT8_T, rank, tag, comm, made))
-            };
-            return Ok((request?, Wire::Copied(copy)));
-        }
-        let head = Box::new(head);
-        let start = head.as_ptr();
-        let whole = Datatype::head_and_body(HEAD, distance(start, bytes.as_ptr()), bytes.len())?;
-        // SAFETY: the type describes head and bytes as seen from `start`; both stay by this function's contract. MPI
-        // keeps the freed type until the operation is complete (MPI 4.1 §5.1.9).
-        let request = unsafe {
-            made(|made| ffi::MPI_Isend(start.cast(), 1, whole.raw(), rank, tag, comm, made))
-        };
-        Ok((request?, Wire::Split(head)))
-    }
-
-    /// Nobody will ask for the operation: withdraws a receive, lets a send go on.
-    fn give_up(&self, mut pending: Pending) {
-        if pending.expects.is_some() {
-            let mut status = blank_status();
-            // SAFETY: a live request; a cancelled receive completes (MPI 4.1 §3.8.4), and what it pointed to lives on
-            // in `pending` until then.
-            unsafe {
-                ffi::MPI_Cancel(&raw mut pending.request);
-                ffi::MPI_Wait(&raw mut pending.request, &raw mut status);
-            }
-            return;
-        }
-        self.adopt(pending);
-    }
-
-    /// Keeps a send that nobody will ask for until MPI is done with it.
-    fn adopt(&self, mut pending: Pending) {
-        let mut orphans = self.orphans.borrow_mut();
-        orphans.retain_mut(|orphan| !orphan.is_over());
-        if !pending.is_over() {
-            orphans.push(pending);
-        }
     }
 }
 
 impl Space {
-    /// MPI's communicator for messages so labelled.
-    fn comm(&self, label: &Label) -> ffi::MPI_Comm {
-        if label.is_step() { self.steps } else { self.user }
+    fn lane(&self, step: bool, checks: Checks) -> Lane {
+        let (comm, headed) = if step {
+            (self.steps, checks >= Checks::Collective)
+        } else {
+            (self.user, checks >= Checks::Full)
+        };
+        Lane { comm, me: self.me, headed }
     }
 
     fn free(&self) {
@@ -302,7 +183,7 @@ impl Engine for MpiEngine {
     }
 
     fn checks(&self) -> Checks {
-        Checks::Full
+        self.checks
     }
 
     fn leaves_agreement(&self) -> bool {
@@ -310,71 +191,18 @@ impl Engine for MpiEngine {
     }
 
     fn enter(&self, call: Call) {
+        self.call.set(call);
         if let Some(watch) = &self.watch {
             watch.enter(call);
         }
     }
 
-    fn send(&self, to: &Target, _mode: Mode, bytes: &[u8]) -> Result<(), ErrorKind> {
-        let space = self.space(to.context)?;
-        let comm = space.comm(&to.label);
-        if to.rank == space.me && HEAD + bytes.len() <= COPIED {
-            // A small message is on its way when this returns, also to oneself, where MPICH would wait for the receive.
-            // SAFETY: so small a message is copied: wire, kept with the request, is all that MPI reads.
-            let (request, wire) = unsafe { self.start_send(to, bytes) }?;
-            let memory = Memory::Owned(Box::new(Outgoing(Vec::<u8>::new())));
-            self.adopt(Pending { request, memory, wire, expects: None });
-            return Ok(());
-        }
-        if self.yields.get() {
-            // SAFETY: `bytes` are borrowed and `wire` is kept until the request is complete.
-            let (mut request, wire) = unsafe { self.start_send(to, bytes) }?;
-            let code = self.complete(&mut request, &mut blank_status());
-            drop(wire);
-            return check(code);
-        }
-        let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
-        let head = wire::head(&to.label, bytes.len());
-        let len = HEAD + bytes.len();
-        let _waiting = self.waiting();
-        if len <= COPIED {
-            let mut outbox = self.outbox.borrow_mut();
-            outbox[..HEAD].copy_from_slice(&head);
-            outbox[HEAD..len].copy_from_slice(bytes);
-            let start = outbox.as_ptr().cast::<c_void>();
-            // SAFETY: `len` bytes of the outbox, borrowed for this blocking call.
-            return check(unsafe {
-                ffi::MPI_Send(start, len as c_int, ffi::RSMPI_UINT8_T, rank, tag, comm)
-            });
-        }
-        let start = head.as_ptr();
-        let whole = Datatype::head_and_body(HEAD, distance(start, bytes.as_ptr()), bytes.len())?;
-        // SAFETY: the type describes head and bytes as seen from `start`, both borrowed for this blocking call.
-        check(unsafe { ffi::MPI_Send(start.cast(), 1, whole.raw(), rank, tag, comm) })
+    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), ErrorKind> {
+        self.send_message(to, mode, bytes)
     }
 
     fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, ErrorKind> {
-        let comm = self.space(from.context)?.comm(&from.label);
-        if HEAD + into.len() > COPIED {
-            let (message, received) = self.await_matched(comm, from.rank, from.tag)?;
-            return self.receive_matched(message, received, &from.label, into).map(|()| received);
-        }
-        let mut inbox = self.inbox.borrow_mut();
-        let mut status = blank_status();
-        let (start, count) = (inbox.as_mut_ptr().cast::<c_void>(), COPIED as c_int);
-        let (rank, tag) = (source(from.rank), tag(from.tag));
-        // SAFETY: the inbox holds COPIED bytes, borrowed until the receive is complete.
-        let code = unsafe {
-            let byte = ffi::RSMPI_UINT8_T;
-            if self.yields.get() {
-                let start_recv = |made| ffi::MPI_Irecv(start, count, byte, rank, tag, comm, made);
-                self.complete(&mut made(start_recv)?, &mut status)
-            } else {
-                let _waiting = self.waiting();
-                ffi::MPI_Recv(start, count, byte, rank, tag, comm, &raw mut status)
-            }
-        };
-        unpack(code, &status, &inbox, &from.label, into)
+        self.receive_message(from, into)
     }
 
     fn sendrecv(
@@ -384,79 +212,31 @@ impl Engine for MpiEngine {
         from: &Source,
         into: &mut [u8],
     ) -> Result<Received, ErrorKind> {
-        // SAFETY: the request is completed below before `bytes` and `wire` go, also when receiving fails.
-        let (mut request, wire) = unsafe { self.start_send(to, bytes) }?;
-        let received = self.recv(from, into);
-        let sent = check(self.complete(&mut request, &mut blank_status()));
-        drop(wire);
-        let received = received?;
-        sent.map(|()| received)
+        self.exchange_messages(to, bytes, from, into)
     }
 
-    fn isend(&self, to: &Target, _mode: Mode, memory: Memory) -> Result<Op, ErrorKind> {
-        // SAFETY: memory (whose bytes keep their address) and wire are kept in the table until the request is complete.
-        let (request, wire) = unsafe { self.start_send(to, memory.bytes()) }?;
-        Ok(Op(self.ops.insert(Pending { request, memory, wire, expects: None })))
+    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, ErrorKind> {
+        self.start_isend(to, mode, memory)
     }
 
-    fn irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, ErrorKind> {
-        let comm = self.space(from.context)?.comm(&from.label);
-        let (rank, tag) = (source(from.rank), tag(from.tag));
-        let into = memory.bytes_mut();
-        let (request, wire) = if HEAD + into.len() <= COPIED {
-            let mut copy: Box<[u8]> = vec![0; HEAD + into.len()].into();
-            let (start, count) = (copy.as_mut_ptr().cast::<c_void>(), copy.len() as c_int);
-            // SAFETY: the copy is on the heap and kept in the table until the request is complete.
-            let request = unsafe {
-                made(|made| ffi::MPI_Irecv(start, count, ffi::RSMPI_UINT8_T, rank, tag, comm, made))
-            };
-            (request?, Wire::Copied(copy))
-        } else {
-            let mut head = Box::new([0; HEAD]);
-            let start = head.as_mut_ptr();
-            let whole = Datatype::head_and_body(HEAD, distance(start, into.as_ptr()), into.len())?;
-            // SAFETY: the type describes head and buffer as seen from `start`; both are on the heap and kept in the table
-            // until the request is complete. MPI keeps the freed type until then.
-            let request = unsafe {
-                made(|made| ffi::MPI_Irecv(start.cast(), 1, whole.raw(), rank, tag, comm, made))
-            };
-            (request?, Wire::Split(head))
-        };
-        let expects = Some(from.label);
-        Ok(Op(self.ops.insert(Pending { request, memory, wire, expects })))
+    fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind> {
+        self.start_irecv(from, memory)
     }
 
     fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>> {
-        let (mut done, mut status) = (0, blank_status());
-        let code = self.ops.with(op.0, |pending| {
-            // SAFETY: a live request; MPI writes `done` and the status.
-            unsafe { ffi::MPI_Test(&raw mut pending.request, &raw mut done, &raw mut status) }
-        });
-        let Some(code) = code else { return Some(Err(ErrorKind::Closed)) };
-        if done == 0 && check(code).is_ok() {
-            return None;
-        }
-        self.ops.remove(op.0).map(|pending| pending.finished(code, &status))
+        self.test_operation(op)
     }
 
     fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
-        let mut pending = self.ops.remove(op.0).ok_or(ErrorKind::Closed)?;
-        let mut status = blank_status();
-        let code = self.complete(&mut pending.request, &mut status);
-        pending.finished(code, &status)
+        self.wait_operation(op)
     }
 
     fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, ErrorKind> {
-        let _ = (ops, until);
-        Err(ErrorKind::Closed)
+        self.wait_for_any(ops, until)
     }
 
     fn cancel(&self, op: Op) -> Result<Ended, ErrorKind> {
-        self.wait(op).map(Ended::Done)
-    }
-
-    fn retract(&self, op: Op) {
-        let _ = self.wait(op);
+        self.cancel_operation(op)
     }
 
     fn forsake(&self, op: Op) {
@@ -465,25 +245,21 @@ impl Engine for MpiEngine {
         }
     }
 
+    fn retract(&self, op: Op) {
+        self.reclaim(op);
+    }
+
     fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, ErrorKind> {
-        let comm = self.space(from.context)?.comm(&from.label);
-        let found = if wait {
-            Some(self.await_matched(comm, from.rank, from.tag)?)
-        } else {
-            matched(comm, from.rank, from.tag, false)?
-        };
-        Ok(found
-            .map(|(message, received)| (Ticket(self.probed.insert((message, received))), received)))
+        self.probe_message(from, wait)
     }
 
     fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), ErrorKind> {
-        let (message, received) = self.probed.remove(message.0).ok_or(ErrorKind::Closed)?;
-        self.receive_matched(message, received, label, into)
+        self.fetch_message(message, label, into)
     }
 
     fn discard(&self, message: Ticket) {
-        if let Some((message, received)) = self.probed.remove(message.0)
-            && let Err(error) = self.swallow(message, received)
+        if let Some(probed) = self.probed.remove(message.0)
+            && let Err(error) = self.swallow(probed)
         {
             log::warn!("a message that was probed could not be dropped: {error}");
         }
@@ -559,7 +335,7 @@ impl Engine for MpiEngine {
     }
 
     fn leftovers(&self) -> Vec<Leftover> {
-        Vec::new()
+        self.leftovers.take()
     }
 
     fn derive(

@@ -61,6 +61,36 @@ pub(super) fn bytes_in(status: &ffi::MPI_Status) -> usize {
     if code == ffi::MPI_SUCCESS as c_int { usize::try_from(count).unwrap_or(0) } else { 0 }
 }
 
+/// What a call is told of the bytes at an address: so many of a type.
+pub(super) struct Extent {
+    pub(super) count: c_int,
+    pub(super) unit: ffi::MPI_Datatype,
+    /// Where `unit` is a type of our own.
+    _own: Option<Datatype>,
+}
+
+impl Extent {
+    /// So many bytes.
+    pub(super) fn bytes(len: usize) -> Result<Self, ErrorKind> {
+        // SAFETY: reading the library's handle of a predefined type.
+        let byte = unsafe { ffi::RSMPI_UINT8_T };
+        match c_int::try_from(len) {
+            Ok(count) => Ok(Self { count, unit: byte, _own: None }),
+            Err(_) => Self::one(Datatype::head_and_body(0, 0, len)?),
+        }
+    }
+
+    /// So many of a type that lives longer.
+    pub(super) fn of(count: c_int, unit: ffi::MPI_Datatype) -> Self {
+        Self { count, unit, _own: None }
+    }
+
+    /// One of a type of our own.
+    pub(super) fn one(own: Datatype) -> Result<Self, ErrorKind> {
+        Ok(Self { count: 1, unit: own.raw(), _own: Some(own) })
+    }
+}
+
 /// A datatype of our own, freed when it goes out of scope (MPI keeps it for the operations that it was used for).
 pub(super) struct Datatype(ffi::MPI_Datatype);
 
@@ -79,14 +109,14 @@ impl Datatype {
         distance: isize,
         len: usize,
     ) -> Result<Self, ErrorKind> {
-        let (chunks, rest) = (len / CHUNK_BYTES, len % CHUNK_BYTES);
+        let Chunks { chunks, rest, rest_at } = Chunks::of(len, CHUNK_BYTES);
         // SAFETY: reading the library's handle of a predefined type.
         let byte = unsafe { ffi::RSMPI_UINT8_T };
         let chunk = Self::contiguous(byte, if chunks == 0 { 1 } else { CHUNK_BYTES })?;
-        let lengths = [head as c_int, rest as c_int, chunks as c_int];
-        let places = [0, distance + (chunks * CHUNK_BYTES) as isize, distance];
+        let lengths = [head as c_int, chunks, rest];
+        let places = [0, distance, distance + rest_at as isize];
         let places = places.map(|place| place as ffi::MPI_Aint); // 64 bits, by different names
-        let types = [byte, byte, chunk.0];
+        let types = [byte, chunk.0, byte];
         // SAFETY: three blocks, with three lengths, places and types of live datatypes.
         let whole = unsafe {
             made(|made| {
@@ -103,6 +133,22 @@ impl Datatype {
     fn contiguous(of: ffi::MPI_Datatype, count: usize) -> Result<Self, ErrorKind> {
         // SAFETY: a live datatype; the count is at most CHUNK_BYTES, which fits into an int.
         unsafe { made(|made| ffi::MPI_Type_contiguous(count as c_int, of, made)) }.map(Self)
+    }
+}
+
+/// A length in numbers that fit into a C int.
+#[derive(Debug, PartialEq, Eq)]
+struct Chunks {
+    chunks: c_int,
+    /// The bytes behind the last whole chunk.
+    rest: c_int,
+    rest_at: usize,
+}
+
+impl Chunks {
+    fn of(len: usize, chunk_bytes: usize) -> Self {
+        let (chunks, rest) = (len / chunk_bytes, len % chunk_bytes);
+        Self { chunks: chunks as c_int, rest: rest as c_int, rest_at: chunks * chunk_bytes }
     }
 }
 
@@ -125,4 +171,20 @@ pub(super) fn tag_limit(comm: ffi::MPI_Comm) -> Result<u32, ErrorKind> {
     }
     // SAFETY: as above.
     Ok(u32::try_from(unsafe { *value }).unwrap_or(32_767))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_and_rest_make_up_any_length() {
+        for len in [0, 1, 6, 7, 8, 20, 21, 22] {
+            let Chunks { chunks, rest, rest_at } = Chunks::of(len, 7);
+            assert_eq!(chunks as usize * 7 + rest as usize, len);
+            assert_eq!(rest_at, chunks as usize * 7);
+        }
+        let beyond = Chunks::of((1 << 32) + 5, CHUNK_BYTES);
+        assert_eq!(beyond, Chunks { chunks: 4, rest: 5, rest_at: 1 << 32 });
+    }
 }

@@ -11,38 +11,96 @@ use super::{
 use crate::{
     datum::Memory,
     engine::{Done, Label, Rank, Received, Tag},
-    error::ErrorKind,
+    error::{Call, ErrorKind},
 };
 
-/// A non-blocking operation that MPI works on. What it points MPI to lives on the heap and stays here until it is done.
-pub(super) struct Pending {
+/// A message on its way, which MPI works on. What it points MPI to does not move with it and stays here until it is done.
+pub(super) struct Transfer {
     pub(super) request: ffi::MPI_Request,
     pub(super) memory: Memory,
+    /// What a receive expects; a send expects nothing.
+    pub(super) expects: Option<Expected>,
+    /// What goes with the data where types are checked.
+    pub(super) headed: Option<Box<Headed>>,
+    /// The program's call that has started it.
+    pub(super) call: Call,
+}
+
+/// What a receiver of bare bytes can tell: whether they make up whole elements.
+#[derive(Clone, Copy)]
+pub(super) struct Expected {
+    name: &'static str,
+    /// Bytes of an element.
+    unit: usize,
+}
+
+impl Expected {
+    pub(super) fn of(label: &Label) -> Self {
+        // Steps of a collective carry heads of their own beside the elements.
+        let unit = if label.is_step() { 1 } else { label.signature.size() };
+        Self { name: label.signature.name(), unit }
+    }
+}
+
+/// What is beside the data of a message: a head, or a copy.
+pub(super) struct Headed {
+    pub(super) label: Label,
     pub(super) wire: Wire,
-    /// What a receive expects.
-    pub(super) expects: Option<Label>,
 }
 
 pub(super) enum Wire {
     /// Head and data.
-    Copied(Box<[u8]>),
-    /// The head; the data are in the buffer.
-    Split(Box<Head>),
+    Copied(Vec<u8>),
+    /// Data without a head, of a receive with room for less than this.
+    Tiny([u8; 2]),
+    /// The head; the data are in the caller's memory.
+    Split(Head),
 }
 
-impl Pending {
-    /// Completes the operation if MPI is done with it, without its result.
+impl Headed {
+    /// Takes the data out of a received message.
+    pub(super) fn unpack(
+        &self,
+        code: c_int,
+        status: &ffi::MPI_Status,
+        into: &mut [u8],
+    ) -> Result<Received, ErrorKind> {
+        match check(code) {
+            Err(error) if !is_truncation(code) => return Err(error), // the head tells of truncation, and better
+            _ => {}
+        }
+        let received = received(status, HEAD);
+        match &self.wire {
+            Wire::Copied(message) => {
+                let (head, data) = message.split_first_chunk().ok_or(ErrorKind::Closed)?;
+                let received = admit(head, &self.label, received, into.len())?;
+                into[..received.bytes].copy_from_slice(&data[..received.bytes]);
+                Ok(received)
+            }
+            Wire::Split(head) => admit(head, &self.label, received, into.len()),
+            Wire::Tiny(data) => {
+                let expected = Expected::of(&self.label);
+                let received = landed(code, status, into.len(), expected)?;
+                into[..received.bytes].copy_from_slice(&data[..received.bytes]);
+                Ok(received)
+            }
+        }
+    }
+}
+
+impl Transfer {
+    /// Completes the transfer if MPI is done with it, without its result.
     pub(super) fn is_over(&mut self) -> bool {
         tested(&mut self.request).is_ok_and(|status| status.is_some())
     }
 
-    /// The result of an operation that MPI has completed with this code and status.
+    /// The result of a transfer that MPI has completed with this code and status.
     pub(super) fn finished(
         mut self,
         code: c_int,
         status: &ffi::MPI_Status,
     ) -> Result<Done, ErrorKind> {
-        let Some(label) = self.expects else {
+        let Some(expected) = self.expects else {
             if let Err(error) = check(code) {
                 std::mem::forget(self); // after a failed send it is not certain that MPI is done with the buffer
                 return Err(error);
@@ -50,9 +108,9 @@ impl Pending {
             return Ok(done(self.memory, None));
         };
         let into = self.memory.bytes_mut();
-        let received = match &self.wire {
-            Wire::Copied(copy) => unpack(code, status, copy, &label, into)?,
-            Wire::Split(head) => admit(head, &label, completed(code, status)?, into.len())?,
+        let received = match &self.headed {
+            Some(headed) => headed.unpack(code, status, into)?,
+            None => landed(code, status, into.len(), expected)?,
         };
         Ok(done(self.memory, Some(received)))
     }
@@ -60,6 +118,45 @@ impl Pending {
 
 fn done(memory: Memory, received: Option<Received>) -> Done {
     Done { buffer: memory.into_owned(), received, exchanged: None }
+}
+
+/// What a completed receive of bare bytes has brought into a buffer with room for whole elements.
+pub(super) fn landed(
+    code: c_int,
+    status: &ffi::MPI_Status,
+    room: usize,
+    expected: Expected,
+) -> Result<Received, ErrorKind> {
+    if let Err(error) = check(code) {
+        if !is_truncation(code) {
+            return Err(error);
+        }
+        // Not every library says how long the message was.
+        let told = bytes_in(status);
+        let message = if told > room { told } else { usize::MAX };
+        return Err(ErrorKind::Truncated { message, buffer: room });
+    }
+    let received = received(status, 0);
+    if received.bytes == room {
+        return Ok(received);
+    }
+    if received.bytes > room {
+        return Err(ErrorKind::Truncated { message: received.bytes, buffer: room });
+    }
+    whole(received, expected)
+}
+
+/// Whether the bytes make up whole elements.
+pub(super) fn whole(received: Received, expected: Expected) -> Result<Received, ErrorKind> {
+    let Expected { name, unit } = expected;
+    if received.bytes % unit == 0 {
+        return Ok(received);
+    }
+    Err(ErrorKind::TypeMismatch {
+        peer: received.rank.index(),
+        expected: name.to_owned(),
+        got: format!("unknown ({} bytes, which no number of {name} has)", received.bytes),
+    })
 }
 
 /// The status of a request that MPI is done with.
@@ -70,7 +167,7 @@ pub(super) fn tested(request: &mut ffi::MPI_Request) -> Result<Option<ffi::MPI_S
     Ok((done != 0).then_some(status))
 }
 
-/// Takes the first message that fits out of MPI's queue.
+/// Takes the first message that fits out of MPI's queue. Its size is that of all its bytes, a head among them.
 pub(super) fn matched(
     comm: ffi::MPI_Comm,
     rank: Option<Rank>,
@@ -91,22 +188,14 @@ pub(super) fn matched(
         })?;
         message
     };
-    Ok((found != 0).then(|| (message, received(&status))))
+    Ok((found != 0).then(|| (message, received(&status, 0))))
 }
 
-/// What a completed receive or probe tells, the head taken off.
-fn received(status: &ffi::MPI_Status) -> Received {
+/// What a completed receive or probe tells, so many bytes of a head taken off.
+pub(super) fn received(status: &ffi::MPI_Status, head: usize) -> Received {
     let rank = Rank(u32::try_from(status.MPI_SOURCE).unwrap_or(0));
     let tag = Tag(u32::try_from(status.MPI_TAG).unwrap_or(0));
-    Received { rank, tag, bytes: bytes_in(status).saturating_sub(HEAD) }
-}
-
-/// What a receive has got that MPI has completed, the message's end cut off or not.
-fn completed(code: c_int, status: &ffi::MPI_Status) -> Result<Received, ErrorKind> {
-    match check(code) {
-        Err(error) if !is_truncation(code) => Err(error),
-        _ => Ok(received(status)),
-    }
+    Received { rank, tag, bytes: bytes_in(status).saturating_sub(head) }
 }
 
 /// Whether a message with this head is for a receiver that expects `label` and has room for `buffer` bytes.
@@ -122,21 +211,6 @@ pub(super) fn admit(
         return Err(ErrorKind::Truncated { message, buffer });
     }
     Ok(Received { bytes: message, ..received })
-}
-
-/// Takes the data out of a message that was received together with its head.
-pub(super) fn unpack(
-    code: c_int,
-    status: &ffi::MPI_Status,
-    message: &[u8],
-    label: &Label,
-    into: &mut [u8],
-) -> Result<Received, ErrorKind> {
-    let received = completed(code, status)?;
-    let (head, data) = message.split_first_chunk().ok_or(ErrorKind::Closed)?;
-    let received = admit(head, label, received, into.len())?;
-    into[..received.bytes].copy_from_slice(&data[..received.bytes]);
-    Ok(received)
 }
 
 /// From one address to another, for a datatype.

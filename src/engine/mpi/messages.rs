@@ -1,0 +1,380 @@
+//! Messages that are sent and received before the call returns.
+
+use std::{
+    ffi::{c_int, c_void},
+    thread,
+};
+
+use mpi::ffi;
+
+use super::{
+    MpiEngine,
+    raw::{Datatype, Extent, blank_status, check, made},
+    transfer::{
+        Expected, Headed, Transfer, Wire, admit, distance, landed, matched, source, tag, whole,
+    },
+    wire::{self, COPIED, HEAD},
+};
+use crate::{
+    datum::{Memory, Outgoing},
+    engine::{Label, Mode, Rank, Received, Source, Tag, Target, Ticket},
+    error::ErrorKind,
+};
+
+/// Where messages of one kind go.
+#[derive(Clone, Copy)]
+pub(super) struct Lane {
+    pub(super) comm: ffi::MPI_Comm,
+    pub(super) me: Rank,
+    /// Whether its messages have heads.
+    pub(super) headed: bool,
+}
+
+/// A message taken out of MPI's queue.
+pub(super) struct Probed {
+    message: ffi::MPI_Message,
+    /// Its size is that of the data.
+    received: Received,
+    lane: Lane,
+}
+
+impl MpiEngine {
+    pub(super) fn send_message(
+        &self,
+        to: &Target,
+        mode: Mode,
+        bytes: &[u8],
+    ) -> Result<(), ErrorKind> {
+        let lane = self.lane(to.context, to.label.is_step())?;
+        if to.rank == lane.me && mode == Mode::Standard && bytes.len() <= COPIED {
+            return self.send_to_myself(lane, to, bytes);
+        }
+        if lane.headed || self.polls.get() {
+            // SAFETY: `bytes` are borrowed and `headed` is kept until the request is complete.
+            let (mut request, headed) = unsafe { self.start_send(lane, to, mode, bytes) }?;
+            let code = self.complete(&mut request, &mut blank_status());
+            drop(headed);
+            return check(code);
+        }
+        let Extent { count, unit, .. } = &Extent::bytes(bytes.len())?;
+        let (start, rank, tag) = (bytes.as_ptr().cast(), to.rank.0 as c_int, to.tag.0 as c_int);
+        let _waiting = self.waiting();
+        // SAFETY: a live communicator; the bytes are borrowed for this blocking call.
+        check(unsafe {
+            match mode {
+                Mode::Standard => ffi::MPI_Send(start, *count, *unit, rank, tag, lane.comm),
+                Mode::Synchronous => ffi::MPI_Ssend(start, *count, *unit, rank, tag, lane.comm),
+            }
+        })
+    }
+
+    /// A small message is on its way when this returns, also to oneself, where MPICH would wait for the receive.
+    fn send_to_myself(&self, lane: Lane, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind> {
+        let memory = Memory::Owned(Box::new(Outgoing(bytes.to_vec())));
+        // SAFETY: memory and head are kept with the request until it is complete.
+        let (request, headed) =
+            unsafe { self.start_send(lane, to, Mode::Standard, memory.bytes()) }?;
+        self.adopt(Transfer { request, memory, expects: None, headed, call: self.call.get() });
+        Ok(())
+    }
+
+    pub(super) fn receive_message(
+        &self,
+        from: &Source,
+        into: &mut [u8],
+    ) -> Result<Received, ErrorKind> {
+        let lane = self.lane(from.context, from.label.is_step())?;
+        let mut status = blank_status();
+        if lane.headed || self.polls.get() {
+            // SAFETY: `into` is borrowed and `headed` is kept until the request is complete.
+            let (mut request, headed) = unsafe { self.start_recv(lane, from, into) }?;
+            let code = self.complete(&mut request, &mut status);
+            return match headed {
+                Some(headed) => headed.unpack(code, &status, into),
+                None => landed(code, &status, into.len(), Expected::of(&from.label)),
+            };
+        }
+        if self.guard.is_some() {
+            let (message, received) = self.await_matched(lane.comm, from.rank, from.tag)?;
+            self.receive_whole(message, received, Expected::of(&from.label), into)?;
+            return Ok(received);
+        }
+        let Extent { count, unit, .. } = &Extent::bytes(into.len())?;
+        let (start, rank, tag) =
+            (into.as_mut_ptr().cast::<c_void>(), source(from.rank), tag(from.tag));
+        let waiting = self.waiting();
+        // SAFETY: a live communicator; `into` is borrowed for this blocking call.
+        let code =
+            unsafe { ffi::MPI_Recv(start, *count, *unit, rank, tag, lane.comm, &raw mut status) };
+        drop(waiting);
+        landed(code, &status, into.len(), Expected::of(&from.label))
+    }
+
+    pub(super) fn exchange_messages(
+        &self,
+        to: &Target,
+        bytes: &[u8],
+        from: &Source,
+        into: &mut [u8],
+    ) -> Result<Received, ErrorKind> {
+        let lane = self.lane(to.context, to.label.is_step())?;
+        // SAFETY: the request is completed below before `bytes` and `headed` go, also when receiving fails.
+        let (mut request, headed) = unsafe { self.start_send(lane, to, Mode::Standard, bytes) }?;
+        let received = self.receive_message(from, into);
+        let sent = check(self.complete(&mut request, &mut blank_status()));
+        drop(headed);
+        let received = received?;
+        sent.map(|()| received)
+    }
+
+    /// Starts to send bytes that stay where they are.
+    ///
+    /// # Safety
+    /// `bytes` and what is returned stay alive and unchanged until the request is complete.
+    pub(super) unsafe fn start_send(
+        &self,
+        lane: Lane,
+        to: &Target,
+        mode: Mode,
+        bytes: &[u8],
+    ) -> Result<(ffi::MPI_Request, Option<Box<Headed>>), ErrorKind> {
+        let Lane { comm, headed, .. } = lane;
+        let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
+        let start = |at: *const u8, extent: &Extent| {
+            let (at, Extent { count, unit, .. }) = (at.cast::<c_void>(), extent);
+            // SAFETY: the communicator is live; the extent describes memory that stays by this function's contract. MPI
+            // keeps a type of ours until the operation is complete (MPI 4.1 §5.1.9).
+            unsafe {
+                made(|made| match mode {
+                    Mode::Standard => ffi::MPI_Isend(at, *count, *unit, rank, tag, comm, made),
+                    Mode::Synchronous => ffi::MPI_Issend(at, *count, *unit, rank, tag, comm, made),
+                })
+            }
+        };
+        if !headed {
+            return Ok((start(bytes.as_ptr(), &Extent::bytes(bytes.len())?)?, None));
+        }
+        let (label, head) = (to.label, wire::head(&to.label, self.call.get().at, bytes.len()));
+        if HEAD + bytes.len() <= COPIED {
+            let copy = [&head, bytes].concat();
+            let request = start(copy.as_ptr(), &Extent::bytes(copy.len())?)?;
+            return Ok((request, Some(Box::new(Headed { label, wire: Wire::Copied(copy) }))));
+        }
+        let headed = Box::new(Headed { label, wire: Wire::Split(head) });
+        let Wire::Split(head) = &headed.wire else { return Err(ErrorKind::Closed) };
+        let (head, len) = (head.as_ptr(), bytes.len());
+        let whole = Datatype::head_and_body(HEAD, distance(head, bytes.as_ptr()), len)?;
+        Ok((start(head, &Extent::one(whole)?)?, Some(headed)))
+    }
+
+    /// Starts to receive into bytes that stay where they are.
+    ///
+    /// # Safety
+    /// `into` and what is returned stay alive and untouched until the request is complete.
+    pub(super) unsafe fn start_recv(
+        &self,
+        lane: Lane,
+        from: &Source,
+        into: &mut [u8],
+    ) -> Result<(ffi::MPI_Request, Option<Box<Headed>>), ErrorKind> {
+        let Lane { comm, headed, .. } = lane;
+        let (rank, tag) = (source(from.rank), tag(from.tag));
+        let start = |at: *mut u8, extent: &Extent| {
+            let (at, Extent { count, unit, .. }) = (at.cast::<c_void>(), extent);
+            // SAFETY: as in `start_send`.
+            unsafe { made(|made| ffi::MPI_Irecv(at, *count, *unit, rank, tag, comm, made)) }
+        };
+        let label = from.label;
+        if !headed {
+            let at = into.as_mut_ptr();
+            let Some(guard) = &self.guard else {
+                return Ok((start(at, &Extent::bytes(into.len())?)?, None));
+            };
+            if into.len() >= 2 {
+                return Ok((start(at, &guard.extent(into.len())?)?, None));
+            }
+            let mut tiny = Box::new(Headed { label, wire: Wire::Tiny([0; 2]) });
+            let Wire::Tiny(data) = &mut tiny.wire else { return Err(ErrorKind::Closed) };
+            let request = start(data.as_mut_ptr(), &guard.extent(2)?)?;
+            return Ok((request, Some(tiny)));
+        }
+        if HEAD + into.len() <= COPIED {
+            let mut copy = vec![0; HEAD + into.len()];
+            let request = start(copy.as_mut_ptr(), &Extent::bytes(copy.len())?)?;
+            return Ok((request, Some(Box::new(Headed { label, wire: Wire::Copied(copy) }))));
+        }
+        let mut headed = Box::new(Headed { label, wire: Wire::Split([0; HEAD]) });
+        let Wire::Split(head) = &mut headed.wire else { return Err(ErrorKind::Closed) };
+        let (head, len) = (head.as_mut_ptr(), into.len());
+        let whole = Datatype::head_and_body(HEAD, distance(head, into.as_ptr()), len)?;
+        Ok((start(head, &Extent::one(whole)?)?, Some(headed)))
+    }
+
+    /// Takes the first message that fits out of MPI's queue.
+    pub(super) fn probe_message(
+        &self,
+        from: &Source,
+        wait: bool,
+    ) -> Result<Option<(Ticket, Received)>, ErrorKind> {
+        let lane = self.lane(from.context, from.label.is_step())?;
+        let found = if wait {
+            Some(self.await_matched(lane.comm, from.rank, from.tag)?)
+        } else {
+            self.progress();
+            matched(lane.comm, from.rank, from.tag, false)?
+        };
+        Ok(found.map(|(message, mut received)| {
+            received.bytes -= if lane.headed { HEAD.min(received.bytes) } else { 0 };
+            (Ticket(self.probed.insert(Probed { message, received, lane })), received)
+        }))
+    }
+
+    /// Waits for the first message that fits, and takes it out of MPI's queue.
+    fn await_matched(
+        &self,
+        comm: ffi::MPI_Comm,
+        rank: Option<Rank>,
+        tag: Option<Tag>,
+    ) -> Result<(ffi::MPI_Message, Received), ErrorKind> {
+        let _waiting = self.waiting();
+        loop {
+            if let Some(found) = matched(comm, rank, tag, !self.polls.get())? {
+                return Ok(found);
+            }
+            self.idle();
+        }
+    }
+
+    /// Receives a probed message for a receiver that expects `label`.
+    pub(super) fn fetch_message(
+        &self,
+        ticket: Ticket,
+        label: &Label,
+        into: &mut [u8],
+    ) -> Result<(), ErrorKind> {
+        let Probed { message, received, lane } =
+            self.probed.remove(ticket.0).ok_or(ErrorKind::Closed)?;
+        let bytes = received.bytes;
+        if lane.headed {
+            let mut rest = Vec::new();
+            let room = into.len();
+            let data = into.get_mut(..bytes).unwrap_or_else(|| {
+                rest = vec![0; bytes];
+                &mut rest
+            });
+            let head = self.receive_headed(message, data)?;
+            return admit(&head, label, received, room).map(drop);
+        }
+        self.receive_whole(message, received, Expected::of(label), into)
+    }
+
+    /// Receives a probed message without a head into the first bytes of `into`, if it fits.
+    fn receive_whole(
+        &self,
+        message: ffi::MPI_Message,
+        received: Received,
+        expected: Expected,
+        into: &mut [u8],
+    ) -> Result<(), ErrorKind> {
+        let (message_bytes, buffer) = (received.bytes, into.len());
+        let Some(into) = into.get_mut(..message_bytes) else {
+            self.receive_bare(message, &mut vec![0; message_bytes])?;
+            return Err(ErrorKind::Truncated { message: message_bytes, buffer });
+        };
+        self.receive_bare(message, into)?;
+        if message_bytes == buffer { Ok(()) } else { whole(received, expected).map(drop) }
+    }
+
+    /// Receives a probed message of which nobody wants the data; its head, if it has one.
+    pub(super) fn swallow(&self, probed: Probed) -> Result<Option<wire::Head>, ErrorKind> {
+        let mut data = vec![0; probed.received.bytes];
+        if probed.lane.headed {
+            return self.receive_headed(probed.message, &mut data).map(Some);
+        }
+        self.receive_bare(probed.message, &mut data).map(|()| None)
+    }
+
+    /// Receives a probed message of just so many bytes.
+    fn receive_bare(&self, message: ffi::MPI_Message, into: &mut [u8]) -> Result<(), ErrorKind> {
+        let extent = Extent::bytes(into.len())?;
+        // SAFETY: `into` is borrowed until the message is received.
+        unsafe { self.receive_matched(message, into.as_mut_ptr(), &extent) }
+    }
+
+    /// Receives a probed message of a head and so many bytes.
+    fn receive_headed(
+        &self,
+        message: ffi::MPI_Message,
+        into: &mut [u8],
+    ) -> Result<wire::Head, ErrorKind> {
+        let mut head = [0; HEAD];
+        let start = head.as_mut_ptr();
+        let whole = Datatype::head_and_body(HEAD, distance(start, into.as_ptr()), into.len())?;
+        // SAFETY: the type describes `head` and `into` as seen from `start`, both borrowed until the message is received.
+        unsafe { self.receive_matched(message, start, &Extent::one(whole)?) }?;
+        Ok(head)
+    }
+
+    /// # Safety
+    /// The extent describes memory at `at` that may be written.
+    unsafe fn receive_matched(
+        &self,
+        mut message: ffi::MPI_Message,
+        at: *mut u8,
+        extent: &Extent,
+    ) -> Result<(), ErrorKind> {
+        let (at, message) = (at.cast::<c_void>(), &raw mut message);
+        let (Extent { count, unit, .. }, mut status) = (extent, blank_status());
+        if self.polls.get() {
+            // SAFETY: the message is a matched one, received once; the memory by this function's contract.
+            let mut request =
+                unsafe { made(|made| ffi::MPI_Imrecv(at, *count, *unit, message, made)) }?;
+            return check(self.complete(&mut request, &mut status));
+        }
+        let _waiting = self.waiting();
+        // SAFETY: as above.
+        check(unsafe { ffi::MPI_Mrecv(at, *count, *unit, message, &raw mut status) })
+    }
+
+    /// Takes a message of any kind out of the queue, if there is one.
+    pub(super) fn next_unwanted(
+        &self,
+        lane: Lane,
+    ) -> Result<Option<(Probed, Received)>, ErrorKind> {
+        let found = matched(lane.comm, None, None, false)?;
+        Ok(found.map(|(message, mut received)| {
+            received.bytes -= if lane.headed { HEAD.min(received.bytes) } else { 0 };
+            (Probed { message, received, lane }, received)
+        }))
+    }
+
+    /// Lets others run, and takes the next steps of what needs several.
+    pub(super) fn idle(&self) {
+        self.progress();
+        if self.yields.get() {
+            thread::yield_now();
+        }
+    }
+
+    /// Waits for a request; MPI's return code.
+    pub(super) fn complete(
+        &self,
+        request: &mut ffi::MPI_Request,
+        status: &mut ffi::MPI_Status,
+    ) -> c_int {
+        let _waiting = self.waiting();
+        if !self.polls.get() {
+            // SAFETY: a live request of ours, whose buffers the caller keeps until this returns.
+            return unsafe { ffi::MPI_Wait(request, status) };
+        }
+        loop {
+            let mut done = 0;
+            // SAFETY: as above.
+            let code = unsafe { ffi::MPI_Test(request, &raw mut done, status) };
+            if done != 0 || check(code).is_err() {
+                return code;
+            }
+            self.idle();
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Operations that go on while the program computes.
+
+use std::{
+    ffi::c_int,
+    time::{Duration, Instant},
+};
+
+use mpi::ffi;
+
+use super::{
+    MpiEngine,
+    raw::{blank_status, check},
+    transfer::{Expected, Transfer},
+};
+use crate::{
+    datum::Memory,
+    engine::{Done, Ended, Mode, Op, Source, Target},
+    error::{Call, ErrorKind},
+};
+
+/// How long a send of lent memory may still take when its lender wants it back.
+const RECLAIM: Duration = Duration::from_secs(5);
+
+/// What is behind an [`Op`].
+pub(super) enum Pending {
+    /// One that MPI works on.
+    Transfer(Transfer),
+    /// One of several steps.
+    Staged(Stage, Call),
+}
+
+impl Pending {
+    /// The program's call that has started it, unless that is over.
+    pub(super) fn call(&self) -> Option<Call> {
+        match self {
+            Self::Transfer(transfer) => Some(transfer.call),
+            Self::Staged(Stage::UnderWay, call) => Some(*call),
+            Self::Staged(Stage::Over(_), _) => None,
+        }
+    }
+}
+
+/// Where an operation of several steps stands.
+pub(super) enum Stage {
+    /// It is among the engine's [`MpiEngine::staged`].
+    UnderWay,
+    Over(Result<Done, ErrorKind>),
+}
+
+/// An operation of several steps, each a non-blocking one of MPI.
+///
+/// It is polled whenever the rank is in a verb that waits, but not while it is inside a blocking collective of the library
+/// (those of different ranks must match, and other ranks may have nothing under way): so no rank may need a *send* of
+/// another's later steps. All sends start with the operation.
+pub(super) trait Staged {
+    /// Takes the next steps; whether the operation is done. Calls no verb that waits.
+    ///
+    /// After an error it is dropped: memory that MPI may still use must then be left to it.
+    fn poll(&mut self, engine: &MpiEngine) -> Result<bool, ErrorKind>;
+
+    /// What a done operation has brought.
+    fn finish(self: Box<Self>) -> Result<Done, ErrorKind>;
+}
+
+/// A staged operation under way, and the number of its [`Op`].
+pub(super) struct UnderWay {
+    op: u64,
+    work: Box<dyn Staged>,
+}
+
+impl MpiEngine {
+    pub(super) fn start_isend(
+        &self,
+        to: &Target,
+        mode: Mode,
+        memory: Memory,
+    ) -> Result<Op, ErrorKind> {
+        let lane = self.lane(to.context, to.label.is_step())?;
+        // SAFETY: memory (whose bytes keep their address) and head are kept in the table until the request is complete.
+        let (request, headed) = unsafe { self.start_send(lane, to, mode, memory.bytes()) }?;
+        let call = self.call.get();
+        let transfer = Transfer { request, memory, expects: None, headed, call };
+        Ok(Op(self.ops.insert(Pending::Transfer(transfer))))
+    }
+
+    pub(super) fn start_irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, ErrorKind> {
+        let lane = self.lane(from.context, from.label.is_step())?;
+        // SAFETY: as above.
+        let (request, headed) = unsafe { self.start_recv(lane, from, memory.bytes_mut()) }?;
+        let (expects, call) = (Some(Expected::of(&from.label)), self.call.get());
+        let transfer = Transfer { request, memory, expects, headed, call };
+        Ok(Op(self.ops.insert(Pending::Transfer(transfer))))
+    }
+
+    /// Starts an operation of several steps.
+    pub(super) fn stage(&self, work: Box<dyn Staged>) -> Op {
+        let op = self.ops.insert(Pending::Staged(Stage::UnderWay, self.call.get()));
+        self.staged.borrow_mut().push(UnderWay { op, work });
+        self.polls.set(true);
+        self.progress();
+        Op(op)
+    }
+
+    /// Takes the next steps of all operations of several steps.
+    pub(super) fn progress(&self) {
+        if self.staged.borrow().is_empty() {
+            return;
+        }
+        let mut under_way = self.staged.take();
+        let mut at = 0;
+        while at < under_way.len() {
+            let over = match under_way[at].work.poll(self) {
+                Ok(false) => {
+                    at += 1;
+                    continue;
+                }
+                Ok(true) => None,
+                Err(error) => Some(Err(error)),
+            };
+            let UnderWay { op, work } = under_way.remove(at);
+            let over = over.unwrap_or_else(|| work.finish());
+            // Nobody is there any more where the operation was forsaken.
+            self.ops.with(op, |pending| {
+                if let Pending::Staged(stage, _) = pending {
+                    *stage = Stage::Over(over);
+                }
+            });
+        }
+        self.polls.set(self.yields.get() || !under_way.is_empty());
+        *self.staged.borrow_mut() = under_way;
+    }
+
+    pub(super) fn test_operation(&self, op: Op) -> Option<Result<Done, ErrorKind>> {
+        self.progress();
+        let (mut done, mut status, mut code) = (0, blank_status(), 0);
+        let look = self.ops.with(op.0, |pending| match pending {
+            Pending::Staged(stage, _) => matches!(stage, Stage::Over(_)),
+            Pending::Transfer(Transfer { request, .. }) => {
+                // SAFETY: a live request; MPI writes `done` and the status.
+                code = unsafe { ffi::MPI_Test(request, &raw mut done, &raw mut status) };
+                done != 0 || check(code).is_err()
+            }
+        });
+        match look {
+            None => Some(Err(ErrorKind::Closed)),
+            Some(false) => None,
+            Some(true) => match self.ops.remove(op.0)? {
+                Pending::Transfer(transfer) => Some(transfer.finished(code, &status)),
+                Pending::Staged(Stage::Over(over), _) => Some(over),
+                Pending::Staged(Stage::UnderWay, _) => None,
+            },
+        }
+    }
+
+    pub(super) fn wait_operation(&self, op: Op) -> Result<Done, ErrorKind> {
+        if self.polls.get() {
+            let _waiting = self.waiting();
+            let goes_on =
+                |pending: &mut Pending| matches!(pending, Pending::Staged(Stage::UnderWay, _));
+            while self.ops.with(op.0, goes_on) == Some(true) {
+                self.idle();
+            }
+        }
+        match self.ops.remove(op.0) {
+            Some(Pending::Transfer(transfer)) => self.await_transfer(transfer),
+            Some(Pending::Staged(Stage::Over(over), _)) => over,
+            Some(Pending::Staged(Stage::UnderWay, _)) | None => Err(ErrorKind::Closed),
+        }
+    }
+
+    fn await_transfer(&self, mut transfer: Transfer) -> Result<Done, ErrorKind> {
+        let mut status = blank_status();
+        let code = self.complete(&mut transfer.request, &mut status);
+        transfer.finished(code, &status)
+    }
+
+    pub(super) fn wait_for_any(
+        &self,
+        ops: &[Op],
+        until: Option<Instant>,
+    ) -> Result<Option<usize>, ErrorKind> {
+        let _waiting = self.waiting();
+        loop {
+            self.progress();
+            if let Some(found) = ops.iter().position(|&op| self.is_over(op)) {
+                return Ok(Some(found));
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(None);
+            }
+            self.idle();
+        }
+    }
+
+    /// Whether waiting for the operation would return at once.
+    fn is_over(&self, op: Op) -> bool {
+        let look = |pending: &mut Pending| match pending {
+            Pending::Staged(stage, _) => matches!(stage, Stage::Over(_)),
+            Pending::Transfer(Transfer { request, .. }) => {
+                let (mut done, mut status) = (0, blank_status());
+                // SAFETY: a live request, which stays.
+                let code = unsafe {
+                    ffi::MPI_Request_get_status(*request, &raw mut done, &raw mut status)
+                };
+                done != 0 || check(code).is_err()
+            }
+        };
+        self.ops.with(op.0, look).unwrap_or(true)
+    }
+
+    pub(super) fn cancel_operation(&self, op: Op) -> Result<Ended, ErrorKind> {
+        let transfer = match self.ops.remove(op.0) {
+            Some(Pending::Transfer(transfer)) => transfer,
+            Some(Pending::Staged(Stage::Over(over), _)) => return over.map(Ended::Done),
+            // Nobody needs what it brings, others need what it does.
+            Some(Pending::Staged(Stage::UnderWay, _)) => return Ok(Ended::Cancelled(None)),
+            None => return Err(ErrorKind::Closed),
+        };
+        if transfer.expects.is_none() {
+            return self.await_transfer(transfer).map(Ended::Done); // no MPI takes a send back
+        }
+        self.withdraw(transfer)
+    }
+
+    /// Takes a receive back unless a message has met it.
+    fn withdraw(&self, mut transfer: Transfer) -> Result<Ended, ErrorKind> {
+        let (mut status, mut cancelled) = (blank_status(), 0);
+        // SAFETY: a live request of a receive (or the null request of one that is over, which the library refuses).
+        let asked = unsafe { ffi::MPI_Cancel(&raw mut transfer.request) };
+        // A cancelled receive completes, and one that has met a message too (MPI 4.1 §3.8.4).
+        let code = self.complete(&mut transfer.request, &mut status);
+        if check(asked).is_ok() && check(code).is_ok() {
+            // SAFETY: a status that MPI has written.
+            check(unsafe { ffi::MPI_Test_cancelled(&raw const status, &raw mut cancelled) })?;
+        }
+        if cancelled != 0 {
+            return Ok(Ended::Cancelled(transfer.memory.into_owned()));
+        }
+        transfer.finished(code, &status).map(Ended::Done)
+    }
+
+    /// Nobody will ask for the operation: withdraws a receive, lets a send go on.
+    pub(super) fn give_up(&self, pending: Pending) {
+        match pending {
+            Pending::Transfer(transfer) if transfer.expects.is_some() => {
+                // What has come meanwhile is lost with its owner.
+                drop(self.withdraw(transfer));
+            }
+            Pending::Transfer(transfer) => self.adopt(transfer),
+            Pending::Staged(..) => {}
+        }
+    }
+
+    /// Keeps a send that nobody will ask for until MPI is done with it.
+    pub(super) fn adopt(&self, mut transfer: Transfer) {
+        if transfer.is_over() {
+            return;
+        }
+        let mut orphans = self.orphans.borrow_mut();
+        if orphans.len() == orphans.capacity() {
+            orphans.retain_mut(|orphan| !orphan.is_over());
+        }
+        orphans.push(transfer);
+    }
+
+    /// Takes lent memory back, or ends the job.
+    pub(super) fn reclaim(&self, op: Op) {
+        match self.ops.remove(op.0) {
+            Some(Pending::Transfer(mut transfer)) if transfer.expects.is_none() => {
+                self.complete_or_abort(&mut transfer.request, transfer.call);
+            }
+            Some(pending) => self.give_up(pending),
+            None => {}
+        }
+    }
+
+    /// Completes a request whose memory its lender wants back at once; ends the job if that takes too long.
+    fn complete_or_abort(&self, request: &mut ffi::MPI_Request, call: Call) {
+        let started = Instant::now();
+        loop {
+            let (mut done, mut status) = (0, blank_status());
+            // SAFETY: a live request, whose memory is still lent.
+            let code = unsafe { ffi::MPI_Test(request, &raw mut done, &raw mut status) };
+            if done != 0 {
+                return;
+            }
+            let failed = code != ffi::MPI_SUCCESS as c_int;
+            if failed || started.elapsed() > RECLAIM {
+                log::error!(
+                    "{call} ({}:{}) lends memory that its owner needs back, and this MPI cannot take back what nobody \
+                     receives: the job ends",
+                    call.at.file(),
+                    call.at.line()
+                );
+                Self::abort(1);
+            }
+            self.idle();
+        }
+    }
+}
