@@ -10,11 +10,15 @@ struct Places<T> {
     places: Vec<Place<T>>,
     /// Places without an entry.
     free: Vec<u32>,
+    /// Entries put in so far.
+    inserted: u64,
 }
 
 struct Place<T> {
     /// How many entries were here before: the upper half of an entry's number.
     before: u32,
+    /// How many entries the table had had when this one came.
+    age: u64,
     entry: Option<T>,
 }
 
@@ -31,17 +35,18 @@ impl<T> Places<T> {
 
 impl<T> Table<T> {
     pub(crate) fn new() -> Self {
-        Self(RefCell::new(Places { places: Vec::new(), free: Vec::new() }))
+        Self(RefCell::new(Places { places: Vec::new(), free: Vec::new(), inserted: 0 }))
     }
 
     pub(crate) fn insert(&self, entry: T) -> u64 {
-        let Places { places, free } = &mut *self.0.borrow_mut();
+        let Places { places, free, inserted } = &mut *self.0.borrow_mut();
+        *inserted += 1;
         if let Some(at) = free.pop() {
             let place = &mut places[at as usize];
-            place.entry = Some(entry);
+            (place.age, place.entry) = (*inserted, Some(entry));
             return number(place.before, at);
         }
-        places.push(Place { before: 0, entry: Some(entry) });
+        places.push(Place { before: 0, age: *inserted, entry: Some(entry) });
         number(0, places.len() as u32 - 1)
     }
 
@@ -62,23 +67,14 @@ impl<T> Table<T> {
         self.0.borrow_mut().of(number)?.entry.as_mut().map(look)
     }
 
-    /// Looks at every entry.
-    #[cfg(feature = "mpi")]
-    pub(crate) fn each(&self, look: impl FnMut(&mut T)) {
-        self.0
-            .borrow_mut()
-            .places
-            .iter_mut()
-            .filter_map(|place| place.entry.as_mut())
-            .for_each(look);
-    }
-
     /// Looks at all entries, the oldest first.
     pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
-        let entries = &self.0.borrow().1;
-        let mut numbers: Vec<_> = entries.keys().collect();
-        numbers.sort_unstable();
-        numbers.into_iter().for_each(|number| look(&entries[number]));
+        let table = self.0.borrow();
+        let entries =
+            table.places.iter().filter_map(|place| Some((place.age, place.entry.as_ref()?)));
+        let mut entries: Vec<_> = entries.collect();
+        entries.sort_unstable_by_key(|&(age, _)| age);
+        entries.into_iter().for_each(|(_, entry)| look(entry));
     }
 
     /// Takes all entries out.

@@ -133,6 +133,7 @@ impl MpiEngine {
         self.drain_until_all(&world, |_| Ok(true))?;
         // All programs have returned: what is under way now is received by `drain`, or never.
         let ended = Instant::now();
+        self.abandon_staged();
         self.drain_until_all(&world, |left| {
             if left > 0 && ended.elapsed() > LAST_MESSAGES {
                 let what =

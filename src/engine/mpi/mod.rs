@@ -135,6 +135,19 @@ impl MpiEngine {
         Ok(copy)
     }
 
+    /// A context for the program's messages on a new communicator of MPI.
+    fn open_space(
+        &self,
+        user: ffi::MPI_Comm,
+        me: Rank,
+        ranks: Box<[usize]>,
+    ) -> Result<Context, ErrorKind> {
+        let space = Space { user, steps: self.duplicate(user)?, me, ranks };
+        let mut spaces = self.spaces.borrow_mut();
+        spaces.push(Some(Rc::new(space)));
+        Ok(Context(spaces.len() as u32 - 1))
+    }
+
     fn space(&self, context: Context) -> Result<Rc<Space>, ErrorKind> {
         let spaces = self.spaces.borrow();
         spaces.get(context.0 as usize).and_then(Clone::clone).ok_or(ErrorKind::Closed)
@@ -357,10 +370,7 @@ impl Engine for MpiEngine {
         drop(waiting);
         let (Some(me), Some((_, members))) = (me, group) else { return Ok(None) };
         let ranks = members.iter().map(|rank| parent.ranks[rank.index()]).collect();
-        let space = Space { user, steps: self.duplicate(user)?, me, ranks };
-        let mut spaces = self.spaces.borrow_mut();
-        spaces.push(Some(Rc::new(space)));
-        Ok(Some(Context(spaces.len() as u32 - 1)))
+        self.open_space(user, me, ranks).map(Some)
     }
 
     fn release(&self, context: Context) {

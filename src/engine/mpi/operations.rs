@@ -52,14 +52,17 @@ pub(super) enum Stage {
 /// It is polled whenever the rank is in a verb that waits, but not while it is inside a blocking collective of the library
 /// (those of different ranks must match, and other ranks may have nothing under way): so no rank may need a *send* of
 /// another's later steps. All sends start with the operation.
+///
+/// What it has MPI work on lies on the heap, and is leaked rather than freed if it is dropped before MPI is done.
 pub(super) trait Staged {
-    /// Takes the next steps; whether the operation is done. Calls no verb that waits.
-    ///
-    /// After an error it is dropped: memory that MPI may still use must then be left to it.
+    /// Takes the next steps, without waiting; whether that was the last. After an error it is dropped.
     fn poll(&mut self, engine: &MpiEngine) -> Result<bool, ErrorKind>;
 
-    /// What a done operation has brought.
+    /// What it has brought, after `poll` has said that it is done.
     fn finish(self: Box<Self>) -> Result<Done, ErrorKind>;
+
+    /// All programs have ended, and the engine receives what still comes: only what MPI works on is waited for from now on.
+    fn abandon(&mut self, engine: &MpiEngine);
 }
 
 /// A staged operation under way, and the number of its [`Op`].
@@ -93,7 +96,7 @@ impl MpiEngine {
     }
 
     /// Starts an operation of several steps.
-    pub(super) fn stage(&self, work: Box<dyn Staged>) -> Op {
+    pub(super) fn launch(&self, work: Box<dyn Staged>) -> Op {
         let op = self.ops.insert(Pending::Staged(Stage::UnderWay, self.call.get()));
         self.staged.borrow_mut().push(UnderWay { op, work });
         self.polls.set(true);
@@ -127,6 +130,13 @@ impl MpiEngine {
             });
         }
         self.polls.set(self.yields.get() || !under_way.is_empty());
+        *self.staged.borrow_mut() = under_way;
+    }
+
+    /// All programs have ended: what is under way is left to itself.
+    pub(super) fn abandon_staged(&self) {
+        let mut under_way = self.staged.take();
+        under_way.iter_mut().for_each(|UnderWay { work, .. }| work.abandon(self));
         *self.staged.borrow_mut() = under_way;
     }
 
