@@ -3,23 +3,32 @@
 //! Some libraries write a message that is longer than the receiver's buffer behind its end before they report that it is
 //! too long: Open MPI 4.1 and 5.0 copy what was sent straight into contiguous memory (its protocols `get` and `put`, from
 //! about a kilobyte up). A library is asked once, with memory to spare. Where it does so, a blocking receive looks at the
-//! message's size first, and a non-blocking one describes its buffer as pieces that might lie apart, which makes the
-//! library unpack within bounds.
+//! message's size first. A non-blocking one gives the library memory that is not contiguous, a byte lying apart: that
+//! makes it unpack within bounds. Where the buffer is small it is another, whose description is made once.
 
-use std::ffi::{c_int, c_void};
+use std::{
+    cell::RefCell,
+    ffi::{c_int, c_void},
+};
 
 use mpi::ffi;
 
-use super::raw::{Extent, blank_status, check, made};
+use super::raw::{Datatype, Extent, blank_status, check, made};
 use crate::error::ErrorKind;
 
-/// Datatypes of 1, 2, 4, … bytes that look as if there were gaps between them. They live as long as MPI does.
-pub(super) struct Guard {
-    pieces: Vec<ffi::MPI_Datatype>,
-}
+/// Buffers up to this size are filled from a copy.
+pub(super) const SMALL: usize = 1024;
 
-/// The largest piece has 2 to this power bytes.
-const LARGEST: u32 = 29;
+/// A small message and, apart, the byte that is never wanted.
+pub(super) type Copy = [u8; SMALL + 2];
+
+/// What receives need where messages can overrun buffers.
+pub(super) struct Guard {
+    /// Describes a [`Copy`].
+    small: Datatype,
+    /// Copies to be used again.
+    copies: RefCell<Vec<Box<Copy>>>,
+}
 
 impl Guard {
     /// What receives on this library need: nothing, if it keeps to their bounds. `comm` carries no other message.
@@ -27,34 +36,18 @@ impl Guard {
         if !overruns(comm, me)? {
             return Ok(None);
         }
-        let piece = |power: u32| {
-            let bytes: c_int = 1 << power;
-            // SAFETY: `byte` is a predefined type, the others are made here, used once and freed; a type made of another
-            // does not need it any more.
-            unsafe {
-                let byte = ffi::RSMPI_UINT8_T;
-                let mut plain = made(|made| ffi::MPI_Type_contiguous(bytes, byte, made))?;
-                let resized = made(|made| {
-                    ffi::MPI_Type_create_resized(plain, -1, bytes as ffi::MPI_Aint, made)
-                });
-                check(ffi::MPI_Type_free(&raw mut plain))?;
-                let mut resized = resized?;
-                check(ffi::MPI_Type_commit(&raw mut resized))?;
-                Ok(resized)
-            }
-        };
-        Ok(Some(Self { pieces: (0..=LARGEST).map(piece).collect::<Result<_, ErrorKind>>()? }))
+        let small = Datatype::body_and_byte(SMALL, SMALL as isize + 1)?;
+        Ok(Some(Self { small, copies: RefCell::default() }))
     }
 
-    /// So many bytes, 2 at least, in 2 pieces or more.
-    pub(super) fn extent(&self, len: usize) -> Result<Extent, ErrorKind> {
-        let power = len.trailing_zeros().min(LARGEST);
-        let power = if len >> power == 1 { power - 1 } else { power };
-        let count = c_int::try_from(len >> power).map_err(|_| ErrorKind::Unsupported {
-            what: "this MPI library cannot receive so odd a number of bytes safely without blocking",
-            how: "use `recv` or `recv_into`, or a multiple of 8 bytes",
-        })?;
-        Ok(Extent::of(count, self.pieces[power as usize]))
+    /// Where to receive a small message, and what it looks like. Give it back.
+    pub(super) fn copy(&self) -> (Box<Copy>, Extent) {
+        let copy = self.copies.borrow_mut().pop();
+        (copy.unwrap_or_else(|| Box::new([0; SMALL + 2])), Extent::of(1, self.small.raw()))
+    }
+
+    pub(super) fn give_back(&self, copy: Box<Copy>) {
+        self.copies.borrow_mut().push(copy);
     }
 }
 

@@ -9,6 +9,7 @@ use mpi::ffi;
 
 use super::{
     MpiEngine,
+    guard::SMALL,
     raw::{Datatype, Extent, blank_status, check, made},
     transfer::{
         Expected, Headed, Transfer, Wire, admit, distance, landed, matched, source, tag, whole,
@@ -90,7 +91,7 @@ impl MpiEngine {
             let (mut request, headed) = unsafe { self.start_recv(lane, from, into) }?;
             let code = self.complete(&mut request, &mut status);
             return match headed {
-                Some(headed) => headed.unpack(code, &status, into),
+                Some(headed) => self.unpack(headed, code, &status, into),
                 None => landed(code, &status, into.len(), Expected::of(&from.label)),
             };
         }
@@ -108,6 +109,21 @@ impl MpiEngine {
             unsafe { ffi::MPI_Recv(start, *count, *unit, rank, tag, lane.comm, &raw mut status) };
         drop(waiting);
         landed(code, &status, into.len(), Expected::of(&from.label))
+    }
+
+    /// Takes the data out of a received message.
+    pub(super) fn unpack(
+        &self,
+        headed: Box<Headed>,
+        code: c_int,
+        status: &ffi::MPI_Status,
+        into: &mut [u8],
+    ) -> Result<Received, ErrorKind> {
+        let received = headed.unpack(code, status, into);
+        if let (Wire::Guarded(copy), Some(guard)) = (headed.wire, &self.guard) {
+            guard.give_back(copy);
+        }
+        received
     }
 
     pub(super) fn exchange_messages(
@@ -190,13 +206,16 @@ impl MpiEngine {
             let Some(guard) = &self.guard else {
                 return Ok((start(at, &Extent::bytes(into.len())?)?, None));
             };
-            if into.len() >= 2 {
-                return Ok((start(at, &guard.extent(into.len())?)?, None));
+            if into.len() <= SMALL {
+                let (mut copy, extent) = guard.copy();
+                let request = start(copy.as_mut_ptr(), &extent)?;
+                return Ok((request, Some(Box::new(Headed { label, wire: Wire::Guarded(copy) }))));
             }
-            let mut tiny = Box::new(Headed { label, wire: Wire::Tiny([0; 2]) });
-            let Wire::Tiny(data) = &mut tiny.wire else { return Err(ErrorKind::Closed) };
-            let request = start(data.as_mut_ptr(), &guard.extent(2)?)?;
-            return Ok((request, Some(tiny)));
+            let mut apart = Box::new(Headed { label, wire: Wire::Apart([0; 2]) });
+            let Wire::Apart([_, byte]) = &mut apart.wire else { return Err(ErrorKind::Closed) };
+            let away = distance(at, byte);
+            let request = start(at, &Extent::one(Datatype::body_and_byte(into.len(), away)?)?)?;
+            return Ok((request, Some(apart)));
         }
         if HEAD + into.len() <= COPIED {
             let mut copy = vec![0; HEAD + into.len()];

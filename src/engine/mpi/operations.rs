@@ -155,7 +155,7 @@ impl MpiEngine {
             None => Some(Err(ErrorKind::Closed)),
             Some(false) => None,
             Some(true) => match self.ops.remove(op.0)? {
-                Pending::Transfer(transfer) => Some(transfer.finished(code, &status)),
+                Pending::Transfer(transfer) => Some(transfer.finished(self, code, &status)),
                 Pending::Staged(Stage::Over(over), _) => Some(over),
                 Pending::Staged(Stage::UnderWay, _) => None,
             },
@@ -181,7 +181,7 @@ impl MpiEngine {
     fn await_transfer(&self, mut transfer: Transfer) -> Result<Done, ErrorKind> {
         let mut status = blank_status();
         let code = self.complete(&mut transfer.request, &mut status);
-        transfer.finished(code, &status)
+        transfer.finished(self, code, &status)
     }
 
     pub(super) fn wait_for_any(
@@ -246,7 +246,7 @@ impl MpiEngine {
         if cancelled != 0 {
             return Ok(Ended::Cancelled(transfer.memory.into_owned()));
         }
-        transfer.finished(code, &status).map(Ended::Done)
+        transfer.finished(self, code, &status).map(Ended::Done)
     }
 
     /// Nobody will ask for the operation: withdraws a receive, lets a send go on.

@@ -109,19 +109,34 @@ impl Datatype {
         distance: isize,
         len: usize,
     ) -> Result<Self, ErrorKind> {
-        let Chunks { chunks, rest, rest_at } = Chunks::of(len, CHUNK_BYTES);
+        Self::parts([(head, 0), (len, distance)])
+    }
+
+    /// `len` bytes at the address that a call is given, followed by one byte `distance` bytes away from it.
+    pub(super) fn body_and_byte(len: usize, distance: isize) -> Result<Self, ErrorKind> {
+        Self::parts([(len, 0), (1, distance)])
+    }
+
+    /// Two parts of so many bytes, so far away from the address that a call is given.
+    fn parts(parts: [(usize, isize); 2]) -> Result<Self, ErrorKind> {
         // SAFETY: reading the library's handle of a predefined type.
         let byte = unsafe { ffi::RSMPI_UINT8_T };
-        let chunk = Self::contiguous(byte, if chunks == 0 { 1 } else { CHUNK_BYTES })?;
-        let lengths = [head as c_int, chunks, rest];
-        let places = [0, distance, distance + rest_at as isize];
-        let places = places.map(|place| place as ffi::MPI_Aint); // 64 bits, by different names
-        let types = [byte, chunk.0, byte];
-        // SAFETY: three blocks, with three lengths, places and types of live datatypes.
+        let large = parts.iter().any(|&(len, _)| len >= CHUNK_BYTES);
+        let chunk = Self::contiguous(byte, if large { CHUNK_BYTES } else { 1 })?;
+        let (mut lengths, mut places, mut types) = ([0; 4], [0 as ffi::MPI_Aint; 4], [byte; 4]);
+        for (part, (len, place)) in parts.into_iter().enumerate() {
+            let Chunks { chunks, rest, rest_at } = Chunks::of(len, CHUNK_BYTES);
+            let at = 2 * part;
+            (lengths[at], lengths[at + 1]) = (chunks, rest);
+            // 64 bits, by different names
+            (places[at], places[at + 1]) = (place as _, (place + rest_at as isize) as _);
+            types[at] = chunk.0;
+        }
+        // SAFETY: four blocks, with four lengths, places and types of live datatypes.
         let whole = unsafe {
             made(|made| {
                 let (lengths, places, types) = (lengths.as_ptr(), places.as_ptr(), types.as_ptr());
-                ffi::MPI_Type_create_struct(3, lengths, places, types, made)
+                ffi::MPI_Type_create_struct(4, lengths, places, types, made)
             })
         };
         let mut whole = Self(whole?);

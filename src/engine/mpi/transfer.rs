@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use mpi::ffi;
 
 use super::{
+    MpiEngine, guard,
     raw::{blank_status, bytes_in, check, is_truncation},
     wire::{self, HEAD, Head},
 };
@@ -51,8 +52,10 @@ pub(super) struct Headed {
 pub(super) enum Wire {
     /// Head and data.
     Copied(Vec<u8>),
-    /// Data without a head, of a receive with room for less than this.
-    Tiny([u8; 2]),
+    /// Data without a head, where the library would overrun the buffer.
+    Guarded(Box<guard::Copy>),
+    /// The byte apart of a larger buffer; see [`guard`]. It is the second, which is never next to the buffer.
+    Apart([u8; 2]),
     /// The head; the data are in the caller's memory.
     Split(Head),
 }
@@ -78,12 +81,12 @@ impl Headed {
                 Ok(received)
             }
             Wire::Split(head) => admit(head, &self.label, received, into.len()),
-            Wire::Tiny(data) => {
-                let expected = Expected::of(&self.label);
-                let received = landed(code, status, into.len(), expected)?;
-                into[..received.bytes].copy_from_slice(&data[..received.bytes]);
+            Wire::Guarded(copy) => {
+                let received = landed(code, status, into.len(), Expected::of(&self.label))?;
+                into[..received.bytes].copy_from_slice(&copy[..received.bytes]);
                 Ok(received)
             }
+            Wire::Apart(_) => landed(code, status, into.len(), Expected::of(&self.label)),
         }
     }
 }
@@ -97,6 +100,7 @@ impl Transfer {
     /// The result of a transfer that MPI has completed with this code and status.
     pub(super) fn finished(
         mut self,
+        engine: &MpiEngine,
         code: c_int,
         status: &ffi::MPI_Status,
     ) -> Result<Done, ErrorKind> {
@@ -108,8 +112,8 @@ impl Transfer {
             return Ok(done(self.memory, None));
         };
         let into = self.memory.bytes_mut();
-        let received = match &self.headed {
-            Some(headed) => headed.unpack(code, status, into)?,
+        let received = match self.headed.take() {
+            Some(headed) => engine.unpack(headed, code, status, into)?,
             None => landed(code, status, into.len(), expected)?,
         };
         Ok(done(self.memory, Some(received)))
