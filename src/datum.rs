@@ -41,44 +41,82 @@ pub trait Datum: NoUninit + CheckedBitPattern + Send + 'static {}
 
 impl<T: NoUninit + CheckedBitPattern + Send + 'static> Datum for T {}
 
-/// What a message says of its elements' type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Signature {
-    id: Option<TypeId>,
-    name: &'static str,
+/// What a message says of its elements' type: a reference to what is known of it, so that it costs a message 8 bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Signature(&'static TypeFacts);
+
+struct TypeFacts {
+    id: Option<fn() -> TypeId>,
+    name: fn() -> &'static str,
     size: usize,
+}
+
+/// Carries the facts of a type as a constant.
+struct FactsOf<T>(std::marker::PhantomData<T>);
+
+impl<T: Datum> FactsOf<T> {
+    const FACTS: TypeFacts =
+        TypeFacts { id: Some(TypeId::of::<T>), name: type_name::<T>, size: size_of::<T>() };
 }
 
 impl Signature {
     /// The signature of values of type `T`.
     pub(crate) fn of<T: Datum>() -> Self {
         const { assert!(size_of::<T>() > 0, "values without size have no bytes to send") }
-        Self { id: Some(TypeId::of::<T>()), name: type_name::<T>(), size: size_of::<T>() }
+        Self(&FactsOf::<T>::FACTS)
     }
 
     /// The signature of one serialized object, whatever its type.
-    pub(crate) const OBJECT: Self = Self { id: None, name: "a serialized object", size: 1 };
+    pub(crate) const OBJECT: Self =
+        Self(&TypeFacts { id: None, name: || "a serialized object", size: 1 });
 
     /// The signature of a call that moves no data.
-    pub(crate) const NOTHING: Self = Self { id: None, name: "nothing", size: 1 };
+    pub(crate) const NOTHING: Self = Self(&TypeFacts { id: None, name: || "nothing", size: 1 });
 
     pub(crate) fn name(&self) -> &'static str {
-        self.name
+        (self.0.name)()
     }
 
     pub(crate) fn size(&self) -> usize {
-        self.size
+        self.0.size
     }
 
     /// The signature in 16 bytes, for engines whose messages carry nothing else: 4 bytes of hash and the end of the name.
     pub(crate) fn stamp(&self) -> Stamp {
         let mut stamp = [0; 16];
-        let hash = fnv1a(0x811c_9dc5, self.name.bytes().chain(self.size.to_le_bytes()));
+        let name = self.name();
+        let hash = fnv1a(0x811c_9dc5, name.bytes().chain(self.size().to_le_bytes()));
         stamp[..4].copy_from_slice(&hash.to_le_bytes());
-        let short = self.name.rsplit("::").next().unwrap_or(self.name).as_bytes();
+        let short = name.rsplit("::").next().unwrap_or(name).as_bytes();
         let kept = short.len().min(12);
         stamp[4..4 + kept].copy_from_slice(&short[short.len() - kept..]);
         Stamp(stamp)
+    }
+}
+
+impl PartialEq for Signature {
+    /// The facts of a type may lie at several addresses, one for each part that the compiler made of the program.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0) || self.is_same_type(other)
+    }
+}
+
+impl Eq for Signature {}
+
+impl Signature {
+    #[cold]
+    fn is_same_type(&self, other: &Self) -> bool {
+        match (self.0.id, other.0.id) {
+            (Some(mine), Some(theirs)) => mine() == theirs(),
+            (None, None) => self.name() == other.name(),
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Signature {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    fn fits(&self, key: &Key) -> bool {
+    pub(crate) fn fits(&self, key: &Key) -> bool {
         self.space == key.space
             && self.source.is_none_or(|source| source == key.source)
             && self.tag.is_none_or(|tag| tag == key.tag)
@@ -50,10 +50,19 @@ impl<M, R> Queues<M, R> {
         Self { unexpected: VecDeque::new(), posted: VecDeque::new() }
     }
 
-    /// The receive that a message with `key` must go to.
-    pub(crate) fn take_posted(&mut self, key: &Key) -> Option<R> {
-        let at = self.posted.iter().position(|(wanted, _)| wanted.fits(key))?;
-        self.posted.remove(at).map(|(_, receive)| receive)
+    /// The place of the receive that a message with `key` must go to.
+    pub(crate) fn find_posted(&self, key: &Key) -> Option<usize> {
+        self.posted.iter().position(|(wanted, _)| wanted.fits(key))
+    }
+
+    /// Takes the receive out that has been found there.
+    pub(crate) fn take_posted(&mut self, place: usize) -> Option<R> {
+        self.posted.remove(place).map(|(_, receive)| receive)
+    }
+
+    /// Whether a receive waits for a message.
+    pub(crate) fn has_posted(&self) -> bool {
+        !self.posted.is_empty()
     }
 
     /// Keeps a message that no posted receive wants.
@@ -65,11 +74,6 @@ impl<M, R> Queues<M, R> {
     pub(crate) fn take_unexpected(&mut self, wanted: &Wanted) -> Option<(Key, M)> {
         let at = self.unexpected.iter().position(|(key, _)| wanted.fits(key))?;
         self.unexpected.remove(at)
-    }
-
-    /// Whether a message is there for `wanted`.
-    pub(crate) fn has_unexpected(&self, wanted: &Wanted) -> bool {
-        self.unexpected.iter().any(|(key, _)| wanted.fits(key))
     }
 
     /// All messages that nobody wanted yet, the oldest first.
@@ -86,12 +90,6 @@ impl<M, R> Queues<M, R> {
     pub(crate) fn withdraw_posted(&mut self, is_it: impl Fn(&R) -> bool) -> bool {
         let at = self.posted.iter().position(|(_, receive)| is_it(receive));
         at.is_some_and(|at| self.posted.remove(at).is_some())
-    }
-
-    /// Takes back an unexpected message; `false` if a receive has met it already.
-    pub(crate) fn withdraw_unexpected(&mut self, is_it: impl Fn(&M) -> bool) -> bool {
-        let at = self.unexpected.iter().position(|(_, message)| is_it(message));
-        at.is_some_and(|at| self.unexpected.remove(at).is_some())
     }
 }
 
@@ -127,10 +125,11 @@ mod tests {
         queues.post(wanted(Some(2), None), "from 2");
         queues.post(wanted(None, Some(7)), "tag 7");
         queues.post(wanted(None, None), "anything");
-        assert_eq!(queues.take_posted(&key(1, 7)), Some("tag 7"));
-        assert_eq!(queues.take_posted(&key(2, 7)), Some("from 2"));
-        assert_eq!(queues.take_posted(&key(2, 7)), Some("anything"));
-        assert_eq!(queues.take_posted(&key(2, 7)), None);
+        let mut take = |key| queues.find_posted(&key).and_then(|at| queues.take_posted(at));
+        assert_eq!(take(key(1, 7)), Some("tag 7"));
+        assert_eq!(take(key(2, 7)), Some("from 2"));
+        assert_eq!(take(key(2, 7)), Some("anything"));
+        assert_eq!(take(key(2, 7)), None);
     }
 
     #[test]
@@ -139,17 +138,15 @@ mod tests {
         queues.keep(Key { space: Space { context: 1, step: false }, ..key(0, 0) }, ());
         queues.keep(Key { space: Space { context: 0, step: true }, ..key(0, 0) }, ());
         assert!(queues.take_unexpected(&wanted(None, None)).is_none());
-        assert!(!queues.has_unexpected(&wanted(None, None)));
+        assert_eq!(queues.unexpected().count(), 2);
     }
 
     #[test]
     fn what_was_matched_cannot_be_withdrawn() {
-        let mut queues = Queues::<u8, u8>::new();
+        let mut queues = Queues::<(), u8>::new();
         queues.post(wanted(None, None), 1);
         assert!(queues.withdraw_posted(|&receive| receive == 1));
         assert!(!queues.withdraw_posted(|&receive| receive == 1));
-        queues.keep(key(0, 0), 2);
-        assert!(queues.take_unexpected(&wanted(None, None)).is_some());
-        assert!(!queues.withdraw_unexpected(|&message| message == 2));
+        assert!(!queues.has_posted());
     }
 }

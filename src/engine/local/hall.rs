@@ -1,17 +1,19 @@
 //! Where ranks wait: wake-up without loss, patience by the number of cores, and the detection of deadlock.
 //!
-//! Every rank has a seat with a count of *events*: each message that arrives for the rank and each of its buffers that
-//! is given back is one. A rank that finds its operation unfinished waits for the count to change. Whoever finishes an
-//! operation changes the operation first and the count second.
+//! Every rank has a seat. A rank that waits looks again and again whether its condition holds, then gives way, then sleeps.
+//! Before it sleeps it announces that (`asleep`), and looks once more. Whoever changes something that another rank may wait
+//! for changes it first and looks second whether that rank is asleep. Between the two steps of both stands a full fence: either
+//! the waker sees the announcement, or the sleeper sees the change.
 //!
-//! A rank enters itself in the roll before it sleeps, with the count it has seen. When all ranks are in the roll (or have
-//! finished) and no count has moved since, nothing can ever happen again: that is deadlock, found by the last to enter.
-//! It is exact: only a rank that is awake can finish another's operation, and it moves the count before it can sleep itself.
+//! A sleeper enters itself in the roll; a waker strikes it out on its behalf, before it can sleep itself. So when all ranks are
+//! in the roll (or have finished) nothing can ever happen again: that is deadlock, found by the last to enter. It is exact: a
+//! rank in the roll waits for something that only another rank can do, none of which is awake to do it, and whatever one did
+//! before it entered was either seen by the last look of the rank concerned or has struck that rank out.
 
 use std::time::{Duration, Instant};
 
 use super::sync::{
-    AtomicBool, AtomicU64, Condvar, Mutex, Ordering, fence, lock, spin_loop, wait, wait_for,
+    AtomicBool, AtomicU64, Condvar, Fences, Mutex, Ordering, lock, spin_loop, wait, wait_for,
     yield_now,
 };
 use crate::error::{Call, ErrorKind};
@@ -21,6 +23,8 @@ use crate::error::{Call, ErrorKind};
 pub(crate) struct Patience {
     spins: u32,
     yields: u32,
+    /// Whether ranks seldom sleep, so that the fence of those that wake others is worth avoiding.
+    sleeps_are_rare: bool,
 }
 
 impl Patience {
@@ -28,14 +32,17 @@ impl Patience {
     /// across cores); without, it only keeps the sender from running.
     pub(crate) fn for_ranks(ranks: usize, cores: usize) -> Self {
         if cfg!(loom) {
-            Self { spins: 0, yields: 0 }
+            Self { spins: 0, yields: 0, sleeps_are_rare: false }
         } else if ranks <= cores {
-            Self { spins: 20_000, yields: 100 }
+            Self { spins: 20_000, yields: 100, sleeps_are_rare: true }
         } else {
-            Self { spins: 0, yields: 16 }
+            Self { spins: 0, yields: 16, sleeps_are_rare: false }
         }
     }
 }
+
+/// So many looks follow each other without a pause: an answer that is on its way comes within 0.1 µs.
+const EAGER_LOOKS: u32 = 200;
 
 /// The waiting places of all ranks of a job.
 pub(super) struct Hall {
@@ -44,13 +51,15 @@ pub(super) struct Hall {
     /// Set once `roll.verdict` is: the job has failed.
     ended: AtomicBool,
     patience: Patience,
+    fences: Fences,
 }
 
 /// One rank's waiting place, on cache lines of its own.
 #[repr(align(128))]
 struct Seat {
-    events: AtomicU64,
     asleep: AtomicBool,
+    /// Counts what [`Hall::notify`] is called for.
+    events: AtomicU64,
     door: Mutex<()>,
     bell: Condvar,
 }
@@ -63,8 +72,16 @@ struct Roll {
 #[derive(Clone, Copy)]
 enum Presence {
     Awake,
-    Waiting { seen: u64, call: Call },
+    Waiting(Call),
     Finished,
+}
+
+/// How a wait or a part of it ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Ready,
+    Late,
+    Nothing,
 }
 
 impl Hall {
@@ -74,10 +91,17 @@ impl Hall {
             roll: Mutex::new(Roll { ranks: vec![Presence::Awake; ranks], verdict: None }),
             ended: AtomicBool::new(false),
             patience,
+            fences: Fences::new(patience.sleeps_are_rare),
         }
     }
 
-    /// Waits until `ready`, which must depend on nothing but what `notify(rank)` is called after.
+    /// Whether ranks outnumber cores.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.patience.spins == 0
+    }
+
+    /// Waits until `ready`, which must depend on nothing but what `notify(rank)` is called after; it is asked once for each of
+    /// those calls, so that it may be slow.
     ///
     /// # Errors
     /// The verdict on the job, if it fails before `ready` holds.
@@ -85,76 +109,148 @@ impl Hall {
         &self,
         rank: usize,
         call: &Call,
-        ready: impl FnMut() -> bool,
+        mut ready: impl FnMut() -> bool,
     ) -> Result<(), ErrorKind> {
-        self.wait_until(rank, call, None, ready).map(drop)
+        let events = &self.seats[rank].events;
+        let mut seen = None;
+        let news = || {
+            let now = events.load(Ordering::Acquire);
+            seen.replace(now) != Some(now) && ready()
+        };
+        self.poll(rank, call, None, news).map(drop)
     }
 
-    /// As [`Self::wait`], until a point in time; whether `ready` came first.
-    pub(super) fn wait_until(
+    /// Waits until `ready`, or until a point in time; whether `ready` came first. `ready` must depend on nothing but what
+    /// `wake(rank)` is called after; it is asked again and again, so that it must be fast.
+    ///
+    /// # Errors
+    /// The verdict on the job, if it fails before `ready` holds.
+    #[inline]
+    pub(super) fn poll(
         &self,
         rank: usize,
         call: &Call,
         until: Option<Instant>,
         mut ready: impl FnMut() -> bool,
     ) -> Result<bool, ErrorKind> {
-        let seat = &self.seats[rank];
         loop {
-            let seen = seat.events.load(Ordering::Acquire);
+            match self.look_again(until, &mut ready)? {
+                Seen::Ready => return Ok(true),
+                Seen::Late => return Ok(false),
+                Seen::Nothing => {}
+            }
+            let seat = &self.seats[rank];
+            seat.asleep.store(true, Ordering::Relaxed);
+            self.fences.sleeper();
             if ready() {
+                seat.asleep.store(false, Ordering::Relaxed);
                 return Ok(true);
             }
-            self.check()?;
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Ok(false);
-            }
-            if self.look_again(seat, seen) {
-                continue;
-            }
-            match left {
+            match until {
+                _ if self.ended.load(Ordering::Acquire) => {
+                    seat.asleep.store(false, Ordering::Relaxed);
+                }
                 // It will wake of itself, so that it is no part of any deadlock.
-                Some(left) => seat.doze(seen, left),
-                None => self.sleep(rank, seen, call),
+                Some(until) => seat.doze(until.saturating_duration_since(Instant::now())),
+                None => self.sleep(rank, call),
             }
         }
     }
 
-    /// Spins and yields for a while; whether an event came.
-    fn look_again(&self, seat: &Seat, seen: u64) -> bool {
-        let Patience { spins, yields } = self.patience;
-        for turn in 0..spins + yields {
-            if seat.events.load(Ordering::Relaxed) != seen {
-                return true;
-            }
-            if turn < spins { spin_loop() } else { yield_now() }
-        }
-        false
+    /// As [`Self::poll`], as long as patience lasts; whether `ready`.
+    ///
+    /// # Errors
+    /// As [`Self::poll`].
+    #[inline]
+    pub(super) fn watch(&self, mut ready: impl FnMut() -> bool) -> Result<bool, ErrorKind> {
+        Ok(self.look_again(None, &mut ready)? == Seen::Ready)
     }
 
-    /// Enters the roll and sleeps until an event comes, unless this completes a deadlock.
-    fn sleep(&self, rank: usize, seen: u64, call: &Call) {
+    #[inline]
+    fn look_again(
+        &self,
+        until: Option<Instant>,
+        ready: &mut impl FnMut() -> bool,
+    ) -> Result<Seen, ErrorKind> {
+        let Patience { spins, yields, .. } = self.patience;
+        let mut turn = 0;
+        loop {
+            if ready() {
+                return Ok(Seen::Ready);
+            }
+            if self.ended.load(Ordering::Relaxed) {
+                self.check()?;
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(Seen::Late);
+            }
+            if turn == spins + yields {
+                return Ok(Seen::Nothing);
+            }
+            if turn >= spins {
+                yield_now();
+            } else if turn >= EAGER_LOOKS {
+                spin_loop();
+            }
+            turn += 1;
+        }
+    }
+
+    /// Enters the roll and sleeps until woken, unless this completes a deadlock.
+    #[cold]
+    fn sleep(&self, rank: usize, call: &Call) {
+        let seat = &self.seats[rank];
         let mut roll = lock(&self.roll);
-        roll.ranks[rank] = Presence::Waiting { seen, call: *call };
-        if let Some(deadlock) = self.deadlock(&roll) {
+        if !seat.asleep.load(Ordering::Relaxed) {
+            return; // woken already
+        }
+        roll.ranks[rank] = Presence::Waiting(*call);
+        if let Some(deadlock) = deadlock(&roll) {
             drop(roll);
             return self.end(deadlock);
         }
         drop(roll);
-        self.seats[rank].sleep(seen);
-        lock(&self.roll).ranks[rank] = Presence::Awake;
+        let mut door = lock(&seat.door);
+        while seat.asleep.load(Ordering::Acquire) {
+            door = wait(&seat.bell, door);
+        }
     }
 
-    /// Tells `rank` that one of its operations is finished or that a message is there.
+    /// Tells `rank` that something has changed that it may [`wait`](Self::wait) for.
     pub(super) fn notify(&self, rank: usize) {
-        self.seats[rank].notify();
+        self.seats[rank].events.fetch_add(1, Ordering::AcqRel);
+        self.wake(rank);
+    }
+
+    /// Wakes `rank` if it sleeps: something has changed that it may [`poll`](Self::poll) for.
+    #[inline]
+    pub(super) fn wake(&self, rank: usize) {
+        self.fences.waker();
+        if self.seats[rank].asleep.load(Ordering::Relaxed) {
+            self.rouse(rank);
+        }
+    }
+
+    #[cold]
+    fn rouse(&self, rank: usize) {
+        let seat = &self.seats[rank];
+        let mut roll = lock(&self.roll);
+        if !seat.asleep.swap(false, Ordering::AcqRel) {
+            return; // another waker was faster
+        }
+        if matches!(roll.ranks[rank], Presence::Waiting(_)) {
+            roll.ranks[rank] = Presence::Awake;
+        }
+        drop(roll);
+        drop(lock(&seat.door)); // the sleeper is now inside `wait`, where the bell reaches it
+        seat.bell.notify_one();
     }
 
     /// The rank's program has returned: it will finish nobody's operation any more.
     pub(super) fn finish(&self, rank: usize) {
         let mut roll = lock(&self.roll);
         roll.ranks[rank] = Presence::Finished;
-        if let Some(deadlock) = self.deadlock(&roll) {
+        if let Some(deadlock) = deadlock(&roll) {
             drop(roll);
             self.end(deadlock);
         }
@@ -164,83 +260,52 @@ impl Hall {
     pub(super) fn end(&self, verdict: ErrorKind) {
         lock(&self.roll).verdict.get_or_insert(verdict);
         self.ended.store(true, Ordering::Release);
-        self.seats.iter().for_each(Seat::notify);
+        (0..self.seats.len()).for_each(|rank| self.wake(rank));
     }
 
     /// # Errors
     /// The verdict, if the job has failed.
+    #[inline]
     pub(super) fn check(&self) -> Result<(), ErrorKind> {
-        if !self.ended.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        lock(&self.roll).verdict.clone().map_or(Ok(()), Err)
+        if self.ended.load(Ordering::Acquire) { self.verdict() } else { Ok(()) }
     }
 
-    fn deadlock(&self, roll: &Roll) -> Option<ErrorKind> {
-        let mut stuck = false;
-        for (presence, seat) in roll.ranks.iter().zip(&self.seats) {
-            match *presence {
-                Presence::Awake => return None,
-                Presence::Waiting { seen, .. } => {
-                    if seat.events.load(Ordering::Acquire) != seen {
-                        return None;
-                    }
-                    stuck = true;
-                }
-                Presence::Finished => {}
-            }
-        }
-        let report = || {
-            let lines = roll.ranks.iter().enumerate().map(|(rank, presence)| match presence {
-                Presence::Waiting { call, .. } => {
-                    format!("  rank {rank}: {call} ({}:{})", call.at.file(), call.at.line())
-                }
-                _ => format!("  rank {rank}: finished"),
-            });
-            lines.collect::<Vec<_>>().join("\n")
-        };
-        (stuck && roll.verdict.is_none()).then(|| ErrorKind::Deadlock { report: report() })
+    #[cold]
+    fn verdict(&self) -> Result<(), ErrorKind> {
+        lock(&self.roll).verdict.clone().map_or(Ok(()), Err)
     }
+}
+
+fn deadlock(roll: &Roll) -> Option<ErrorKind> {
+    let is_awake = |presence: &Presence| matches!(presence, Presence::Awake);
+    let waits = |presence: &Presence| matches!(presence, Presence::Waiting(_));
+    if roll.ranks.iter().any(is_awake) || !roll.ranks.iter().any(waits) || roll.verdict.is_some() {
+        return None;
+    }
+    let lines = roll.ranks.iter().enumerate().map(|(rank, presence)| match presence {
+        Presence::Waiting(call) => {
+            format!("  rank {rank}: {call} ({}:{})", call.at.file(), call.at.line())
+        }
+        _ => format!("  rank {rank}: finished"),
+    });
+    Some(ErrorKind::Deadlock { report: lines.collect::<Vec<_>>().join("\n") })
 }
 
 impl Seat {
     fn new() -> Self {
         Self {
-            events: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
+            events: AtomicU64::new(0),
             door: Mutex::new(()),
             bell: Condvar::new(),
         }
     }
 
-    /// Counts an event and wakes the rank if it sleeps.
-    ///
-    /// The fences pair with those of `sleep`: either this sees `asleep`, or the sleeper sees the event before it sleeps.
-    fn notify(&self) {
-        self.events.fetch_add(1, Ordering::AcqRel);
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) {
-            drop(lock(&self.door)); // the sleeper is now inside `wait`, where the bell reaches it
-            self.bell.notify_one();
-        }
-    }
-
-    fn sleep(&self, seen: u64) {
-        let mut door = lock(&self.door);
-        self.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        while self.events.load(Ordering::Acquire) == seen {
-            door = wait(&self.bell, door);
-        }
-        self.asleep.store(false, Ordering::Relaxed);
-    }
-
-    /// Sleeps until an event comes, for so long at most.
-    fn doze(&self, seen: u64, long: Duration) {
+    /// Sleeps until woken, for so long at most.
+    #[cold]
+    fn doze(&self, long: Duration) {
         let door = lock(&self.door);
-        self.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if self.events.load(Ordering::Acquire) == seen {
+        if self.asleep.load(Ordering::Acquire) {
             drop(wait_for(&self.bell, door, long));
         }
         self.asleep.store(false, Ordering::Relaxed);

@@ -1,49 +1,121 @@
-//! How bytes change hands between two ranks of one process: exactly one copy of a large message, made by whoever comes last.
+//! How the bytes of a message reach their receiver: small ones by a copy in the [lane](super::lane), larger ones by lending.
 //!
-//! * A [`Loan`] is a sender's buffer that waits in the receiver's queue. The queue holds its only [`Claim`]; whoever takes
-//!   the claim out of the queue (under the queue's lock) may read the buffer until it gives the loan back.
-//! * A [`Slot`] is a receiver's buffer that waits in its own queue. The queue holds its only [`Posting`]; the sender who
-//!   takes it out may write the buffer until it completes the slot.
+//! A [`Loan`] is a sender's buffer that its receiver copies from. Its state says whose turn it is:
 //!
-//! Either side that wants its buffer back early takes the claim or posting out of the queue itself; if that is gone, the
-//! other side is copying at this moment, and the owner waits for `done`: a copy neither blocks nor panics.
+//! ```text
+//!            claim                finish
+//! OFFERED ──────────▶ BUSY ─────────────────▶ DONE      the lender has its buffer back
+//!    │  └──reserve──▶ MATCHED ──claim──▶ BUSY           (probed first, received later)
+//!    └──take back──▶ BACK                               nobody will ever read it
+//! ```
+//!
+//! The lender who wants its buffer back early takes an offered loan back, or, if a receiver has matched it already, leaves a
+//! copy in its place (both by compare-and-swap); if it is busy, the receiver is copying at this moment, and the lender waits: a
+//! copy neither blocks nor panics. So nobody needs the receiver's queues to get a buffer out of them.
 
-use std::{panic::Location, sync::Arc};
+use std::{mem::MaybeUninit, panic::Location, sync::Arc};
 
 use super::{
     hall::Hall,
-    sync::{AtomicBool, Ordering, UnsafeCell, yield_now},
+    lane::{Line, copy_lines},
+    sync::{AtomicU32, Ordering, UnsafeCell, yield_now},
 };
 use crate::{
-    datum::Memory,
+    datum::{Memory, Outgoing},
     engine::{Label, Received, matching::Key},
     error::ErrorKind,
 };
 
-/// A message in a receiver's queue.
-pub(super) struct Parcel {
+/// Messages up to this size are part of their slot.
+pub(super) const INLINE_BYTES: usize = if cfg!(loom) { 2 } else { 22 };
+
+/// A message on its way, or in its receiver's queue.
+pub(super) struct Parcel<'a> {
     pub(super) label: Label,
     /// Where it was sent.
     pub(super) at: &'static Location<'static>,
-    pub(super) body: Body,
+    pub(super) body: Body<'a>,
 }
 
-pub(super) enum Body {
-    /// A small message, copied when it was sent.
-    Copied(Box<[u8]>),
-    /// A large one, still in the sender's buffer.
-    Lent(Claim),
+pub(super) enum Body<'a> {
+    Inline(u8, [MaybeUninit<u8>; INLINE_BYTES]),
+    /// Still in the lane.
+    Lines(InLines<'a>),
+    Boxed(Box<[u8]>),
+    /// Still in the sender's buffer.
+    Lent(Arc<Loan>),
 }
 
-impl Parcel {
+/// The bytes of a message in a lane.
+pub(super) struct InLines<'a> {
+    lines: &'a [Line],
+    bytes: usize,
+}
+
+/// What a receiver does with a message that it has found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Copies it at once.
+    Receive,
+    /// Keeps it for later; the sender may leave a copy in its place meanwhile.
+    Reserve,
+}
+
+impl<'a> Parcel<'a> {
+    /// A message whose bytes lie in a lane.
+    ///
+    /// # Safety
+    /// So many bytes have been written into `lines`, and nobody writes them during `'a`.
+    pub(super) unsafe fn in_lines(
+        label: Label,
+        at: &'static Location<'static>,
+        lines: &'a [Line],
+        bytes: usize,
+    ) -> Self {
+        Self { label, at, body: Body::Lines(InLines { lines, bytes }) }
+    }
+
     pub(super) fn len(&self) -> usize {
         match &self.body {
-            Body::Copied(bytes) => bytes.len(),
-            Body::Lent(claim) => claim.0.len,
+            Body::Inline(bytes, _) => usize::from(*bytes),
+            Body::Lines(InLines { bytes, .. }) => *bytes,
+            Body::Boxed(bytes) => bytes.len(),
+            Body::Lent(loan) => loan.bytes,
         }
     }
 
-    /// Copies the message into its receiver's buffer, if it is what the receiver expects and fits.
+    /// Claims the message for its receiver; `false` if its sender has taken it back.
+    pub(super) fn claim(&self, how: Claim) -> bool {
+        match &self.body {
+            Body::Lent(loan) => loan.claim(how),
+            _ => true,
+        }
+    }
+
+    /// Whether its sender has taken it back.
+    pub(super) fn is_back(&self) -> bool {
+        matches!(&self.body, Body::Lent(loan) if loan.state.load(Ordering::Acquire) == BACK)
+    }
+
+    /// The message out of the way of those behind it in the lane.
+    pub(super) fn keep(self) -> Parcel<'static> {
+        let Self { label, at, body } = self;
+        let body = match body {
+            Body::Inline(bytes, inline) => Body::Inline(bytes, inline),
+            Body::Boxed(bytes) => Body::Boxed(bytes),
+            Body::Lent(loan) => Body::Lent(loan),
+            Body::Lines(InLines { lines, bytes }) => {
+                let mut copy = vec![0; bytes].into_boxed_slice();
+                // SAFETY: by the promise of `in_lines`.
+                unsafe { copy_lines(lines, &mut copy) };
+                Body::Boxed(copy)
+            }
+        };
+        Parcel { label, at, body }
+    }
+
+    /// Copies the claimed message into its receiver's buffer, if it is what the receiver expects and fits.
+    #[inline]
     pub(super) fn open(
         self,
         key: &Key,
@@ -53,26 +125,49 @@ impl Parcel {
     ) -> Result<Received, ErrorKind> {
         let checked = check(key, expected, &self.label, self.len(), into.len());
         match self.body {
-            Body::Copied(bytes) => checked.inspect(|_| into[..bytes.len()].copy_from_slice(&bytes)),
-            Body::Lent(claim) => {
-                if checked.is_ok() {
-                    claim.read(|bytes| into[..bytes.len()].copy_from_slice(bytes));
-                }
-                claim.give_back(hall);
+            Body::Lent(loan) => {
+                let into = checked.is_ok().then(|| &mut into[..loan.bytes]);
+                loan.finish(into, hall);
                 checked
+            }
+            body => {
+                let received = checked?;
+                let into = &mut into[..received.bytes];
+                match body {
+                    Body::Inline(_, inline) => copy_inline(&inline, into),
+                    // SAFETY: by the promise of `in_lines`.
+                    Body::Lines(InLines { lines, .. }) => unsafe { copy_lines(lines, into) },
+                    Body::Boxed(bytes) => into.copy_from_slice(&bytes),
+                    Body::Lent(_) => {}
+                }
+                Ok(received)
             }
         }
     }
 
-    /// Drops the message; its sender gets the buffer back.
+    /// Drops the claimed message; its sender gets the buffer back.
     pub(super) fn discard(self, hall: &Hall) {
-        if let Body::Lent(claim) = self.body {
-            claim.give_back(hall);
+        if let Body::Lent(loan) = self.body {
+            loan.finish(None, hall);
         }
     }
 }
 
+#[inline]
+fn copy_inline(inline: &[MaybeUninit<u8>; INLINE_BYTES], into: &mut [u8]) {
+    if let (Ok(word), Some(first)) = (<&mut [u8; 8]>::try_from(&mut *into), inline.first_chunk()) {
+        // SAFETY: a message that is received into 8 bytes has 8 bytes.
+        *word = first.map(|byte: MaybeUninit<u8>| unsafe { byte.assume_init() });
+        return;
+    }
+    for (to, from) in into.iter_mut().zip(inline) {
+        // SAFETY: `into` is as long as the message, whose bytes have been written.
+        *to = unsafe { from.assume_init() };
+    }
+}
+
 /// What the receiver is told, or why the message is not for its buffer.
+#[inline]
 fn check(
     key: &Key,
     expected: &Label,
@@ -87,234 +182,141 @@ fn check(
     Ok(Received { rank: key.source, tag: key.tag, bytes: message })
 }
 
-/// A sender's buffer, lent until `done`.
+/// The lender's buffer is there to be read.
+const OFFERED: u32 = 0;
+/// It is there, and reserved for a receive that has not begun.
+const MATCHED: u32 = 1;
+/// One side has it for itself.
+const BUSY: u32 = 2;
+/// The receiver has done with it.
+const DONE: u32 = 3;
+/// The lender has taken it back.
+const BACK: u32 = 4;
+
+/// A sender's buffer, lent to the receiver of a message.
 pub(super) struct Loan {
-    buffer: UnsafeCell<Lent>,
-    len: usize,
-    done: AtomicBool,
+    state: AtomicU32,
+    /// Reached by whoever has made the state `BUSY`, and by the lender once it is `DONE` or `BACK`.
+    memory: UnsafeCell<Option<Memory>>,
+    bytes: usize,
     /// The world rank to be told.
     lender: usize,
+    label: Label,
+    at: &'static Location<'static>,
 }
 
-enum Lent {
-    /// The lender sees to it that the bytes stay until `done`.
-    Borrowed(*const u8),
-    Owned(Memory),
-    Returned,
-}
-
-// SAFETY: the buffer is reached (1) by the one holder of the claim, before it sets `done` (Release), and (2) by the lender,
-// after it has seen `done` (Acquire) or has taken the claim itself: never by two threads at a time. What is borrowed are
-// bytes, what is owned is `Send`.
+// SAFETY: the memory is reached by one thread at a time, in an order that the state makes (Acquire, Release); it is `Send`:
+// bytes that are owned, or borrowed by the promise of `RawBytes`. Nothing else changes while the loan is shared.
 unsafe impl Send for Loan {}
 // SAFETY: as above.
 unsafe impl Sync for Loan {}
 
-/// The right to read a loan: one per loan.
-pub(super) struct Claim(Arc<Loan>);
-
 impl Loan {
-    /// Lends bytes that belong to the caller.
-    ///
-    /// # Safety
-    /// `bytes` stay valid and unchanged until the loan is `done` or its claim has been withdrawn and dropped unread.
-    pub(super) unsafe fn borrowed(bytes: &[u8], lender: usize) -> (Arc<Self>, Claim) {
-        Self::new(Lent::Borrowed(bytes.as_ptr()), bytes.len(), lender)
+    /// Lends `memory`. If it is not the engine's own, the lender ends with `take_back` or sees `is_done` before the promise
+    /// of its [`RawBytes`](crate::datum::RawBytes) ends.
+    pub(super) fn new(
+        memory: Memory,
+        label: Label,
+        at: &'static Location<'static>,
+        lender: usize,
+    ) -> Self {
+        let bytes = memory.bytes().len();
+        let memory = UnsafeCell::new(Some(memory));
+        Self { state: AtomicU32::new(OFFERED), memory, bytes, lender, label, at }
     }
 
-    /// Lends a buffer that the loan keeps alive.
-    pub(super) fn owned(buffer: Memory, lender: usize) -> (Arc<Self>, Claim) {
-        let len = buffer.bytes().len();
-        Self::new(Lent::Owned(buffer), len, lender)
+    pub(super) fn label(&self) -> &Label {
+        &self.label
     }
 
-    fn new(lent: Lent, len: usize, lender: usize) -> (Arc<Self>, Claim) {
-        let done = AtomicBool::new(false);
-        let loan = Arc::new(Self { buffer: UnsafeCell::new(lent), len, done, lender });
-        (Arc::clone(&loan), Claim(loan))
+    pub(super) fn at(&self) -> &'static Location<'static> {
+        self.at
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) == DONE
     }
 
-    /// Waits for the copy that another rank is making at this moment.
-    pub(super) fn await_copy(&self) {
-        while !self.is_done() {
-            yield_now();
+    fn turn(&self, from: u32, to: u32) -> Result<u32, u32> {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    // ---- The receiver's side ----
+
+    fn claim(&self, how: Claim) -> bool {
+        let to = if how == Claim::Receive { BUSY } else { MATCHED };
+        loop {
+            match self.turn(OFFERED, to) {
+                Ok(_) => return true,
+                Err(BUSY) => yield_now(), // the lender is leaving a copy
+                Err(_) => return false,
+            }
         }
     }
 
-    /// The lender's own buffer again, once done.
-    pub(super) fn take_back(&self) -> Option<Memory> {
-        // SAFETY: `done` was seen with Acquire, so the claim's holder has finished; only the lender calls this.
-        self.is_done().then(|| unsafe { self.take() })?
+    /// Turns a reservation into the right to read.
+    pub(super) fn begin(&self) {
+        while self.turn(MATCHED, BUSY).is_err() {
+            yield_now(); // the lender is leaving a copy
+        }
     }
 
-    /// The lender's own buffer again, which nobody will read.
-    ///
-    /// # Safety
-    /// The claim has been withdrawn unread.
-    pub(super) unsafe fn take_withdrawn(&self) -> Option<Memory> {
-        // SAFETY: there is no claim any more; only the lender calls this.
-        unsafe { self.take() }
-    }
-
-    /// # Safety
-    /// Nobody else reads the buffer, now or later.
-    unsafe fn take(&self) -> Option<Memory> {
-        // SAFETY: by this function's own contract.
-        let lent =
-            self.buffer.with_mut(|lent| unsafe { std::mem::replace(&mut *lent, Lent::Returned) });
-        if let Lent::Owned(buffer) = lent { Some(buffer) } else { None }
-    }
-}
-
-impl Claim {
-    pub(super) fn is_of(&self, loan: &Arc<Loan>) -> bool {
-        Arc::ptr_eq(&self.0, loan)
-    }
-
-    fn read<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
-        self.0.buffer.with(|lent| {
-            // SAFETY: this is the loan's only claim and `done` is not set, so the lender keeps away.
-            match unsafe { &*lent } {
-                &Lent::Borrowed(start) => {
-                    // SAFETY: by the contract of `borrowed` the bytes stay until `done`.
-                    f(unsafe { std::slice::from_raw_parts(start, self.0.len) })
+    /// Copies the claimed loan, if `into` is given, and gives it back.
+    fn finish(&self, into: Option<&mut [u8]>, hall: &Hall) {
+        if let Some(into) = into {
+            self.memory.with(|memory| {
+                // SAFETY: this side has made the state `BUSY`.
+                if let Some(memory) = unsafe { &*memory } {
+                    into.copy_from_slice(memory.bytes());
                 }
-                Lent::Owned(buffer) => f(buffer.bytes()),
-                Lent::Returned => f(&[]),
+            });
+        }
+        self.state.store(DONE, Ordering::Release);
+        hall.wake(self.lender);
+    }
+
+    // ---- The lender's side ----
+
+    /// The memory of a loan that is done or back.
+    fn memory(&self) -> Option<Memory> {
+        // SAFETY: the state has been seen to be `DONE` or `BACK`, so that the receiver keeps away for ever.
+        self.memory.with_mut(|memory| unsafe { (*memory).take() })
+    }
+
+    /// The memory that was lent, if the receiver has done with it.
+    pub(super) fn returned(&self) -> Option<Memory> {
+        self.is_done().then(|| self.memory())?
+    }
+
+    /// Ends the loan: the lent memory is the lender's alone again. Whether the message was never sent; otherwise its receiver
+    /// has it or will have it.
+    pub(super) fn take_back(&self) -> (bool, Option<Memory>) {
+        loop {
+            match self.turn(OFFERED, BACK) {
+                Ok(_) => return (true, self.memory()),
+                Err(DONE) => return (false, self.memory()),
+                Err(MATCHED) => {
+                    if let Some(memory) = self.leave_copy() {
+                        return (false, Some(memory));
+                    }
+                }
+                // The receiver is copying at this moment. (Nothing else: the lender ends a loan once.)
+                Err(_) => yield_now(),
             }
-        })
-    }
-
-    fn give_back(self, hall: &Hall) {
-        let lender = self.0.lender;
-        self.0.done.store(true, Ordering::Release);
-        hall.notify(lender);
-    }
-}
-
-/// A receiver's buffer, lent to whichever sender meets it, until `done`.
-pub(super) struct Slot {
-    contents: UnsafeCell<Contents>,
-    label: Label,
-    done: AtomicBool,
-}
-
-struct Contents {
-    memory: Place,
-    outcome: Option<Result<Received, ErrorKind>>,
-}
-
-/// What was received, and the buffer if the slot owned it.
-type Filled = (Result<Received, ErrorKind>, Option<Memory>);
-
-enum Place {
-    /// The receiver sees to it that the bytes stay until `done`.
-    Borrowed(*mut u8, usize),
-    Owned(Memory),
-    Returned,
-}
-
-// SAFETY: the contents are reached (1) by the one holder of the posting, before it sets `done` (Release), and (2) by the
-// receiver, after it has seen `done` (Acquire) or has taken the posting itself.
-unsafe impl Send for Slot {}
-// SAFETY: as above.
-unsafe impl Sync for Slot {}
-
-/// The right to fill a slot: one per slot.
-pub(super) struct Posting(Arc<Slot>);
-
-impl Slot {
-    /// Offers memory that belongs to the caller.
-    ///
-    /// # Safety
-    /// Nobody else touches `into` until the slot is `done` or its posting has been withdrawn.
-    pub(super) unsafe fn borrowed(into: &mut [u8], label: Label) -> (Arc<Self>, Posting) {
-        Self::new(Place::Borrowed(into.as_mut_ptr(), into.len()), label)
-    }
-
-    /// Offers a buffer that the slot keeps alive.
-    pub(super) fn owned(buffer: Memory, label: Label) -> (Arc<Self>, Posting) {
-        Self::new(Place::Owned(buffer), label)
-    }
-
-    fn new(memory: Place, label: Label) -> (Arc<Self>, Posting) {
-        let contents = UnsafeCell::new(Contents { memory, outcome: None });
-        let slot = Arc::new(Self { contents, label, done: AtomicBool::new(false) });
-        (Arc::clone(&slot), Posting(slot))
-    }
-
-    pub(super) fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
-    }
-
-    /// Waits for the copy that another rank is making at this moment.
-    pub(super) fn await_copy(&self) {
-        while !self.is_done() {
-            yield_now();
         }
     }
 
-    /// What was received, and the buffer if the slot owned it; once done. Called once, by the receiver.
-    pub(super) fn take_back(&self) -> Option<Filled> {
-        if !self.is_done() {
-            return None;
-        }
-        self.contents.with_mut(|contents| {
-            // SAFETY: `done` was seen with Acquire, so the posting's holder has finished; only the receiver calls this.
-            let contents = unsafe { &mut *contents };
-            let memory = std::mem::replace(&mut contents.memory, Place::Returned);
-            let buffer = if let Place::Owned(buffer) = memory { Some(buffer) } else { None };
-            Some((contents.outcome.take()?, buffer))
-        })
-    }
-}
-
-impl Slot {
-    /// The buffer, if the slot owned it.
-    ///
-    /// # Safety
-    /// The posting has been withdrawn.
-    pub(super) unsafe fn take_withdrawn(&self) -> Option<Memory> {
-        self.contents.with_mut(|contents| {
-            // SAFETY: there is no posting any more; only the receiver calls this.
-            let contents = unsafe { &mut *contents };
-            let memory = std::mem::replace(&mut contents.memory, Place::Returned);
-            if let Place::Owned(buffer) = memory { Some(buffer) } else { None }
-        })
-    }
-}
-
-impl Posting {
-    pub(super) fn is_of(&self, slot: &Arc<Slot>) -> bool {
-        Arc::ptr_eq(&self.0, slot)
-    }
-
-    /// Copies a message into the receiver's buffer, or tells the receiver why it is not what it wanted.
-    ///
-    /// The caller tells the receiver's seat afterwards.
-    pub(super) fn fill(self, key: &Key, label: &Label, bytes: &[u8]) {
-        let slot = &*self.0;
-        slot.contents.with_mut(|contents| {
-            // SAFETY: this is the slot's only posting and `done` is not set, so the receiver keeps away.
-            let contents = unsafe { &mut *contents };
-            let into = match &mut contents.memory {
-                // SAFETY: by the contract of `borrowed` the memory is this slot's alone until `done`.
-                Place::Borrowed(start, len) => unsafe {
-                    std::slice::from_raw_parts_mut(*start, *len)
-                },
-                Place::Owned(buffer) => buffer.bytes_mut(),
-                Place::Returned => &mut [],
-            };
-            let checked = check(key, &slot.label, label, bytes.len(), into.len());
-            if checked.is_ok() {
-                into[..bytes.len()].copy_from_slice(bytes);
-            }
-            contents.outcome = Some(checked);
+    /// Leaves a copy in the place of the lent memory, so that the lender can go on and the message is still received.
+    /// `None` if the receiver is reading or has read it.
+    pub(super) fn leave_copy(&self) -> Option<Memory> {
+        let was = [OFFERED, MATCHED].into_iter().find(|&was| self.turn(was, BUSY).is_ok())?;
+        let memory = self.memory.with_mut(|memory| {
+            // SAFETY: this side has made the state `BUSY`.
+            let memory = unsafe { &mut *memory };
+            let copy = memory.as_ref().map_or_else(Vec::new, |memory| memory.bytes().to_vec());
+            memory.replace(Memory::Owned(Box::new(Outgoing(copy))))
         });
-        slot.done.store(true, Ordering::Release);
+        self.state.store(was, Ordering::Release);
+        memory
     }
 }

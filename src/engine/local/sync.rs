@@ -11,7 +11,7 @@ pub(super) use loom::{
     hint::spin_loop,
     sync::{
         Condvar, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
     },
     thread::yield_now,
 };
@@ -20,7 +20,7 @@ pub(super) use std::{
     hint::spin_loop,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
     },
     thread::yield_now,
 };
@@ -84,4 +84,59 @@ pub(super) fn wait_for<'a, T>(
     return condvar.wait_timeout(guard, long).unwrap_or_else(PoisonError::into_inner).0;
     #[cfg(loom)]
     return condvar.wait_timeout(guard, long).unwrap().0;
+}
+
+/// The two halves of "change, then look whether somebody sleeps" against "announce sleep, then look for changes".
+///
+/// Both need a full fence between their steps. Where sleeps are rare the sleeper can make the fence for both sides: the system
+/// call `membarrier` makes every running thread of the process pass one, so that the waker, who is on the hot path, need only keep
+/// the compiler from turning its steps round.
+pub(super) struct Fences {
+    sleeper_pays: bool,
+}
+
+impl Fences {
+    pub(super) fn new(sleeps_are_rare: bool) -> Self {
+        Self { sleeper_pays: sleeps_are_rare && membarrier(Membarrier::Register) }
+    }
+
+    /// Between the announcement of sleep and the last look.
+    pub(super) fn sleeper(&self) {
+        if !(self.sleeper_pays && membarrier(Membarrier::Pass)) {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Between a change and the look whether somebody sleeps.
+    #[inline]
+    pub(super) fn waker(&self) {
+        if self.sleeper_pays {
+            std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Membarrier {
+    Register,
+    Pass,
+}
+
+/// Whether the system did it. Once it has registered the process it always passes the barrier.
+#[cfg(all(target_os = "linux", not(any(loom, tsan))))]
+fn membarrier(what: Membarrier) -> bool {
+    use nix::libc;
+    let command = match what {
+        Membarrier::Pass => libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED,
+        Membarrier::Register => libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED,
+    };
+    // SAFETY: this system call takes two numbers and touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0) == 0 }
+}
+
+#[cfg(not(all(target_os = "linux", not(any(loom, tsan)))))]
+fn membarrier(_: Membarrier) -> bool {
+    false
 }

@@ -1,0 +1,266 @@
+//! What a rank keeps for itself: its ends of the lanes, the messages that nobody wanted yet and the receives it has posted.
+//!
+//! All matching is done by the receiving rank, on its own thread, whenever it is in a verb that looks or waits; so no lock is
+//! held and no receive buffer is ever seen by another thread.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    Pending,
+    hall::Hall,
+    handoff::{Claim, Loan, Parcel},
+    lane,
+    sync::{AtomicUsize, Mutex, Ordering, lock},
+};
+use crate::engine::{
+    Leftover,
+    matching::{Key, Queues, Wanted},
+    table::Table,
+};
+
+/// Finished loans that wait at most to be used again.
+const LOANS: usize = 64;
+
+/// Where others hand in the receiver's end of a lane that they have opened.
+#[repr(align(128))]
+pub(super) struct Doorstep {
+    opened: AtomicUsize,
+    lanes: Mutex<Vec<(usize, lane::Receiver)>>,
+}
+
+impl Doorstep {
+    pub(super) fn new() -> Self {
+        Self { opened: AtomicUsize::new(0), lanes: Mutex::new(Vec::new()) }
+    }
+
+    /// A new lane of the world rank `sender` to whose doorstep this is.
+    fn open(&self, sender: usize) -> lane::Sender {
+        let (ours, theirs) = lane::open();
+        lock(&self.lanes).push((sender, theirs));
+        self.opened.fetch_add(1, Ordering::Release);
+        ours
+    }
+}
+
+pub(super) struct Desk {
+    /// By world rank of the receiver.
+    outgoing: Paged<lane::Sender>,
+    incoming: Vec<lane::Receiver>,
+    /// By world rank of the sender: the place in `incoming`.
+    places: Paged<usize>,
+    /// How many lanes have been taken from the doorstep.
+    adopted: usize,
+    /// The lane to be looked at first by a receive from any: the one behind the last that had something for one.
+    first: usize,
+    pub(super) queues: Queues<Parcel<'static>, u64>,
+    /// Finished loans, the oldest first; the receiver may not have let go of the youngest yet.
+    loans: VecDeque<Arc<Loan>>,
+}
+
+/// What a desk works on.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    pub(super) hall: &'a Hall,
+    pub(super) doorstep: &'a Doorstep,
+    pub(super) ops: &'a Table<Pending>,
+}
+
+/// A receive that is under way in the calling verb: it comes behind all that are posted.
+pub(super) struct Wish<'a> {
+    pub(super) wanted: &'a Wanted,
+    /// The world rank it is from, if that is known.
+    pub(super) sender: Option<usize>,
+    pub(super) claim: Claim,
+}
+
+impl Desk {
+    pub(super) fn new() -> Self {
+        Self {
+            outgoing: Paged::new(),
+            incoming: Vec::new(),
+            places: Paged::new(),
+            adopted: 0,
+            first: 0,
+            queues: Queues::new(),
+            loans: VecDeque::new(),
+        }
+    }
+
+    /// This rank's end of the lane to the world rank `receiver`.
+    #[inline]
+    pub(super) fn lane_to(
+        &mut self,
+        receiver: usize,
+        rank: usize,
+        doorsteps: &[Doorstep],
+    ) -> &mut lane::Sender {
+        self.outgoing.get_or_insert_with(receiver, || doorsteps[receiver].open(rank))
+    }
+
+    /// Lends what `make` makes a loan of.
+    pub(super) fn lend(&mut self, loan: Loan) -> Arc<Loan> {
+        if let Some(mut old) = self.loans.pop_front()
+            && let Some(free) = Arc::get_mut(&mut old)
+        {
+            *free = loan;
+            return old;
+        }
+        Arc::new(loan)
+    }
+
+    /// Keeps a finished loan to be used again.
+    pub(super) fn recycle(&mut self, loan: Option<Arc<Loan>>) {
+        if self.loans.len() < LOANS {
+            self.loans.extend(loan);
+        }
+    }
+
+    /// Serves the posted receives from what has come in.
+    #[inline]
+    pub(super) fn serve_posted(&mut self, around: Surroundings<'_>) {
+        if self.queues.has_posted() {
+            self.look(around, None, &mut |_, _| {});
+        }
+    }
+
+    /// Serves the posted receives, and the wish: whether it has been.
+    #[inline]
+    pub(super) fn serve(
+        &mut self,
+        around: Surroundings<'_>,
+        wish: &Wish<'_>,
+        grant: &mut impl FnMut(&Key, Parcel<'_>),
+    ) -> bool {
+        if self.queues.has_posted() || wish.sender.is_none() {
+            return self.look(around, Some(wish), grant);
+        }
+        // Only this lane can bring it, and nobody waits for what the others bring.
+        self.adopt(around.doorstep);
+        match wish.sender.and_then(|sender| self.places.get(sender)) {
+            Some(&place) => self.look_into(place, around, Some(wish), grant),
+            None => false,
+        }
+    }
+
+    fn look(
+        &mut self,
+        around: Surroundings<'_>,
+        wish: Option<&Wish<'_>>,
+        grant: &mut impl FnMut(&Key, Parcel<'_>),
+    ) -> bool {
+        self.adopt(around.doorstep);
+        let lanes = self.incoming.len();
+        for place in (self.first..lanes).chain(0..self.first) {
+            if self.look_into(place, around, wish, grant) {
+                self.first = if place + 1 < lanes { place + 1 } else { 0 };
+                return true;
+            }
+        }
+        false
+    }
+
+    #[inline]
+    fn look_into(
+        &mut self,
+        place: usize,
+        around: Surroundings<'_>,
+        wish: Option<&Wish<'_>>,
+        grant: &mut impl FnMut(&Key, Parcel<'_>),
+    ) -> bool {
+        let Self { incoming, queues, .. } = self;
+        let lane = &mut incoming[place];
+        while let Some(key) = lane.peek() {
+            let posted = queues.find_posted(&key);
+            let wish = wish.filter(|wish| posted.is_none() && wish.wanted.fits(&key));
+            let Some(parcel) = lane.take() else { break };
+            if let Some(at) = posted {
+                if parcel.claim(Claim::Receive)
+                    && let Some(op) = queues.take_posted(at)
+                {
+                    around.ops.with(op, |pending| pending.receive(&key, parcel, around.hall));
+                }
+            } else if let Some(wish) = wish {
+                if parcel.claim(wish.claim) {
+                    grant(&key, parcel);
+                    return true;
+                }
+            } else {
+                queues.keep(key, parcel.keep());
+            }
+        }
+        false
+    }
+
+    /// The oldest message among those that nobody wanted yet.
+    #[inline]
+    pub(super) fn take_unexpected(&mut self, wish: &Wish<'_>) -> Option<(Key, Parcel<'static>)> {
+        loop {
+            let (key, parcel) = self.queues.take_unexpected(wish.wanted)?;
+            if parcel.claim(wish.claim) {
+                return Some((key, parcel));
+            }
+        }
+    }
+
+    /// Takes the lanes in that have been opened since.
+    #[inline]
+    fn adopt(&mut self, doorstep: &Doorstep) {
+        if doorstep.opened.load(Ordering::Acquire) != self.adopted {
+            self.take_in(doorstep);
+        }
+    }
+
+    #[cold]
+    fn take_in(&mut self, doorstep: &Doorstep) {
+        for (sender, lane) in lock(&doorstep.lanes).drain(..) {
+            self.places.get_or_insert_with(sender, || self.incoming.len());
+            self.incoming.push(lane);
+            self.adopted += 1;
+        }
+    }
+
+    /// The messages that nobody has received, when all ranks have ended.
+    pub(super) fn leftovers(&mut self, rank: usize, doorstep: &Doorstep) -> Vec<Leftover> {
+        self.take_in(doorstep);
+        let Self { incoming, queues, .. } = self;
+        for lane in incoming {
+            while let Some(key) = lane.peek() {
+                let Some(parcel) = lane.take() else { break };
+                queues.keep(key, parcel.keep());
+            }
+        }
+        let unread = queues.unexpected().filter(|(key, parcel)| {
+            // Steps belong to the library.
+            !key.space.step && !parcel.is_back()
+        });
+        unread.map(|(key, parcel)| Leftover::message(rank, key, parcel.len(), parcel.at)).collect()
+    }
+}
+
+/// A table by world rank that has memory only for the pages in use.
+struct Paged<T>(Vec<Option<Box<Page<T>>>>);
+
+const PAGE: usize = 64;
+
+type Page<T> = [Option<T>; PAGE];
+
+impl<T> Paged<T> {
+    fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    #[inline]
+    fn get(&self, rank: usize) -> Option<&T> {
+        self.0.get(rank / PAGE)?.as_ref()?[rank % PAGE].as_ref()
+    }
+
+    #[inline]
+    fn get_or_insert_with(&mut self, rank: usize, make: impl FnOnce() -> T) -> &mut T {
+        if self.0.len() <= rank / PAGE {
+            self.0.resize_with(rank / PAGE + 1, || None);
+        }
+        let page =
+            self.0[rank / PAGE].get_or_insert_with(|| Box::new(std::array::from_fn(|_| None)));
+        page[rank % PAGE].get_or_insert_with(make)
+    }
+}

@@ -1,0 +1,391 @@
+//! Messages between two ranks: the verbs of the engine that send, receive and wait.
+
+use std::{marker::PhantomData, sync::Arc, time::Instant};
+
+use super::{
+    LocalEngine, Pending,
+    desk::{Surroundings, Wish},
+    handoff::{Body, Claim, Loan},
+    lane::EAGER_BYTES,
+};
+use crate::{
+    datum::{Memory, Outgoing, RawBytes},
+    engine::{
+        Done, Ended, Label, Mode, Op, Received, Source, Target, Ticket,
+        matching::{Key, Space, Wanted},
+    },
+    error::{Call, ErrorKind},
+};
+
+/// A standard send of at most so many bytes never waits for its receiver longer than patience lasts.
+const BUFFERED_BYTES: usize = if cfg!(loom) { 4 } else { 8 * 1024 };
+
+/// Bytes that are lent while a call lasts: however it ends, they are taken back.
+struct Lending<'a> {
+    /// None when the loan has ended.
+    loan: Option<Arc<Loan>>,
+    bytes: PhantomData<&'a [u8]>,
+}
+
+impl Lending<'_> {
+    fn is_done(&self) -> bool {
+        self.loan.as_ref().is_none_or(|loan| loan.is_done())
+    }
+
+    /// Leaves a copy in place of the bytes; `false` if the receiver is at them already.
+    fn leave_copy(&mut self) -> bool {
+        let left = self.loan.as_ref().is_none_or(|loan| loan.leave_copy().is_some());
+        if left {
+            self.loan = None;
+        }
+        left
+    }
+
+    /// The loan to be used again, once done.
+    fn into_loan(mut self) -> Option<Arc<Loan>> {
+        self.loan.take_if(|loan| loan.is_done())
+    }
+}
+
+impl Drop for Lending<'_> {
+    fn drop(&mut self) {
+        if let Some(loan) = self.loan.take() {
+            loan.take_back();
+        }
+    }
+}
+
+impl LocalEngine {
+    pub(super) fn surroundings(&self) -> Surroundings<'_> {
+        let doorstep = &self.job.doorsteps[self.rank];
+        Surroundings { hall: &self.job.hall, doorstep, ops: &self.ops }
+    }
+
+    /// What a message to `to` is matched by, and the world rank of its receiver.
+    #[inline]
+    fn address(&self, to: &Target) -> Result<(Key, usize), ErrorKind> {
+        self.with_members(to.context, |members| {
+            let space = Space { context: members.context, step: to.label.is_step() };
+            let key = Key { space, source: members.me, tag: to.tag };
+            (key, members.ranks[to.rank.index()])
+        })
+    }
+
+    /// What a receive from `from` wants, and the world rank of the sender if that is known.
+    #[inline]
+    fn wanted(&self, from: &Source) -> Result<(Wanted, Option<usize>), ErrorKind> {
+        self.with_members(from.context, |members| {
+            let space = Space { context: members.context, step: from.label.is_step() };
+            let wanted = Wanted { space, source: from.rank, tag: from.tag };
+            (wanted, from.rank.map(|rank| members.ranks[rank.index()]))
+        })
+    }
+
+    /// Waits until `ready`, which depends on what others `wake` or `notify` this rank after. Meanwhile the posted receives are
+    /// served: a sender may wait for one of them.
+    #[inline]
+    pub(super) fn await_ready(
+        &self,
+        call: &Call,
+        until: Option<Instant>,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<bool, ErrorKind> {
+        let around = self.surroundings();
+        let desk = &mut *self.desk.borrow_mut();
+        self.job.hall.poll(self.rank, call, until, || {
+            desk.serve_posted(around);
+            ready()
+        })
+    }
+
+    /// Sends a copy of `bytes`, or lends them: `memory` is asked for them then.
+    #[inline]
+    fn dispatch(
+        &self,
+        to: &Target,
+        mode: Mode,
+        bytes: &[u8],
+        memory: impl FnOnce() -> Memory,
+    ) -> Result<Option<Arc<Loan>>, ErrorKind> {
+        self.job.hall.check()?;
+        let (key, receiver) = self.address(to)?;
+        let at = self.call.get().at;
+        let desk = &mut *self.desk.borrow_mut();
+        let lane = desk.lane_to(receiver, self.rank, &self.job.doorsteps);
+        let loan = if bytes.len() <= EAGER_BYTES && mode == Mode::Standard && !lane.is_long() {
+            lane.copy(key, &to.label, at, bytes);
+            None
+        } else {
+            let loan = desk.lend(Loan::new(memory(), to.label, at, self.rank));
+            let lane = desk.lane_to(receiver, self.rank, &self.job.doorsteps);
+            lane.lend(key, Arc::clone(&loan));
+            Some(loan)
+        };
+        self.job.hall.wake(receiver);
+        Ok(loan)
+    }
+
+    /// Sends `bytes`; what is lent stays so until the returned value is dropped.
+    #[inline]
+    fn start_send<'a>(
+        &self,
+        to: &Target,
+        mode: Mode,
+        bytes: &'a [u8],
+    ) -> Result<Option<Lending<'a>>, ErrorKind> {
+        if mode == Mode::Standard && bytes.len() <= BUFFERED_BYTES && self.job.hall.is_crowded() {
+            // The receiver has to wait for this CPU: do not wait for the receiver.
+            let copy = || Memory::Owned(Box::new(Outgoing(bytes.to_vec())));
+            return self.dispatch(to, mode, bytes, copy).map(|_| None);
+        }
+        // SAFETY: `Lending` ends the loan before the borrow of `bytes` ends; it is not handed to anyone who could forget it.
+        let memory = || Memory::Lent(unsafe { RawBytes::to_send(bytes) });
+        let loan = self.dispatch(to, mode, bytes, memory)?;
+        Ok(loan.map(|loan| Lending { loan: Some(loan), bytes: PhantomData }))
+    }
+
+    /// Waits until the receiver has copied what was lent, or, if it is little and nobody takes it, leaves a copy.
+    fn end_send(
+        &self,
+        mut lending: Lending<'_>,
+        mode: Mode,
+        bytes: usize,
+    ) -> Result<(), ErrorKind> {
+        if mode == Mode::Standard && bytes <= BUFFERED_BYTES {
+            let around = self.surroundings();
+            let desk = &mut *self.desk.borrow_mut();
+            let in_time = self.job.hall.watch(|| {
+                desk.serve_posted(around);
+                lending.is_done()
+            })?;
+            if !in_time && lending.leave_copy() {
+                // The loan lends its own copy now, and ends without us.
+                return Ok(());
+            }
+        }
+        self.await_ready(&self.call.get(), None, || lending.is_done())?;
+        self.desk.borrow_mut().recycle(lending.into_loan());
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), ErrorKind> {
+        match self.start_send(to, mode, bytes)? {
+            None => Ok(()),
+            Some(lending) => self.end_send(lending, mode, bytes.len()),
+        }
+    }
+
+    #[inline]
+    pub(super) fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, ErrorKind> {
+        self.job.hall.check()?;
+        let (wanted, sender) = self.wanted(from)?;
+        let wish = Wish { wanted: &wanted, sender, claim: Claim::Receive };
+        let around = self.surroundings();
+        let desk = &mut *self.desk.borrow_mut();
+        if let Some((key, parcel)) = desk.take_unexpected(&wish) {
+            return parcel.open(&key, &from.label, into, around.hall);
+        }
+        let mut outcome = Err(ErrorKind::Closed);
+        self.job.hall.poll(self.rank, &self.call.get(), None, || {
+            desk.serve(around, &wish, &mut |key, parcel| {
+                outcome = parcel.open(key, &from.label, into, around.hall);
+            })
+        })?;
+        outcome
+    }
+
+    pub(super) fn sendrecv(
+        &self,
+        to: &Target,
+        bytes: &[u8],
+        from: &Source,
+        into: &mut [u8],
+    ) -> Result<Received, ErrorKind> {
+        let lending = self.start_send(to, Mode::Standard, bytes)?;
+        let received = self.recv(from, into);
+        // A message that is refused is no reason to keep the other rank waiting for this one's.
+        if let Some(lending) = lending {
+            self.end_send(lending, Mode::Standard, bytes.len())?;
+        }
+        received
+    }
+
+    pub(super) fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, ErrorKind> {
+        let call = self.call.get();
+        let mut memory = Some(memory);
+        let bytes: *const [u8] = memory.as_ref().map_or(&[], |memory| memory.bytes());
+        let lend = || memory.take().expect("a buffer is lent once");
+        // SAFETY: the bytes keep their address when their memory moves into the loan (contract of `Buffer`, promise of
+        // `RawBytes`); `dispatch` does not look at them after lending.
+        let loan = self.dispatch(to, mode, unsafe { &*bytes }, lend)?;
+        let pending = match (loan, memory) {
+            (Some(loan), _) => Pending::Lent(loan, call),
+            (None, Some(memory)) => Pending::Sent(memory, call),
+            (None, None) => return Err(ErrorKind::Closed),
+        };
+        Ok(Op(self.ops.insert(pending)))
+    }
+
+    pub(super) fn irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, ErrorKind> {
+        self.job.hall.check()?;
+        let (call, label) = (self.call.get(), from.label);
+        let (wanted, sender) = self.wanted(from)?;
+        let wish = Wish { wanted: &wanted, sender, claim: Claim::Receive };
+        let desk = &mut *self.desk.borrow_mut();
+        let outcome = desk
+            .take_unexpected(&wish)
+            .map(|(key, parcel)| parcel.open(&key, &label, memory.bytes_mut(), &self.job.hall));
+        let is_open = outcome.is_none();
+        let op = self.ops.insert(Pending::Receive { memory, label, outcome, call });
+        if is_open {
+            desk.queues.post(wanted, op);
+        }
+        Ok(Op(op))
+    }
+
+    fn is_done(&self, op: Op) -> bool {
+        self.ops.with(op.0, |pending| pending.is_done()).unwrap_or(true)
+    }
+
+    pub(super) fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>> {
+        if !self.is_done(op) {
+            self.desk.borrow_mut().serve_posted(self.surroundings());
+        }
+        if self.is_done(op) {
+            let pending = self.ops.remove(op.0).ok_or(ErrorKind::Closed);
+            return Some(pending.and_then(|pending| self.finished(pending)));
+        }
+        let verdict = self.job.hall.check().err()?;
+        self.retract(op);
+        Some(Err(verdict))
+    }
+
+    pub(super) fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
+        if !self.is_done(op) {
+            let call = self.ops.with(op.0, |pending| pending.call()).ok_or(ErrorKind::Closed)?;
+            let is_done = || self.is_done(op);
+            self.await_ready(&call, None, is_done).inspect_err(|_| self.retract(op))?;
+        }
+        self.finished(self.ops.remove(op.0).ok_or(ErrorKind::Closed)?)
+    }
+
+    pub(super) fn wait_any(
+        &self,
+        ops: &[Op],
+        until: Option<Instant>,
+    ) -> Result<Option<usize>, ErrorKind> {
+        let mut found = None;
+        self.await_ready(&self.call.get(), until, || {
+            found = ops.iter().position(|&op| self.is_done(op));
+            found.is_some()
+        })?;
+        Ok(found)
+    }
+
+    /// The result of an operation that is done.
+    fn finished(&self, pending: Pending) -> Result<Done, ErrorKind> {
+        let (memory, received) = match pending {
+            Pending::Sent(memory, _) => (memory, None),
+            Pending::Lent(loan, _) => {
+                let memory = loan.returned().ok_or(ErrorKind::Closed)?;
+                self.desk.borrow_mut().recycle(Some(loan));
+                (memory, None)
+            }
+            Pending::Receive { memory, outcome, .. } => {
+                (memory, Some(outcome.ok_or(ErrorKind::Closed)??))
+            }
+            Pending::Exchange(part) => {
+                let exchanged = Some(part.collect()?);
+                return Ok(Done { buffer: None, received: None, exchanged });
+            }
+        };
+        Ok(Done { buffer: memory.into_owned(), received, exchanged: None })
+    }
+
+    pub(super) fn cancel(&self, op: Op) -> Result<Ended, ErrorKind> {
+        match self.ops.remove(op.0).ok_or(ErrorKind::Closed)? {
+            Pending::Receive { memory, outcome: None, .. } => {
+                self.withdraw(op);
+                Ok(Ended::Cancelled(memory.into_owned()))
+            }
+            Pending::Lent(loan, _) => {
+                let (never_sent, memory) = loan.take_back();
+                let buffer = memory.and_then(Memory::into_owned);
+                Ok(if never_sent {
+                    Ended::Cancelled(buffer)
+                } else {
+                    Ended::Done(Done { buffer, received: None, exchanged: None })
+                })
+            }
+            Pending::Exchange(part) if !part.is_done() => Ok(Ended::Cancelled(None)),
+            done => self.finished(done).map(Ended::Done),
+        }
+    }
+
+    pub(super) fn forsake(&self, op: Op) {
+        if let Some(Pending::Receive { outcome: None, .. }) = self.ops.remove(op.0) {
+            self.withdraw(op);
+        }
+    }
+
+    pub(super) fn retract(&self, op: Op) {
+        match self.ops.remove(op.0) {
+            Some(Pending::Receive { outcome: None, .. }) => self.withdraw(op),
+            Some(Pending::Lent(loan, _)) => drop(loan.take_back()),
+            _ => {}
+        }
+    }
+
+    fn withdraw(&self, op: Op) {
+        self.desk.borrow_mut().queues.withdraw_posted(|&posted| posted == op.0);
+    }
+
+    pub(super) fn probe(
+        &self,
+        from: &Source,
+        wait: bool,
+    ) -> Result<Option<(Ticket, Received)>, ErrorKind> {
+        self.job.hall.check()?;
+        let (wanted, sender) = self.wanted(from)?;
+        let wish = Wish { wanted: &wanted, sender, claim: Claim::Reserve };
+        let around = self.surroundings();
+        let desk = &mut *self.desk.borrow_mut();
+        let mut found = desk.take_unexpected(&wish);
+        if found.is_none() {
+            let mut look = || {
+                desk.serve(around, &wish, &mut |key, parcel| found = Some((*key, parcel.keep())))
+            };
+            if wait {
+                self.job.hall.poll(self.rank, &self.call.get(), None, look)?;
+            } else {
+                look();
+            }
+        }
+        Ok(found.map(|(key, parcel)| {
+            let received = Received { rank: key.source, tag: key.tag, bytes: parcel.len() };
+            (Ticket(self.probed.insert((key, parcel))), received)
+        }))
+    }
+
+    pub(super) fn fetch(
+        &self,
+        message: Ticket,
+        label: &Label,
+        into: &mut [u8],
+    ) -> Result<(), ErrorKind> {
+        let (key, parcel) = self.probed.remove(message.0).ok_or(ErrorKind::Closed)?;
+        if let Body::Lent(loan) = &parcel.body {
+            loan.begin();
+        }
+        parcel.open(&key, label, into, &self.job.hall).map(drop)
+    }
+
+    pub(super) fn discard(&self, message: Ticket) {
+        let Some((_, parcel)) = self.probed.remove(message.0) else { return };
+        if let Body::Lent(loan) = &parcel.body {
+            loan.begin();
+        }
+        parcel.discard(&self.job.hall);
+    }
+}
