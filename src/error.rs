@@ -347,6 +347,11 @@ impl Failure {
         Self { cause: message.into().into(), code, at: Location::caller() }
     }
 
+    /// The same failure, asking for another exit code.
+    pub(crate) fn with_exit_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
     /// The exit code that this failure asks for.
     pub fn exit_code(&self) -> u8 {
         self.code

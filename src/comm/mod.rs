@@ -7,6 +7,7 @@ mod collective;
 mod faces;
 mod graph;
 mod group;
+mod located;
 #[allow(unsafe_code)] // hands out memory that others reach; each block states its reasons
 mod node_array;
 mod object;
@@ -37,8 +38,9 @@ pub use self::{
     cart::Cart,
     graph::{Graph, NeighborRequest},
     group::Comparison,
+    located::{Located, MaxLoc, MinLoc},
     node_array::NodeArray,
-    op::{And, Bits, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor},
+    op::{And, Bits, Commutative, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor, commutative},
     p2p::Message,
     ragged::Ragged,
     reach::{AtomicOp, Epoch, Held, Keep, Passive, Replace},

@@ -8,10 +8,11 @@ use crate::{
     error::ErrorKind,
 };
 
-/// An associative operator on values of `T`: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`], [`Xor`], or any closure
-/// `|left, right| …`.
+/// An associative operator on values of `T`: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`], [`Xor`],
+/// [`MinLoc`](crate::MinLoc), [`MaxLoc`](crate::MaxLoc), or any closure `|left, right| …`.
 ///
-/// Operands are combined in the order of their ranks, in any grouping: a closure need be associative, not commutative.
+/// Operands are combined in the order of their ranks, in any grouping: a closure need be associative, not commutative,
+/// unless it is said to be [`commutative`].
 pub trait ReduceOp<T> {
     /// `left op right`; `left` belongs to lower ranks.
     fn apply(&self, left: T, right: T) -> T;
@@ -29,8 +30,40 @@ pub trait ReduceOp<T> {
 }
 
 impl<T, F: Fn(T, T) -> T> ReduceOp<T> for F {
+    #[inline]
     fn apply(&self, left: T, right: T) -> T {
         self(left, right)
+    }
+}
+
+/// An operator whose operands may be combined in any order; see [`commutative`].
+#[derive(Clone, Copy, Debug)]
+pub struct Commutative<F>(F);
+
+/// Says that a closure is not only associative but commutative, so that the engine may combine operands as they come.
+///
+/// ```
+/// use spmd::commutative;
+/// let got = spmd::local(4, |world| {
+///     let longest = commutative(|left: [f64; 2], right: [f64; 2]| {
+///         if left[0].hypot(left[1]) < right[0].hypot(right[1]) { right } else { left }
+///     });
+///     Ok(world.allreduce(&[[world.rank() as f64, 1.0]], longest)?[0])
+/// });
+/// assert_eq!(got.unwrap()[0], [3.0, 1.0]);
+/// ```
+pub fn commutative<T, F: Fn(T, T) -> T>(op: F) -> Commutative<F> {
+    Commutative(op)
+}
+
+impl<T, F: Fn(T, T) -> T> ReduceOp<T> for Commutative<F> {
+    #[inline]
+    fn apply(&self, left: T, right: T) -> T {
+        self.0(left, right)
+    }
+
+    fn is_commutative(&self) -> bool {
+        true
     }
 }
 
@@ -68,7 +101,7 @@ pub struct Or;
 pub struct Xor;
 
 /// A number that [`Sum`], [`Prod`], [`Min`] and [`Max`] work on: all of Rust's integers up to 64 bits, `f32` and `f64`.
-pub trait Number: Datum + PartialOrd {
+pub trait Number: Datum + bytemuck::Pod + PartialOrd {
     /// The sum; integers wrap around.
     #[must_use]
     fn plus(self, other: Self) -> Self;

@@ -19,6 +19,7 @@ mod objects;
 mod reductions;
 mod requests;
 mod scopes;
+mod steps;
 mod threads;
 mod topologies;
 mod types;
@@ -105,6 +106,7 @@ fn cases() -> impl Iterator<Item = Case> {
         known::CASES,
         nonblocking::CASES,
         reductions::CASES,
+        steps::CASES,
         objects::CASES,
         agreement::CASES,
         groups::CASES,

@@ -7,11 +7,13 @@
 //! | `allgather_into` | equal on all ranks | the caller's |
 //! | `iallgather` | of any rank, inferred; does not wait | owned by the request |
 
+mod exact;
 mod head;
 mod inferred;
 mod into;
 mod known;
 mod nonblocking;
+mod order;
 mod reduce;
 mod steps;
 
