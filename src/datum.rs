@@ -147,7 +147,7 @@ pub(crate) fn bytes_of<T: Datum>(values: &[T]) -> &[u8] {
 ///
 /// bytemuck implements `CheckedBitPattern` with `Bits = Self` for every `AnyBitPattern`, and `Bits` itself must be
 /// `AnyBitPattern`; so `Bits == T` holds only where every pattern is a value. The test is a constant.
-fn is_plain<T: Datum>() -> bool {
+pub(crate) fn is_plain<T: Datum>() -> bool {
     TypeId::of::<T>() == TypeId::of::<T::Bits>()
 }
 
@@ -199,21 +199,40 @@ impl<T: Datum> Landing<T> {
         unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), bytes) }
     }
 
+    /// Copies the first values, if their bytes are values of `T`.
+    #[allow(unsafe_code)]
+    pub(crate) fn copy_to(&self, into: &mut [T]) -> Result<(), ErrorKind> {
+        let landed = &self.memory[..into.len()];
+        self.check(landed.len())?;
+        // SAFETY: as many elements as `landed` has, initialised, and by the check values of `T`; `MaybeUninit<T>` has its layout.
+        into.copy_from_slice(unsafe {
+            std::slice::from_raw_parts(landed.as_ptr().cast(), landed.len())
+        });
+        Ok(())
+    }
+
+    /// Whether the bytes of the first `count` elements are values of `T`.
+    #[allow(unsafe_code)]
+    fn check(&self, count: usize) -> Result<(), ErrorKind> {
+        if is_plain::<T>() {
+            return Ok(());
+        }
+        for (index, element) in self.memory.iter().take(count).enumerate() {
+            // SAFETY: the bytes are initialised (see `bytes_mut`); `T::Bits: AnyBitPattern` has the layout of `T` (contract of
+            // `CheckedBitPattern`), so any initialised bytes are a `T::Bits`.
+            let bits = unsafe { element.as_ptr().cast::<T::Bits>().read() };
+            if !T::is_valid_bit_pattern(&bits) {
+                return Err(ErrorKind::InvalidValue { type_name: type_name::<T>(), index });
+            }
+        }
+        Ok(())
+    }
+
     /// The first `count` values, if their bytes are values of `T`.
     #[allow(unsafe_code)]
     pub(crate) fn into_values(mut self, count: usize) -> Result<Vec<T>, ErrorKind> {
         self.memory.truncate(count);
-        if !is_plain::<T>() {
-            let bits = self.memory.as_ptr().cast::<T::Bits>();
-            for index in 0..self.memory.len() {
-                // SAFETY: `index` is inside the vector, whose bytes are initialised; `T::Bits: AnyBitPattern` has the
-                // layout of `T` (contract of `CheckedBitPattern`), so any initialised bytes are a `T::Bits`.
-                let bits = unsafe { bits.add(index).read() };
-                if !T::is_valid_bit_pattern(&bits) {
-                    return Err(ErrorKind::InvalidValue { type_name: type_name::<T>(), index });
-                }
-            }
-        }
+        self.check(count)?;
         let mut memory = std::mem::ManuallyDrop::new(self.memory);
         let (start, len, capacity) = (memory.as_mut_ptr(), memory.len(), memory.capacity());
         // SAFETY: the parts are those of a live vector that is never dropped; `MaybeUninit<T>` has the layout of `T`;

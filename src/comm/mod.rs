@@ -13,6 +13,8 @@ mod node_array;
 mod object;
 mod op;
 mod p2p;
+#[allow(unsafe_code)] // keeps memory that the engine uses; each block states its reasons
+mod plan;
 mod ragged;
 mod reach;
 mod region;
@@ -42,6 +44,7 @@ pub use self::{
     node_array::NodeArray,
     op::{And, Bits, Commutative, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor, commutative},
     p2p::Message,
+    plan::{Plan, PlanBuffer},
     ragged::Ragged,
     reach::{AtomicOp, Epoch, Held, Keep, Passive, Replace},
     request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some},

@@ -325,6 +325,9 @@ pub(crate) trait Engine {
 
     /// Prepares an operation in the engine's own way; `None` if it has none.
     ///
+    /// [`Engine::forsake`] ends it: at once if it is not under way, else when it is done; a receive is withdrawn. The lent
+    /// memory stays valid until then.
+    ///
     /// Whether an engine declines must depend on nothing but what is the same on every rank.
     fn prepare(&self, _what: &Preparation<'_>) -> Result<Option<Op>, ErrorKind> {
         Ok(None)

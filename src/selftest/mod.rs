@@ -16,6 +16,7 @@ mod known;
 mod messages;
 mod nonblocking;
 mod objects;
+mod plans;
 mod reductions;
 mod requests;
 mod scopes;
@@ -100,6 +101,7 @@ fn cases() -> impl Iterator<Item = Case> {
         types::CASES,
         requests::CASES,
         scopes::CASES,
+        plans::CASES,
         threads::CASES,
         collectives::CASES,
         into::CASES,

@@ -1,0 +1,693 @@
+//! Operations that are built once and started again and again, with buffers of their own.
+//!
+//! While a plan is under way the engine reads and writes the buffers; between starts they are the program's. They are
+//! on the heap and stay where they are from the building to the end of the plan, so that an engine can prepare for them
+//! ([`Preparation`]). One that does not gets the same operations anew at each start.
+
+use std::{
+    any::Any,
+    marker::PhantomData,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::{
+    Comm, Dest, ReduceOp, Src, Status, agreement::Subject, all, collective::rooted, op, p2p::status,
+};
+use crate::{
+    datum::{Datum, Landing, Memory, Outgoing, RawBytes, Signature, is_plain, landing},
+    engine::{
+        CollectivePlace, Done, Exchange, Exchanged, Mode, NativeReduction, Op, Pattern,
+        Preparation, Rank, Received, ReductionKind,
+    },
+    error::{Call, ErrorKind, Result},
+};
+
+/// Operations that are built once and started again and again; see [`Comm::plan`].
+///
+/// Dropped while it is under way, its receives are withdrawn and its sends go on without their owner.
+pub struct Plan<'c> {
+    comm: &'c Comm,
+    id: u64,
+    stores: Vec<Box<dyn AnyStore>>,
+    steps: Vec<Step<'c>>,
+    under_way: bool,
+}
+
+/// A buffer of a [`Plan`]: give it to [`Plan::get`] and [`Plan::get_mut`].
+pub struct PlanBuffer<T> {
+    plan: u64,
+    place: usize,
+    elements: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for PlanBuffer<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for PlanBuffer<T> {}
+
+impl Comm {
+    /// An empty plan: add operations to it, start it as often as you like.
+    ///
+    /// What needs to be done only once (addresses, types, algorithms) is done when an operation is added, where
+    /// the MPI library has persistent operations; their collectives came with MPI 4.
+    ///
+    /// # Examples
+    /// ```
+    /// use spmd::Sum;
+    /// let sums = spmd::local(3, |world| {
+    ///     let (rank, size) = (world.rank(), world.size());
+    ///     let mut plan = world.plan();
+    ///     let mine = plan.send(vec![0.0; 2], (rank + 1) % size)?;
+    ///     let theirs = plan.recv(vec![0.0; 2], (rank + size - 1) % size)?;
+    ///     let (part, sum) = plan.allreduce(vec![0.0], Sum)?;
+    ///     let mut total = 0.0;
+    ///     for step in 0..10 {
+    ///         plan.get_mut(mine)?.fill(step as f64);
+    ///         plan.get_mut(part)?[0] = rank as f64;
+    ///         plan.start()?;
+    ///         // ... compute meanwhile ...
+    ///         plan.wait()?;
+    ///         total += plan.get(theirs)?[0] + plan.get(sum)?[0];
+    ///     }
+    ///     Ok(total)
+    /// });
+    /// assert_eq!(sums.unwrap(), [75.0; 3]);
+    /// ```
+    pub fn plan(&self) -> Plan<'_> {
+        static PLANS: AtomicU64 = AtomicU64::new(0);
+        let id = PLANS.fetch_add(1, Ordering::Relaxed);
+        Plan { comm: self, id, stores: Vec::new(), steps: Vec::new(), under_way: false }
+    }
+}
+
+/// One operation of a plan.
+struct Step<'c> {
+    call: Call,
+    how: How<'c>,
+    brings: Brings<'c>,
+    /// The engine's operation, while it is under way.
+    going: Option<Op>,
+}
+
+/// How an operation is started.
+enum How<'c> {
+    /// Not at all: nobody is on its other side.
+    Never,
+    /// The engine has prepared it.
+    Prepared(Op),
+    /// Anew each time.
+    Anew(Box<dyn Fn(&Comm, &mut Stores) -> Result<Op, ErrorKind> + 'c>),
+}
+
+/// What there is to do with what came.
+enum Brings<'c> {
+    Nothing,
+    /// A message of any length has been written into the store at this place.
+    Message(usize),
+    /// The store at this place is full.
+    Whole(usize),
+    /// Rows, to be brought into a store.
+    Rows(Box<dyn Fn(Exchanged, &mut Stores) -> Result<(), ErrorKind> + 'c>),
+}
+
+type Stores = [Box<dyn AnyStore>];
+
+impl<'c> Plan<'c> {
+    /// Adds a send of these values, which [`Plan::get_mut`] changes between starts.
+    ///
+    /// # Errors
+    /// As [`Comm::send`]; [`ErrorKind::InvalidArgument`] while the plan is under way.
+    #[track_caller]
+    pub fn send<T: Datum>(&mut self, values: Vec<T>, to: impl Into<Dest>) -> Result<PlanBuffer<T>> {
+        let to = to.into();
+        self.add_send(Call::new("planned send", to.with()), Mode::Standard, values, to)
+    }
+
+    /// As [`Plan::send`]; done when the receiver has begun to receive.
+    ///
+    /// # Errors
+    /// As [`Plan::send`].
+    #[track_caller]
+    pub fn ssend<T: Datum>(
+        &mut self,
+        values: Vec<T>,
+        to: impl Into<Dest>,
+    ) -> Result<PlanBuffer<T>> {
+        let to = to.into();
+        self.add_send(Call::new("planned ssend", to.with()), Mode::Synchronous, values, to)
+    }
+
+    /// Adds a receive of at most as many elements as `into` has; [`Plan::status`] tells what came.
+    ///
+    /// # Errors
+    /// As [`Comm::recv_into`], also from [`Plan::wait`]; [`ErrorKind::InvalidArgument`] while the plan is under way.
+    #[track_caller]
+    pub fn recv<T: Datum>(&mut self, into: Vec<T>, from: impl Into<Src>) -> Result<PlanBuffer<T>> {
+        let from = from.into();
+        self.add(Call::new("planned recv", from.with()), |plan, _| {
+            let (buffer, place) = plan.store(into, true);
+            if from.is_null() {
+                return Ok((buffer, How::Never, Brings::Nothing));
+            }
+            let from = plan.comm.source(from, Signature::of::<T>())?;
+            let bytes = plan.stores[place].inlet();
+            let how = plan.prepare(&Preparation::Recv { from, bytes })?.unwrap_or_else(|| {
+                How::Anew(Box::new(move |comm, stores| {
+                    comm.engine.irecv(&from, Memory::Lent(stores[place].inlet()))
+                }))
+            });
+            Ok((buffer, how, Brings::Message(place)))
+        })
+    }
+
+    /// Adds a barrier: the plan is done when all ranks have started theirs.
+    ///
+    /// # Collective
+    /// All ranks add the same collectives in the same order, and start and wait for their plans alike.
+    #[track_caller]
+    pub fn barrier(&mut self) -> Result<()> {
+        self.add(all("planned barrier"), |plan, call| {
+            let how = match plan.prepare(&Preparation::Barrier(plan.place()))? {
+                Some(prepared) => prepared,
+                None => plan.exchange::<u8>(call, Subject::nothing(), Pattern::All, None, None),
+            };
+            Ok(((), how, Brings::Nothing))
+        })
+    }
+
+    /// Adds a broadcast of the root's values; all ranks give equally many.
+    ///
+    /// # Collective
+    /// As [`Plan::barrier`], with the same root and length.
+    #[track_caller]
+    pub fn bcast<T: Datum>(&mut self, root: usize, values: Vec<T>) -> Result<PlanBuffer<T>> {
+        self.add(rooted("planned bcast", root), |plan, call| {
+            let root = plan.comm.check_rank(root)?;
+            let receives = root.index() != plan.comm.rank;
+            let subject = Subject::equal::<T>(values.len());
+            let (buffer, place) = plan.store(values, receives);
+            let bytes =
+                if receives { plan.stores[place].inlet() } else { plan.stores[place].outlet() };
+            let what = Preparation::Bcast { place: plan.place(), root, buffer: bytes };
+            if let Some(how) = plan.prepare(&what)? {
+                let brings = if receives { Brings::Whole(place) } else { Brings::Nothing };
+                return Ok((buffer, how, brings));
+            }
+            let mine = (!receives).then_some(place);
+            let how = plan.exchange::<T>(call, subject, Pattern::FromRoot(root), mine, None);
+            let brings = if receives { rows_into::<T>(place) } else { Brings::Nothing };
+            Ok((buffer, how, brings))
+        })
+    }
+
+    /// Adds an allgather of equally many values of each rank: what is gathered of, and what is gathered, by rank.
+    ///
+    /// # Collective
+    /// As [`Plan::barrier`], with the same length.
+    #[track_caller]
+    pub fn allgather<T: Datum>(&mut self, mine: Vec<T>) -> Result<(PlanBuffer<T>, PlanBuffer<T>)> {
+        self.add(all("planned allgather"), |plan, call| {
+            let subject = Subject::equal::<T>(mine.len());
+            let room = mine.repeat(plan.comm.size);
+            let ((mine, from), (out, into)) = (plan.store(mine, false), plan.store(room, true));
+            let what = Preparation::Allgather {
+                place: plan.place(),
+                mine: plan.stores[from].outlet(),
+                out: plan.stores[into].inlet(),
+            };
+            if let Some(how) = plan.prepare(&what)? {
+                return Ok(((mine, out), how, Brings::Whole(into)));
+            }
+            let how = plan.exchange::<T>(call, subject, Pattern::All, Some(from), None);
+            Ok(((mine, out), how, rows_into::<T>(into)))
+        })
+    }
+
+    /// Adds an alltoall of rows of equal length, one behind the other: the rows for each rank, and those of each rank.
+    ///
+    /// # Collective
+    /// As [`Plan::barrier`], with the same length.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LengthMismatch`] if the length of `rows` is no multiple of the number of ranks.
+    #[track_caller]
+    pub fn alltoall<T: Datum>(&mut self, rows: Vec<T>) -> Result<(PlanBuffer<T>, PlanBuffer<T>)> {
+        self.add(all("planned alltoall"), |plan, call| {
+            let (got, size) = (rows.len(), plan.comm.size);
+            if got % size != 0 {
+                let needed = got.next_multiple_of(size);
+                return Err(ErrorKind::LengthMismatch { what: "the rows", needed, got });
+            }
+            let subject = Subject::equal::<T>(got);
+            let room = rows.clone();
+            let ((rows, from), (out, into)) = (plan.store(rows, false), plan.store(room, true));
+            let what = Preparation::Alltoall {
+                place: plan.place(),
+                rows: plan.stores[from].outlet(),
+                out: plan.stores[into].inlet(),
+            };
+            if let Some(how) = plan.prepare(&what)? {
+                return Ok(((rows, out), how, Brings::Whole(into)));
+            }
+            let how = plan.exchange::<T>(call, subject, Pattern::Each, Some(from), None);
+            Ok(((rows, out), how, rows_into::<T>(into)))
+        })
+    }
+
+    /// Adds an allreduce: the operands, and the result.
+    ///
+    /// # Collective
+    /// As [`Plan::barrier`], with the same operator and length.
+    #[track_caller]
+    pub fn allreduce<T: Datum>(
+        &mut self,
+        mine: Vec<T>,
+        op: impl ReduceOp<T> + 'c,
+    ) -> Result<(PlanBuffer<T>, PlanBuffer<T>)> {
+        self.add(all("planned allreduce"), |plan, call| {
+            let subject = Subject::equal::<T>(mine.len());
+            let room = mine.clone();
+            let ((mine, from), (out, into)) = (plan.store(mine, false), plan.store(room, true));
+            let (source, target) = (plan.stores[from].outlet(), plan.stores[into].inlet());
+            let prepared = op::reduction(&op, |with| {
+                let place = plan.place();
+                plan.prepare(&Preparation::Allreduce { place, mine: source, out: target, with })
+            })?;
+            if let Some(how) = prepared {
+                return Ok(((mine, out), how, Brings::Whole(into)));
+            }
+            let native = op.native().map(|op::Native(op, element)| NativeReduction {
+                kind: ReductionKind::Allreduce,
+                op,
+                element,
+            });
+            let how = plan.exchange::<T>(call, subject, Pattern::All, Some(from), native);
+            let brings = Brings::Rows(Box::new(move |exchanged, stores| {
+                let reduced = exchanged.reduced;
+                let values = values_of::<T>(exchanged)?;
+                let out = store::<T>(stores, into)?.values_mut();
+                let mut rows = values.chunks(out.len().max(1));
+                let first = rows.next().unwrap_or_default();
+                check_length(out.len(), first.len())?;
+                out.copy_from_slice(first);
+                for row in rows.filter(|_| !reduced) {
+                    check_length(out.len(), row.len())?;
+                    out.iter_mut()
+                        .zip(row)
+                        .for_each(|(left, right)| *left = op.apply(*left, *right));
+                }
+                Ok(())
+            }));
+            Ok(((mine, out), how, brings))
+        })
+    }
+
+    /// The values of a buffer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] while the plan is under way, or if the buffer is another plan's.
+    #[track_caller]
+    pub fn get<T: Datum>(&self, buffer: PlanBuffer<T>) -> Result<&[T]> {
+        self.comm.proceed(all("get"), || {
+            let place = self.rested(&buffer)?;
+            let store = self.stores[place].as_any().downcast_ref::<Store<T>>();
+            store.map(Store::values).ok_or(ErrorKind::Closed)
+        })
+    }
+
+    /// The values of a buffer, to be changed.
+    ///
+    /// # Errors
+    /// As [`Plan::get`].
+    #[track_caller]
+    pub fn get_mut<T: Datum>(&mut self, buffer: PlanBuffer<T>) -> Result<&mut [T]> {
+        let comm = self.comm;
+        comm.proceed(all("get_mut"), || {
+            let place = self.rested(&buffer)?;
+            store::<T>(&mut self.stores, place).map(Store::values_mut)
+        })
+    }
+
+    /// What a receive has brought last: sender, tag and number of elements.
+    ///
+    /// # Errors
+    /// As [`Plan::get`]; [`ErrorKind::InvalidArgument`] if nothing has been received into this buffer.
+    #[track_caller]
+    pub fn status<T: Datum>(&self, buffer: PlanBuffer<T>) -> Result<Status> {
+        self.comm.proceed(all("status"), || {
+            let place = self.rested(&buffer)?;
+            let received = self.stores[place].received();
+            let none = || invalid("no message has been received into this buffer");
+            received.map(|received| status::<T>(&received)).ok_or_else(none)
+        })
+    }
+
+    /// Starts all operations.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if the plan is under way; else as the operations. What was started before the error
+    /// goes on: [`Plan::wait`] completes it.
+    #[track_caller]
+    pub fn start(&mut self) -> Result<()> {
+        let comm = self.comm;
+        if self.under_way {
+            return comm.perform(all("start"), || Err(invalid(UNDER_WAY)));
+        }
+        self.under_way = true;
+        for Step { call, how, going, .. } in &mut self.steps {
+            *going = comm.perform(*call, || match how {
+                How::Never => Ok(None),
+                How::Prepared(op) => comm.engine.start(*op).map(|()| Some(*op)),
+                How::Anew(start) => start(comm, &mut self.stores).map(Some),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all operations are done; their buffers are the program's then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if the plan has not been started; else the first error of an operation. The plan is
+    /// not under way any more, whatever the result.
+    #[track_caller]
+    pub fn wait(&mut self) -> Result<()> {
+        if !self.under_way {
+            return self
+                .comm
+                .perform(all("wait"), || Err(invalid("the plan has not been started")));
+        }
+        let mut first = Ok(());
+        for step in &mut self.steps {
+            first = first.and(step.finish(self.comm, &mut self.stores, true).map(drop));
+        }
+        self.under_way = false;
+        first
+    }
+
+    /// Whether all operations are done, without waiting; if so, their buffers are the program's.
+    ///
+    /// # Errors
+    /// As [`Plan::wait`].
+    #[track_caller]
+    pub fn test(&mut self) -> Result<bool> {
+        if !self.under_way {
+            return self
+                .comm
+                .perform(all("test"), || Err(invalid("the plan has not been started")));
+        }
+        let mut done = true;
+        for step in &mut self.steps {
+            done &= step.finish(self.comm, &mut self.stores, false)?;
+        }
+        self.under_way = !done;
+        Ok(done)
+    }
+
+    fn add_send<T: Datum>(
+        &mut self,
+        call: Call,
+        mode: Mode,
+        values: Vec<T>,
+        to: Dest,
+    ) -> Result<PlanBuffer<T>> {
+        self.add(call, |plan, _| {
+            let (buffer, place) = plan.store(values, false);
+            if to.is_null() {
+                return Ok((buffer, How::Never, Brings::Nothing));
+            }
+            let to = plan.comm.target(to, Signature::of::<T>())?;
+            let bytes = plan.stores[place].outlet();
+            let how = plan.prepare(&Preparation::Send { to, mode, bytes })?.unwrap_or_else(|| {
+                How::Anew(Box::new(move |comm, stores| {
+                    let bytes = stores[place].outlet();
+                    comm.sent(to.rank, bytes.len());
+                    comm.engine.isend(&to, mode, Memory::Lent(bytes))
+                }))
+            });
+            Ok((buffer, how, Brings::Nothing))
+        })
+    }
+
+    /// Adds the operation that `build` makes.
+    fn add<R>(
+        &mut self,
+        call: Call,
+        build: impl FnOnce(&mut Self, Call) -> Result<(R, How<'c>, Brings<'c>), ErrorKind>,
+    ) -> Result<R> {
+        let comm = self.comm;
+        comm.proceed(call, || {
+            if self.under_way {
+                return Err(invalid(UNDER_WAY));
+            }
+            let (handles, how, brings) = build(self, call)?;
+            self.steps.push(Step { call, how, brings, going: None });
+            Ok(handles)
+        })
+    }
+
+    /// Keeps a buffer; `receives` if bytes are written into it from elsewhere.
+    fn store<T: Datum>(&mut self, values: Vec<T>, receives: bool) -> (PlanBuffer<T>, usize) {
+        let place = self.stores.len();
+        self.stores.push(Box::new(Store::new(values, receives)));
+        (PlanBuffer { plan: self.id, place, elements: PhantomData }, place)
+    }
+
+    fn prepare(&self, what: &Preparation<'_>) -> Result<Option<How<'c>>, ErrorKind> {
+        Ok(self.comm.engine.prepare(what)?.map(How::Prepared))
+    }
+
+    fn place(&self) -> CollectivePlace {
+        CollectivePlace { context: self.comm.context, size: self.comm.size }
+    }
+
+    /// A collective as a non-blocking call at each start; the values at `mine` are copied then.
+    fn exchange<T: Datum>(
+        &self,
+        call: Call,
+        subject: Subject,
+        pattern: Pattern,
+        mine: Option<usize>,
+        reduce: Option<NativeReduction>,
+    ) -> How<'c> {
+        How::Anew(Box::new(move |comm, stores| {
+            let values = match mine {
+                Some(place) => store::<T>(stores, place)?.values().to_vec(),
+                None => Vec::new(),
+            };
+            let bytes = size_of_val(&*values);
+            let counts = match (pattern, mine) {
+                (Pattern::Each, _) => vec![bytes / comm.size; comm.size],
+                (Pattern::FromRoot(_), None) => Vec::new(),
+                _ => vec![bytes],
+            };
+            comm.moved(bytes, 0);
+            comm.engine.exchange(Exchange {
+                context: comm.context,
+                rank: Rank::from(comm.rank),
+                size: comm.size,
+                turn: comm.next_turn(),
+                label: subject.label(call),
+                pattern,
+                mine: Box::new(Outgoing(values)),
+                counts,
+                reduce,
+                room: landing::<T>,
+            })
+        }))
+    }
+
+    /// The place of a buffer that is the program's at this time.
+    fn rested<T>(&self, buffer: &PlanBuffer<T>) -> Result<usize, ErrorKind> {
+        if buffer.plan != self.id {
+            return Err(invalid("the buffer belongs to another plan"));
+        }
+        if self.under_way { Err(invalid(UNDER_WAY)) } else { Ok(buffer.place) }
+    }
+}
+
+const UNDER_WAY: &str = "the plan is under way: wait for it first";
+
+fn invalid(what: &str) -> ErrorKind {
+    ErrorKind::InvalidArgument { what: what.to_owned() }
+}
+
+fn check_length(needed: usize, got: usize) -> Result<(), ErrorKind> {
+    let what = "what another rank gave";
+    if needed == got { Ok(()) } else { Err(ErrorKind::LengthMismatch { what, needed, got }) }
+}
+
+impl Step<'_> {
+    /// Whether the operation is done, waiting for it if `wait`.
+    fn finish(&mut self, comm: &Comm, stores: &mut Stores, wait: bool) -> Result<bool> {
+        let Some(op) = self.going else { return Ok(true) };
+        comm.proceed(self.call, || {
+            let prepared = matches!(self.how, How::Prepared(_));
+            let done = if prepared {
+                comm.engine.finish(op, wait).transpose().map(|received| {
+                    received.map(|received| Done { buffer: None, received, exchanged: None })
+                })
+            } else if wait {
+                Some(comm.engine.wait(op))
+            } else {
+                comm.engine.test(op)
+            };
+            let Some(done) = done else { return Ok(false) };
+            self.going = None;
+            let done = done?;
+            comm.arrived(&done);
+            match &self.brings {
+                Brings::Nothing => Ok(()),
+                Brings::Message(place) => {
+                    stores[*place].accept(done.received.ok_or(ErrorKind::Closed)?)
+                }
+                Brings::Whole(place) => stores[*place].accept_all(),
+                Brings::Rows(bring) => bring(done.exchanged.ok_or(ErrorKind::Closed)?, stores),
+            }?;
+            Ok(true)
+        })
+    }
+}
+
+impl Drop for Plan<'_> {
+    fn drop(&mut self) {
+        let engine = &self.comm.engine;
+        let mut under_way = false;
+        for Step { how, going, .. } in &self.steps {
+            under_way |= going.is_some();
+            match (going, how) {
+                (Some(op), _) | (None, How::Prepared(op)) => engine.forsake(*op),
+                (None, How::Never | How::Anew(_)) => {}
+            }
+        }
+        if under_way {
+            // The sends go on and read from their buffers, for how long nobody knows.
+            std::mem::forget(std::mem::take(&mut self.stores));
+        }
+    }
+}
+
+/// Brings the rows of an exchange into a store, which they fill.
+fn rows_into<'c, T: Datum>(place: usize) -> Brings<'c> {
+    Brings::Rows(Box::new(move |exchanged, stores| {
+        let values = values_of::<T>(exchanged)?;
+        let out = store::<T>(stores, place)?.values_mut();
+        check_length(out.len(), values.len())?;
+        out.copy_from_slice(&values);
+        Ok(())
+    }))
+}
+
+fn values_of<T: Datum>(exchanged: Exchanged) -> Result<Vec<T>, ErrorKind> {
+    let Exchanged { rows, counts, .. } = exchanged;
+    let rows = rows.into_any().downcast::<Landing<T>>().map_err(|_| ErrorKind::Closed)?;
+    rows.into_values(counts.iter().sum::<usize>() / size_of::<T>())
+}
+
+/// The store of a place; its type is that of the handle, which nobody else can make.
+fn store<T: Datum>(stores: &mut Stores, place: usize) -> Result<&mut Store<T>, ErrorKind> {
+    stores[place].as_any_mut().downcast_mut().ok_or(ErrorKind::Closed)
+}
+
+/// A buffer of a plan.
+///
+/// # Invariants
+/// 1. `values` is a boxed slice that this store owns. It is reached through this pointer only, so that an engine which was
+///    given the address long ago may use it whenever the plan is under way, and the program whenever it is not.
+/// 2. Bytes from elsewhere are written there only if all bytes are values of `T`; else into `landing`.
+struct Store<T> {
+    values: NonNull<[T]>,
+    landing: Option<Landing<T>>,
+    received: Option<Received>,
+}
+
+impl<T: Datum> Store<T> {
+    fn new(values: Vec<T>, receives: bool) -> Self {
+        let landing = (receives && !is_plain::<T>()).then(|| Landing::new(values.len()));
+        let values = NonNull::from(Box::leak(values.into_boxed_slice()));
+        Self { values, landing, received: None }
+    }
+
+    fn values(&self) -> &[T] {
+        // SAFETY: invariant 1; `Plan` calls this while nothing is under way, or for a buffer that is only read meanwhile.
+        unsafe { self.values.as_ref() }
+    }
+
+    fn values_mut(&mut self) -> &mut [T] {
+        // SAFETY: invariant 1; `Plan` calls this while nothing is under way, or for a buffer that no engine was given.
+        unsafe { self.values.as_mut() }
+    }
+
+    /// Takes what has landed over, if it is values.
+    fn take_landed(&mut self, count: usize) -> Result<(), ErrorKind> {
+        let Some(landing) = &self.landing else { return Ok(()) };
+        // SAFETY: invariant 1; the operation that writes into this store is over, and no other was given it.
+        landing.copy_to(unsafe { &mut self.values.as_mut()[..count] })
+    }
+}
+
+impl<T> Drop for Store<T> {
+    fn drop(&mut self) {
+        // SAFETY: made of a box by `new`, and freed once.
+        drop(unsafe { Box::from_raw(self.values.as_ptr()) });
+    }
+}
+
+/// A store, whatever its type.
+trait AnyStore {
+    /// The bytes to be sent.
+    fn outlet(&mut self) -> RawBytes;
+    /// The bytes to be written from elsewhere.
+    fn inlet(&mut self) -> RawBytes;
+    /// A message has been written.
+    fn accept(&mut self, received: Received) -> Result<(), ErrorKind>;
+    /// All bytes have been written.
+    fn accept_all(&mut self) -> Result<(), ErrorKind>;
+    fn received(&self) -> Option<Received>;
+    fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+impl<T: Datum> AnyStore for Store<T> {
+    fn outlet(&mut self) -> RawBytes {
+        let bytes = self.values.len() * size_of::<T>();
+        // SAFETY: initialised bytes of this store (`T: NoUninit`). They stay valid until it is dropped, which happens when
+        // nothing is under way (`Plan::drop`); while something is, `Plan` gives nobody else the values (`rested`).
+        unsafe { RawBytes::to_receive(self.values.cast::<u8>().as_ptr(), bytes) }
+    }
+
+    fn inlet(&mut self) -> RawBytes {
+        match &mut self.landing {
+            None => self.outlet(), // any bytes are values
+            Some(landing) => {
+                let bytes = landing.bytes_mut();
+                // SAFETY: as for `outlet`; the landing's memory does not move, and is looked at only by `take_landed`.
+                unsafe { RawBytes::to_receive(bytes.as_mut_ptr(), bytes.len()) }
+            }
+        }
+    }
+
+    fn accept(&mut self, received: Received) -> Result<(), ErrorKind> {
+        self.received = Some(received);
+        self.take_landed(received.bytes / size_of::<T>())
+    }
+
+    fn accept_all(&mut self) -> Result<(), ErrorKind> {
+        self.take_landed(self.values.len())
+    }
+
+    fn received(&self) -> Option<Received> {
+        self.received
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
