@@ -1,6 +1,12 @@
 //! Collectives across the faces of a grid's cells: with the two neighbours along every axis.
 
-use super::{Cart, Graph, Ragged, all, graph::check_length};
+use super::{
+    Cart, Graph, Ragged, View, ViewMut,
+    agreement::Subject,
+    all,
+    collective::check_length,
+    view::{contents, packed},
+};
 use crate::{
     datum::Datum,
     engine::Rank,
@@ -26,11 +32,10 @@ impl<const D: usize> Cart<D> {
     /// assert_eq!((&rows[2][0], &rows[2][1]), (&[1][..], &[][..]));
     /// ```
     #[track_caller]
-    pub fn neighbor_allgather<T: Datum>(&self, mine: &[T]) -> Result<Ragged<T>> {
-        let call = all("neighbor_allgather");
-        self.perform(call, || {
-            let faces = self.faces()?;
-            let rows = faces.graph.rows_along_edges(call, |_| mine)?;
+    pub fn neighbor_allgather<V: View + ?Sized>(&self, mine: &V) -> Result<Ragged<V::Elem>> {
+        self.together(all("neighbor_allgather"), Subject::any::<V::Elem>(), |label| {
+            let (faces, mine) = (self.faces()?, contents(mine));
+            let rows = faces.graph.rows_along_edges(label, |_| &mine)?;
             Ok(faces.arrange(rows))
         })
     }
@@ -45,12 +50,16 @@ impl<const D: usize> Cart<D> {
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if `out` is not 2 `D` times as long as `mine`.
     #[track_caller]
-    pub fn neighbor_allgather_into<T: Datum>(&self, mine: &[T], out: &mut [T]) -> Result<()> {
-        let call = all("neighbor_allgather_into");
-        self.perform(call, || {
-            check_length("neighbor_allgather's out", 2 * D * mine.len(), out.len())?;
-            let faces = self.faces()?;
-            faces.exchange(mine.len(), out, |out| faces.graph.allgather_equal(call, mine, out))
+    pub fn neighbor_allgather_into<V, W>(&self, mine: &V, out: &mut W) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        self.together(all("neighbor_allgather_into"), Subject::like(mine), |label| {
+            check_length("neighbor_allgather's out", 2 * D * mine.count(), out.count())?;
+            let (faces, mine) = (self.faces()?, contents(mine));
+            let share = |out: &mut [V::Elem]| faces.graph.allgather_equal(label, &mine, out);
+            faces.exchange(mine.len(), out, share)
         })
     }
 
@@ -75,11 +84,10 @@ impl<const D: usize> Cart<D> {
     /// ```
     #[track_caller]
     pub fn neighbor_alltoall<T: Datum>(&self, rows: &Ragged<T>) -> Result<Ragged<T>> {
-        let call = all("neighbor_alltoall");
-        self.perform(call, || {
+        self.together(all("neighbor_alltoall"), Subject::any::<T>(), |label| {
             check_length("neighbor_alltoall's rows", 2 * D, rows.rows())?;
             let faces = self.faces()?;
-            let rows = faces.graph.rows_along_edges(call, |at| &rows[faces.open[at]])?;
+            let rows = faces.graph.rows_along_edges(label, |at| &rows[faces.open[at]])?;
             Ok(faces.arrange(rows))
         })
     }
@@ -94,25 +102,21 @@ impl<const D: usize> Cart<D> {
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if `rows` is not 2 `D` equally long rows, or `out` not as long.
     #[track_caller]
-    pub fn neighbor_alltoall_into<T: Datum>(&self, rows: &[T], out: &mut [T]) -> Result<()> {
-        let call = all("neighbor_alltoall_into");
-        self.perform(call, || {
+    pub fn neighbor_alltoall_into<V, W>(&self, rows: &V, out: &mut W) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        self.together(all("neighbor_alltoall_into"), Subject::like(rows), |label| {
+            let rows = contents(rows);
             let row = rows.len().checked_div(2 * D).unwrap_or(0);
             check_length("neighbor_alltoall's rows", 2 * D * row, rows.len())?;
-            check_length("neighbor_alltoall's out", rows.len(), out.len())?;
+            check_length("neighbor_alltoall's out", rows.len(), out.count())?;
             let faces = self.faces()?;
-            faces.exchange(row, out, |out| {
-                if faces.open.len() == 2 * D {
-                    return faces.graph.alltoall_equal(call, rows, out);
-                }
-                let rows: Vec<T> = faces
-                    .open
-                    .iter()
-                    .flat_map(|face| &rows[face * row..(face + 1) * row])
-                    .copied()
-                    .collect();
-                faces.graph.alltoall_equal(call, &rows, out)
-            })
+            let open = faces.open.iter().flat_map(|face| &rows[face * row..(face + 1) * row]);
+            let rows = if faces.open.len() == 2 * D { rows } else { open.copied().collect() };
+            let share = |out: &mut [V::Elem]| faces.graph.alltoall_equal(label, &rows, out);
+            faces.exchange(row, out, share)
         })
     }
 
@@ -164,7 +168,22 @@ impl Faces {
     }
 
     /// Lets `share` fill rows by edge, each `row` elements long, and puts them into their places in `out`.
-    fn exchange<T: Datum>(
+    fn exchange<W: ViewMut + ?Sized>(
+        &self,
+        row: usize,
+        out: &mut W,
+        share: impl FnOnce(&mut [W::Elem]) -> Result<(), ErrorKind>,
+    ) -> Result<(), ErrorKind> {
+        if let Some(out) = out.as_slice_mut() {
+            return self.exchange_in_place(row, out, share);
+        }
+        let mut whole = packed(out);
+        self.exchange_in_place(row, &mut whole, share)?;
+        out.unpack(&whole);
+        Ok(())
+    }
+
+    fn exchange_in_place<T: Datum>(
         &self,
         row: usize,
         out: &mut [T],

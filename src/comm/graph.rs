@@ -2,9 +2,15 @@
 
 use std::{collections::BTreeMap, marker::PhantomData, ops::Deref};
 
-use super::{Comm, Ragged, all, step, view::fill};
+use super::{
+    Comm, Ragged, View, ViewMut,
+    agreement::Subject,
+    all,
+    collective::check_length,
+    view::{contents, fill},
+};
 use crate::{
-    datum::{Datum, Landing, Memory, Outgoing, Signature, bytes_of},
+    datum::{Datum, Landing, Memory, Outgoing, bytes_of},
     engine::{
         Collective, Counts, Label, Mode, Neighbors, Op, Rank, Received, Source, Tag, Target, Ticket,
     },
@@ -142,9 +148,12 @@ impl Graph {
     /// # Examples
     /// See [`Comm::graph`].
     #[track_caller]
-    pub fn neighbor_allgather<T: Datum>(&self, mine: &[T]) -> Result<Ragged<T>> {
+    pub fn neighbor_allgather<V: View + ?Sized>(&self, mine: &V) -> Result<Ragged<V::Elem>> {
         let call = all("neighbor_allgather");
-        self.comm.perform(call, || self.rows_along_edges(call, |_| mine))
+        self.comm.together(call, Subject::any::<V::Elem>(), |label| {
+            let mine = contents(mine);
+            self.rows_along_edges(label, |_| &mine)
+        })
     }
 
     /// Sends `mine` to every destination; `out` gets what the sources sent, one behind the other.
@@ -156,9 +165,15 @@ impl Graph {
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if `out` is not `sources × mine` long.
     #[track_caller]
-    pub fn neighbor_allgather_into<T: Datum>(&self, mine: &[T], out: &mut [T]) -> Result<()> {
+    pub fn neighbor_allgather_into<V, W>(&self, mine: &V, out: &mut W) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
         let call = all("neighbor_allgather_into");
-        self.comm.perform(call, || self.allgather_equal(call, mine, out))
+        self.comm.together(call, Subject::like(mine), |label| {
+            self.allgather_equal(label, &contents(mine), out)
+        })
     }
 
     /// Sends to each destination its row; returns what the sources sent, a row for each, of any lengths.
@@ -183,10 +198,9 @@ impl Graph {
     /// ```
     #[track_caller]
     pub fn neighbor_alltoall<T: Datum>(&self, rows: &Ragged<T>) -> Result<Ragged<T>> {
-        let call = all("neighbor_alltoall");
-        self.comm.perform(call, || {
+        self.comm.together(all("neighbor_alltoall"), Subject::any::<T>(), |label| {
             self.check_rows(rows)?;
-            self.rows_along_edges(call, |at| &rows[at])
+            self.rows_along_edges(label, |at| &rows[at])
         })
     }
 
@@ -199,9 +213,15 @@ impl Graph {
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if `rows` and `out` do not hold equally long rows, one per destination and source.
     #[track_caller]
-    pub fn neighbor_alltoall_into<T: Datum>(&self, rows: &[T], out: &mut [T]) -> Result<()> {
+    pub fn neighbor_alltoall_into<V, W>(&self, rows: &V, out: &mut W) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
         let call = all("neighbor_alltoall_into");
-        self.comm.perform(call, || self.alltoall_equal(call, rows, out))
+        self.comm.together(call, Subject::any::<V::Elem>(), |label| {
+            self.alltoall_equal(label, &contents(rows), out)
+        })
     }
 
     /// Starts to send to each destination its row; [`NeighborRequest::wait`] gives what the sources sent.
@@ -230,7 +250,7 @@ impl Graph {
         let call = all("ineighbor_alltoall");
         self.comm.perform(call, || {
             self.check_rows(&rows)?;
-            let flow = self.flow(step(Signature::of::<T>(), call));
+            let flow = self.flow(Subject::any::<T>().label(call));
             for op in flow.isend_all(|at| bytes_of(&rows[at]))? {
                 flow.graph.comm.engine.forsake(op); // the rows go on without their owner
             }
@@ -241,10 +261,10 @@ impl Graph {
     /// Rows of any lengths along all edges: `row(at)` is for the destination number `at`.
     pub(super) fn rows_along_edges<'r, T: Datum>(
         &self,
-        call: Call,
+        label: Label,
         row: impl Fn(usize) -> &'r [T],
     ) -> Result<Ragged<T>, ErrorKind> {
-        let flow = self.flow(step(Signature::of::<T>(), call));
+        let flow = self.flow(label);
         let sends = flow.isend_all(|at| bytes_of(row(at)))?;
         let mut arrived = Vec::with_capacity(self.edges.sources.len());
         while flow.arrive(&mut arrived, true)? {}
@@ -255,14 +275,14 @@ impl Graph {
 
     pub(super) fn allgather_equal<T: Datum>(
         &self,
-        call: Call,
+        label: Label,
         mine: &[T],
-        out: &mut [T],
+        out: &mut (impl ViewMut<Elem = T> + ?Sized),
     ) -> Result<(), ErrorKind> {
-        check_length("neighbor_allgather's out", self.edges.sources.len() * mine.len(), out.len())?;
-        let label = step(Signature::of::<T>(), call);
+        let needed = self.edges.sources.len() * mine.len();
+        check_length("neighbor_allgather's out", needed, out.count())?;
         let (neighbors, counts) = (self.edges.neighbors(), Counts::Equal(size_of_val(mine)));
-        let count = out.len();
+        let count = out.count();
         fill(out, |out| {
             let what =
                 Collective::NeighborAllgather { neighbors, mine: bytes_of(mine), counts, out };
@@ -272,21 +292,20 @@ impl Graph {
 
     pub(super) fn alltoall_equal<T: Datum>(
         &self,
-        call: Call,
+        label: Label,
         rows: &[T],
-        out: &mut [T],
+        out: &mut (impl ViewMut<Elem = T> + ?Sized),
     ) -> Result<(), ErrorKind> {
         let (sources, destinations) = (self.edges.sources.len(), self.edges.destinations.len());
         let row = match (destinations, sources) {
             (0, 0) => 0,
-            (0, sources) => out.len() / sources,
+            (0, sources) => out.count() / sources,
             (destinations, _) => rows.len() / destinations,
         };
         check_length("neighbor_alltoall's rows", destinations * row, rows.len())?;
-        check_length("neighbor_alltoall's out", sources * row, out.len())?;
-        let label = step(Signature::of::<T>(), call);
+        check_length("neighbor_alltoall's out", sources * row, out.count())?;
         let counts = Counts::Equal(row * size_of::<T>());
-        let (neighbors, count) = (self.edges.neighbors(), out.len());
+        let (neighbors, count) = (self.edges.neighbors(), out.count());
         fill(out, |out| {
             let (rows, send_counts, recv_counts) = (bytes_of(rows), counts, counts);
             let what =
@@ -303,10 +322,6 @@ impl Graph {
         let tag = Tag::of_turn(self.comm.next_turn(), self.comm.max_tag);
         Flow { graph: self, label, tag }
     }
-}
-
-pub(super) fn check_length(what: &'static str, needed: usize, got: usize) -> Result<(), ErrorKind> {
-    if needed == got { Ok(()) } else { Err(ErrorKind::LengthMismatch { what, needed, got }) }
 }
 
 impl Deref for Graph {
@@ -331,7 +346,9 @@ impl Flow<'_> {
         let (comm, label, tag) = (&self.graph.comm, self.label, self.tag);
         let send = |(at, &rank): (usize, &Rank)| {
             let to = Target { context: comm.context, rank, tag, label };
-            let copy = Memory::Owned(Box::new(Outgoing(row(at).to_vec())));
+            let row = row(at);
+            comm.moved(row.len(), 0);
+            let copy = Memory::Owned(Box::new(Outgoing(row.to_vec())));
             comm.engine.isend(&to, Mode::Standard, copy)
         };
         self.graph.edges.destinations.iter().enumerate().map(send).collect()
@@ -360,6 +377,7 @@ impl Flow<'_> {
         for (ticket, received) in arrived {
             let (row, rest) = out.split_at_mut(received.bytes);
             out = rest;
+            self.graph.comm.moved(0, received.bytes);
             // A row that is refused is no reason to leave the others in the queue.
             if let Err(kind) = engine.fetch(ticket, &self.label, row) {
                 failure.get_or_insert(kind);

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use super::{Comm, all};
+use super::{Comm, agreement::Subject, all};
 use crate::{
     datum::{bytes_of, fnv1a},
     engine::Rank,
@@ -30,7 +30,7 @@ impl Comm {
     #[track_caller]
     pub fn dup(&self) -> Result<Self> {
         let call = all("dup");
-        self.perform(call, || self.twin())
+        self.together(call, Subject::nothing(), |_| self.twin())
     }
 
     /// A duplicate, as a part of another call.
@@ -74,7 +74,7 @@ impl Comm {
     #[track_caller]
     pub fn split_node(&self) -> Result<Self> {
         let call = all("split_node");
-        self.perform(call, || {
+        self.together(call, Subject::nothing(), |_| {
             let node = self.engine.node(self.context, self.next_turn())?;
             self.split_as(call, Some(node), 0)?.ok_or(ErrorKind::Closed)
         })

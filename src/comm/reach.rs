@@ -316,7 +316,14 @@ impl<T: Plain> Window<T> {
         what: Rma<'_>,
     ) -> Result<(), ErrorKind> {
         let (rank, offset) = place::<T>(&self.region.lens, target, offset, count)?;
-        self.region.comm.engine.access(self.region.id, rank, offset, what)
+        let comm = &self.region.comm;
+        match &what {
+            Rma::Put(bytes) | Rma::Accumulate { operand: bytes, .. } => comm.moved(bytes.len(), 0),
+            Rma::Get(into) => comm.moved(0, into.len()),
+            Rma::FetchOp { operand: bytes, before, .. }
+            | Rma::CompareSwap { swap: bytes, before, .. } => comm.moved(bytes.len(), before.len()),
+        }
+        comm.engine.access(self.region.id, rank, offset, what)
     }
 
     fn put(&self, call: Call, target: usize, offset: usize, values: &[T]) -> Result<()> {

@@ -109,13 +109,15 @@ impl Region {
         len: usize,
         access: Access,
     ) -> Result<Self, ErrorKind> {
-        parent.agree_on(call, Subject::any::<T>())?;
         let engine = &*parent.engine;
         let yard = Rc::clone(parent.yard.get_or_init(Rc::default));
         let serial = yard.opened.replace(yard.opened.get() + 1);
         let host = match access {
             Access::Remote => 0,
-            Access::Shared => engine.node(parent.context, parent.next_turn())?,
+            Access::Shared => {
+                parent.agree_on(call, Subject::nothing())?;
+                engine.node(parent.context, parent.next_turn())?
+            }
         };
         let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| isize::try_from(bytes).is_ok());
         let Stamp(stamp) = Signature::of::<T>().stamp();

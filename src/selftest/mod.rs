@@ -24,7 +24,6 @@ mod steps;
 mod threads;
 mod topologies;
 mod types;
-mod windows;
 
 use std::{fmt, io::Write};
 
@@ -114,7 +113,6 @@ fn cases() -> impl Iterator<Item = Case> {
         agreement::CASES,
         groups::CASES,
         topologies::CASES,
-        windows::CASES,
         errors::CASES,
     ];
     rooms.into_iter().flatten().copied()

@@ -76,6 +76,6 @@ pub(super) fn rooted(op: &'static str, root: usize) -> Call {
     Call::new(op, With::Root(root))
 }
 
-fn check_length(what: &'static str, needed: usize, got: usize) -> Result<(), ErrorKind> {
+pub(super) fn check_length(what: &'static str, needed: usize, got: usize) -> Result<(), ErrorKind> {
     if needed == got { Ok(()) } else { Err(ErrorKind::LengthMismatch { what, needed, got }) }
 }
