@@ -11,6 +11,8 @@ pub(crate) mod places;
 mod processes;
 mod progress;
 mod threads;
+#[cfg(feature = "mpi")]
+mod watchdog;
 
 use std::{
     io::Write,
@@ -86,7 +88,8 @@ pub struct RunArgs {
     /// Keep all ranks of a host on one CPU: the concurrent form
     #[arg(long, env = "SPMD_SHARE_CPU", hide_env = true, value_parser = BoolishValueParser::new())]
     pub share_cpu: bool,
-    /// On the engine mpi, end the job (exit code 4) when a call waits longer; local finds deadlock by itself
+    /// On the engine mpi, end the job (exit code 4) when a call waits longer, and say what every rank does; local finds
+    /// deadlock by itself
     #[arg(long, value_name = "SECONDS", env = "SPMD_TIMEOUT", hide_env = true, value_parser = seconds)]
     pub timeout: Option<Duration>,
     /// At the end, say what the ranks' calls have cost: messages, bytes and time by operation and by peer
@@ -95,6 +98,9 @@ pub struct RunArgs {
     /// What the engine mpi checks between ranks; local checks everything [default: local, in debug builds full]
     #[arg(long, value_enum, value_name = "LEVEL", env = "SPMD_CHECKS", hide_env = true)]
     pub checks: Option<Checks>,
+    /// Ask MPI to serve all threads of a rank at once, for `Comm::shared`; messages are slower then
+    #[arg(long, env = "SPMD_THREAD_MULTIPLE", hide_env = true, value_parser = BoolishValueParser::new())]
+    pub thread_multiple: bool,
     /// When to colour
     #[arg(
         long,

@@ -1,7 +1,6 @@
 //! Ranks as processes that an MPI launcher has started.
 
 use std::{
-    io,
     num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
@@ -11,16 +10,18 @@ use std::{
     time::Duration,
 };
 
-use super::{Cause, Launcher, RunArgs, identity, identity::Identity, places, pool, print_line};
+use super::{
+    Cause, Launcher, RunArgs, identity, identity::Identity, places, pool, print_line, watchdog,
+};
 use crate::{
     comm::Comm,
-    engine::mpi::{MpiEngine, Settings, Watch, World, leave},
+    engine::{
+        Engine, Leftover,
+        mpi::{MpiEngine, Settings, World},
+    },
     error::Failure,
     placement::{self, Place},
 };
-
-/// How long the ranks whose waiting is overdue have to say so before the first of them ends the job.
-const REPORT_TIME: Duration = Duration::from_millis(500);
 
 /// Runs `app` on this process's rank; returns when all ranks have ended well, and ends the whole job if one fails.
 pub(super) fn run(
@@ -29,8 +30,11 @@ pub(super) fn run(
     app: impl Fn(&Comm) -> Result<(), Failure>,
 ) -> ExitCode {
     identity::note_panics();
-    let settings =
-        Settings { watched: args.timeout.is_some(), checks: args.checks.unwrap_or_default() };
+    let settings = Settings {
+        timeout: args.timeout,
+        checks: args.checks.unwrap_or_default(),
+        multiple: args.thread_multiple,
+    };
     let (engine, world) = match MpiEngine::start(settings) {
         Ok(started) => started,
         Err(error) => {
@@ -41,21 +45,23 @@ pub(super) fn run(
     let engine = Rc::new(engine);
     let me = Identity::new(world.rank, placement::host());
     Arc::clone(&me).assume();
-    if let (Some(watch), Some(limit)) = (engine.watch(), args.timeout)
-        && let Err(error) = guard(watch, limit, Arc::clone(&me))
-    {
-        log::warn!("no thread to keep --timeout: {error}");
-    }
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         check_size(launcher.as_ref(), world, args).map_err(Failure::usage)?;
         let comm = Comm::world(Rc::<MpiEngine>::clone(&engine), world.rank, world.size);
         let places = settle(&comm, args, launcher.as_ref(), &me)?;
+        if let (Some(watch), Some(limit)) = (engine.watch(), engine.timeout()) {
+            let hosts: Vec<_> = places.iter().map(|place| place.host.clone()).collect();
+            watchdog::start(&comm, &hosts, watch, limit, Arc::clone(&me))?;
+        }
         engine.share_cpus(args.share_cpu || placement::is_crowded(&places));
         app(&comm)
     }));
     let cause = match outcome {
         Ok(Ok(())) => match engine.finish() {
-            Ok(()) => return ExitCode::SUCCESS,
+            Ok(()) => {
+                engine.leftovers().iter().for_each(|Leftover { what }| log::warn!("{what}"));
+                return ExitCode::SUCCESS;
+            }
             Err(error) => Cause::new(world.rank, format!("the job cannot end: {error}")),
         },
         Ok(Err(failure)) => Cause::of(world.rank, &failure),
@@ -140,26 +146,6 @@ fn warn_if_narrow(comm: &Comm, places: &[Place], launcher: Option<&Launcher>) {
             launcher.map_or("--bind-to none", |launcher| launcher.binding_option)
         );
     }
-}
-
-/// Ends the job when this rank waits in one call for longer than `limit`.
-fn guard(watch: Arc<Watch>, limit: Duration, me: Arc<Identity>) -> io::Result<()> {
-    let pause = (limit / 10).clamp(Duration::from_millis(1), Duration::from_millis(100));
-    let body = move || loop {
-        thread::sleep(pause);
-        if let Some((call, waited)) = watch.overdue(limit) {
-            let (rank, host, at) = (me.rank, &me.host, call.at);
-            print_line(&format!(
-                "error: rank {rank} on {host}: waits for {:.1} s, longer than --timeout, in {call} ({}:{})",
-                waited.as_secs_f64(),
-                at.file(),
-                at.line()
-            ));
-            thread::sleep(REPORT_TIME);
-            leave(4);
-        }
-    };
-    thread::Builder::new().name("timeout".to_owned()).spawn(body).map(drop)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 use std::{
     cell::RefCell,
     ffi::{c_int, c_void},
+    mem::ManuallyDrop,
 };
 
 use mpi::ffi;
@@ -24,8 +25,8 @@ pub(super) type Copy = [u8; SMALL + 2];
 
 /// What receives need where messages can overrun buffers.
 pub(super) struct Guard {
-    /// Describes a [`Copy`].
-    small: Datatype,
+    /// Describes a [`Copy`]. It lives as long as MPI does, which ends before the engine.
+    small: ManuallyDrop<Datatype>,
     /// Copies to be used again.
     copies: RefCell<Vec<Box<Copy>>>,
 }
@@ -36,7 +37,7 @@ impl Guard {
         if !overruns(comm, me)? {
             return Ok(None);
         }
-        let small = Datatype::body_and_byte(SMALL, SMALL as isize + 1)?;
+        let small = ManuallyDrop::new(Datatype::body_and_byte(SMALL, SMALL as isize + 1)?);
         Ok(Some(Self { small, copies: RefCell::default() }))
     }
 

@@ -17,7 +17,7 @@ use mpi::{
 use super::{
     MpiEngine, Space, Watch,
     guard::Guard,
-    operations::Pending,
+    messages::Lane,
     raw::{check, made, tag_limit},
     transfer::tested,
     wire,
@@ -29,15 +29,17 @@ use crate::{
 };
 
 /// How long the last messages may take once all programs have returned.
-const LAST_MESSAGES: Duration = Duration::from_secs(5);
+pub(super) const LAST_MESSAGES: Duration = Duration::from_secs(5);
 
 /// How the engine is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// Whether what the rank waits for can be seen from another thread.
-    pub(crate) watched: bool,
+    /// How long a call may wait. Where one rank says so, what every rank waits for can be seen from another thread.
+    pub(crate) timeout: Option<Duration>,
     /// What this rank wants checked.
     pub(crate) checks: Checks,
+    /// Whether to ask MPI to let any thread call it at any time, which makes all calls slower.
+    pub(crate) multiple: bool,
 }
 
 /// The number of ranks and this process's own.
@@ -54,7 +56,8 @@ impl MpiEngine {
     /// If MPI was initialised before, or does not let threads other than the caller's exist.
     pub(crate) fn start(settings: Settings) -> Result<(Self, World), ErrorKind> {
         let launch = |what: &str| ErrorKind::Launch { what: what.to_owned() };
-        let (universe, level) = initialize_with_threading(Threading::Funneled)
+        let wanted = if settings.multiple { Threading::Multiple } else { Threading::Funneled };
+        let (universe, level) = initialize_with_threading(wanted)
             .ok_or_else(|| launch("MPI is initialised already; `run` can be called once"))?;
         if level < Threading::Funneled {
             return Err(launch("this MPI library allows no threads (MPI_THREAD_SINGLE)"));
@@ -77,6 +80,7 @@ impl MpiEngine {
             )
         };
         let guard = Guard::where_needed(user, rank)?;
+        let (checks, timeout) = agree(user, settings)?;
         let (rank, size) = (rank as usize, size as usize);
         let space = Space {
             user,
@@ -95,7 +99,9 @@ impl MpiEngine {
             max_tag: Tag(tag_limit(user)?),
             started: Instant::now(),
             spaces: RefCell::new(vec![Some(Rc::new(space))]),
-            checks: agree(user, settings.checks)?,
+            checks,
+            timeout,
+            multiple: level == Threading::Multiple,
             guard,
             call: Cell::new(Call::new("start", With::All)),
             ops: Table::new(),
@@ -104,10 +110,16 @@ impl MpiEngine {
             probed: Table::new(),
             yields: Cell::new(false),
             polls: Cell::new(false),
-            watch: settings.watched.then(|| Arc::new(Watch::new())),
+            watch: timeout.map(|_| Arc::new(Watch::new())),
+            shared: RefCell::default(),
             leftovers: RefCell::new(Vec::new()),
         };
         Ok((engine, World { rank, size }))
+    }
+
+    /// How long a call may wait, the same on every rank.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// What the rank waits for, for another thread to look at.
@@ -129,7 +141,10 @@ impl MpiEngine {
     /// If a message is left that cannot be received any more, and its sender could not end.
     pub(crate) fn finish(&self) -> Result<(), ErrorKind> {
         let world = self.space(Context::WORLD)?;
-        let waiting = self.waiting();
+        if let Some(watch) = &self.watch {
+            watch.finish();
+        }
+        self.shared.borrow().iter().try_for_each(|shared| shared.close())?;
         self.drain_until_all(&world, |_| Ok(true))?;
         // All programs have returned: what is under way now is received by `drain`, or never.
         let ended = Instant::now();
@@ -142,7 +157,10 @@ impl MpiEngine {
             }
             Ok(left == 0)
         })?;
-        drop((world, waiting));
+        drop(world);
+        for shared in self.shared.take() {
+            free(shared.raw().0);
+        }
         for space in self.spaces.take().into_iter().flatten() {
             space.free();
         }
@@ -163,7 +181,9 @@ impl MpiEngine {
             self.orphans.borrow_mut().retain_mut(|orphan| !orphan.is_over());
             match &mut barrier {
                 None => {
-                    let left = self.orphans.borrow().len() + self.staged.borrow().len();
+                    let left = self.orphans.borrow().len()
+                        + self.staged.borrow().len()
+                        + self.shared.borrow().iter().map(|shared| shared.left()).sum::<usize>();
                     if ready(left)? {
                         // SAFETY: a live communicator; the request is written on success.
                         let request = unsafe { made(|made| ffi::MPI_Ibarrier(world.steps, made)) };
@@ -185,39 +205,40 @@ impl MpiEngine {
     /// Receives and drops what is there, on all communicators; gives up what is under way. Notes both.
     fn drain(&self) -> Result<(), ErrorKind> {
         let me = self.space(Context::WORLD)?.me.index();
-        let note = |what: String| {
-            self.leftovers.borrow_mut().push(Leftover { what: format!("rank {me}: {what}") });
-        };
+        let note = |leftover| self.leftovers.borrow_mut().push(leftover);
         for pending in self.ops.drain() {
-            let Some(call) = pending.call() else { continue };
-            note(format!("{call} was never finished ({}:{})", call.at.file(), call.at.line()));
+            if let Some(call) = pending.call() {
+                note(Leftover::operation(me, &call));
+            }
             self.give_up(pending);
         }
         for probed in self.probed.drain() {
             self.swallow(probed)?;
         }
-        let spaces: Vec<_> = self.spaces.borrow().iter().flatten().cloned().collect();
-        for space in spaces {
-            for step in [false, true] {
-                let lane = space.lane(step, self.checks);
-                while let Some((probed, received)) = self.next_unwanted(lane)? {
-                    let head = self.swallow(probed)?;
-                    if step {
-                        continue; // of a collective that failed here
-                    }
-                    let (bytes, from, tag) =
-                        (received.bytes, space.ranks[received.rank.index()], received.tag.0);
-                    let sent = head.map_or_else(
-                        || "; --checks full says where it was sent".to_owned(),
-                        |head| {
-                            let (what, place) = (wire::type_name(&head), wire::place(&head));
-                            format!(", values of type {what}, sent at {place}")
-                        },
-                    );
-                    note(format!(
-                        "a message of {bytes} bytes from rank {from} tag {tag} was never received{sent}"
-                    ));
-                }
+        let mut lanes = Vec::new();
+        for space in self.spaces.borrow().iter().flatten() {
+            // Steps that are left are those of a collective that failed here.
+            lanes.push((space.lane(true, self.checks), None));
+            lanes.push((space.lane(false, self.checks), Some(Rc::clone(space))));
+        }
+        let world = self.space(Context::WORLD)?;
+        for shared in &*self.shared.borrow() {
+            let (comm, headed) = shared.raw();
+            lanes.push((Lane { comm, me: world.me, headed }, None));
+        }
+        for (lane, space) in lanes {
+            while let Some((probed, received)) = self.next_unwanted(lane)? {
+                let head = self.swallow(probed)?;
+                let Some(space) = &space else { continue };
+                let from = space.ranks[received.rank.index()];
+                let place = head.as_ref().map_or("; --checks full says where".to_owned(), |head| {
+                    format!(" ({}), of {}", wire::place(head), wire::type_name(head))
+                });
+                let (bytes, tag) = (received.bytes, received.tag.0);
+                let what = format!(
+                    "rank {me}: a message of {bytes} bytes from rank {from} tag {tag} was never received, sent{place}"
+                );
+                note(Leftover { what });
             }
         }
         Ok(())
@@ -234,18 +255,27 @@ impl Drop for MpiEngine {
     }
 }
 
-/// The highest level that a rank wants.
-fn agree(comm: ffi::MPI_Comm, mine: Checks) -> Result<Checks, ErrorKind> {
+/// The highest level of checks and the longest timeout that a rank wants.
+fn agree(comm: ffi::MPI_Comm, settings: Settings) -> Result<(Checks, Option<Duration>), ErrorKind> {
     let levels = [Checks::Off, Checks::Local, Checks::Collective, Checks::Full];
-    let mine = levels.iter().position(|&level| level == mine).unwrap_or(levels.len() - 1) as c_int;
-    // SAFETY: a live communicator; each rank gives and gets one int.
-    let highest = unsafe {
-        made(|highest: *mut c_int| {
-            let (int, max) = (ffi::RSMPI_INT32_T, ffi::RSMPI_MAX);
-            ffi::MPI_Allreduce((&raw const mine).cast(), highest.cast(), 1, int, max, comm)
-        })
-    }?;
-    Ok(levels[highest as usize % levels.len()])
+    let level = levels.iter().position(|&level| level == settings.checks);
+    let milliseconds = |limit: Duration| (limit.as_millis() as i64).max(1);
+    let mine = [level.unwrap_or(0) as i64, settings.timeout.map_or(0, milliseconds)];
+    let mut highest = [0_i64; 2];
+    // SAFETY: a live communicator; each rank gives and gets two integers.
+    check(unsafe {
+        let (int, max) = (ffi::RSMPI_INT64_T, ffi::RSMPI_MAX);
+        ffi::MPI_Allreduce(mine.as_ptr().cast(), highest.as_mut_ptr().cast(), 2, int, max, comm)
+    })?;
+    let [level, limit] = highest;
+    let timeout = (limit > 0).then(|| Duration::from_millis(limit as u64));
+    Ok((levels[level as usize % levels.len()], timeout))
+}
+
+/// MPI keeps a communicator for operations under way (MPI 4.1 §7.4.3).
+pub(super) fn free(mut comm: ffi::MPI_Comm) {
+    // SAFETY: a live communicator of our own, freed once. There is nobody to tell of a failure to free.
+    unsafe { ffi::MPI_Comm_free(&raw mut comm) };
 }
 
 /// A communicator with the same ranks.

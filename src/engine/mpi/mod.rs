@@ -10,6 +10,7 @@ mod guard;
 mod life;
 mod messages;
 mod operations;
+mod plans;
 mod raw;
 mod shared;
 mod transfer;
@@ -41,7 +42,8 @@ pub(crate) use self::{
 };
 use super::{
     About, Access, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover, Mode,
-    Op, Rank, Received, Rma, SharedEngine, Source, Tag, Target, Ticket, WindowId, table::Table,
+    Op, Preparation, Rank, Received, Rma, SharedEngine, Source, Tag, Target, Ticket, WindowId,
+    table::Table,
 };
 use crate::{
     checks::Checks,
@@ -63,6 +65,9 @@ pub(crate) struct MpiEngine {
     /// By [`Context`].
     spaces: RefCell<Vec<Option<Rc<Space>>>>,
     checks: Checks,
+    timeout: Option<Duration>,
+    /// Whether any thread may call MPI at any time.
+    multiple: bool,
     /// For libraries that let messages overrun buffers.
     guard: Option<Guard>,
     /// The program's call that is being served.
@@ -78,6 +83,8 @@ pub(crate) struct MpiEngine {
     /// Whether to wait by looking again and again: while yielding, or while operations of several steps are under way.
     polls: Cell<bool>,
     watch: Option<Arc<Watch>>,
+    /// Message spaces of all threads.
+    shared: RefCell<Vec<Arc<shared::Shared>>>,
     leftovers: RefCell<Vec<Leftover>>,
 }
 
@@ -178,11 +185,8 @@ impl Space {
     }
 
     fn free(&self) {
-        for mut comm in [self.steps, self.user] {
-            // SAFETY: a live communicator of our own, freed once. MPI keeps it for operations under way (MPI 4.1 §7.4.3).
-            // There is nobody to tell of a failure to free.
-            unsafe { ffi::MPI_Comm_free(&raw mut comm) };
-        }
+        life::free(self.steps);
+        life::free(self.user);
     }
 }
 
@@ -262,6 +266,18 @@ impl Engine for MpiEngine {
         self.reclaim(op);
     }
 
+    fn prepare(&self, what: &Preparation<'_>) -> Result<Option<Op>, ErrorKind> {
+        self.prepare_operation(what)
+    }
+
+    fn start(&self, op: Op) -> Result<(), ErrorKind> {
+        self.start_prepared(op)
+    }
+
+    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, ErrorKind> {
+        self.finish_prepared(op, wait)
+    }
+
     fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, ErrorKind> {
         self.probe_message(from, wait)
     }
@@ -296,10 +312,12 @@ impl Engine for MpiEngine {
         sources: &[Rank],
         destinations: &[Rank],
     ) -> Result<Context, ErrorKind> {
+        let _waiting = self.waiting();
         collective::derive_graph(self, parent, turn, sources, destinations)
     }
 
     fn node(&self, context: Context, turn: u64) -> Result<u32, ErrorKind> {
+        let _waiting = self.waiting();
         window::node(self, context, turn)
     }
 
@@ -310,6 +328,7 @@ impl Engine for MpiEngine {
         bytes: usize,
         access: Access,
     ) -> Result<WindowId, ErrorKind> {
+        let _waiting = self.waiting();
         window::open(self, context, turn, bytes, access)
     }
 
@@ -324,27 +343,32 @@ impl Engine for MpiEngine {
         offset: usize,
         what: Rma<'_>,
     ) -> Result<(), ErrorKind> {
+        let _waiting = self.waiting();
         window::access(self, window, target, offset, what)
     }
 
     fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), ErrorKind> {
+        let _waiting = self.waiting();
         window::lock(self, window, target, exclusive)
     }
 
     fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), ErrorKind> {
+        let _waiting = self.waiting();
         window::unlock(self, window, target)
     }
 
     fn flush_window(&self, window: WindowId) -> Result<(), ErrorKind> {
+        let _waiting = self.waiting();
         window::flush(self, window)
     }
 
     fn close_window(&self, window: WindowId) -> Result<(), ErrorKind> {
+        let _waiting = self.waiting();
         window::close(self, window)
     }
 
-    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
-        shared::open(self, context, turn)
+    fn shared(&self, context: Context, _turn: u64) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
+        shared::open(self, context)
     }
 
     fn leftovers(&self) -> Vec<Leftover> {

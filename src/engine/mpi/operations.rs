@@ -9,6 +9,7 @@ use mpi::ffi;
 
 use super::{
     MpiEngine,
+    plans::Plan,
     raw::{blank_status, check},
     transfer::{Expected, Transfer},
 };
@@ -27,6 +28,8 @@ pub(super) enum Pending {
     Transfer(Transfer),
     /// One of several steps.
     Staged(Stage, Call),
+    /// One that is started often.
+    Plan(Plan),
 }
 
 impl Pending {
@@ -36,6 +39,7 @@ impl Pending {
             Self::Transfer(transfer) => Some(transfer.call),
             Self::Staged(Stage::UnderWay, call) => Some(*call),
             Self::Staged(Stage::Over(_), _) => None,
+            Self::Plan(plan) => plan.call(),
         }
     }
 }
@@ -145,6 +149,7 @@ impl MpiEngine {
         let (mut done, mut status, mut code) = (0, blank_status(), 0);
         let look = self.ops.with(op.0, |pending| match pending {
             Pending::Staged(stage, _) => matches!(stage, Stage::Over(_)),
+            Pending::Plan(_) => true,
             Pending::Transfer(Transfer { request, .. }) => {
                 // SAFETY: a live request; MPI writes `done` and the status.
                 code = unsafe { ffi::MPI_Test(request, &raw mut done, &raw mut status) };
@@ -157,7 +162,7 @@ impl MpiEngine {
             Some(true) => match self.ops.remove(op.0)? {
                 Pending::Transfer(transfer) => Some(transfer.finished(self, code, &status)),
                 Pending::Staged(Stage::Over(over), _) => Some(over),
-                Pending::Staged(Stage::UnderWay, _) => None,
+                Pending::Staged(Stage::UnderWay, _) | Pending::Plan(_) => None,
             },
         }
     }
@@ -174,7 +179,10 @@ impl MpiEngine {
         match self.ops.remove(op.0) {
             Some(Pending::Transfer(transfer)) => self.await_transfer(transfer),
             Some(Pending::Staged(Stage::Over(over), _)) => over,
-            Some(Pending::Staged(Stage::UnderWay, _)) | None => Err(ErrorKind::Closed),
+            // A plan has verbs of its own.
+            Some(Pending::Staged(Stage::UnderWay, _) | Pending::Plan(_)) | None => {
+                Err(ErrorKind::Closed)
+            }
         }
     }
 
@@ -206,6 +214,7 @@ impl MpiEngine {
     fn is_over(&self, op: Op) -> bool {
         let look = |pending: &mut Pending| match pending {
             Pending::Staged(stage, _) => matches!(stage, Stage::Over(_)),
+            Pending::Plan(_) => true,
             Pending::Transfer(Transfer { request, .. }) => {
                 let (mut done, mut status) = (0, blank_status());
                 // SAFETY: a live request, which stays.
@@ -224,7 +233,7 @@ impl MpiEngine {
             Some(Pending::Staged(Stage::Over(over), _)) => return over.map(Ended::Done),
             // Nobody needs what it brings, others need what it does.
             Some(Pending::Staged(Stage::UnderWay, _)) => return Ok(Ended::Cancelled(None)),
-            None => return Err(ErrorKind::Closed),
+            Some(Pending::Plan(_)) | None => return Err(ErrorKind::Closed),
         };
         if transfer.expects.is_none() {
             return self.await_transfer(transfer).map(Ended::Done); // no MPI takes a send back
@@ -258,6 +267,7 @@ impl MpiEngine {
             }
             Pending::Transfer(transfer) => self.adopt(transfer),
             Pending::Staged(..) => {}
+            Pending::Plan(plan) => self.give_up_plan(plan),
         }
     }
 

@@ -1,19 +1,206 @@
 //! What all threads of a rank can use at the same time.
+//!
+//! Every call looks and yields until it is done, so that threads of a rank that wait for each other all run; and none is
+//! inside MPI when the job ends.
 
-use std::sync::Arc;
-
-use super::MpiEngine;
-use crate::{
-    engine::{Context, SharedEngine},
-    error::ErrorKind,
+use std::{
+    ffi::{c_int, c_void},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
 };
 
-pub(super) fn open(
-    _: &MpiEngine,
-    _: Context,
-    _turn: u64,
-) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
-    Err(UNFINISHED)
+use mpi::ffi;
+
+use super::{
+    MpiEngine, Watch,
+    life::LAST_MESSAGES,
+    raw::{Extent, made},
+    transfer::{Expected, admit, matched, tested, whole},
+    wire::{self, COPIED, HEAD},
+};
+use crate::{
+    datum::Buffer,
+    engine::{Context, Rank, Received, SharedEngine, Source, Target},
+    error::{Call, ErrorKind},
+};
+
+/// A communicator of MPI's for all threads of this process.
+pub(super) struct Shared {
+    comm: ffi::MPI_Comm,
+    me: Rank,
+    headed: bool,
+    watch: Option<Arc<Watch>>,
+    /// Small messages to oneself, which MPI may keep until they are received.
+    kept: Mutex<Vec<(ffi::MPI_Request, Vec<u8>)>>,
+    /// Calls that are inside.
+    active: AtomicUsize,
+    /// Set before MPI is finalised.
+    closed: AtomicBool,
 }
 
-const UNFINISHED: ErrorKind = ErrorKind::Unsupported { what: "not built yet", how: "" };
+// SAFETY: (1) it is made only where MPI grants MPI_THREAD_MULTIPLE, so that any thread may call MPI at any time; (2) the
+// handles are names, which the library resolves; requests are used by one thread at a time, those kept under a lock.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+/// Opens a communicator of the same ranks.
+pub(super) fn open(
+    engine: &MpiEngine,
+    context: Context,
+) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
+    if !engine.multiple {
+        return Err(ErrorKind::Unsupported {
+            what: "MPI was not asked to serve several threads of a rank at once, or cannot",
+            how: "start the program with --thread-multiple or SPMD_THREAD_MULTIPLE=1, on an MPI built with full thread support",
+        });
+    }
+    let space = engine.space(context)?;
+    let shared = Arc::new(Shared {
+        comm: engine.duplicate(space.user)?,
+        me: space.me,
+        headed: space.lane(false, engine.checks).headed,
+        watch: engine.watch(),
+        kept: Mutex::new(Vec::new()),
+        active: AtomicUsize::new(0),
+        closed: AtomicBool::new(false),
+    });
+    engine.shared.borrow_mut().push(Arc::clone(&shared));
+    Ok(shared)
+}
+
+/// A call that is inside; the job's end waits until it is not.
+struct Inside<'s>(&'s Shared);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    /// Enters, unless MPI is about to be finalised: either this sees `closed`, or `close` sees this call.
+    fn enter(&self) -> Result<Inside<'_>, ErrorKind> {
+        self.active.fetch_add(1, Ordering::SeqCst);
+        let inside = Inside(self);
+        if self.closed.load(Ordering::SeqCst) { Err(ErrorKind::Closed) } else { Ok(inside) }
+    }
+
+    /// The program has returned: nobody enters any more.
+    ///
+    /// # Errors
+    /// If a thread is still sending, which nobody can stop.
+    pub(super) fn close(&self) -> Result<(), ErrorKind> {
+        self.closed.store(true, Ordering::SeqCst);
+        let started = Instant::now();
+        while self.active.load(Ordering::SeqCst) > 0 {
+            if started.elapsed() > LAST_MESSAGES {
+                let what = "a thread still sends by a shared communicator".to_owned();
+                return Err(ErrorKind::InvalidArgument { what });
+            }
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// MPI's communicator, to be drained and freed once closed.
+    pub(super) fn raw(&self) -> (ffi::MPI_Comm, bool) {
+        (self.comm, self.headed)
+    }
+
+    /// How many sends are not over.
+    pub(super) fn left(&self) -> usize {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain_mut(|(request, _)| !tested(request).is_ok_and(|status| status.is_some()));
+        kept.len()
+    }
+
+    /// Looks until the request is complete.
+    fn complete(request: &mut ffi::MPI_Request) -> Result<(), ErrorKind> {
+        while tested(request)?.is_none() {
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// The bytes stay alive and unchanged until the request is complete.
+    unsafe fn start(&self, to: &Target, bytes: &[u8]) -> Result<ffi::MPI_Request, ErrorKind> {
+        let Extent { count, unit, .. } = &Extent::bytes(bytes.len())?;
+        let (start, comm) = (bytes.as_ptr().cast::<c_void>(), self.comm);
+        let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
+        // SAFETY: a live communicator, since this call is inside; the bytes by this function's contract.
+        unsafe { made(|made| ffi::MPI_Isend(start, *count, *unit, rank, tag, comm, made)) }
+    }
+}
+
+impl SharedEngine for Shared {
+    fn send(&self, call: Call, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind> {
+        let _inside = self.enter()?;
+        let _waiting = self.watch.as_deref().map(|watch| watch.thread_waiting(call));
+        let mut copy = Vec::new();
+        let to_myself = to.rank == self.me && bytes.len() <= COPIED;
+        if self.headed {
+            copy.extend_from_slice(&wire::head(&to.label, call.at, bytes.len()));
+        }
+        if self.headed || to_myself {
+            copy.extend_from_slice(bytes);
+        }
+        let message = if copy.is_empty() { bytes } else { &copy };
+        // SAFETY: kept until the request is complete, by the caller, here, or with the request.
+        let mut request = unsafe { self.start(to, message) }?;
+        if to_myself {
+            // On its way when this returns, also where the library would wait for the receive.
+            self.left();
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).push((request, copy));
+            return Ok(());
+        }
+        let sent = Self::complete(&mut request);
+        if sent.is_err() {
+            std::mem::forget(copy); // it is not certain that MPI is done with it
+        }
+        sent
+    }
+
+    fn recv(
+        &self,
+        call: Call,
+        from: &Source,
+        room: fn(usize) -> Box<dyn Buffer>,
+    ) -> Result<(Box<dyn Buffer>, Received), ErrorKind> {
+        let _waiting = self.watch.as_deref().map(|watch| watch.thread_waiting(call));
+        loop {
+            let _inside = self.enter()?;
+            let Some((message, received)) = matched(self.comm, from.rank, from.tag, false)? else {
+                thread::yield_now();
+                continue;
+            };
+            if !self.headed {
+                let mut buffer = room(received.bytes);
+                receive(message, buffer.bytes_mut(), received.bytes)?;
+                return Ok((buffer, whole(received, Expected::of(&from.label))?));
+            }
+            let mut both = vec![0; received.bytes];
+            receive(message, &mut both, received.bytes)?;
+            let (head, data) = both.split_first_chunk::<HEAD>().ok_or(ErrorKind::Closed)?;
+            let received = admit(head, &from.label, received, data.len())?;
+            let mut buffer = room(received.bytes);
+            buffer.bytes_mut()[..received.bytes].copy_from_slice(&data[..received.bytes]);
+            return Ok((buffer, received));
+        }
+    }
+}
+
+/// Receives a matched message of so many bytes.
+fn receive(mut message: ffi::MPI_Message, into: &mut [u8], bytes: usize) -> Result<(), ErrorKind> {
+    let into = &mut into[..bytes];
+    let Extent { count, unit, .. } = &Extent::bytes(bytes)?;
+    let (start, message) = (into.as_mut_ptr().cast::<c_void>(), &raw mut message);
+    // SAFETY: the message is a matched one, received once; `into` is borrowed until the request is complete.
+    let mut request = unsafe { made(|made| ffi::MPI_Imrecv(start, *count, *unit, message, made)) }?;
+    Shared::complete(&mut request)
+}

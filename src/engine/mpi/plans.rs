@@ -1,0 +1,173 @@
+//! Operations that MPI prepares once and starts often.
+
+use std::ffi::{c_int, c_void};
+
+use mpi::ffi;
+
+use super::{
+    MpiEngine,
+    operations::Pending,
+    raw::{Datatype, Extent, blank_status, check, made},
+    transfer::{Expected, Transfer, distance, landed, source, tag},
+};
+use crate::{
+    datum::{Memory, Outgoing},
+    engine::{Mode, Op, Preparation, Received},
+    error::{Call, ErrorKind},
+};
+
+/// A persistent request of MPI's.
+pub(super) struct Plan {
+    request: ffi::MPI_Request,
+    /// What a receive expects, into so many bytes.
+    expects: Option<(Expected, usize)>,
+    /// Of a guarded receive; see [`super::guard`].
+    _apart: Option<Box<[u8; 2]>>,
+    under_way: bool,
+    call: Call,
+}
+
+impl Plan {
+    /// The call that has prepared it, while it is under way.
+    pub(super) fn call(&self) -> Option<Call> {
+        self.under_way.then_some(self.call)
+    }
+}
+
+impl MpiEngine {
+    /// Prepares a message, where messages have no heads (one would be the same at every start). Collectives are anew each
+    /// time.
+    pub(super) fn prepare_operation(
+        &self,
+        what: &Preparation<'_>,
+    ) -> Result<Option<Op>, ErrorKind> {
+        let (context, label) = match what {
+            Preparation::Send { to, .. } => (to.context, &to.label),
+            Preparation::Recv { from, .. } => (from.context, &from.label),
+            _ => return Ok(None),
+        };
+        let lane = self.lane(context, label.is_step())?;
+        if lane.headed {
+            return Ok(None);
+        }
+        let (comm, call) = (lane.comm, self.call.get());
+        let plan = match what {
+            Preparation::Send { to, mode, bytes } => {
+                let Extent { count, unit, .. } = &Extent::bytes(bytes.len())?;
+                let start = bytes.start().cast::<c_void>().cast_const();
+                let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
+                // SAFETY: a live communicator; the bytes stay where they are as long as the operation, by the promise of
+                // `Preparation`. MPI keeps a type of ours as long as it needs it.
+                let request = unsafe {
+                    made(|made| match mode {
+                        Mode::Standard => {
+                            ffi::MPI_Send_init(start, *count, *unit, rank, tag, comm, made)
+                        }
+                        Mode::Synchronous => {
+                            ffi::MPI_Ssend_init(start, *count, *unit, rank, tag, comm, made)
+                        }
+                    })
+                }?;
+                Plan { request, expects: None, _apart: None, under_way: false, call }
+            }
+            Preparation::Recv { from, bytes } => {
+                let (start, room) = (bytes.start(), bytes.len());
+                let apart = self.guard.as_ref().map(|_| Box::new([0; 2]));
+                let extent = match &apart {
+                    None => Extent::bytes(room)?,
+                    Some(apart) => {
+                        let away = distance(start, &raw const apart[1]);
+                        Extent::one(Datatype::body_and_byte(room, away)?)?
+                    }
+                };
+                let Extent { count, unit, .. } = &extent;
+                let (rank, tag) = (source(from.rank), tag(from.tag));
+                // SAFETY: as above; the byte apart stays with the request.
+                let request = unsafe {
+                    made(|made| {
+                        ffi::MPI_Recv_init(start.cast(), *count, *unit, rank, tag, comm, made)
+                    })
+                }?;
+                let expects = Some((Expected::of(&from.label), room));
+                Plan { request, expects, _apart: apart, under_way: false, call }
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Op(self.ops.insert(Pending::Plan(plan)))))
+    }
+
+    pub(super) fn start_prepared(&self, op: Op) -> Result<(), ErrorKind> {
+        let start = |pending: &mut Pending| {
+            let Pending::Plan(plan) = pending else { return Err(ErrorKind::Closed) };
+            // SAFETY: a live persistent request that is not under way.
+            check(unsafe { ffi::MPI_Start(&raw mut plan.request) })?;
+            plan.under_way = true;
+            Ok(())
+        };
+        self.ops.with(op.0, start).unwrap_or(Err(ErrorKind::Closed))
+    }
+
+    pub(super) fn finish_prepared(
+        &self,
+        op: Op,
+        wait: bool,
+    ) -> Result<Option<Option<Received>>, ErrorKind> {
+        let _waiting = wait.then(|| self.waiting());
+        loop {
+            let blocks = wait && !self.polls.get();
+            let look = |pending: &mut Pending| {
+                let Pending::Plan(plan) = pending else { return Err(ErrorKind::Closed) };
+                plan.look(blocks)
+            };
+            let found = self.ops.with(op.0, look).unwrap_or(Err(ErrorKind::Closed))?;
+            if found.is_some() || !wait {
+                return Ok(found);
+            }
+            self.idle();
+        }
+    }
+
+    /// Ends a prepared operation; one that is under way goes on, unless it is a receive.
+    pub(super) fn give_up_plan(&self, mut plan: Plan) {
+        let mut status = blank_status();
+        if plan.under_way && plan.expects.is_some() {
+            // SAFETY: a live request of a receive; cancelled, it completes (MPI 4.1 §3.8.4).
+            unsafe { ffi::MPI_Cancel(&raw mut plan.request) };
+            self.complete(&mut plan.request, &mut status);
+            plan.under_way = false;
+        }
+        if plan.under_way {
+            // The lender keeps the memory.
+            let memory = Memory::Owned(Box::new(Outgoing(Vec::<u8>::new())));
+            let (request, call) = (plan.request, plan.call);
+            return self.adopt(Transfer { request, memory, expects: None, headed: None, call });
+        }
+        // SAFETY: a live request that is not under way, freed once. There is nobody to tell of a failure to free.
+        unsafe { ffi::MPI_Request_free(&raw mut plan.request) };
+    }
+}
+
+impl Plan {
+    /// What there is to tell if it is done.
+    fn look(&mut self, blocks: bool) -> Result<Option<Option<Received>>, ErrorKind> {
+        let (mut done, mut status) = (1, blank_status());
+        // SAFETY: a live persistent request, which stays.
+        let code = unsafe {
+            if blocks {
+                ffi::MPI_Wait(&raw mut self.request, &raw mut status)
+            } else {
+                ffi::MPI_Test(&raw mut self.request, &raw mut done, &raw mut status)
+            }
+        };
+        if done == 0 && check(code).is_ok() {
+            return Ok(None);
+        }
+        self.under_way = false;
+        match self.expects {
+            None => check(code).map(|()| Some(None)),
+            Some((expected, room)) => {
+                landed(code, &status, room, expected).map(|received| Some(Some(received)))
+            }
+        }
+    }
+}
