@@ -52,11 +52,11 @@ pub use crate::{
     checks::Checks,
     comm::{
         ANY, And, Any, AtomicOp, Bits, Borrowed, Cart, Comm, Commutative, Comparison, Dest, Epoch,
-        Graph, Held, Keep, Located, Lock, Max, MaxLoc, Message, Min, MinLoc, NULL_RANK,
-        NeighborRequest, NodeArray, Number, OperationStats, Or, OwnedBuf, Passive, PeerStats,
-        Plain, Plan, PlanBuffer, Prod, Ragged, ReduceOp, Replace, Request, Scope, SharedComm, Src,
-        Stats, Status, Sum, Ticket, View, ViewMut, Window, Xor, commutative, test_all, test_any,
-        test_some, wait_all, wait_any, wait_some,
+        ExchangeSparse, Graph, GridAlltoall, Held, Keep, Located, Lock, Max, MaxLoc, Message, Min,
+        MinLoc, NULL_RANK, NeighborRequest, NodeArray, Number, OperationStats, Or, OwnedBuf,
+        Partition, Passive, PeerStats, Plain, Plan, PlanBuffer, Prod, Ragged, ReduceOp, Replace,
+        Request, Scope, SharedComm, Sort, Src, Stats, Status, Sum, Ticket, View, ViewMut, Window,
+        Xor, commutative, test_all, test_any, test_some, wait_all, wait_any, wait_some,
     },
     datum::Datum,
     error::{Error, ErrorKind, Failure, Result},
@@ -67,8 +67,8 @@ pub use crate::{
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
-        ANY, And, Cart, Comm, Datum, Failure, Located, Max, MaxLoc, Min, MinLoc, Or, Prod,
-        Progress, Ragged, RunArgs, Sum, Xor, commutative,
+        ANY, And, Cart, Comm, Datum, ExchangeSparse, Failure, GridAlltoall, Located, Max, MaxLoc,
+        Min, MinLoc, Or, Partition, Prod, Progress, Ragged, RunArgs, Sort, Sum, Xor, commutative,
     };
 }
 

@@ -4,6 +4,7 @@ mod address;
 mod agreement;
 mod cart;
 mod collective;
+mod ext;
 mod faces;
 mod graph;
 mod group;
@@ -38,6 +39,7 @@ use self::{address::Space, stats::Recorder};
 pub use self::{
     address::{ANY, Any, Dest, NULL_RANK, Src, Status},
     cart::Cart,
+    ext::{ExchangeSparse, GridAlltoall, Partition, Sort},
     graph::{Graph, NeighborRequest},
     group::Comparison,
     located::{Located, MaxLoc, MinLoc},

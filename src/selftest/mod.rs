@@ -9,6 +9,7 @@
 mod agreement;
 mod collectives;
 mod errors;
+mod extensions;
 mod ground;
 mod groups;
 mod into;
@@ -109,6 +110,7 @@ fn cases() -> impl Iterator<Item = Case> {
         nonblocking::CASES,
         reductions::CASES,
         steps::CASES,
+        extensions::CASES,
         objects::CASES,
         agreement::CASES,
         groups::CASES,
