@@ -1,205 +1,333 @@
 //! Collectives in the MPI library's own way.
+//!
+//! Data are bytes to the library, except in reductions. Rows of equal length go as they are and nothing is allocated for
+//! them; where all of them together are beyond a C int, each is one element of a type of our own, so that no count
+//! comes near the limit. Of rows of different lengths a rank may know its own only, so the ranks cannot decide together
+//! whether counts fit. There is a way for every length, and which it is depends on nothing but the call:
+//!
+//! * an alltoall, and both collectives of neighbours, go by the library's call that takes a type for every rank;
+//! * a gather and a scatter, which have no such call, go by the one with large counts, where the library has that, and as messages
+//!   of ours where not;
+//! * for an allgather all ranks know all lengths: they go as messages of ours if they do not fit.
 
-use std::ffi::{c_int, c_void};
+use std::{
+    ffi::{c_int, c_void},
+    ptr::NonNull,
+};
 
 use mpi::ffi;
 
-use super::{MpiEngine, Space};
+use super::{
+    MpiEngine, Space,
+    raw::{Datatype, Extent, check, made},
+};
 use crate::{
-    engine::{Builtin, Collective, CollectiveCall, Context, Counts, Element, Rank, Reduction},
+    engine::{Collective, CollectiveCall, Context, Counts, Rank},
     error::ErrorKind,
 };
 
-/// Makes the call with the library's own collective, or declines.
+type Outcome = Result<(), ErrorKind>;
+
+/// Makes one of the library's collective calls, blocking or not: the names of both forms, and what both take.
 ///
-/// It declines what the library cannot do on all of them: operators that it does not know, and sizes beyond a C int.
-/// Both are the same on every rank.
+/// To be used where all buffers and arrays are borrowed for longer than the statement: the call is complete when it is over.
+macro_rules! call {
+    ($engine:expr, $blocking:path | $started:path, $($argument:expr),*) => {
+        $engine.collectively(|request| {
+            // SAFETY: the communicator is live, and by the reasons given where this macro is used the arguments are
+            // what the library takes.
+            unsafe {
+                match request {
+                    None => $blocking($($argument),*),
+                    Some(request) => $started($($argument,)* request),
+                }
+            }
+        })
+    };
+}
+
+mod prepared;
+mod reduce;
+mod rows;
+
+use self::reduce::Kind;
+pub(super) use self::{
+    prepared::prepare,
+    reduce::{datatype, operator},
+};
+
+/// Makes the call with the library's own collective, or declines for reasons that are the same on every rank.
 pub(super) fn run(
     engine: &MpiEngine,
     space: &Space,
     call: &mut CollectiveCall<'_>,
-) -> Option<Result<(), ErrorKind>> {
-    let comm = space.user;
-    match &mut call.what {
-        Collective::Barrier => Some(engine.collectively(|request| {
-            // SAFETY: the communicator is live.
-            unsafe {
-                match request {
-                    None => ffi::MPI_Barrier(comm),
-                    Some(request) => ffi::MPI_Ibarrier(comm, request),
-                }
-            }
-        })),
-        Collective::Bcast { root, buffer } => {
-            let (root, count) = (root.0 as c_int, c_int::try_from(buffer.len()).ok()?);
-            let start = buffer.as_mut_ptr().cast::<c_void>();
-            Some(engine.collectively(|request| {
-                // SAFETY: the communicator is live; the buffer holds `count` bytes and is borrowed until the call is
-                // complete, when `collectively` returns.
-                unsafe {
-                    let byte = ffi::RSMPI_UINT8_T;
-                    match request {
-                        None => ffi::MPI_Bcast(start, count, byte, root, comm),
-                        Some(request) => ffi::MPI_Ibcast(start, count, byte, root, comm, request),
-                    }
-                }
-            }))
+) -> Option<Outcome> {
+    let (comm, ranks) = (space.user, call.size);
+    let makes = Caller { engine, comm };
+    Some(match &mut call.what {
+        // No data.
+        Collective::Barrier => call!(engine, ffi::MPI_Barrier | ffi::MPI_Ibarrier, comm),
+        Collective::Bcast { root, buffer } => makes.bcast(root.0 as c_int, buffer),
+        Collective::Gather { root, mine, counts: Counts::Equal(_), out } => {
+            makes.gather(ranks, root.0 as c_int, mine, out)
         }
-        Collective::Allgather { mine, counts, out } => allgather(engine, comm, mine, counts, out),
+        Collective::Gather { root, mine, counts: Counts::Each(counts), out } => {
+            return makes.gather_rows(root.0 as c_int, mine, counts, out);
+        }
+        Collective::Scatter { root, rows, counts: Counts::Equal(_), out } => {
+            makes.scatter(ranks, root.0 as c_int, rows, out)
+        }
+        Collective::Scatter { root, rows, counts: Counts::Each(counts), out } => {
+            return makes.scatter_rows(root.0 as c_int, rows, counts, out);
+        }
+        Collective::Allgather { mine, counts: Counts::Equal(_), out } => {
+            makes.allgather(ranks, mine, out)
+        }
+        Collective::Allgather { mine, counts: Counts::Each(counts), out } => {
+            return makes.allgather_rows(mine, counts, out);
+        }
+        Collective::Alltoall { rows, send_counts, out, recv_counts } => {
+            match (send_counts, recv_counts) {
+                (Counts::Equal(bytes), Counts::Equal(_)) => {
+                    makes.alltoall(ranks, *bytes, rows, out)
+                }
+                (send, recv) => makes.alltoall_rows(ranks, rows, send, out, recv),
+            }
+        }
         Collective::Reduce { root, mine, out, with } => {
-            reduce(engine, comm, Kind::Reduce(root.0 as c_int), mine, out, with)
+            return makes.reduce(Kind::Reduce(root.0 as c_int), mine, out, with);
         }
         Collective::Allreduce { mine, out, with } => {
-            reduce(engine, comm, Kind::Allreduce, mine, out, with)
+            return makes.reduce(Kind::Allreduce, mine, out, with);
         }
-        Collective::Scan { mine, out, with } => reduce(engine, comm, Kind::Scan, mine, out, with),
+        Collective::Scan { mine, out, with } => return makes.reduce(Kind::Scan, mine, out, with),
         Collective::Exscan { mine, out, with } => {
-            reduce(engine, comm, Kind::Exscan, mine, out, with)
+            return makes.reduce(Kind::Exscan, mine, out, with);
         }
-        _ => None,
-    }
-}
-
-fn allgather(
-    engine: &MpiEngine,
-    comm: ffi::MPI_Comm,
-    mine: &[u8],
-    counts: &Counts<'_>,
-    out: &mut [u8],
-) -> Option<Result<(), ErrorKind>> {
-    c_int::try_from(out.len()).ok()?; // then every count and place fits too
-    // SAFETY: a constant of the library.
-    let byte = unsafe { ffi::RSMPI_UINT8_T };
-    let (send, count) = (mine.as_ptr().cast::<c_void>(), mine.len() as c_int);
-    let into = out.as_mut_ptr().cast::<c_void>();
-    if let Counts::Equal(_) = counts {
-        return Some(engine.collectively(|request| {
-            // SAFETY: every rank sends `count` bytes and `out` has room for as many from each, until the call is complete.
-            unsafe {
-                match request {
-                    None => ffi::MPI_Allgather(send, count, byte, into, count, byte, comm),
-                    Some(request) => {
-                        ffi::MPI_Iallgather(send, count, byte, into, count, byte, comm, request)
-                    }
-                }
+        Collective::ReduceScatter { mine, counts, out, with } => {
+            return makes.reduce_scatter(mine, counts, out, with);
+        }
+        Collective::NeighborAllgather { neighbors, mine, counts, out } => match counts {
+            Counts::Equal(bytes) => makes.neighbor_allgather(*bytes, mine, out),
+            Counts::Each(_) => {
+                let whole = |_| (0, mine.len());
+                makes.neighbor_rows(neighbors, mine, whole, out, counts)
             }
-        }));
-    }
-    let Counts::Each(counts) = counts else { return None };
-    let lengths: Vec<c_int> = counts.iter().map(|&count| count as c_int).collect();
-    let places = lengths.iter().scan(0, |end, &count| {
-        *end += count;
-        Some(*end - count)
-    });
-    let places: Vec<c_int> = places.collect();
-    let (counts, at) = (lengths.as_ptr(), places.as_ptr());
-    Some(engine.collectively(|request| {
-        // SAFETY: `counts[rank]` bytes from each rank fit into `out` at `places[rank]`, one behind the other; all of them
-        // stay until the call is complete.
-        unsafe {
-            match request {
-                None => ffi::MPI_Allgatherv(send, count, byte, into, counts, at, byte, comm),
-                Some(request) => {
-                    ffi::MPI_Iallgatherv(send, count, byte, into, counts, at, byte, comm, request)
+        },
+        Collective::NeighborAlltoall { neighbors, rows, send_counts, out, recv_counts } => {
+            match (&*send_counts, &*recv_counts) {
+                (Counts::Equal(bytes), Counts::Equal(_)) => {
+                    makes.neighbor_alltoall(*bytes, rows, out)
+                }
+                (send, recv) => {
+                    let starts = send.starts(neighbors.destinations.len());
+                    let row = |at| (starts[at], send.of(at));
+                    makes.neighbor_rows(neighbors, rows, row, out, recv)
                 }
             }
         }
-    }))
+    })
 }
 
-/// The library's reductions.
+/// Gathers equally many bytes of every rank.
+pub(super) fn allgather(engine: &MpiEngine, space: &Space, mine: &[u8], out: &mut [u8]) -> Outcome {
+    Caller { engine, comm: space.user }.allgather(space.ranks.len(), mine, out)
+}
+
+/// Makes the calls on one communicator.
 #[derive(Clone, Copy)]
-enum Kind {
-    /// To this root.
-    Reduce(c_int),
-    Allreduce,
-    Scan,
-    Exscan,
-}
-
-fn reduce(
-    engine: &MpiEngine,
+struct Caller<'e> {
+    engine: &'e MpiEngine,
     comm: ffi::MPI_Comm,
-    kind: Kind,
-    mine: &[u8],
-    out: &mut [u8],
-    with: &Reduction<'_>,
-) -> Option<Result<(), ErrorKind>> {
-    let (builtin, element) = with.native?;
-    let (unit, size) = datatype(element);
-    let count = c_int::try_from(mine.len() / size).ok()?;
-    let (send, into) = (mine.as_ptr().cast::<c_void>(), out.as_mut_ptr().cast::<c_void>());
-    let op = operator(builtin);
-    let done = engine.collectively(|request| {
-        // SAFETY: the communicator is live; `send` and `into` hold `count` elements of the type and stay until the call is
-        // complete, when `collectively` returns. `into` matters on a reduction's root only.
-        unsafe {
-            match (kind, request) {
-                (Kind::Reduce(root), None) => {
-                    ffi::MPI_Reduce(send, into, count, unit, op, root, comm)
-                }
-                (Kind::Reduce(root), Some(request)) => {
-                    ffi::MPI_Ireduce(send, into, count, unit, op, root, comm, request)
-                }
-                (Kind::Allreduce, None) => ffi::MPI_Allreduce(send, into, count, unit, op, comm),
-                (Kind::Allreduce, Some(request)) => {
-                    ffi::MPI_Iallreduce(send, into, count, unit, op, comm, request)
-                }
-                (Kind::Scan, None) => ffi::MPI_Scan(send, into, count, unit, op, comm),
-                (Kind::Scan, Some(request)) => {
-                    ffi::MPI_Iscan(send, into, count, unit, op, comm, request)
-                }
-                (Kind::Exscan, None) => ffi::MPI_Exscan(send, into, count, unit, op, comm),
-                (Kind::Exscan, Some(request)) => {
-                    ffi::MPI_Iexscan(send, into, count, unit, op, comm, request)
-                }
-            }
-        }
-    });
-    Some(done)
 }
 
-fn operator(builtin: Builtin) -> ffi::MPI_Op {
-    // SAFETY: constants of the library.
-    unsafe {
-        match builtin {
-            Builtin::Sum => ffi::RSMPI_SUM,
-            Builtin::Prod => ffi::RSMPI_PROD,
-            Builtin::Min => ffi::RSMPI_MIN,
-            Builtin::Max => ffi::RSMPI_MAX,
-            Builtin::And => ffi::RSMPI_BAND,
-            Builtin::Or => ffi::RSMPI_BOR,
-            Builtin::Xor => ffi::RSMPI_BXOR,
-        }
+/// A row of so many bytes, `rows` of which are in a buffer: bytes, or one element of a type if they are too many.
+fn row_of(bytes: usize, rows: usize) -> Result<Extent, ErrorKind> {
+    match bytes.checked_mul(rows).map(c_int::try_from) {
+        Some(Ok(_)) => Extent::bytes(bytes),
+        _ => Extent::one(Datatype::head_and_body(0, 0, bytes)?),
     }
 }
 
-/// The library's type for an element, and its size.
-fn datatype(element: Element) -> (ffi::MPI_Datatype, usize) {
-    // SAFETY: constants of the library.
-    unsafe {
-        match element {
-            Element::I8 => (ffi::RSMPI_INT8_T, 1),
-            Element::I16 => (ffi::RSMPI_INT16_T, 2),
-            Element::I32 => (ffi::RSMPI_INT32_T, 4),
-            Element::I64 => (ffi::RSMPI_INT64_T, 8),
-            Element::U8 => (ffi::RSMPI_UINT8_T, 1),
-            Element::U16 => (ffi::RSMPI_UINT16_T, 2),
-            Element::U32 => (ffi::RSMPI_UINT32_T, 4),
-            Element::U64 => (ffi::RSMPI_UINT64_T, 8),
-            Element::F32 => (ffi::RSMPI_FLOAT, 4),
-            Element::F64 => (ffi::RSMPI_DOUBLE, 8),
-        }
-    }
+/// Where a call of the library reads the bytes.
+///
+/// An empty slice may lie at address 1, which is `MPI_IN_PLACE` in Open MPI; and MPICH refuses a call that reads and writes
+/// at the same place, even nothing.
+pub(super) fn read(bytes: &[u8]) -> *const c_void {
+    readable(bytes.as_ptr(), bytes.len())
 }
 
-/// A context that knows this rank's neighbours.
+fn readable(start: *const u8, len: usize) -> *const c_void {
+    if len == 0 { NonNull::<u64>::dangling().as_ptr().cast() } else { start.cast() }
+}
+
+/// Where a call of the library writes the bytes.
+pub(super) fn write(bytes: &mut [u8]) -> *mut c_void {
+    writable(bytes.as_mut_ptr(), bytes.len())
+}
+
+fn writable(start: *mut u8, len: usize) -> *mut c_void {
+    if len == 0 { NonNull::<u128>::dangling().as_ptr().cast() } else { start.cast() }
+}
+
+impl Caller<'_> {
+    fn bcast(self, root: c_int, buffer: &mut [u8]) -> Outcome {
+        let Self { engine, comm } = self;
+        let start = write(buffer);
+        let extent = &Extent::bytes(buffer.len())?;
+        let (count, of) = (extent.count, extent.unit);
+        // The buffer holds `count` elements.
+        call!(engine, ffi::MPI_Bcast | ffi::MPI_Ibcast, start, count, of, root, comm)
+    }
+
+    fn gather(self, ranks: usize, root: c_int, mine: &[u8], out: &mut [u8]) -> Outcome {
+        let Self { engine, comm } = self;
+        let (send, into) = (read(mine), write(out));
+        let extent = &row_of(mine.len(), ranks)?;
+        let (count, of) = (extent.count, extent.unit);
+        // Every rank sends `count` elements; the root's `out` has room for so many from each.
+        call!(
+            engine,
+            ffi::MPI_Gather | ffi::MPI_Igather,
+            send,
+            count,
+            of,
+            into,
+            count,
+            of,
+            root,
+            comm
+        )
+    }
+
+    fn scatter(self, ranks: usize, root: c_int, rows: &[u8], out: &mut [u8]) -> Outcome {
+        let Self { engine, comm } = self;
+        let (send, into) = (read(rows), write(out));
+        let extent = &row_of(out.len(), ranks)?;
+        let (count, of) = (extent.count, extent.unit);
+        // The root's `rows` hold `count` elements for every rank, and `out` has room for so many.
+        call!(
+            engine,
+            ffi::MPI_Scatter | ffi::MPI_Iscatter,
+            send,
+            count,
+            of,
+            into,
+            count,
+            of,
+            root,
+            comm
+        )
+    }
+
+    fn allgather(self, ranks: usize, mine: &[u8], out: &mut [u8]) -> Outcome {
+        let Self { engine, comm } = self;
+        let (send, into) = (read(mine), write(out));
+        let extent = &row_of(mine.len(), ranks)?;
+        let (count, of) = (extent.count, extent.unit);
+        // Every rank sends `count` elements; `out` has room for so many from each.
+        call!(
+            engine,
+            ffi::MPI_Allgather | ffi::MPI_Iallgather,
+            send,
+            count,
+            of,
+            into,
+            count,
+            of,
+            comm
+        )
+    }
+
+    fn alltoall(self, ranks: usize, bytes: usize, rows: &[u8], out: &mut [u8]) -> Outcome {
+        let Self { engine, comm } = self;
+        let (send, into) = (read(rows), write(out));
+        let extent = &row_of(bytes, ranks)?;
+        let (count, of) = (extent.count, extent.unit);
+        // `rows` and `out` hold `count` elements for and from every rank.
+        call!(
+            engine,
+            ffi::MPI_Alltoall | ffi::MPI_Ialltoall,
+            send,
+            count,
+            of,
+            into,
+            count,
+            of,
+            comm
+        )
+    }
+
+    fn neighbor_allgather(self, bytes: usize, mine: &[u8], out: &mut [u8]) -> Outcome {
+        let Self { engine, comm } = self;
+        let (send, into) = (read(mine), write(out));
+        let extent = &Extent::bytes(bytes)?;
+        let (count, of) = (extent.count, extent.unit);
+        // `mine` has `count` elements; `out` has room for so many from each source.
+        call!(
+            engine,
+            ffi::MPI_Neighbor_allgather | ffi::MPI_Ineighbor_allgather,
+            send,
+            count,
+            of,
+            into,
+            count,
+            of,
+            comm
+        )
+    }
+
+    fn neighbor_alltoall(self, bytes: usize, rows: &[u8], out: &mut [u8]) -> Outcome {
+        let Self { engine, comm } = self;
+        let (send, into) = (read(rows), write(out));
+        let extent = &Extent::bytes(bytes)?;
+        let (count, of) = (extent.count, extent.unit);
+        // `rows` have `count` elements for each destination; `out` has room for so many from each source.
+        call!(
+            engine,
+            ffi::MPI_Neighbor_alltoall | ffi::MPI_Ineighbor_alltoall,
+            send,
+            count,
+            of,
+            into,
+            count,
+            of,
+            comm
+        )
+    }
+}
+/// A context of the same ranks that knows this rank's neighbours.
 pub(super) fn derive_graph(
-    _engine: &MpiEngine,
-    _parent: Context,
-    _turn: u64,
-    _sources: &[Rank],
-    _destinations: &[Rank],
+    engine: &MpiEngine,
+    parent: Context,
+    sources: &[Rank],
+    destinations: &[Rank],
 ) -> Result<Context, ErrorKind> {
-    Err(ErrorKind::Unsupported { what: "not built yet", how: "" })
+    let parent = engine.space(parent)?;
+    let list = |ranks: &[Rank]| ranks.iter().map(|rank| rank.0 as c_int).collect::<Vec<_>>();
+    let (from, to) = (list(sources), list(destinations));
+    // Real weights, and one at least: `MPI_UNWEIGHTED` of an empty list is another thing in every library.
+    let weights = vec![1; sources.len().max(destinations.len()).max(1)];
+    let waiting = engine.waiting();
+    // SAFETY: the lists are as long as they are said to be; the new communicator is written on success.
+    let user = unsafe {
+        made(|made| {
+            ffi::MPI_Dist_graph_create_adjacent(
+                parent.user,
+                from.len() as c_int,
+                from.as_ptr(),
+                weights.as_ptr(),
+                to.len() as c_int,
+                to.as_ptr(),
+                weights.as_ptr(),
+                ffi::RSMPI_INFO_NULL,
+                0,
+                made,
+            )
+        })
+    }?;
+    drop(waiting);
+    // SAFETY: a live communicator and a predefined handler.
+    check(unsafe { ffi::MPI_Comm_set_errhandler(user, ffi::RSMPI_ERRORS_RETURN) })?;
+    engine.open_space(user, parent.me, parent.ranks.clone())
 }

@@ -1,13 +1,59 @@
 //! Non-blocking collectives.
+//!
+//! A barrier and the library's own reductions are one call of the library, which makes progress by itself. All else moves rows
+//! whose lengths nobody but the contributor knows, and goes as messages, not as a collective for the lengths and a second one
+//! for the data. For two reasons:
+//!
+//! * *Order.* MPI wants collectives called in the same order on all ranks. Two exchanges that are under way at once would come
+//!   to their second step in an order of their own on every rank, with the program's blocking collectives in between. A
+//!   message is matched by communicator, sender and tag, here the number of the call (the turn): no order can be wrong.
+//! * *Progress.* A rank that waits inside a blocking call of the library (for another communicator, say) could not make its
+//!   second step, and the others would wait for it. Here every rank posts all that the others need when it starts; what is
+//!   left to do serves nobody but itself. So no rank waits for more than that the others have *started* the call, as MPI
+//!   promises of its own non-blocking collectives.
+//!
+//! Each rank sends its row to every rank that gets it, without a tree between them: who passes rows on would be such a
+//! second step. Where collectives are compared (`--checks collective`), every rank sends every other one a message, row or
+//! not, that begins with a head: what it calls, and where in the source. Both sides find a disagreement.
 
-use super::MpiEngine;
+mod native;
+mod rows;
+
+use std::ffi::c_int;
+
+use self::{native::Native, rows::Rows};
+use super::{
+    MpiEngine,
+    collective::datatype,
+    operations::Staged,
+    wire::{self, HEAD},
+};
 use crate::{
-    engine::{Exchange, Op},
+    checks::Checks,
+    engine::{Engine, Exchange, Label, Op, Rank},
     error::ErrorKind,
 };
 
-pub(super) fn start(_: &MpiEngine, _call: Exchange) -> Result<Op, ErrorKind> {
-    Err(UNFINISHED)
+/// Starts the exchange.
+pub(super) fn start(engine: &MpiEngine, call: Exchange) -> Result<Op, ErrorKind> {
+    let checked = engine.checks() >= Checks::Collective;
+    let is_barrier = call.label.step.is_some_and(|step| step.call.op == "ibarrier");
+    let reduction = call.reduce.filter(|reduce| {
+        // The same on every rank: all contribute equally many bytes.
+        c_int::try_from(call.mine.bytes().len() / datatype(reduce.element).1).is_ok()
+    });
+    let machine: Box<dyn Staged> = if is_barrier || reduction.is_some() {
+        let agreement = checked.then(|| Rows::agreement(engine, &call)).transpose()?;
+        Box::new(Native::start(engine, call, reduction, agreement)?)
+    } else {
+        Box::new(Rows::start(engine, call, checked)?)
+    };
+    Ok(engine.launch(machine))
 }
 
-const UNFINISHED: ErrorKind = ErrorKind::Unsupported { what: "not built yet", how: "" };
+/// Whether the message of rank `from`, behind its head, belongs to the same call.
+fn agree(label: &Label, message: &[u8], from: Rank) -> Result<(), ErrorKind> {
+    let (head, row) = message.split_first_chunk::<HEAD>().ok_or(ErrorKind::Closed)?;
+    wire::check(label, head, from)?;
+    if row.len() == wire::length(head) { Ok(()) } else { Err(ErrorKind::Closed) }
+}

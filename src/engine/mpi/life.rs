@@ -107,6 +107,7 @@ impl MpiEngine {
             ops: Table::new(),
             staged: RefCell::new(Vec::new()),
             orphans: RefCell::new(Vec::new()),
+            windows: RefCell::new(Vec::new()),
             probed: Table::new(),
             yields: Cell::new(false),
             polls: Cell::new(false),
@@ -148,7 +149,6 @@ impl MpiEngine {
         self.drain_until_all(&world, |_| Ok(true))?;
         // All programs have returned: what is under way now is received by `drain`, or never.
         let ended = Instant::now();
-        self.abandon_staged();
         self.drain_until_all(&world, |left| {
             if left > 0 && ended.elapsed() > LAST_MESSAGES {
                 let what =
@@ -161,9 +161,7 @@ impl MpiEngine {
         for shared in self.shared.take() {
             free(shared.raw().0);
         }
-        for space in self.spaces.take().into_iter().flatten() {
-            space.free();
-        }
+        drop(self.spaces.take());
         drop(self.universe.take());
         Ok(())
     }
@@ -176,6 +174,7 @@ impl MpiEngine {
     ) -> Result<(), ErrorKind> {
         let mut barrier = None;
         loop {
+            self.abandon_staged(); // before their messages are received here
             self.progress();
             self.drain()?;
             self.orphans.borrow_mut().retain_mut(|orphan| !orphan.is_over());
@@ -252,6 +251,7 @@ impl Drop for MpiEngine {
         std::mem::forget(self.orphans.take());
         std::mem::forget(self.ops.drain());
         std::mem::forget(self.staged.take());
+        std::mem::forget(self.spaces.take());
     }
 }
 

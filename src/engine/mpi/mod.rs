@@ -9,6 +9,7 @@ mod exchange;
 mod guard;
 mod life;
 mod messages;
+mod newer;
 mod operations;
 mod plans;
 mod raw;
@@ -77,6 +78,8 @@ pub(crate) struct MpiEngine {
     staged: RefCell<Vec<UnderWay>>,
     /// Sends that nobody will ask for.
     orphans: RefCell<Vec<Transfer>>,
+    /// By [`WindowId`].
+    windows: RefCell<Vec<Option<Rc<window::Window>>>>,
     probed: Table<Probed>,
     /// Whether to let other ranks run while waiting; see [`MpiEngine::share_cpus`].
     yields: Cell<bool>,
@@ -183,8 +186,10 @@ impl Space {
         };
         Lane { comm, me: self.me, headed }
     }
+}
 
-    fn free(&self) {
+impl Drop for Space {
+    fn drop(&mut self) {
         life::free(self.steps);
         life::free(self.user);
     }
@@ -308,28 +313,28 @@ impl Engine for MpiEngine {
     fn derive_graph(
         &self,
         parent: Context,
-        turn: u64,
+        _turn: u64,
         sources: &[Rank],
         destinations: &[Rank],
     ) -> Result<Context, ErrorKind> {
         let _waiting = self.waiting();
-        collective::derive_graph(self, parent, turn, sources, destinations)
+        collective::derive_graph(self, parent, sources, destinations)
     }
 
-    fn node(&self, context: Context, turn: u64) -> Result<u32, ErrorKind> {
+    fn node(&self, context: Context, _turn: u64) -> Result<u32, ErrorKind> {
         let _waiting = self.waiting();
-        window::node(self, context, turn)
+        window::node(self, context)
     }
 
     fn open_window(
         &self,
         context: Context,
-        turn: u64,
+        _turn: u64,
         bytes: usize,
         access: Access,
     ) -> Result<WindowId, ErrorKind> {
         let _waiting = self.waiting();
-        window::open(self, context, turn, bytes, access)
+        window::open(self, context, bytes, access)
     }
 
     fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, ErrorKind> {
@@ -401,10 +406,8 @@ impl Engine for MpiEngine {
         if context == Context::WORLD {
             return; // `finish` needs it
         }
-        let space = self.spaces.borrow_mut().get_mut(context.0 as usize).and_then(Option::take);
-        if let Some(space) = space {
-            space.free();
-        }
+        // MPI's communicators go with the last operation on them.
+        drop(self.spaces.borrow_mut().get_mut(context.0 as usize).and_then(Option::take));
     }
 
     fn world_rank(&self, context: Context, rank: Rank) -> usize {

@@ -69,9 +69,10 @@ pub(super) trait Staged {
     fn abandon(&mut self, engine: &MpiEngine);
 }
 
-/// A staged operation under way, and the number of its [`Op`].
+/// A staged operation under way.
 pub(super) struct UnderWay {
-    op: u64,
+    /// The number of its [`Op`], if it has one.
+    op: Option<u64>,
     work: Box<dyn Staged>,
 }
 
@@ -102,10 +103,18 @@ impl MpiEngine {
     /// Starts an operation of several steps.
     pub(super) fn launch(&self, work: Box<dyn Staged>) -> Op {
         let op = self.ops.insert(Pending::Staged(Stage::UnderWay, self.call.get()));
-        self.staged.borrow_mut().push(UnderWay { op, work });
+        self.staged.borrow_mut().push(UnderWay { op: Some(op), work });
         self.polls.set(true);
         self.progress();
         Op(op)
+    }
+
+    /// Sees an operation through that nobody waits for.
+    pub(super) fn keep(&self, mut work: Box<dyn Staged>) -> Result<(), ErrorKind> {
+        if !work.poll(self)? {
+            self.staged.borrow_mut().push(UnderWay { op: None, work });
+        }
+        Ok(())
     }
 
     /// Takes the next steps of all operations of several steps.
@@ -127,13 +136,15 @@ impl MpiEngine {
             let UnderWay { op, work } = under_way.remove(at);
             let over = over.unwrap_or_else(|| work.finish());
             // Nobody is there any more where the operation was forsaken.
+            let Some(op) = op else { continue };
             self.ops.with(op, |pending| {
                 if let Pending::Staged(stage, _) = pending {
                     *stage = Stage::Over(over);
                 }
             });
         }
-        self.polls.set(self.yields.get() || !under_way.is_empty());
+        let awaited = under_way.iter().any(|one| one.op.is_some());
+        self.polls.set(self.yields.get() || awaited);
         *self.staged.borrow_mut() = under_way;
     }
 

@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use mpi::ffi;
 
 use super::{
-    MpiEngine,
+    MpiEngine, collective,
     operations::Pending,
     raw::{Datatype, Extent, blank_status, check, made},
     transfer::{Expected, Transfer, distance, landed, source, tag},
@@ -35,8 +35,8 @@ impl Plan {
 }
 
 impl MpiEngine {
-    /// Prepares a message, where messages have no heads (one would be the same at every start). Collectives are anew each
-    /// time.
+    /// Prepares a message, where messages have no heads (one would be the same at every start), or a collective, where
+    /// the library knows how.
     pub(super) fn prepare_operation(
         &self,
         what: &Preparation<'_>,
@@ -44,7 +44,15 @@ impl MpiEngine {
         let (context, label) = match what {
             Preparation::Send { to, .. } => (to.context, &to.label),
             Preparation::Recv { from, .. } => (from.context, &from.label),
-            _ => return Ok(None),
+            _ => {
+                // SAFETY: the memory stays where it is as long as the operation, by the promise of `Preparation`.
+                let request = unsafe { collective::prepare(self, what) }?;
+                let call = self.call.get();
+                let plan =
+                    |request| Plan { request, expects: None, _apart: None, under_way: false, call };
+                let plan = request.map(|request| Pending::Plan(plan(request)));
+                return Ok(plan.map(|plan| Op(self.ops.insert(plan))));
+            }
         };
         let lane = self.lane(context, label.is_step())?;
         if lane.headed {

@@ -1,0 +1,75 @@
+//! Collectives that are prepared once and started often, where the library has such.
+
+use std::ffi::c_int;
+
+use mpi::ffi::{self, MPI_Info, MPI_Request};
+
+use super::{datatype, operator, readable, row_of, writable};
+use crate::{
+    datum::RawBytes,
+    engine::{
+        CollectivePlace, Preparation,
+        mpi::{
+            MpiEngine,
+            newer::newer,
+            raw::{Extent, made},
+        },
+    },
+    error::ErrorKind,
+};
+
+/// Prepares the collective; nothing if the library cannot, or if it is no collective.
+///
+/// # Safety
+/// The lent memory stays until the request is freed, and is let alone while it is started.
+pub(in crate::engine::mpi) unsafe fn prepare(
+    engine: &MpiEngine,
+    what: &Preparation<'_>,
+) -> Result<Option<MPI_Request>, ErrorKind> {
+    let newer = newer();
+    // SAFETY: a constant of the library.
+    let info: MPI_Info = unsafe { ffi::RSMPI_INFO_NULL };
+    let comm = |place: &CollectivePlace| engine.space(place.context).map(|space| space.user);
+    let read = |bytes: &RawBytes| readable(bytes.start(), bytes.len());
+    let write = |bytes: &RawBytes| writable(bytes.start(), bytes.len());
+    let _waiting = engine.waiting();
+    // SAFETY: the communicators are live; the lent memory holds what is said of it and stays, by this function's contract.
+    let request = unsafe {
+        match what {
+            Preparation::Send { .. } | Preparation::Recv { .. } => return Ok(None),
+            Preparation::Barrier(place) => {
+                let Some(init) = newer.barrier_init else { return Ok(None) };
+                let comm = comm(place)?;
+                made(|made| init(comm, info, made))
+            }
+            Preparation::Bcast { place, root, buffer } => {
+                let Some(init) = newer.bcast_init else { return Ok(None) };
+                let (comm, extent) = (comm(place)?, Extent::bytes(buffer.len())?);
+                let (count, of, root) = (extent.count, extent.unit, root.0 as c_int);
+                made(|made| init(write(buffer), count, of, root, comm, info, made))
+            }
+            Preparation::Allgather { place, mine, out } => {
+                let Some(init) = newer.allgather_init else { return Ok(None) };
+                let (comm, extent) = (comm(place)?, row_of(mine.len(), place.size)?);
+                let (count, of, send, into) = (extent.count, extent.unit, read(mine), write(out));
+                made(|made| init(send, count, of, into, count, of, comm, info, made))
+            }
+            Preparation::Alltoall { place, rows, out } => {
+                let Some(init) = newer.alltoall_init else { return Ok(None) };
+                let (comm, extent) = (comm(place)?, row_of(rows.len() / place.size, place.size)?);
+                let (count, of, send, into) = (extent.count, extent.unit, read(rows), write(out));
+                made(|made| init(send, count, of, into, count, of, comm, info, made))
+            }
+            Preparation::Allreduce { place, mine, out, with } => {
+                let (Some(init), Some((op, element))) = (newer.allreduce_init, with.native) else {
+                    return Ok(None);
+                };
+                let ((of, size), op) = (datatype(element), operator(op));
+                let Ok(count) = c_int::try_from(mine.len() / size) else { return Ok(None) };
+                let (comm, send, into) = (comm(place)?, read(mine), write(out));
+                made(|made| init(send, into, count, of, op, comm, info, made))
+            }
+        }
+    };
+    request.map(Some)
+}

@@ -1,0 +1,134 @@
+//! Exchanges that are one call of the library.
+
+use std::{ffi::c_int, rc::Rc};
+
+use mpi::ffi;
+
+use super::Rows;
+use crate::{
+    datum::Buffer,
+    engine::{
+        Done, Exchange, Exchanged, NativeReduction, Rank,
+        collective::ReductionKind,
+        mpi::{
+            MpiEngine, Space,
+            collective::{datatype, operator, read, write},
+            operations::Staged,
+            raw::made,
+            transfer::tested,
+        },
+    },
+    error::ErrorKind,
+};
+
+/// A barrier or a reduction that the library makes by itself.
+pub(super) struct Native {
+    /// The comparison of the calls, where they are compared.
+    agreement: Option<Rows>,
+    request: ffi::MPI_Request,
+    /// `None` when MPI is done with them.
+    held: Option<Held>,
+    counts: Vec<usize>,
+    reduced: bool,
+    done: bool,
+    /// Keeps the communicator open.
+    _space: Rc<Space>,
+}
+
+/// What MPI reads and writes.
+struct Held {
+    mine: Box<dyn Buffer>,
+    rows: Box<dyn Buffer>,
+}
+
+impl Native {
+    /// Starts the reduction, or, without one, the barrier.
+    pub(super) fn start(
+        engine: &MpiEngine,
+        call: Exchange,
+        reduction: Option<NativeReduction>,
+        agreement: Option<Rows>,
+    ) -> Result<Self, ErrorKind> {
+        let space = engine.space(call.context)?;
+        let (mine, comm) = (call.mine, space.user);
+        let Some(NativeReduction { kind, op, element }) = reduction else {
+            // SAFETY: a live communicator; the request is written on success.
+            let request = unsafe { made(|made| ffi::MPI_Ibarrier(comm, made)) }?;
+            let held = Some(Held { mine, rows: (call.room)(0) });
+            let counts = vec![0; call.size];
+            return Ok(Self {
+                agreement,
+                request,
+                held,
+                counts,
+                reduced: false,
+                done: false,
+                _space: space,
+            });
+        };
+        let bytes = mine.bytes().len();
+        let gets_row = match kind {
+            ReductionKind::Reduce(root) => root == call.rank,
+            ReductionKind::Exscan => call.rank != Rank(0),
+            ReductionKind::Allreduce | ReductionKind::Scan => true,
+        };
+        let mut held = Held { mine, rows: (call.room)(if gets_row { bytes } else { 0 }) };
+        let (of, size) = datatype(element);
+        let (count, op) = ((bytes / size) as c_int, operator(op));
+        let send = read(held.mine.bytes());
+        let into = write(held.rows.bytes_mut());
+        // SAFETY: `send` has `count` elements of the type; so has `into`, except where MPI does not write (the others of
+        // a reduce, rank 0 of an exscan). Both are on the heap in `held` and let alone until the request is complete.
+        let request = unsafe {
+            made(|made| match kind {
+                ReductionKind::Reduce(root) => {
+                    ffi::MPI_Ireduce(send, into, count, of, op, root.0 as c_int, comm, made)
+                }
+                ReductionKind::Allreduce => {
+                    ffi::MPI_Iallreduce(send, into, count, of, op, comm, made)
+                }
+                ReductionKind::Scan => ffi::MPI_Iscan(send, into, count, of, op, comm, made),
+                ReductionKind::Exscan => ffi::MPI_Iexscan(send, into, count, of, op, comm, made),
+            })
+        }?;
+        let counts = if gets_row { vec![bytes] } else { Vec::new() };
+        let held = Some(held);
+        Ok(Self { agreement, request, held, counts, reduced: true, done: false, _space: space })
+    }
+}
+
+impl Staged for Native {
+    fn poll(&mut self, engine: &MpiEngine) -> Result<bool, ErrorKind> {
+        if let Some(agreement) = &mut self.agreement
+            && !agreement.poll(engine)?
+        {
+            return Ok(false);
+        }
+        self.agreement = None;
+        self.done = self.done || tested(&mut self.request)?.is_some();
+        Ok(self.done)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Done, ErrorKind> {
+        let Some(Held { rows, .. }) = self.held.take_if(|_| self.done) else {
+            return Err(ErrorKind::Closed);
+        };
+        let counts = std::mem::take(&mut self.counts);
+        let exchanged = Some(Exchanged { rows, counts, reduced: self.reduced });
+        Ok(Done { buffer: None, received: None, exchanged })
+    }
+
+    fn abandon(&mut self, engine: &MpiEngine) {
+        if let Some(agreement) = &mut self.agreement {
+            agreement.abandon(engine);
+        }
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        if !self.done {
+            std::mem::forget(self.held.take());
+        }
+    }
+}
