@@ -81,6 +81,12 @@ impl Signature {
         self.0.size
     }
 
+    /// A number that different signatures do not have.
+    #[inline]
+    pub(crate) fn word(&self) -> u64 {
+        std::ptr::from_ref(self.0).addr() as u64
+    }
+
     /// The signature in 16 bytes, for engines whose messages carry nothing else: 4 bytes of hash and the end of the name.
     pub(crate) fn stamp(&self) -> Stamp {
         let mut stamp = [0; 16];

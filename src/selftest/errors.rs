@@ -180,10 +180,13 @@ fn disagreement(ground: &Ground<'_>) -> Result<()> {
     } else {
         pair.bcast::<f64>(0, Vec::new).map(drop)
     };
-    if first {
-        got?;
-    } else {
+    // The root is told if the other one came first.
+    if !first || got.is_err() {
         ground.refused("bcast of different types", got, told);
+    }
+    let lengths = pair.bcast_into(0, &mut vec![0_u8; 1 + pair.rank()]);
+    if !first || lengths.is_err() {
+        ground.refused("bcast of different lengths", lengths, told);
     }
     ground.same("allreduce afterwards", &pair.allreduce(&[1_usize], Sum)?, &[2]);
     Ok(())

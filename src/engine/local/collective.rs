@@ -1,11 +1,510 @@
-//! Blocking collectives in this engine's own way: ranks read each other's buffers.
+//! Blocking collectives in this engine's own way: ranks show each other their bytes on a [stage](super::stage).
+//!
+//! Who only gives shows its bytes and goes on (once what it has lent is free again); who takes waits for the ranks whose
+//! bytes it needs and copies or combines them itself. Reductions go from the highest rank to the lowest, so that
+//! what is combined is always `left` of all that is there: an operator need be associative only, and all ranks get the same bits.
 
-use super::LocalEngine;
-use crate::{engine::CollectiveCall, error::ErrorKind};
+use super::{
+    LocalEngine,
+    stage::{INLINE_BYTES, Occasion, Readers, Shows, Sight, Visit},
+};
+use crate::{
+    engine::{Collective, CollectiveCall, Counts, Rank, Reduction},
+    error::ErrorKind,
+};
 
-pub(super) fn run(
-    _engine: &LocalEngine,
-    _call: &mut CollectiveCall<'_>,
-) -> Option<Result<(), ErrorKind>> {
-    None
+/// What a reduction combines at a time: it stays in the first cache.
+const BLOCK_BYTES: usize = 8 * 1024;
+
+/// Where all ranks' contributions together are longer, a reduction for all is divided among the ranks.
+const DIVIDED_BYTES: usize = 16 * 1024;
+
+/// From this length on, both of two ranks copy a broadcast.
+const JOINT_BYTES: usize = 32 * 1024;
+
+/// Said instead of a length where ranks have different ones.
+const EACH: usize = (1 << 56) - 1;
+
+type Outcome = Result<(), ErrorKind>;
+
+pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option<Outcome> {
+    let (kind, root, bytes) = facts(&call.what)?;
+    if call.size == 1 {
+        return Some(Ok(alone(&mut call.what)));
+    }
+    let element_bytes = call.label.signature.size();
+    let occasion = Occasion { label: call.label, turn: call.turn, kind, root, bytes };
+    let work = || {
+        let members = engine.members(call.context)?;
+        let visit = members.seat(engine).enter(engine, occasion)?;
+        match &mut call.what {
+            Collective::Barrier => barrier(visit),
+            Collective::Bcast { root, buffer } => bcast(visit, root.index(), buffer),
+            Collective::Gather { root, mine, counts, out } => {
+                gather(visit, root.index(), mine, counts, out)
+            }
+            Collective::Scatter { root, rows, counts, out } => {
+                scatter(visit, root.index(), rows, counts, out)
+            }
+            Collective::Allgather { mine, counts, out } => allgather(visit, mine, counts, out),
+            Collective::Alltoall { rows, send_counts, out, recv_counts } => {
+                alltoall(visit, rows, send_counts, out, recv_counts)
+            }
+            Collective::Reduce { root, mine, out, with } => {
+                reduce(visit, root.index(), mine, out, &Folding { with, element_bytes })
+            }
+            Collective::Allreduce { mine, out, with } => {
+                allreduce(visit, mine, out, &Folding { with, element_bytes })
+            }
+            Collective::ReduceScatter { mine, counts, out, with } => {
+                reduce_scatter(visit, mine, counts, out, &Folding { with, element_bytes })
+            }
+            Collective::Scan { mine, out, with } => {
+                let me = visit.me;
+                scan(visit, mine, me + 1, out, &Folding { with, element_bytes })
+            }
+            Collective::Exscan { mine, out, with } => {
+                let me = visit.me;
+                scan(visit, mine, me, out, &Folding { with, element_bytes })
+            }
+            Collective::NeighborAllgather { .. } | Collective::NeighborAlltoall { .. } => {
+                Err(ErrorKind::Closed)
+            }
+        }
+    };
+    Some(work())
+}
+
+/// What all ranks must say alike: a number for the kind, the root, and a length in bytes. `None` for what goes by messages.
+fn facts(what: &Collective<'_>) -> Option<(u8, Option<Rank>, usize)> {
+    let alike = |counts: &Counts<'_>| match counts {
+        Counts::Equal(bytes) => *bytes,
+        Counts::Each(_) => EACH,
+    };
+    Some(match what {
+        Collective::Barrier => (1, None, 0),
+        Collective::Bcast { root, buffer } => (2, Some(*root), buffer.len()),
+        Collective::Gather { root, counts, .. } => (3, Some(*root), alike(counts)),
+        Collective::Scatter { root, counts, .. } => (4, Some(*root), alike(counts)),
+        Collective::Allgather { counts, .. } => (5, None, alike(counts)),
+        Collective::Alltoall { send_counts, .. } => (6, None, alike(send_counts)),
+        Collective::Reduce { root, mine, .. } => (7, Some(*root), mine.len()),
+        Collective::Allreduce { mine, .. } => (8, None, mine.len()),
+        Collective::ReduceScatter { mine, .. } => (9, None, mine.len()),
+        Collective::Scan { mine, .. } => (10, None, mine.len()),
+        Collective::Exscan { mine, .. } => (11, None, mine.len()),
+        // Only neighbours know each other's rows, and each takes part in few of them.
+        Collective::NeighborAllgather { .. } | Collective::NeighborAlltoall { .. } => return None,
+    })
+}
+
+/// The call of a rank that is alone.
+fn alone(what: &mut Collective<'_>) {
+    match what {
+        Collective::Gather { mine: from, out, .. }
+        | Collective::Scatter { rows: from, out, .. }
+        | Collective::Allgather { mine: from, out, .. }
+        | Collective::Alltoall { rows: from, out, .. }
+        | Collective::Reduce { mine: from, out, .. }
+        | Collective::Allreduce { mine: from, out, .. }
+        | Collective::ReduceScatter { mine: from, out, .. }
+        | Collective::Scan { mine: from, out, .. } => out.copy_from_slice(from),
+        Collective::Barrier
+        | Collective::Bcast { .. }
+        | Collective::Exscan { .. }
+        | Collective::NeighborAllgather { .. }
+        | Collective::NeighborAlltoall { .. } => {}
+    }
+}
+
+/// Where each rank's bytes begin, and where the last end.
+enum Starts {
+    Equal(usize),
+    Each(Vec<usize>),
+}
+
+impl Starts {
+    fn new(counts: &Counts<'_>, ranks: usize) -> Self {
+        match counts {
+            Counts::Equal(bytes) => Self::Equal(*bytes),
+            Counts::Each(_) => Self::Each(counts.starts(ranks)),
+        }
+    }
+
+    fn of(&self, rank: usize) -> std::ops::Range<usize> {
+        match self {
+            Self::Equal(bytes) => rank * bytes..(rank + 1) * bytes,
+            Self::Each(starts) => starts[rank]..starts[rank + 1],
+        }
+    }
+
+    /// Rows that begin here.
+    fn show<'r>(&'r self, rows: &'r [u8]) -> Shows<'r> {
+        match self {
+            Self::Equal(_) => Shows::Rows(rows),
+            Self::Each(starts) => Shows::Table(rows, starts),
+        }
+    }
+}
+
+/// The other ranks, from the next one on.
+fn others(me: usize, size: usize) -> impl Iterator<Item = usize> + Clone {
+    (me + 1..size).chain(0..me)
+}
+
+/// Dissemination (Hensgen, Finkel, Manber 1988): in round k every rank hears of the one 2ᵏ before.
+fn barrier(mut visit: Visit<'_>) -> Outcome {
+    let (me, size) = (visit.me, visit.size());
+    // SAFETY: nothing is shown.
+    unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
+    if visit.is_crowded() {
+        visit.meet_all()?;
+        return visit.leave();
+    }
+    visit.meet(if me == 0 { size - 1 } else { me - 1 })?;
+    let (mut round, mut distance) = (1, 2);
+    while distance < size {
+        visit.round(round, (me + size - distance) % size)?;
+        round += 1;
+        distance *= 2;
+    }
+    visit.leave()
+}
+
+fn bcast(mut visit: Visit<'_>, root: usize, buffer: &mut [u8]) -> Outcome {
+    let me = visit.me;
+    if visit.size() == 2 && !visit.is_crowded() && buffer.len() >= JOINT_BYTES {
+        return bcast_jointly(visit, root, buffer);
+    }
+    if me == root {
+        // SAFETY: the buffer is borrowed until this function returns, and not changed.
+        unsafe { visit.show(Shows::Rows(buffer), Readers::All) };
+        visit.glance()?;
+    } else {
+        // SAFETY: nothing is shown.
+        unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
+        visit.meet(root)?;
+        visit.claim(std::iter::once(root))?;
+        // SAFETY: the visit has not ended and holds its claim.
+        let bytes = unsafe { visit.sight(root).bytes(0, buffer.len()) };
+        let bytes = bytes.ok_or_else(|| visit.disagreement(root, buffer.len(), None))?;
+        buffer.copy_from_slice(bytes);
+    }
+    visit.leave()
+}
+
+/// Each of two ranks copies one half.
+fn bcast_jointly(mut visit: Visit<'_>, root: usize, buffer: &mut [u8]) -> Outcome {
+    let (me, len) = (visit.me, buffer.len());
+    let peer = 1 - me;
+    let mine = buffer.as_mut_ptr();
+    // SAFETY: from here to the end of the visit the buffer is reached through this pointer and by the peer only.
+    unsafe { visit.show(Shows::Shared { rows: mine, room: mine, len }, Readers::One(peer)) };
+    visit.meet(peer)?;
+    visit.claim(std::iter::once(peer))?;
+    let theirs = visit.sight(peer).room;
+    let half = (len / 2).next_multiple_of(64);
+    let (at, bytes) = if me == root { (0, half) } else { (half, len - half) };
+    let (from, to) = if me == root { (mine, theirs) } else { (theirs, mine) };
+    // SAFETY: both buffers have `len` bytes, as the calls have been compared; they are different ranks' own; nobody writes the
+    // root's, and of the other one each rank writes its half. The claim is held.
+    unsafe { to.add(at).copy_from_nonoverlapping(from.add(at), bytes) };
+    visit.leave_together()
+}
+
+/// Copies a row of another rank, which has been met and may be touched.
+fn copy(visit: &Visit<'_>, rank: usize, row: Option<&[u8]>, into: &mut [u8]) -> Outcome {
+    match row {
+        Some(row) if row.len() == into.len() => {
+            into.copy_from_slice(row);
+            Ok(())
+        }
+        other => Err(visit.disagreement(rank, into.len(), other.map(<[u8]>::len))),
+    }
+}
+
+/// The whole of what a rank shows.
+///
+/// # Safety
+/// As [`Sight::bytes`].
+unsafe fn whole<'s>(sight: Sight) -> Option<&'s [u8]> {
+    // SAFETY: by this function's own contract.
+    unsafe { sight.bytes(0, sight.len()) }
+}
+
+fn gather(
+    mut visit: Visit<'_>,
+    root: usize,
+    mine: &[u8],
+    counts: &Counts<'_>,
+    out: &mut [u8],
+) -> Outcome {
+    let (me, size) = (visit.me, visit.size());
+    if me != root {
+        // SAFETY: `mine` is borrowed until this function returns.
+        unsafe { visit.show(Shows::Rows(mine), Readers::One(root)) };
+        visit.glance()?;
+        return visit.leave();
+    }
+    // SAFETY: nothing is shown.
+    unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
+    let starts = Starts::new(counts, size);
+    out[starts.of(me)].copy_from_slice(mine);
+    for rank in others(me, size) {
+        visit.meet(rank)?;
+        visit.claim(std::iter::once(rank))?;
+        // SAFETY: the visit has not ended and holds its claim.
+        let row = unsafe { whole(visit.sight(rank)) };
+        copy(&visit, rank, row, &mut out[starts.of(rank)])?;
+        visit.unclaim();
+    }
+    visit.leave()
+}
+
+fn scatter(
+    visit: Visit<'_>,
+    root: usize,
+    rows: &[u8],
+    counts: &Counts<'_>,
+    out: &mut [u8],
+) -> Outcome {
+    let (me, size) = (visit.me, visit.size());
+    if me == root {
+        let starts = Starts::new(counts, size);
+        // Declared after what it shows, so that it ends before.
+        let mut visit = visit;
+        // SAFETY: `rows` are borrowed, and `starts` lives, until the visit ends.
+        unsafe { visit.show(starts.show(rows), Readers::All) };
+        out.copy_from_slice(&rows[starts.of(me)]);
+        visit.glance()?;
+        return visit.leave();
+    }
+    let mut visit = visit;
+    // SAFETY: nothing is shown.
+    unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
+    visit.meet(root)?;
+    visit.claim(std::iter::once(root))?;
+    let sight = visit.sight(root);
+    // SAFETY: the visit has not ended and holds its claim; a root that has a table has a row for every rank.
+    let row = unsafe {
+        match counts {
+            Counts::Equal(bytes) => sight.bytes(me * bytes, *bytes),
+            Counts::Each(_) => sight.row(me),
+        }
+    };
+    copy(&visit, root, row, out)?;
+    visit.leave()
+}
+
+fn allgather(mut visit: Visit<'_>, mine: &[u8], counts: &Counts<'_>, out: &mut [u8]) -> Outcome {
+    let (me, size) = (visit.me, visit.size());
+    // SAFETY: `mine` is borrowed until this function returns.
+    unsafe { visit.show(Shows::Rows(mine), Readers::All) };
+    let starts = Starts::new(counts, size);
+    out[starts.of(me)].copy_from_slice(mine);
+    visit.meet_all()?;
+    visit.claim(others(me, size))?;
+    for rank in others(me, size) {
+        // SAFETY: the visit has not ended and holds its claim.
+        let row = unsafe { whole(visit.sight(rank)) };
+        copy(&visit, rank, row, &mut out[starts.of(rank)])?;
+    }
+    visit.leave()
+}
+
+fn alltoall(
+    visit: Visit<'_>,
+    rows: &[u8],
+    send_counts: &Counts<'_>,
+    out: &mut [u8],
+    recv_counts: &Counts<'_>,
+) -> Outcome {
+    let (me, size) = (visit.me, visit.size());
+    let send = Starts::new(send_counts, size);
+    let recv = Starts::new(recv_counts, size);
+    // Declared after what it shows, so that it ends before.
+    let mut visit = visit;
+    // SAFETY: `rows` are borrowed, and `send` lives, until the visit ends.
+    unsafe { visit.show(send.show(rows), Readers::All) };
+    out[recv.of(me)].copy_from_slice(&rows[send.of(me)]);
+    visit.meet_all()?;
+    visit.claim(others(me, size))?;
+    for rank in others(me, size) {
+        let sight = visit.sight(rank);
+        // SAFETY: the visit has not ended and holds its claim; all ranks have tables if one has, of a row for every rank.
+        let row = unsafe {
+            match recv_counts {
+                Counts::Equal(bytes) => sight.bytes(me * bytes, *bytes),
+                Counts::Each(_) => sight.row(me),
+            }
+        };
+        copy(&visit, rank, row, &mut out[recv.of(rank)])?;
+    }
+    visit.leave()
+}
+
+/// How rows become one.
+struct Folding<'r> {
+    with: &'r Reduction<'r>,
+    element_bytes: usize,
+}
+
+impl Folding<'_> {
+    /// Combines the parts from byte `from` on of the rows of ranks 0 to `rows - 1`, at least one, into `out`.
+    fn fold<'r>(
+        &self,
+        rows: usize,
+        row: impl Fn(usize) -> &'r [u8],
+        from: usize,
+        out: &mut [u8],
+    ) -> Outcome {
+        let block = (BLOCK_BYTES / self.element_bytes).max(1) * self.element_bytes;
+        let mut at = from;
+        for out in out.chunks_mut(block) {
+            let part = at..at + out.len();
+            out.copy_from_slice(&row(rows - 1)[part.clone()]);
+            for rank in (0..rows - 1).rev() {
+                (self.with.fold)(&row(rank)[part.clone()], out)?;
+            }
+            at = part.end;
+        }
+        Ok(())
+    }
+
+    /// The share of `rank` in so many bytes: whole elements, and whole cache lines if elements fill them evenly.
+    fn share(&self, bytes: usize, rank: usize, size: usize) -> std::ops::Range<usize> {
+        let grain = if 64 % self.element_bytes == 0 { 64 } else { self.element_bytes };
+        let share = bytes.div_ceil(size * grain) * grain;
+        (rank * share).min(bytes)..((rank + 1) * share).min(bytes)
+    }
+}
+
+/// What each rank shows, `mine` among them.
+///
+/// # Safety
+/// The visit holds its claim on the ranks that are asked for, and does not end before the last use of a row. All have been
+/// met and show as many bytes as `mine`.
+unsafe fn rows_of<'v>(visit: &'v Visit<'_>, mine: &'v [u8]) -> impl Fn(usize) -> &'v [u8] {
+    move |rank| {
+        if rank == visit.me {
+            return mine;
+        }
+        // SAFETY: by this function's own contract.
+        unsafe { visit.sight(rank).bytes(0, mine.len()) }.unwrap_or_default()
+    }
+}
+
+fn reduce(
+    mut visit: Visit<'_>,
+    root: usize,
+    mine: &[u8],
+    out: &mut [u8],
+    with: &Folding<'_>,
+) -> Outcome {
+    let (me, size) = (visit.me, visit.size());
+    if me != root {
+        // SAFETY: `mine` is borrowed until this function returns.
+        unsafe { visit.show(Shows::Rows(mine), Readers::One(root)) };
+        visit.glance()?;
+        return visit.leave();
+    }
+    // SAFETY: nothing is shown.
+    unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
+    visit.meet_all()?;
+    visit.claim(others(me, size))?;
+    // SAFETY: the claim is held until the visit is left; all have been met, and equal calls show equally many bytes.
+    with.fold(size, unsafe { rows_of(&visit, mine) }, 0, out)?;
+    visit.leave()
+}
+
+fn allreduce(mut visit: Visit<'_>, mine: &[u8], out: &mut [u8], with: &Folding<'_>) -> Outcome {
+    let (me, size) = (visit.me, visit.size());
+    if mine.len() > INLINE_BYTES || mine.len() * size > DIVIDED_BYTES {
+        return allreduce_divided(visit, mine, out, with);
+    }
+    // SAFETY: `mine` is borrowed until this function returns.
+    unsafe { visit.show(Shows::Rows(mine), Readers::All) };
+    visit.meet_all()?;
+    visit.claim(others(me, size))?;
+    // SAFETY: as in `reduce`.
+    with.fold(size, unsafe { rows_of(&visit, mine) }, 0, out)?;
+    visit.leave()
+}
+
+/// Every rank combines its share of all contributions and puts it into all results.
+fn allreduce_divided(
+    mut visit: Visit<'_>,
+    mine: &[u8],
+    out: &mut [u8],
+    with: &Folding<'_>,
+) -> Outcome {
+    let (me, size, len) = (visit.me, visit.size(), mine.len());
+    assert_eq!(out.len(), len, "a result is as long as a contribution");
+    let room = out.as_mut_ptr();
+    // SAFETY: `mine` is borrowed, and `out` is reached through `room` and by the other ranks only, until the visit ends.
+    unsafe { visit.show(Shows::Shared { rows: mine.as_ptr(), room, len }, Readers::All) };
+    visit.meet_all()?;
+    visit.claim(others(me, size))?;
+    let rooms: Vec<*mut u8> = others(me, size).map(|rank| visit.sight(rank).room).collect();
+    let share = with.share(len, me, size);
+    let block = (BLOCK_BYTES / with.element_bytes).max(1) * with.element_bytes;
+    for from in share.clone().step_by(block) {
+        let bytes = block.min(share.end - from);
+        // SAFETY: all results have `len` bytes, as equal calls are equally long, and nobody but this rank touches its share of them.
+        let part = unsafe { std::slice::from_raw_parts_mut(room.add(from), bytes) };
+        // SAFETY: as in `reduce`.
+        let folded = with.fold(size, unsafe { rows_of(&visit, mine) }, from, part);
+        if let Err(kind) = folded {
+            visit.fail();
+            return Err(kind);
+        }
+        for room in &rooms {
+            // SAFETY: as above; the claim is held.
+            unsafe { room.add(from).copy_from_nonoverlapping(part.as_ptr(), bytes) };
+        }
+    }
+    visit.leave_together()
+}
+
+fn reduce_scatter(
+    mut visit: Visit<'_>,
+    mine: &[u8],
+    counts: &Counts<'_>,
+    out: &mut [u8],
+    with: &Folding<'_>,
+) -> Outcome {
+    let (me, size) = (visit.me, visit.size());
+    // SAFETY: `mine` is borrowed until this function returns.
+    unsafe { visit.show(Shows::Rows(mine), Readers::All) };
+    let from = Starts::new(counts, size).of(me).start;
+    visit.meet_all()?;
+    visit.claim(others(me, size))?;
+    // SAFETY: as in `reduce`.
+    with.fold(size, unsafe { rows_of(&visit, mine) }, from, out)?;
+    visit.leave()
+}
+
+/// Combines the rows of the first `rows` ranks.
+fn scan(
+    mut visit: Visit<'_>,
+    mine: &[u8],
+    rows: usize,
+    out: &mut [u8],
+    with: &Folding<'_>,
+) -> Outcome {
+    let me = visit.me;
+    // SAFETY: `mine` is borrowed until this function returns.
+    unsafe { visit.show(Shows::Rows(mine), Readers::All) };
+    if me == 0 {
+        visit.glance()?;
+    }
+    for rank in 0..me {
+        visit.meet(rank)?;
+    }
+    visit.claim(0..me)?;
+    if rows > 0 {
+        // SAFETY: the claim on all lower ranks is held, which have been met.
+        with.fold(rows, unsafe { rows_of(&visit, mine) }, 0, out)?;
+    }
+    visit.leave()
 }

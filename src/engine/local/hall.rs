@@ -100,6 +100,12 @@ impl Hall {
         self.patience.spins == 0
     }
 
+    /// What stands between a change and the look for sleepers, and between going to sleep and the last look.
+    #[inline]
+    pub(super) fn fences(&self) -> &Fences {
+        &self.fences
+    }
+
     /// Waits until `ready`, which must depend on nothing but what `notify(rank)` is called after; it is asked once for each of
     /// those calls, so that it may be slow.
     ///

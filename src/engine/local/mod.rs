@@ -15,11 +15,12 @@ mod message;
 #[cfg(all(test, loom))]
 mod models;
 mod shared;
+mod stage;
 mod sync;
 mod window;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     rc::Rc,
     sync::Arc,
@@ -54,6 +55,7 @@ pub(crate) struct Job {
     left: Mutex<Vec<(usize, Desk)>>,
     contexts: Mutex<Contexts>,
     exchanges: Meetings<exchange::Cell>,
+    stages: Meetings<stage::Stage>,
     started: Instant,
 }
 
@@ -73,6 +75,7 @@ impl Job {
             left: Mutex::new(Vec::new()),
             contexts: Mutex::new(Contexts { next: 1, opening: HashMap::new() }),
             exchanges: Meetings::new(),
+            stages: Meetings::new(),
             started: Instant::now(),
         })
     }
@@ -80,7 +83,7 @@ impl Job {
     /// The engine of one rank, for the thread that is this rank.
     pub(crate) fn engine(self: &Arc<Self>, rank: usize) -> LocalEngine {
         let members = (0..self.doorsteps.len()).collect();
-        let world = Rc::new(Members { context: 0, me: Rank::from(rank), ranks: members });
+        let world = Rc::new(Members::new(0, Rank::from(rank), members));
         LocalEngine {
             job: Arc::clone(self),
             rank,
@@ -140,6 +143,13 @@ struct Members {
     me: Rank,
     /// World ranks, in order.
     ranks: Box<[usize]>,
+    seat: OnceCell<stage::Seat>,
+}
+
+impl Members {
+    fn new(context: u32, me: Rank, ranks: Box<[usize]>) -> Self {
+        Self { context, me, ranks, seat: OnceCell::new() }
+    }
 }
 
 /// A non-blocking operation, and the call that started it.
@@ -369,7 +379,7 @@ impl Engine for LocalEngine {
         let ranks = members.iter().map(|rank| parent.ranks[rank.index()]).collect();
         let me = members.iter().position(|&rank| rank == parent.me).ok_or(ErrorKind::Closed)?;
         let mut table = self.members.borrow_mut();
-        table.push(Some(Rc::new(Members { context, me: Rank::from(me), ranks })));
+        table.push(Some(Rc::new(Members::new(context, Rank::from(me), ranks))));
         Ok(Some(Context(table.len() as u32 - 1)))
     }
 
