@@ -6,7 +6,7 @@
 
 use super::{
     LocalEngine,
-    stage::{INLINE_BYTES, Occasion, Readers, Shows, Sight, Visit},
+    stage::{EACH, INLINE_BYTES, Occasion, Readers, Shows, Sight, Visit},
 };
 use crate::{
     engine::{Collective, CollectiveCall, Counts, Rank, Reduction},
@@ -22,15 +22,13 @@ const DIVIDED_BYTES: usize = 16 * 1024;
 /// From this length on, both of two ranks copy a broadcast.
 const JOINT_BYTES: usize = 32 * 1024;
 
-/// Said instead of a length where ranks have different ones.
-const EACH: usize = (1 << 56) - 1;
-
 type Outcome = Result<(), ErrorKind>;
 
 pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option<Outcome> {
     let (kind, root, bytes) = facts(&call.what)?;
     if call.size == 1 {
-        return Some(Ok(alone(&mut call.what)));
+        alone(&mut call.what);
+        return Some(Ok(()));
     }
     let element_bytes = call.label.signature.size();
     let occasion = Occasion { label: call.label, turn: call.turn, kind, root, bytes };
@@ -84,8 +82,9 @@ fn facts(what: &Collective<'_>) -> Option<(u8, Option<Rank>, usize)> {
     Some(match what {
         Collective::Barrier => (1, None, 0),
         Collective::Bcast { root, buffer } => (2, Some(*root), buffer.len()),
-        Collective::Gather { root, counts, .. } => (3, Some(*root), alike(counts)),
-        Collective::Scatter { root, counts, .. } => (4, Some(*root), alike(counts)),
+        // Only the root knows whether all rows are equally long; each row's length is compared.
+        Collective::Gather { root, .. } => (3, Some(*root), EACH),
+        Collective::Scatter { root, .. } => (4, Some(*root), EACH),
         Collective::Allgather { counts, .. } => (5, None, alike(counts)),
         Collective::Alltoall { send_counts, .. } => (6, None, alike(send_counts)),
         Collective::Reduce { root, mine, .. } => (7, Some(*root), mine.len()),
@@ -285,13 +284,8 @@ fn scatter(
     visit.meet(root)?;
     visit.claim(std::iter::once(root))?;
     let sight = visit.sight(root);
-    // SAFETY: the visit has not ended and holds its claim; a root that has a table has a row for every rank.
-    let row = unsafe {
-        match counts {
-            Counts::Equal(bytes) => sight.bytes(me * bytes, *bytes),
-            Counts::Each(_) => sight.row(me),
-        }
-    };
+    // SAFETY: the visit has not ended and holds its claim; a table has a row for every rank.
+    let row = unsafe { sight.row_or_part(me, size) };
     copy(&visit, root, row, out)?;
     visit.leave()
 }
@@ -331,13 +325,8 @@ fn alltoall(
     visit.claim(others(me, size))?;
     for rank in others(me, size) {
         let sight = visit.sight(rank);
-        // SAFETY: the visit has not ended and holds its claim; all ranks have tables if one has, of a row for every rank.
-        let row = unsafe {
-            match recv_counts {
-                Counts::Equal(bytes) => sight.bytes(me * bytes, *bytes),
-                Counts::Each(_) => sight.row(me),
-            }
-        };
+        // SAFETY: the visit has not ended and holds its claim; a table has a row for every rank.
+        let row = unsafe { sight.row_or_part(me, size) };
         copy(&visit, rank, row, &mut out[recv.of(rank)])?;
     }
     visit.leave()

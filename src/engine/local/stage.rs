@@ -33,6 +33,9 @@ const HALF: u64 = DEPTH / 2;
 /// Up to so many bytes are shown in the slot itself.
 pub(super) const INLINE_BYTES: usize = if cfg!(loom) { 32 } else { 8 * 1024 };
 
+/// Said instead of a length where ranks have different ones.
+pub(super) const EACH: usize = (1 << 56) - 1;
+
 /// What the ranks of a communicator share.
 pub(super) struct Stage {
     /// World ranks.
@@ -152,12 +155,12 @@ impl Stage {
         }
     }
 
-    fn slot_of(&self, rank: usize, epoch: u64) -> usize {
+    fn slot_of(rank: usize, epoch: u64) -> usize {
         rank * DEPTH as usize + (epoch % DEPTH) as usize
     }
 
     fn has_filled(&self, rank: usize, epoch: u64) -> bool {
-        self.slots[self.slot_of(rank, epoch)].epoch.load(Ordering::Acquire) >= epoch
+        self.slots[Self::slot_of(rank, epoch)].epoch.load(Ordering::Acquire) >= epoch
     }
 
     fn is_done(&self, rank: usize, epoch: u64) -> bool {
@@ -183,9 +186,12 @@ fn empty_slots(count: usize) -> Box<[Slot]> {
     if start.is_null() {
         handle_alloc_error(layout);
     }
+    #[allow(clippy::cast_ptr_alignment, reason = "allocated with the alignment of `Slot`")]
     // SAFETY: the memory comes from the global allocator with the layout of `[Slot; count]`, and all bytes zero is a value of
     // every field: integers, null pointers, uninitialised bytes.
-    unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(start.cast::<Slot>(), count)) }
+    unsafe {
+        Box::from_raw(std::ptr::slice_from_raw_parts_mut(start.cast::<Slot>(), count))
+    }
 }
 
 #[cfg(loom)]
@@ -385,6 +391,7 @@ pub(super) struct Visit<'a> {
 pub(super) struct Sight {
     rows: *const u8,
     len: usize,
+    /// Null if there is no table.
     starts: *const usize,
     /// Where the rank wants its result; null unless it shows `Shared`.
     pub(super) room: *mut u8,
@@ -405,19 +412,24 @@ impl Sight {
         inside.then(|| unsafe { std::slice::from_raw_parts(self.rows.add(from), len) })
     }
 
-    /// Row `at` of a table.
+    /// The row of rank `at`: of a table, or one of so many equal parts.
     ///
     /// # Safety
-    /// As [`Self::bytes`]; the rank shows a table of more than `at` rows.
-    pub(super) unsafe fn row<'s>(&self, at: usize) -> Option<&'s [u8]> {
-        // SAFETY: by this function's own contract.
+    /// As [`Self::bytes`]; a table that is shown has a row for each of `size` ranks.
+    pub(super) unsafe fn row_or_part<'s>(&self, at: usize, size: usize) -> Option<&'s [u8]> {
+        if self.starts.is_null() {
+            let part = self.len / size;
+            // SAFETY: by this function's own contract.
+            return unsafe { self.bytes(at * part, part) };
+        }
+        // SAFETY: by this function's own contract there are `size + 1` starts.
         let (from, to) = unsafe { (*self.starts.add(at), *self.starts.add(at + 1)) };
-        // SAFETY: as above.
+        // SAFETY: by this function's own contract.
         unsafe { self.bytes(from, to.checked_sub(from)?) }
     }
 }
 
-impl<'a> Visit<'a> {
+impl Visit<'_> {
     pub(super) fn size(&self) -> usize {
         self.stage.ranks.len()
     }
@@ -434,7 +446,7 @@ impl<'a> Visit<'a> {
     /// has been left or dropped.
     pub(super) unsafe fn show(&mut self, shows: Shows<'_>, readers: Readers) {
         let stage = self.stage;
-        let at = stage.slot_of(self.me, self.epoch);
+        let at = Stage::slot_of(self.me, self.epoch);
         let slot = &stage.slots[at];
         let (rows, len, starts, room) = match shows {
             Shows::Nothing => (std::ptr::null(), 0, &[][..], std::ptr::null_mut()),
@@ -444,6 +456,7 @@ impl<'a> Visit<'a> {
         };
         let mut form = (len as u64) << 2 | if starts.is_empty() { 0 } else { TABLE };
         let table = size_of_val(starts);
+        let start = if starts.is_empty() { std::ptr::null() } else { starts.as_ptr() };
         let lends = !room.is_null() || table + len > INLINE_BYTES;
         if lends {
             form |= LENT;
@@ -456,10 +469,10 @@ impl<'a> Visit<'a> {
                 (*shown).form = form;
                 let body = &raw mut (*shown).body;
                 if lends {
-                    (*body).lent = Loan { rows, room, starts: starts.as_ptr() };
-                } else if len > 0 {
+                    (*body).lent = Loan { rows, room, starts: start };
+                } else if table + len > 0 {
                     let inline = body.cast::<u8>();
-                    inline.copy_from_nonoverlapping(starts.as_ptr().cast(), table);
+                    inline.copy_from_nonoverlapping(start.cast(), table);
                     inline.add(table).copy_from_nonoverlapping(rows, len);
                 }
             }
@@ -553,7 +566,7 @@ impl<'a> Visit<'a> {
     pub(super) fn glance(&self) -> Result<(), ErrorKind> {
         fence(Ordering::SeqCst); // between filling the own slot and looking at the others'
         for rank in (0..self.size()).filter(|&rank| rank != self.me) {
-            let epoch = &self.stage.slots[self.stage.slot_of(rank, self.epoch)].epoch;
+            let epoch = &self.stage.slots[Stage::slot_of(rank, self.epoch)].epoch;
             if epoch.load(Ordering::Acquire) >= self.epoch {
                 self.compare(rank)?;
             }
@@ -562,7 +575,7 @@ impl<'a> Visit<'a> {
     }
 
     fn compare(&self, rank: usize) -> Result<(), ErrorKind> {
-        let at = self.stage.slot_of(rank, self.epoch);
+        let at = Stage::slot_of(rank, self.epoch);
         // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with it.
         let theirs = self.stage.slots[at].shown.with(|shown| unsafe { (*shown).digest });
         if theirs == self.digest { Ok(()) } else { self.compare_in_full(rank, at) }
@@ -591,7 +604,7 @@ impl<'a> Visit<'a> {
         mine: usize,
         theirs: Option<usize>,
     ) -> ErrorKind {
-        let at = self.stage.slot_of(rank, self.epoch);
+        let at = Stage::slot_of(rank, self.epoch);
         // SAFETY: as in `compare_in_full`; lengths are compared after the slot has been met.
         let said = self.stage.said[at].0.with(|said| unsafe { (*said).assume_init() });
         ErrorKind::CollectiveMismatch {
@@ -603,7 +616,7 @@ impl<'a> Visit<'a> {
 
     /// What `rank`, which has been met, shows.
     pub(super) fn sight(&self, rank: usize) -> Sight {
-        let at = self.stage.slot_of(rank, self.epoch);
+        let at = Stage::slot_of(rank, self.epoch);
         self.stage.slots[at].shown.with(|shown| {
             // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with it.
             let (form, body) = unsafe { ((*shown).form, &raw const (*shown).body) };
@@ -613,17 +626,18 @@ impl<'a> Visit<'a> {
                 let Loan { rows, room, starts } = unsafe { (*body).lent };
                 return Sight { rows, len, starts, room };
             }
-            let inline = body.cast::<u8>();
-            let table = if form & TABLE != 0 { (self.size() + 1) * size_of::<usize>() } else { 0 };
-            // SAFETY: `show` has put table and rows one behind the other into the body.
-            let rows = unsafe { inline.add(table) };
-            #[allow(clippy::cast_ptr_alignment, reason = "the body is aligned as its pointers are")]
-            Sight { rows, len, starts: inline.cast::<usize>(), room: std::ptr::null_mut() }
+            let (inline, room) = (body.cast::<u8>(), std::ptr::null_mut());
+            if form & TABLE == 0 {
+                return Sight { rows: inline, len, starts: std::ptr::null(), room };
+            }
+            // SAFETY: `show` has put the table and the rows one behind the other into the body.
+            let rows = unsafe { inline.add((self.size() + 1) * size_of::<usize>()) };
+            Sight { rows, len, starts: body.cast::<usize>(), room }
         })
     }
 
     fn is_lent(&self, rank: usize) -> bool {
-        let at = self.stage.slot_of(rank, self.epoch);
+        let at = Stage::slot_of(rank, self.epoch);
         // SAFETY: as in `sight`.
         self.stage.slots[at].shown.with(|shown| unsafe { (*shown).form & LENT != 0 })
     }
@@ -774,6 +788,9 @@ impl Said {
         if in_turn {
             let number = self.turn + 1;
             return format!("{call} as collective call {number} ({}:{})", at.file(), at.line());
+        }
+        if self.bytes == EACH {
+            return format!("{call} with lengths for each rank ({}:{})", at.file(), at.line());
         }
         format!("{call} with {elements} elements ({}:{})", at.file(), at.line())
     }
