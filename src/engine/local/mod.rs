@@ -56,6 +56,8 @@ pub(crate) struct Job {
     contexts: Mutex<Contexts>,
     exchanges: Meetings<exchange::Cell>,
     stages: Meetings<stage::Stage>,
+    regions: Meetings<window::Region>,
+    offices: Meetings<shared::Office>,
     started: Instant,
 }
 
@@ -76,6 +78,8 @@ impl Job {
             contexts: Mutex::new(Contexts { next: 1, opening: HashMap::new() }),
             exchanges: Meetings::new(),
             stages: Meetings::new(),
+            regions: Meetings::new(),
+            offices: Meetings::new(),
             started: Instant::now(),
         })
     }
@@ -92,6 +96,7 @@ impl Job {
             desk: RefCell::new(Desk::new()),
             ops: Table::new(),
             probed: Table::new(),
+            windows: RefCell::new(Vec::new()),
         }
     }
 
@@ -127,6 +132,8 @@ pub(crate) struct LocalEngine {
     desk: RefCell<Desk>,
     ops: Table<Pending>,
     probed: Table<(Key, Parcel<'static>)>,
+    /// By [`WindowId`].
+    windows: RefCell<Vec<Option<window::Window>>>,
 }
 
 impl Drop for LocalEngine {

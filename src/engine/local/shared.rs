@@ -1,19 +1,106 @@
-//! What all threads of a rank can use at the same time.
+//! What all threads of a rank can use at the same time: a mailbox for each rank, under a lock.
+//!
+//! Threads that wait here are no ranks: whether a message can still come to them is not known, so they take no part in the
+//! detection of deadlock. They look every now and then whether the job has failed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::LocalEngine;
+use super::{
+    Job, LocalEngine,
+    sync::{Condvar, Mutex, lock, wait_for},
+};
 use crate::{
-    engine::{Context, SharedEngine},
-    error::ErrorKind,
+    datum::Buffer,
+    engine::{
+        Context, Label, Rank, Received, SharedEngine, Source, Target,
+        matching::{Key, Queues, Space, Wanted},
+    },
+    error::{Call, ErrorKind},
 };
 
-pub(super) fn open(
-    _: &LocalEngine,
-    _: Context,
-    _turn: u64,
-) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
-    Err(UNFINISHED)
+/// How long a thread sleeps before it looks whether the job has failed.
+const NAP: Duration = Duration::from_millis(20);
+
+/// All messages here are in one space.
+const SPACE: Space = Space { context: 0, step: false };
+
+/// The mailboxes of the ranks of a communicator.
+pub(super) struct Office(Box<[Mailbox]>);
+
+struct Mailbox {
+    letters: Mutex<Queues<Letter, ()>>,
+    arrived: Condvar,
 }
 
-const UNFINISHED: ErrorKind = ErrorKind::Unsupported { what: "not built yet", how: "" };
+struct Letter {
+    label: Label,
+    bytes: Box<[u8]>,
+}
+
+/// One rank's place in an office.
+struct Counter {
+    job: Arc<Job>,
+    office: Arc<Office>,
+    me: Rank,
+}
+
+pub(super) fn open(
+    engine: &LocalEngine,
+    context: Context,
+    turn: u64,
+) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
+    engine.job.hall.check()?;
+    let members = engine.members(context)?;
+    let size = members.ranks.len();
+    let office = engine.job.offices.join((members.context, turn), size, || Office::new(size));
+    Ok(Arc::new(Counter { job: Arc::clone(&engine.job), office, me: members.me }))
+}
+
+impl Office {
+    fn new(ranks: usize) -> Self {
+        let mailbox = || Mailbox { letters: Mutex::new(Queues::new()), arrived: Condvar::new() };
+        Self((0..ranks).map(|_| mailbox()).collect())
+    }
+
+    fn mailbox(&self, rank: Rank) -> Result<&Mailbox, ErrorKind> {
+        let invalid = ErrorKind::InvalidRank { rank: rank.index(), size: self.0.len() };
+        self.0.get(rank.index()).ok_or(invalid)
+    }
+}
+
+impl SharedEngine for Counter {
+    fn send(&self, _call: Call, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind> {
+        self.job.hall.check()?;
+        let mailbox = self.office.mailbox(to.rank)?;
+        let key = Key { space: SPACE, source: self.me, tag: to.tag };
+        let letter = Letter { label: to.label, bytes: bytes.into() };
+        lock(&mailbox.letters).keep(key, letter);
+        // Which of the threads wants it is not known.
+        mailbox.arrived.notify_all();
+        Ok(())
+    }
+
+    fn recv(
+        &self,
+        _call: Call,
+        from: &Source,
+        room: fn(usize) -> Box<dyn Buffer>,
+    ) -> Result<(Box<dyn Buffer>, Received), ErrorKind> {
+        let mailbox = self.office.mailbox(self.me)?;
+        let wanted = Wanted { space: SPACE, source: from.rank, tag: from.tag };
+        let mut letters = lock(&mailbox.letters);
+        let (key, letter) = loop {
+            if let Some(found) = letters.take_unexpected(&wanted) {
+                break found;
+            }
+            self.job.hall.check()?;
+            letters = wait_for(&mailbox.arrived, letters, NAP);
+        };
+        drop(letters);
+        from.label.admits(&letter.label, key.source)?;
+        let bytes = letter.bytes.len();
+        let mut buffer = room(bytes);
+        buffer.bytes_mut()[..bytes].copy_from_slice(&letter.bytes);
+        Ok((buffer, Received { rank: key.source, tag: key.tag, bytes }))
+    }
+}

@@ -290,8 +290,8 @@ impl Seat {
         ]);
         let visit = Visit {
             stage: &self.stage,
+            engine,
             hall: &engine.job.hall,
-            world: engine.rank,
             call: engine.call.get(),
             me: self.me,
             epoch,
@@ -373,9 +373,8 @@ enum Stands {
 /// Whatever happens, when it is dropped nobody touches what this rank has lent, and this rank touches nobody's.
 pub(super) struct Visit<'a> {
     stage: &'a Stage,
+    engine: &'a LocalEngine,
     hall: &'a Hall,
-    /// This rank in the world.
-    world: usize,
     call: Call,
     pub(super) me: usize,
     epoch: u64,
@@ -520,15 +519,22 @@ impl Visit<'_> {
         if ready() { Ok(()) } else { self.wait_long(want, &ready) }
     }
 
+    /// Meanwhile the posted receives are served.
     fn wait_long(&self, want: Want, ready: &dyn Fn() -> bool) -> Result<(), ErrorKind> {
-        if self.hall.watch(ready)? {
+        let around = self.engine.surroundings();
+        let seen = self.hall.watch(|| {
+            ready() || {
+                self.engine.desk.borrow_mut().serve_posted(around);
+                false
+            }
+        })?;
+        if seen {
             return Ok(());
         }
-        let place = &self.stage.places[self.me];
-        place.want.0.store(want.word(), Ordering::Relaxed);
+        self.stage.places[self.me].want.0.store(want.word(), Ordering::Relaxed);
         self.stage.sleepers.0.fetch_add(1, Ordering::AcqRel);
         self.hall.fences().sleeper();
-        let waited = self.hall.poll(self.world, &self.call, None, ready);
+        let waited = self.engine.await_ready(&self.call, None, ready);
         self.stage.sleepers.0.fetch_sub(1, Ordering::AcqRel);
         waited.map(drop)
     }
@@ -680,7 +686,7 @@ impl Visit<'_> {
             return kind;
         }
         self.go();
-        let verdict = self.hall.wait(self.world, &self.call, || false);
+        let verdict = self.engine.await_ready(&self.call, None, || false);
         verdict.err().unwrap_or(ErrorKind::Closed)
     }
 
