@@ -56,7 +56,7 @@ pub(super) mod tests {
         }
 
         fn since(&self, moment: Duration) -> Duration {
-            self.now() - moment
+            self.now().saturating_sub(moment)
         }
     }
 

@@ -112,9 +112,9 @@ impl Repeat for Moves<'_> {
             }
             let start = clock.now();
             match movement {
-                Movement::Bcast => world.bcast_into(ROOT, &mut **incoming)?,
-                Movement::Allgather => world.allgather_into(&**outgoing, &mut **incoming)?,
-                Movement::Alltoall => world.alltoall_into(&**outgoing, &mut **incoming)?,
+                Movement::Bcast => world.bcast_into(ROOT, &mut incoming[..])?,
+                Movement::Allgather => world.allgather_into(&outgoing[..], &mut incoming[..])?,
+                Movement::Alltoall => world.alltoall_into(&outgoing[..], &mut incoming[..])?,
             }
             took += clock.since(start);
             if touched {
@@ -154,24 +154,24 @@ pub(super) struct Sums<'c> {
     world: &'c Comm,
     reduction: Reduction,
     mine: Buffer<f32>,
-    sums: Buffer<f32>,
+    total: Buffer<f32>,
 }
 
 impl<'c> Sums<'c> {
     pub(super) fn new(world: &'c Comm, reduction: Reduction, bytes: usize) -> Self {
         let count = bytes / size_of::<f32>();
-        Self { world, reduction, mine: Buffer::new(count), sums: Buffer::new(count) }
+        Self { world, reduction, mine: Buffer::new(count), total: Buffer::new(count) }
     }
 }
 
 impl Repeat for Sums<'_> {
     fn prepare(&mut self) {
         self.mine.write_pattern(self.world.rank());
-        self.sums.fill(-1.0);
+        self.total.fill(-1.0);
     }
 
     fn repeat<C: Clock>(&mut self, times: usize, touched: bool, clock: &C) -> Result<Duration> {
-        let Self { world, reduction, mine, sums } = self;
+        let Self { world, reduction, mine, total } = self;
         let mut took = Duration::ZERO;
         for turn in 0..times {
             if touched {
@@ -179,13 +179,13 @@ impl Repeat for Sums<'_> {
             }
             let start = clock.now();
             match reduction {
-                Reduction::Reduce => world.reduce_into(ROOT, &**mine, &mut **sums, Sum)?,
-                Reduction::Allreduce => world.allreduce_into(&**mine, &mut **sums, Sum)?,
-                Reduction::Scan => world.scan_into(&**mine, &mut **sums, Sum)?,
+                Reduction::Reduce => world.reduce_into(ROOT, &mine[..], &mut total[..], Sum)?,
+                Reduction::Allreduce => world.allreduce_into(&mine[..], &mut total[..], Sum)?,
+                Reduction::Scan => world.scan_into(&mine[..], &mut total[..], Sum)?,
             }
             took += clock.since(start);
             if touched {
-                read(sums);
+                read(total);
             }
             world.barrier()?;
         }
@@ -199,7 +199,7 @@ impl Repeat for Sums<'_> {
             Reduction::Scan => rank + 1,
             _ => size,
         };
-        self.sums.iter().enumerate().all(|(index, sum)| {
+        self.total.iter().enumerate().all(|(index, sum)| {
             let expected: f32 = (0..ranks).map(|rank| pattern::<f32>(rank, index)).sum();
             sum.to_bits() == expected.to_bits()
         })

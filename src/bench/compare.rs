@@ -61,6 +61,19 @@ pub struct Comparison {
     mpis: Vec<String>,
 }
 
+impl Results {
+    /// The MPI on which C is fastest, and its values.
+    fn best(&self, unit: Unit) -> Option<(&str, &[f64])> {
+        let cost = |values: &[f64]| {
+            if unit.more_is_better() { -median(values) } else { median(values) }
+        };
+        self.c
+            .iter()
+            .map(|(mpi, values)| (mpi.as_str(), values.as_slice()))
+            .min_by(|(_, left), (_, right)| cost(left).total_cmp(&cost(right)))
+    }
+}
+
 impl Comparison {
     /// Reads a collection.
     ///
@@ -155,7 +168,7 @@ impl Comparison {
         let touched = if case.touched { ", touched" } else { "" };
         let bytes = if case.benchmark == "barrier" { String::new() } else { size(case.bytes) };
         let _ = write!(text, "| {}{touched} | {bytes} | {} |", case.benchmark, unit.name());
-        let best = self.best(results, unit);
+        let best = results.best(unit);
         let number = |values: &[f64]| number(median(values));
         let _ = write!(text, " {} |", value_or_dash(&results.local, number));
         match best {
@@ -179,17 +192,6 @@ impl Comparison {
             let _ = write!(text, " {} |", ratio_or_dash(ratio, aim));
         }
         text.push('\n');
-    }
-
-    /// The MPI on which C is fastest, and its values.
-    fn best<'a>(&self, results: &'a Results, unit: Unit) -> Option<(&'a str, &'a [f64])> {
-        let cost =
-            |values: &[f64]| if unit.more_is_better() { -median(values) } else { median(values) };
-        results
-            .c
-            .iter()
-            .map(|(mpi, values)| (mpi.as_str(), values.as_slice()))
-            .min_by(|(_, left), (_, right)| cost(left).total_cmp(&cost(right)))
     }
 }
 
@@ -240,8 +242,8 @@ fn number(value: f64) -> String {
 fn size(bytes: usize) -> String {
     match bytes {
         0 => "0".to_owned(),
-        _ if bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
-        _ if bytes % (1 << 10) == 0 => format!("{} KiB", bytes >> 10),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) => format!("{} KiB", bytes >> 10),
         _ => bytes.to_string(),
     }
 }

@@ -169,7 +169,9 @@ impl<'c> Windows<'c> {
             s.wait_all()
         })?;
         if touched {
-            incoming.iter().for_each(|message| read(message));
+            for message in incoming {
+                read(message);
+            }
         }
         Ok(())
     }

@@ -76,7 +76,9 @@ fn over_ranks(world: &Comm, mean: Option<f64>, mut samples: Vec<f64>) -> Result<
     samples.push(count);
     let mut sums = world.allreduce(&samples, Sum)?;
     let ranks = sums.pop().unwrap_or(1.0);
-    sums.iter_mut().for_each(|sum| *sum /= ranks);
+    for sum in &mut sums {
+        *sum /= ranks;
+    }
     let mean_of_ranks = sums.pop().unwrap_or(0.0);
     let mut summary = Summary::of(&sums);
     // Batches may differ by a repetition.

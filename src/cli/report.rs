@@ -20,8 +20,8 @@ pub(crate) fn bench_report(args: &BenchReportArgs) -> ExitCode {
 fn report(args: &BenchReportArgs) -> Result<(), String> {
     let table = Comparison::read(&read(&args.results)?, args.statistic)?.markdown();
     if let Some(page) = &args.markdown {
-        let heading = args.heading.iter().map(|line| format!("{line}\n")).collect::<String>();
-        let new = between_markers(&read(page)?, &format!("{heading}\n{table}"))?;
+        let heading = args.heading.join("\n");
+        let new = between_markers(&read(page)?, &format!("{heading}\n\n{table}"))?;
         fs::write(page, new)
             .map_err(|error| format!("cannot write {}: {error}", page.display()))?;
     }
