@@ -124,9 +124,9 @@ pub enum ErrorKind {
         got: String,
     },
     /// The message does not fit into the receiver's buffer.
-    #[error("message holds {message} bytes, buffer {buffer}")]
+    #[error("message holds {}, buffer {buffer}", bytes_told(*.message))]
     Truncated {
-        /// Size of the message in bytes.
+        /// Size of the message in bytes; `usize::MAX` where the MPI library does not tell.
         message: usize,
         /// Size of the receiver's buffer in bytes.
         buffer: usize,
@@ -228,6 +228,13 @@ pub enum ErrorKind {
         /// What could not be done, and how to mend it.
         what: String,
     },
+}
+
+fn bytes_told(bytes: usize) -> String {
+    match bytes {
+        usize::MAX => "more bytes (the MPI library does not tell how many)".to_owned(),
+        _ => format!("{bytes} bytes"),
+    }
 }
 
 impl ErrorKind {

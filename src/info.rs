@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
+    checks::Checks,
     comm::Comm,
     engine::About,
     error::Result,
@@ -16,6 +17,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Info {
     about: About,
+    checks: Checks,
     launcher: Option<Launcher>,
     places: Vec<Place>,
 }
@@ -34,7 +36,7 @@ pub struct Info {
 #[track_caller]
 pub fn info(world: &Comm) -> Result<Info> {
     let places = places::gather(world, rayon::current_num_threads())?;
-    Ok(Info { about: world.about(), launcher: Launcher::detect(), places })
+    Ok(Info { about: world.about(), checks: world.checks(), launcher: Launcher::detect(), places })
 }
 
 impl Info {
@@ -143,6 +145,7 @@ impl Info {
             facts.push(("MPI library", library.clone()));
             facts.push(("thread level", thread_level.clone()));
         }
+        facts.push(("checks", format!("{:?}", self.checks).to_lowercase()));
         facts.push(("launcher", launched.to_owned()));
         let (ranks, hosts) = (self.places.len(), self.hosts().len());
         facts.push(("ranks", format!("{ranks} on {}", counted(hosts, "host"))));
@@ -245,7 +248,7 @@ mod tests {
             About { engine: "mpi", library: "Open MPI".to_owned(), thread_level: String::new() };
         let launcher =
             Launcher { name: "mpirun", rank: 0, size: None, binding_option: "--bind-to none" };
-        Info { about, launcher: Some(launcher), places }
+        Info { about, checks: Checks::Local, launcher: Some(launcher), places }
     }
 
     fn place(host: &str, cpus: impl IntoIterator<Item = usize>, threads: usize) -> Place {

@@ -102,8 +102,14 @@ fn a_usage_error_of_the_program_exits_with_2() {
 }
 
 #[test]
-fn messages_that_nobody_receives_do_not_keep_the_job_from_ending() {
-    job(&["never-received"]).success();
+fn what_is_left_undone_does_not_keep_the_job_from_ending_and_is_reported() {
+    let text = job(&["never-received"]).success().stderr;
+    let message =
+        "rank 1: a message of 1048576 bytes from rank 0 tag 3 was never received, sent (tests/";
+    assert!(text.contains(message), "{text}");
+    let request =
+        "rank 1: irecv from rank 2 tag 77 was never waited for (tests/programs/faults.rs:";
+    assert!(text.contains(request), "{text}");
 }
 
 #[test]

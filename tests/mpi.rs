@@ -55,6 +55,14 @@ fn mpirun(ranks: usize, path: &Path) -> Command {
     command
 }
 
+/// Every case of the conformance suite holds.
+fn selftest(ranks: usize, arguments: &[&str]) {
+    let _turn = turn();
+    let out = run(mpirun(ranks, &spmd()).arg("selftest").args(arguments)).success().stdout;
+    let last = out.lines().last().unwrap_or_default();
+    assert!(last.ends_with(" passed, 0 failed"), "{ranks} ranks: {out}");
+}
+
 fn fault(ranks: usize, arguments: &[&str]) -> Ending {
     let _turn = turn();
     run(mpirun(ranks, &example("faults")).args(arguments))
@@ -62,12 +70,17 @@ fn fault(ranks: usize, arguments: &[&str]) -> Ending {
 
 #[test]
 fn the_conformance_suite_passes_on_any_number_of_ranks() {
-    for ranks in [1, 2, 3, 4, 8] {
-        let _turn = turn();
-        let out = run(mpirun(ranks, &spmd()).arg("selftest")).success().stdout;
-        let last = out.lines().last().unwrap_or_default();
-        assert!(last.ends_with(" passed, 0 failed"), "{ranks} ranks: {out}");
-    }
+    [1, 2, 3, 4, 8].into_iter().for_each(|ranks| selftest(ranks, &[]));
+}
+
+#[test]
+fn the_conformance_suite_passes_on_bare_messages() {
+    [2, 4].into_iter().for_each(|ranks| selftest(ranks, &["--checks", "local"]));
+}
+
+#[test]
+fn the_conformance_suite_passes_where_all_threads_may_call_mpi() {
+    selftest(2, &["--thread-multiple", "--checks", "local"]);
 }
 
 #[test]
@@ -130,13 +143,33 @@ fn a_killed_rank_ends_all() {
 #[test]
 fn a_deadlock_ends_at_the_timeout_and_says_what_ranks_wait_for() {
     let text = fault(3, &["deadlock", "--timeout", "1"]).code(4).stderr;
-    assert!(text.contains("longer than --timeout, in recv from rank"), "{text}");
-    assert!(text.contains("faults.rs:"), "{text}");
+    assert!(text.contains("error: a call waits longer than --timeout (1.0 s)"), "{text}");
+    for rank in 0..3 {
+        let next = (rank + 1) % 3;
+        assert!(text.contains(&format!("\n  rank {rank} on ")), "{text}");
+        assert!(text.contains(&format!(" in recv from rank {next} tag 7 (tests/")), "{text}");
+    }
+    assert_eq!(text.matches("faults.rs:").count(), 3, "{text}");
 }
 
 #[test]
-fn messages_that_nobody_receives_do_not_keep_the_job_from_ending() {
-    fault(3, &["never-received"]).success();
+fn a_timeout_says_who_computes_and_who_has_finished() {
+    let text = fault(3, &["stuck", "--timeout", "1", "--checks", "local"]).code(4).stderr;
+    assert!(text.contains(" in recv from rank 2 tag 9 (tests/"), "{text}");
+    assert!(text.contains(": computes; its last call was "), "{text}");
+    assert!(text.contains(": has finished"), "{text}");
+}
+
+#[test]
+fn what_is_left_undone_does_not_keep_the_job_from_ending_and_is_reported() {
+    for (level, place) in [("full", "sent (tests/"), ("local", "sent; --checks full says where")] {
+        let text = fault(3, &["never-received", "--checks", level]).success().stderr;
+        let message = "rank 1: a message of 1048576 bytes from rank 0 tag 3 was never received, ";
+        assert!(text.contains(&format!("{message}{place}")), "{text}");
+        let request =
+            "rank 1: irecv from rank 2 tag 77 was never waited for (tests/programs/faults.rs:";
+        assert!(text.contains(request), "{text}");
+    }
 }
 
 #[test]

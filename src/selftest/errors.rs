@@ -2,6 +2,7 @@
 
 use super::{Case, Ground, ground::values};
 use crate::{
+    checks::Checks,
     comm::{Dest, Ragged, Sum},
     datum::Signature,
     error::{ErrorKind, Result},
@@ -9,6 +10,7 @@ use crate::{
 
 pub(super) const CASES: &[Case] = &[
     ("values of another type are refused", wrong_type),
+    ("bytes that are no whole number of elements are refused", wrong_size),
     ("a message longer than the buffer is refused", too_long),
     ("ranks that do not exist are refused", wrong_rank),
     ("tags that are too large are refused", wrong_tag),
@@ -29,7 +31,11 @@ fn no_such_rank(kind: &ErrorKind) -> bool {
     matches!(kind, ErrorKind::InvalidRank { .. })
 }
 
+/// Messages carry their types at the highest level of checks.
 fn wrong_type(ground: &Ground<'_>) -> Result<()> {
+    if ground.checks() < Checks::Full {
+        return Ok(());
+    }
     let (to, from) = (ground.after(1), ground.before(1));
     for count in [1, 3000] {
         let send = || ground.isend(values(ground.rank(), count), (to, 1));
@@ -45,6 +51,26 @@ fn wrong_type(ground: &Ground<'_>) -> Result<()> {
         sending.wait()?;
         let sending = send()?;
         ground.refused("probe", ground.probe((from, 1))?.recv::<[u64; 1]>(), mismatch);
+        sending.wait()?;
+        ground.still_works()?;
+    }
+    Ok(())
+}
+
+/// Found at every level: the bytes are no whole number of elements.
+fn wrong_size(ground: &Ground<'_>) -> Result<()> {
+    let (to, from) = (ground.after(1), ground.before(1));
+    for count in [1, 7, 4001] {
+        let send = || ground.isend(vec![1_u8; count], (to, 1));
+        let sending = send()?;
+        ground.refused("recv", ground.recv::<u32>((from, 1)), mismatch);
+        sending.wait()?;
+        let sending = send()?;
+        ground.refused("recv_into", ground.recv_into(&mut vec![0_u64; count], (from, 1)), mismatch);
+        sending.wait()?;
+        let receiving = ground.irecv(vec![0_u32; count], (from, 1))?;
+        let sending = send()?;
+        ground.refused("irecv", receiving.wait(), mismatch);
         sending.wait()?;
         ground.still_works()?;
     }

@@ -31,6 +31,8 @@ enum Fault {
     PanicInRayon,
     /// Every rank waits for the next.
     Deadlock,
+    /// Rank 0 waits for rank 2, which has returned, while rank 1 computes.
+    Stuck,
     /// Rank 1 receives what rank 0 sends as another type.
     WrongType,
     /// Rank 1 receives what rank 0 sends into too small a buffer.
@@ -68,6 +70,11 @@ fn main() -> ExitCode {
             world.recv::<u8>((next, 7))?;
             Ok(())
         }
+        Fault::Stuck => match world.rank() {
+            0 => Ok(world.recv::<u8>((2, 9)).map(drop)?),
+            1 => wait(world, Place::Compute),
+            _ => Ok(()),
+        },
         Fault::WrongType | Fault::WrongLength if world.rank() == 0 => {
             world.send(&[1_u32, 2, 3], (1, 5))?;
             wait(world, args.others)
@@ -135,6 +142,6 @@ fn fail(world: &Comm, fault: Fault) -> Result<(), Failure> {
             std::process::Command::new("kill").args(["-KILL", &me]).status()?;
             Ok(())
         }
-        Fault::Deadlock | Fault::NeverReceived | Fault::NeverReceivable => Ok(()),
+        Fault::Deadlock | Fault::Stuck | Fault::NeverReceived | Fault::NeverReceivable => Ok(()),
     }
 }
