@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A standard send of at most so many bytes never waits for its receiver longer than patience lasts.
-const BUFFERED_BYTES: usize = if cfg!(loom) { 4 } else { 8 * 1024 };
+const BUFFERED_BYTES: usize = if cfg!(loom) { 5 } else { 8 * 1024 };
 
 /// Bytes that are lent while a call lasts: however it ends, they are taken back.
 struct Lending<'a> {
