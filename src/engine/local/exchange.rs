@@ -25,7 +25,7 @@ pub(super) fn start(engine: &LocalEngine, call: Exchange) -> Result<Op, ErrorKin
     let cell = engine.job.exchanges.join(occasion, size, || Cell::new(size));
     let told = cell.leave(me, Contribution::new(call)?);
     for rank in told.ranks(size).filter(|&rank| rank != me) {
-        engine.job.hall.notify(members.ranks[rank]);
+        engine.job.hall.wake(members.ranks[rank]);
     }
     let part = Part { cell, me, pattern, call: engine.call.get(), room };
     Ok(Op(engine.ops.insert(Pending::Exchange(part))))

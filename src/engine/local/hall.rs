@@ -13,8 +13,7 @@
 use std::time::{Duration, Instant};
 
 use super::sync::{
-    AtomicBool, AtomicU64, Condvar, Fences, Mutex, Ordering, lock, spin_loop, wait, wait_for,
-    yield_now,
+    AtomicBool, Condvar, Fences, Mutex, Ordering, lock, spin_loop, wait, wait_for, yield_now,
 };
 use crate::error::{Call, ErrorKind};
 
@@ -58,8 +57,6 @@ pub(super) struct Hall {
 #[repr(align(128))]
 struct Seat {
     asleep: AtomicBool,
-    /// Counts what [`Hall::notify`] is called for.
-    events: AtomicU64,
     door: Mutex<()>,
     bell: Condvar,
 }
@@ -104,26 +101,6 @@ impl Hall {
     #[inline]
     pub(super) fn fences(&self) -> &Fences {
         &self.fences
-    }
-
-    /// Waits until `ready`, which must depend on nothing but what `notify(rank)` is called after; it is asked once for each of
-    /// those calls, so that it may be slow.
-    ///
-    /// # Errors
-    /// The verdict on the job, if it fails before `ready` holds.
-    pub(super) fn wait(
-        &self,
-        rank: usize,
-        call: &Call,
-        mut ready: impl FnMut() -> bool,
-    ) -> Result<(), ErrorKind> {
-        let events = &self.seats[rank].events;
-        let mut seen = None;
-        let news = || {
-            let now = events.load(Ordering::Acquire);
-            seen.replace(now) != Some(now) && ready()
-        };
-        self.poll(rank, call, None, news).map(drop)
     }
 
     /// Waits until `ready`, or until a point in time; whether `ready` came first. `ready` must depend on nothing but what
@@ -222,12 +199,6 @@ impl Hall {
         }
     }
 
-    /// Tells `rank` that something has changed that it may [`wait`](Self::wait) for.
-    pub(super) fn notify(&self, rank: usize) {
-        self.seats[rank].events.fetch_add(1, Ordering::AcqRel);
-        self.wake(rank);
-    }
-
     /// Wakes `rank` if it sleeps: something has changed that it may [`poll`](Self::poll) for.
     #[inline]
     pub(super) fn wake(&self, rank: usize) {
@@ -299,12 +270,7 @@ fn deadlock(roll: &Roll) -> Option<ErrorKind> {
 
 impl Seat {
     fn new() -> Self {
-        Self {
-            asleep: AtomicBool::new(false),
-            events: AtomicU64::new(0),
-            door: Mutex::new(()),
-            bell: Condvar::new(),
-        }
+        Self { asleep: AtomicBool::new(false), door: Mutex::new(()), bell: Condvar::new() }
     }
 
     /// Sleeps until woken, for so long at most.

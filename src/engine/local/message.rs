@@ -81,7 +81,7 @@ impl LocalEngine {
         })
     }
 
-    /// Waits until `ready`, which depends on what others `wake` or `notify` this rank after. Meanwhile the posted receives are
+    /// Waits until `ready`, which depends on what others `wake` this rank after. Meanwhile the posted receives are
     /// served: a sender may wait for one of them.
     #[inline]
     pub(super) fn await_ready(

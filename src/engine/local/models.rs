@@ -333,7 +333,10 @@ fn owned_buffers_survive_when_another_rank_fails() {
             }
         }
         1 => {
-            let Some(op) = done_or_aborted(engine.isend(&to(0), Mode::Standard, outgoing(&LARGE))) else { return };
+            let Some(op) = done_or_aborted(engine.isend(&to(0), Mode::Standard, outgoing(&LARGE)))
+            else {
+                return;
+            };
             if let Some(done) = done_or_aborted(engine.wait(op)) {
                 assert_eq!(done.buffer.unwrap().bytes(), &LARGE);
             }

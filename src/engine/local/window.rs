@@ -60,7 +60,7 @@ pub(super) fn open(
     let region = engine.job.regions.join((members.context, turn), size, make);
     if region.enter(members.me.index(), bytes, access) {
         let others = members.ranks.iter().filter(|&&rank| rank != engine.rank);
-        others.for_each(|&rank| engine.job.hall.notify(rank));
+        others.for_each(|&rank| engine.job.hall.wake(rank));
     }
     let made = || hold(&region.opening).memory.is_some();
     engine.await_ready(&engine.call.get(), None, made)?;
@@ -119,7 +119,7 @@ pub(super) fn lock(
     }
     let waited = engine.await_ready(&engine.call.get(), None, || door.holds(engine.rank));
     if waited.is_err() {
-        door.leave(engine.rank, |rank| engine.job.hall.notify(rank));
+        door.leave(engine.rank, |rank| engine.job.hall.wake(rank));
     }
     waited.map(drop)
 }
@@ -131,7 +131,7 @@ pub(super) fn unlock(
 ) -> Result<(), ErrorKind> {
     with(engine, window, |window| {
         let door = window.region.doors.get(target.index()).ok_or(ErrorKind::Closed)?;
-        door.leave(engine.rank, |rank| engine.job.hall.notify(rank));
+        door.leave(engine.rank, |rank| engine.job.hall.wake(rank));
         Ok(())
     })
 }
