@@ -25,6 +25,7 @@ mod steps;
 mod threads;
 mod topologies;
 mod types;
+mod views;
 
 use std::{fmt, io::Write};
 
@@ -101,6 +102,7 @@ fn cases() -> impl Iterator<Item = Case> {
         messages::CASES,
         types::CASES,
         requests::CASES,
+        views::CASES,
         scopes::CASES,
         plans::CASES,
         threads::CASES,

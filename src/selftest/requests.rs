@@ -1,11 +1,13 @@
 //! Operations that go on while the program computes, also when their owner loses interest.
 
+use std::time::Duration;
+
 use super::{
     Case, Ground,
     ground::{COUNTS, MEBIBYTE, values},
 };
 use crate::{
-    comm::{ANY, Request, Status, wait_all},
+    comm::{ANY, Request, Status, test_all, test_any, test_some, wait_all, wait_any, wait_some},
     error::Result,
 };
 
@@ -16,6 +18,10 @@ pub(super) const CASES: &[Case] = &[
     ("requests finish in any order", any_order),
     ("wait_all keeps the order of requests", all_at_once),
     ("irecv from any rank and tag", from_anybody),
+    ("wait_any and wait_some give every request once", one_by_one),
+    ("test_all, test_any and test_some do not wait", tests),
+    ("wait_for gives the request back in time", patience),
+    ("a cancelled irecv leaves its message to others", cancelled),
     ("a dropped isend goes on", dropped_send),
     ("a dropped irecv is withdrawn", dropped_recv),
     ("a forgotten isend goes on", forgotten_send),
@@ -100,6 +106,113 @@ fn all_at_once(ground: &Ground<'_>) -> Result<()> {
     ground.same("isend gives back", &back[ground.rank()], &mine);
     ground.holds("wait_all of nothing", wait_all::<()>([])?.is_empty());
     Ok(())
+}
+
+fn one_by_one(ground: &Ground<'_>) -> Result<()> {
+    for some in [false, true] {
+        let receive = |rank| ground.irecv(vec![0; 1200], (rank, 17));
+        let mut receiving: Vec<_> = ground.ranks().map(receive).collect::<Result<_>>()?;
+        let send = |rank| ground.isend(values(ground.rank(), 1100), (rank, 17));
+        let mut sending: Vec<_> = ground.ranks().map(send).collect::<Result<_>>()?;
+        let mut senders = Vec::new();
+        let mut left: Vec<usize> = ground.ranks().collect();
+        while !receiving.is_empty() {
+            let done = if some {
+                wait_some(&mut receiving)?
+            } else {
+                wait_any(&mut receiving)?.into_iter().collect()
+            };
+            ground.holds("somebody is done", !done.is_empty());
+            for (place, (got, status)) in done.into_iter().rev() {
+                ground.equal("the place of the sender", left.remove(place), status.source);
+                ground.same("irecv", &got, &values(status.source, 1100));
+                senders.push(status.source);
+            }
+        }
+        senders.sort_unstable();
+        ground.same("the senders", &senders, &ground.ranks().collect::<Vec<_>>());
+        while let Some((_, sent)) = wait_any(&mut sending)? {
+            ground.same("isend gives back", &sent, &values(ground.rank(), 1100));
+        }
+        ground.holds("nothing is left", wait_some(&mut sending)?.is_empty());
+    }
+    Ok(())
+}
+
+fn tests(ground: &Ground<'_>) -> Result<()> {
+    let (to, from) = (ground.after(1), ground.before(1));
+    let receive = |tag| ground.irecv(vec![0; 900], (from, tag));
+    let mut receiving: Vec<_> = (0..3).map(receive).collect::<Result<_>>()?;
+    ground.holds("test_any of none", test_any(&mut receiving)?.is_none());
+    ground.holds("test_some of none", test_some(&mut receiving)?.is_empty());
+    let tested = test_all(receiving);
+    ground.holds("test_all of none", tested.is_err());
+    // Nobody sends before all have tested.
+    ground.barrier()?;
+    let send = |tag: u32| ground.isend(values(ground.rank() + tag as usize, 900), (to, tag));
+    let sending: Vec<_> = (0..3).map(send).collect::<Result<_>>()?;
+    let Err(mut receiving) = tested else { return Ok(()) };
+    let all = loop {
+        match test_all(receiving) {
+            Ok(done) => break done?,
+            Err(unfinished) => receiving = unfinished,
+        }
+        std::thread::yield_now();
+    };
+    for (tag, (got, status)) in all.iter().enumerate() {
+        ground.equal("its tag", status.tag as usize, tag);
+        ground.same("test_all", got, &values(from + tag, 900));
+    }
+    let mut left = sending;
+    while !left.is_empty() {
+        test_some(&mut left)?;
+        std::thread::yield_now();
+    }
+    ground.holds("test_all of nothing", test_all::<()>(vec![]).is_ok_and(|done| done.is_ok()));
+    Ok(())
+}
+
+fn patience(ground: &Ground<'_>) -> Result<()> {
+    let (to, from) = (ground.after(1), ground.before(1));
+    let receiving = ground.irecv(vec![0; 900], (from, 18))?;
+    let waited = receiving.wait_for(Duration::from_millis(1));
+    ground.holds("nothing is received before anything is sent", waited.is_err());
+    ground.barrier()?;
+    let sending = ground.isend(values(ground.rank(), 900), (to, 18))?;
+    let received = match waited {
+        Err(receiving) => receiving.wait_for(Duration::MAX),
+        done => done,
+    };
+    match received {
+        Ok(received) => ground.same("irecv", &received?.0, &values(from, 900)),
+        Err(_) => ground.note(|| "wait_for came back too early".to_owned()),
+    }
+    sending.wait()?;
+    Ok(())
+}
+
+fn cancelled(ground: &Ground<'_>) -> Result<()> {
+    let (to, from) = (ground.after(1), ground.before(1));
+    for count in [3, 3000] {
+        let receiving = ground.irecv(vec![0_u64; count], (from, 19))?;
+        ground.holds("nothing was received", receiving.cancel()?.is_none());
+        // Nobody sends before all have cancelled.
+        ground.barrier()?;
+        let receiving = ground.irecv(vec![0_u64; count], (from, 20))?;
+        let sending = ground.isend(values(ground.rank(), count), (to, 19))?;
+        let second = ground.isend(values(ground.rank() + 1, count), (to, 20))?;
+        ground.same("recv", &ground.recv::<u64>((from, 19))?.0, &values(from, count));
+        sending.wait()?;
+        second.wait()?;
+        // This one has been received, or can still be: never both, never neither.
+        let (got, status) = match receiving.cancel()? {
+            Some(received) => received,
+            None => ground.recv::<u64>((from, 20))?,
+        };
+        ground.same("the second message", &got, &values(from + 1, count));
+        ground.equal("its status", status, Status { source: from, tag: 20, count });
+    }
+    ground.still_works()
 }
 
 fn values_for(from: usize, to: usize) -> Vec<u64> {
