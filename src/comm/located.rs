@@ -21,7 +21,7 @@ use super::{Number, ReduceOp};
 /// ```
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, packed)]
-pub struct Located<T: Number> {
+pub struct Located<T> {
     value: T,
     index: u64,
 }

@@ -39,7 +39,9 @@ impl Head {
     ) -> Vec<Self> {
         let mut heads: Vec<Self> = rows.map(|row| Self::of(signature, row)).collect();
         let more = u64::from(heads.iter().any(Self::is_followed));
-        heads.iter_mut().for_each(|head| head.more = more);
+        for head in &mut heads {
+            head.more = more;
+        }
         heads
     }
 
