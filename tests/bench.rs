@@ -68,8 +68,8 @@ fn every_benchmark_runs_and_every_number_is_one() {
 
 #[test]
 fn collectives_run_on_one_rank() {
-    let words = "barrier bcast reduce allreduce allgather alltoall scan -n 1 --sizes 8 --iterations 3 --format csv";
-    assert_eq!(rows(&bench(words).success().stdout).len(), 7);
+    let words = "barrier bcast reduce allreduce allgather alltoall scan sparse -n 1 --sizes 8 --iterations 3 --format csv";
+    assert_eq!(rows(&bench(words).success().stdout).len(), 8);
 }
 
 #[test]

@@ -8,10 +8,12 @@ mod clock;
 mod collective;
 mod compare;
 mod footprint;
+mod one_sided;
 mod options;
 mod output;
 mod p2p;
 mod repeat;
+mod sparse;
 mod statistics;
 mod targets;
 
@@ -20,10 +22,12 @@ use std::io::{IsTerminal, Write};
 use self::{
     clock::{Clock, Monotonic},
     collective::{Barrier, Movement, Moves, Reduction, Sums},
+    one_sided::{Access, OneSided},
     options::Task,
     output::{Output, Row, Setting, Silence, Unit},
     p2p::{PingPong, Windows},
     repeat::{Seconds, measure},
+    sparse::Sparse,
 };
 pub use self::{
     compare::{Comparison, Statistic, between_markers},
@@ -134,6 +138,7 @@ fn run_task<C: Clock>(
     let windows = |both_ways| Windows::one_pair(world, bytes, window, both_ways);
     let moves = |movement| Moves::new(world, movement, bytes);
     let sums = |reduction| Sums::new(world, reduction, bytes);
+    let one_sided = |access| OneSided::new(world, access, bytes);
     match task.benchmark {
         Benchmark::Latency => {
             measure(world, &mut PingPong::new(world, bytes), task, touched, clock)
@@ -154,6 +159,9 @@ fn run_task<C: Clock>(
             measure(world, &mut sums(Reduction::Allreduce), task, touched, clock)
         }
         Benchmark::Scan => measure(world, &mut sums(Reduction::Scan), task, touched, clock),
+        Benchmark::Sparse => measure(world, &mut Sparse::new(world, bytes), task, touched, clock),
+        Benchmark::Put => measure(world, &mut one_sided(Access::Put)?, task, touched, clock),
+        Benchmark::Get => measure(world, &mut one_sided(Access::Get)?, task, touched, clock),
         Benchmark::All => unreachable!("stands for the others"),
     }
 }

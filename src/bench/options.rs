@@ -28,6 +28,12 @@ pub enum Benchmark {
     Alltoall,
     /// A sum of 4-byte floats over the ranks up to each
     Scan,
+    /// Messages to the next two ranks, which do not know who sends
+    Sparse,
+    /// Rank 0 writes into the window of rank 1
+    Put,
+    /// Rank 0 reads from the window of rank 1
+    Get,
     /// Every one of these
     All,
 }
@@ -39,7 +45,7 @@ const MIB: usize = 1 << 20;
 
 impl Benchmark {
     /// All but `All`, in the order of the list.
-    pub(super) const EACH: [Self; 11] = [
+    pub(super) const EACH: [Self; 14] = [
         Self::Latency,
         Self::Bandwidth,
         Self::Bibandwidth,
@@ -51,6 +57,9 @@ impl Benchmark {
         Self::Allgather,
         Self::Alltoall,
         Self::Scan,
+        Self::Sparse,
+        Self::Put,
+        Self::Get,
     ];
 
     /// Its name on the command line.
@@ -67,6 +76,9 @@ impl Benchmark {
             Self::Allgather => "allgather",
             Self::Alltoall => "alltoall",
             Self::Scan => "scan",
+            Self::Sparse => "sparse",
+            Self::Put => "put",
+            Self::Get => "get",
             Self::All => "all",
         }
     }
@@ -76,7 +88,7 @@ impl Benchmark {
     }
 
     pub(super) fn is_collective(self) -> bool {
-        !self.is_windowed() && !matches!(self, Self::Latency)
+        !self.is_windowed() && !matches!(self, Self::Latency | Self::Put | Self::Get)
     }
 
     fn is_reduction(self) -> bool {
