@@ -23,7 +23,7 @@ pub(crate) enum Rma<'a> {
     Get(&'a mut [u8]),
     /// Combines each element with one of the operands, atomically against other `Accumulate`, `FetchOp` and `CompareSwap`.
     Accumulate { operand: &'a [u8], update: Update, element: Element },
-    /// The same for one element, which is fetched as it was before.
+    /// The same, and fetches each element as it was before.
     FetchOp { operand: &'a [u8], before: &'a mut [u8], update: Update, element: Element },
     /// Replaces one element by `swap` if it equals `compare`; fetches it as it was before. Integers only.
     CompareSwap { compare: &'a [u8], swap: &'a [u8], before: &'a mut [u8], element: Element },

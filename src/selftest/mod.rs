@@ -26,6 +26,7 @@ mod threads;
 mod topologies;
 mod types;
 mod views;
+mod windows;
 
 use std::{fmt, io::Write};
 
@@ -117,6 +118,7 @@ fn cases() -> impl Iterator<Item = Case> {
         agreement::CASES,
         groups::CASES,
         topologies::CASES,
+        windows::CASES,
         errors::CASES,
     ];
     rooms.into_iter().flatten().copied()

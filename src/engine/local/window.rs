@@ -240,10 +240,12 @@ impl Memory {
             }
             Rma::FetchOp { operand, before, update, element } => {
                 let (at, size) = (place(operand.len())?, bytes_of(element));
-                let operand = bits(operand);
-                let change = |before| combine(element, before, operand, update);
-                let found = self.change(at, size, change)?;
-                before.copy_from_slice(&found[..size]);
+                let elements = operand.chunks_exact(size).zip(before.chunks_exact_mut(size));
+                for (index, (operand, before)) in elements.enumerate() {
+                    let operand = bits(operand);
+                    let change = |before| combine(element, before, operand, update);
+                    before.copy_from_slice(&self.change(at + index * size, size, change)?[..size]);
+                }
             }
             Rma::CompareSwap { compare, swap, before, element } => {
                 let (at, size) = (place(compare.len())?, bytes_of(element));
