@@ -79,9 +79,12 @@ pub(super) fn open(
     let space = engine.space(context)?;
     let ranks = space.ranks.len();
     let _waiting = engine.waiting();
+    // What the ranks of one host reach is shared memory in any case. Said so, it does not go by way of a network's emulation
+    // (whose 64-bit compare-and-swap crashes in Open MPI 4.1).
+    let kind = if on_one_host(&space)? { Access::Shared } else { Access::Remote };
     let (memory, base, parts) = match access {
         Access::Remote => {
-            let (memory, start) = allocate(&space, bytes + ALIGNMENT, access)?;
+            let (memory, start) = allocate(&space, bytes + ALIGNMENT, kind)?;
             let shift = start.align_offset(ALIGNMENT);
             let all = tell(engine, &space, [shift as u64, bytes as u64])?;
             let part = |(host, [start, bytes]): (usize, [u64; 2])| Part {
@@ -111,7 +114,7 @@ pub(super) fn open(
             (memory, unsafe { start.add(shift as usize) }, all.into_iter().map(part).collect())
         }
     };
-    let (locks, words) = allocate(&space, LOCK_BYTES, Access::Remote)?;
+    let (locks, words) = allocate(&space, LOCK_BYTES, kind)?;
     let changed = Changed { on_its_way: vec![false; ranks], held: vec![None; ranks] };
     let (me, changed) = (space.me, RefCell::new(changed));
     let window = Window { memory, locks, access, me, parts, base, changed };
@@ -154,6 +157,20 @@ fn allocate(
     // SAFETY: a live window and a predefined handler.
     check(unsafe { ffi::MPI_Win_set_errhandler(window, ffi::RSMPI_ERRORS_RETURN) })?;
     Ok((window, start))
+}
+
+/// Whether all ranks of a space are on one host; the same on all of them.
+fn on_one_host(space: &Space) -> Result<bool, ErrorKind> {
+    let mut size = 0;
+    // SAFETY: live communicators; each call writes one value on success.
+    unsafe {
+        let (kind, info) = (ffi::RSMPI_COMM_TYPE_SHARED, ffi::RSMPI_INFO_NULL);
+        let mut host = made(|made| ffi::MPI_Comm_split_type(space.user, kind, 0, info, made))?;
+        let asked = check(ffi::MPI_Comm_size(host, &raw mut size));
+        ffi::MPI_Comm_free(&raw mut host);
+        asked?;
+    }
+    Ok(size as usize == space.ranks.len())
 }
 
 /// Where the memory of the first rank is in this process.
