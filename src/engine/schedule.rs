@@ -220,7 +220,8 @@ impl Steps<'_> {
         sends.into_iter().try_for_each(|op| self.engine.wait(op).map(drop))
     }
 
-    /// A reduction to rank 0, whose pieces are dealt out.
+    /// Pairwise exchange, as in `alltoall`: every rank combines its own piece of all contributions. Those of lower ranks come
+    /// from near to far, then those of higher ranks from far to near, so that each meets the neighbour of what is combined.
     fn reduce_scatter(
         &self,
         mine: &[u8],
@@ -228,9 +229,26 @@ impl Steps<'_> {
         out: &mut [u8],
         with: &Reduction<'_>,
     ) -> Outcome {
-        let mut whole = if self.rank == 0 { vec![0; mine.len()] } else { Vec::new() };
-        self.reduce(0, mine, &mut whole, with)?;
-        self.scatter(0, &whole, counts, out)
+        let starts = counts.starts(self.size);
+        let piece = |rank: usize| &mine[starts[rank]..starts[rank + 1]];
+        out.copy_from_slice(piece(self.rank));
+        let mut theirs = vec![0; out.len()];
+        let mut above: Option<Vec<u8>> = None;
+        for step in 1..self.size {
+            let to = (self.rank + step) % self.size;
+            let from = (self.rank + self.size - step) % self.size;
+            self.sendrecv(to, piece(to), from, &mut theirs)?;
+            match &mut above {
+                _ if from < self.rank => (with.fold)(&theirs, out)?,
+                Some(above) => (with.fold)(&theirs, above)?,
+                None => above = Some(theirs.clone()),
+            }
+        }
+        if let Some(mut above) = above {
+            (with.fold)(out, &mut above)?;
+            out.copy_from_slice(&above);
+        }
+        Ok(())
     }
 
     fn allgather(&self, mine: &[u8], counts: &Counts<'_>, out: &mut [u8]) -> Outcome {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{
     LocalEngine, Pending,
-    sync::{Mutex, lock},
+    sync::{AtomicU64, Mutex, Ordering, lock},
 };
 use crate::{
     datum::Buffer,
@@ -27,12 +27,17 @@ pub(super) fn start(engine: &LocalEngine, call: Exchange) -> Result<Op, ErrorKin
     for rank in told.ranks(size).filter(|&rank| rank != me) {
         engine.job.hall.wake(members.ranks[rank]);
     }
-    let part = Part { cell, me, pattern, call: engine.call.get(), room };
+    let (call, seen) = (engine.call.get(), std::cell::Cell::new((0, false)));
+    let part = Part { cell, me, pattern, call, room, seen };
     Ok(Op(engine.ops.insert(Pending::Exchange(part))))
 }
 
 /// Where the ranks of one call meet.
-pub(super) struct Cell(Mutex<State>);
+pub(super) struct Cell {
+    state: Mutex<State>,
+    /// How often the state has changed; who waits looks here first.
+    changes: AtomicU64,
+}
 
 struct State {
     contributions: Vec<Option<Arc<Contribution>>>,
@@ -62,11 +67,12 @@ impl Told {
 impl Cell {
     fn new(size: usize) -> Self {
         let contributions = (0..size).map(|_| None).collect();
-        Self(Mutex::new(State { contributions, there: 0, discord: None }))
+        let state = Mutex::new(State { contributions, there: 0, discord: None });
+        Self { state, changes: AtomicU64::new(0) }
     }
 
     fn leave(&self, me: usize, contribution: Contribution) -> Told {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.discord.is_none() {
             // All that are there agree with each other: the first of them speaks for all.
             let first = state.contributions.iter().position(Option::is_some);
@@ -79,6 +85,7 @@ impl Cell {
         let pattern = contribution.pattern;
         state.contributions[me] = Some(Arc::new(contribution));
         state.there += 1;
+        self.changes.fetch_add(1, Ordering::Release);
         let complete = state.there == state.contributions.len();
         match pattern {
             _ if state.discord.is_some() => Told::All,
@@ -165,12 +172,25 @@ pub(super) struct Part {
     /// The call that started it.
     pub(super) call: Call,
     room: fn(usize) -> Box<dyn Buffer>,
+    /// The changes of the cell when it was looked at last, and whether all was there.
+    seen: std::cell::Cell<(u64, bool)>,
 }
 
 impl Part {
     /// Whether all is there that this rank needs, or will never be because ranks disagree.
     pub(super) fn is_done(&self) -> bool {
-        let state = lock(&self.cell.0);
+        let (seen, done) = self.seen.get();
+        let changes = self.cell.changes.load(Ordering::Acquire);
+        if done || changes == seen {
+            return done;
+        }
+        let done = self.is_complete();
+        self.seen.set((changes, done));
+        done
+    }
+
+    fn is_complete(&self) -> bool {
+        let state = lock(&self.cell.state);
         state.discord.is_some()
             || match self.pattern {
                 Pattern::ToRoot(root) if root.index() != self.me => true,
@@ -185,7 +205,7 @@ impl Part {
 
     /// Builds this rank's rows; once done.
     pub(super) fn collect(self) -> Result<Exchanged, ErrorKind> {
-        let state = lock(&self.cell.0);
+        let state = lock(&self.cell.state);
         let contribution = |rank: usize| state.contributions[rank].clone().ok_or(ErrorKind::Closed);
         if let Some((one, other)) = state.discord {
             let mine = contribution(self.me)?;

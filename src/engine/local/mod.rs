@@ -14,6 +14,8 @@ mod meeting;
 mod message;
 #[cfg(all(test, loom))]
 mod models;
+#[cfg(all(test, loom))]
+mod models_collective;
 mod shared;
 mod stage;
 mod sync;

@@ -26,7 +26,7 @@ const MEDIUM: [u8; 5] = [1, 2, 3, 4, 5];
 const LARGE: [u8; 6] = [1, 2, 3, 4, 5, 6];
 
 /// Runs `program` on so many ranks, in every order.
-fn explore(
+pub(super) fn explore(
     ranks: usize,
     program: impl Fn(usize, &Job, &LocalEngine) + Copy + Send + Sync + 'static,
 ) {
@@ -97,7 +97,7 @@ fn is_deadlock<T>(result: Result<T, ErrorKind>) -> bool {
 
 /// The call ended as if nothing had failed, or with the failure of rank 2: never otherwise.
 #[track_caller]
-fn done_or_aborted<T>(result: Result<T, ErrorKind>) -> Option<T> {
+pub(super) fn done_or_aborted<T>(result: Result<T, ErrorKind>) -> Option<T> {
     result
         .inspect_err(|kind| assert!(matches!(kind, ErrorKind::Aborted { rank: 2, .. }), "{kind}"))
         .ok()
