@@ -405,3 +405,68 @@ impl Steps<'_> {
 fn powers_below(size: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(1), |power| Some(power * 2)).take_while(move |&power| power < size)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{
+        datum::Signature,
+        engine::{
+            Step,
+            local::{Job, Patience},
+        },
+        error::{Call, With},
+    };
+
+    /// Maps `x → a·x + b`, first the left one and then the right one: associative, and the order matters.
+    fn compose(left: &[u8], right: &mut [u8]) -> Outcome {
+        for (left, right) in left.chunks(2).zip(right.chunks_mut(2)) {
+            let (a, b) = (left[0].wrapping_mul(right[0]), left[1].wrapping_mul(right[0]));
+            (right[0], right[1]) = (a, b.wrapping_add(right[1]));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_reduction_is_scattered_in_the_order_of_ranks() {
+        for size in 1..=5 {
+            let counts: Vec<usize> = (0..size).map(|rank| 2 * rank).collect();
+            let bytes: usize = counts.iter().sum();
+            let mine = |rank: usize| -> Vec<u8> {
+                (0..bytes).map(|at| (7 * rank + at) as u8 | 1).collect()
+            };
+            let mut whole = mine(size - 1);
+            (0..size - 1).rev().for_each(|rank| compose(&mine(rank), &mut whole).unwrap());
+            let job = Job::new(size, Patience::for_ranks(size, 1));
+            let live = |rank: usize| {
+                let with = Reduction { native: None, commutative: false, fold: &compose };
+                let step = Step { call: Call::new("reduce_scatter", With::All) };
+                let (mine, mut out) = (mine(rank), vec![0; counts[rank]]);
+                let mut call = CollectiveCall {
+                    context: Context::WORLD,
+                    rank: Rank::from(rank),
+                    size,
+                    turn: 0,
+                    label: Label { signature: Signature::of::<[u8; 2]>(), step: Some(step) },
+                    what: Collective::ReduceScatter {
+                        mine: &mine,
+                        counts: Counts::Each(&counts),
+                        out: &mut out,
+                        with: &with,
+                    },
+                };
+                run(&job.engine(rank), &mut call).unwrap();
+                job.finish(rank);
+                out
+            };
+            let got: Vec<u8> = thread::scope(|scope| {
+                let live = &live;
+                let ranks: Vec<_> = (0..size).map(|rank| scope.spawn(move || live(rank))).collect();
+                ranks.into_iter().flat_map(|rank| rank.join().unwrap()).collect()
+            });
+            assert_eq!(got, whole, "{size} ranks");
+        }
+    }
+}

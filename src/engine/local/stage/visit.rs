@@ -1,0 +1,554 @@
+//! One rank in one call on a stage: fills its slot, meets others, looks at theirs, and leaves.
+
+use std::{cell::Cell, sync::Arc};
+
+use super::{
+    DEPTH, Digest, HALF, INLINE_BYTES, LENT, Loan, Place, Said, Stage, TABLE, Tally, Want,
+};
+use crate::{
+    engine::{
+        Label, Rank,
+        local::{
+            LocalEngine, Members,
+            hall::Hall,
+            sync::{AtomicU64, Ordering, fence, yield_now},
+        },
+    },
+    error::{Call, ErrorKind},
+};
+
+/// One rank's hold of a stage.
+pub(crate) struct Seat {
+    stage: Arc<Stage>,
+    me: usize,
+    epoch: Cell<u64>,
+    /// Whether the rank is in a call on this stage.
+    busy: Cell<bool>,
+}
+
+impl Seat {
+    pub(crate) fn new(stage: Arc<Stage>, me: usize) -> Self {
+        Self { stage, me, epoch: Cell::new(DEPTH - 1), busy: Cell::new(false) }
+    }
+
+    /// Begins a call.
+    ///
+    /// # Errors
+    /// The verdict, if the job has failed; and a call out of the operator of another one.
+    pub(crate) fn enter<'a>(
+        &'a self,
+        engine: &'a LocalEngine,
+        occasion: Occasion,
+    ) -> Result<Visit<'a>, ErrorKind> {
+        if self.busy.get() {
+            let what = "an operator makes a collective call on the communicator that it reduces on";
+            return Err(ErrorKind::InvalidArgument { what: what.to_owned() });
+        }
+        engine.job.hall.check()?;
+        self.busy.set(true);
+        let epoch = self.epoch.get() + 1;
+        self.epoch.set(epoch);
+        let Occasion { label, turn, kind, root, bytes } = occasion;
+        let op = label.step.map_or(0, |step| step.call.op.as_ptr().addr() as u64);
+        let digest = Digest([
+            turn << 32 | root.map_or(0, |root| u64::from(root.0) + 1),
+            u64::from(kind) << 56 | bytes as u64,
+            label.signature.word() ^ op,
+        ]);
+        let visit = Visit {
+            stage: &self.stage,
+            engine,
+            hall: &engine.job.hall,
+            call: engine.call.get(),
+            me: self.me,
+            epoch,
+            digest,
+            said: Said { label, turn, kind, bytes },
+            lends: Readers::Nobody,
+            stands: Stands::Outside,
+            busy: &self.busy,
+        };
+        if epoch.is_multiple_of(HALF) {
+            let before = epoch - HALF;
+            let stage = visit.stage;
+            let ready = || stage.all(|rank| rank == visit.me || stage.is_done(rank, before));
+            visit.wait(Want::AllDone, ready)?;
+        }
+        Ok(visit)
+    }
+}
+
+impl Members {
+    /// This rank's seat, taken by its first collective call.
+    pub(crate) fn seat(&self, engine: &LocalEngine) -> &Seat {
+        self.seat.get_or_init(|| {
+            let job = &*engine.job;
+            let make = || Stage::new(&self.ranks, job.hall.is_crowded());
+            let stage = job.stages.join((self.context, 0), self.ranks.len(), make);
+            Seat::new(stage, self.me.index())
+        })
+    }
+}
+
+/// What makes two ranks' calls the same.
+pub(crate) struct Occasion {
+    pub(crate) label: Label,
+    pub(crate) turn: u64,
+    /// What kind of collective.
+    pub(crate) kind: u8,
+    pub(crate) root: Option<Rank>,
+    /// What all ranks say alike.
+    pub(crate) bytes: usize,
+}
+
+/// Who may touch what this rank has lent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    Nobody,
+    One(usize),
+    All,
+}
+
+/// What a rank shows.
+#[derive(Clone, Copy)]
+pub(crate) enum Shows<'r> {
+    Nothing,
+    Rows(&'r [u8]),
+    /// Rows, and where each begins and the last ends.
+    Table(&'r [u8], &'r [usize]),
+    /// Memory that the others read and write, each its share.
+    Shared {
+        rows: *const u8,
+        room: *mut u8,
+        len: usize,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// The slot is not filled yet.
+    Outside,
+    Inside,
+    /// What others have lent may be touched.
+    Claiming,
+    /// `done` is set.
+    Gone,
+}
+
+/// One rank in one call.
+///
+/// Whatever happens, when it is dropped nobody touches what this rank has lent, and this rank touches nobody's.
+pub(crate) struct Visit<'a> {
+    stage: &'a Stage,
+    engine: &'a LocalEngine,
+    hall: &'a Hall,
+    call: Call,
+    pub(crate) me: usize,
+    epoch: u64,
+    digest: Digest,
+    said: Said,
+    lends: Readers,
+    stands: Stands,
+    busy: &'a Cell<bool>,
+}
+
+/// What another rank shows. Not to be used after the visit has ended or the claim has been given up.
+#[derive(Clone, Copy)]
+pub(crate) struct Sight {
+    rows: *const u8,
+    len: usize,
+    /// Null if there is no table.
+    starts: *const usize,
+    /// Where the rank wants its result; null unless it shows `Shared`.
+    pub(crate) room: *mut u8,
+}
+
+impl Sight {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes of the rows; none if they do not lie inside.
+    ///
+    /// # Safety
+    /// The visit that gave this sight has not ended, and holds its claim if the rows are lent.
+    pub(crate) unsafe fn bytes<'s>(&self, from: usize, len: usize) -> Option<&'s [u8]> {
+        let inside = from.checked_add(len).is_some_and(|end| end <= self.len);
+        // SAFETY: the bytes lie inside what the rank shows, which stays unchanged until the visit ends.
+        inside.then(|| unsafe { std::slice::from_raw_parts(self.rows.add(from), len) })
+    }
+
+    /// The row of rank `at`: of a table, or one of so many equal parts.
+    ///
+    /// # Safety
+    /// As [`Self::bytes`]; a table that is shown has a row for each of `size` ranks.
+    pub(crate) unsafe fn row_or_part<'s>(&self, at: usize, size: usize) -> Option<&'s [u8]> {
+        if self.starts.is_null() {
+            let part = self.len / size;
+            // SAFETY: by this function's own contract.
+            return unsafe { self.bytes(at * part, part) };
+        }
+        // SAFETY: by this function's own contract there are `size + 1` starts.
+        let (from, to) = unsafe { (*self.starts.add(at), *self.starts.add(at + 1)) };
+        // SAFETY: by this function's own contract.
+        unsafe { self.bytes(from, to.checked_sub(from)?) }
+    }
+}
+
+impl Visit<'_> {
+    pub(crate) fn size(&self) -> usize {
+        self.stage.ranks.len()
+    }
+
+    /// Whether ranks outnumber cores.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.stage.tallies.is_some()
+    }
+
+    /// Fills this rank's slot. `readers` may touch what does not fit into it.
+    ///
+    /// # Safety
+    /// What is shown stays as it is, and `Shared` memory is touched by nobody who has no part in the call, until the visit
+    /// has been left or dropped.
+    pub(crate) unsafe fn show(&mut self, shows: Shows<'_>, readers: Readers) {
+        let stage = self.stage;
+        let at = Stage::slot_of(self.me, self.epoch);
+        let slot = &stage.slots[at];
+        let (rows, len, starts, room) = match shows {
+            Shows::Nothing => (std::ptr::null(), 0, &[][..], std::ptr::null_mut()),
+            Shows::Rows(rows) => (rows.as_ptr(), rows.len(), &[][..], std::ptr::null_mut()),
+            Shows::Table(rows, starts) => (rows.as_ptr(), rows.len(), starts, std::ptr::null_mut()),
+            Shows::Shared { rows, room, len } => (rows, len, &[][..], room),
+        };
+        let mut form = (len as u64) << 2 | if starts.is_empty() { 0 } else { TABLE };
+        let table = size_of_val(starts);
+        let start = if starts.is_empty() { std::ptr::null() } else { starts.as_ptr() };
+        let lends = !room.is_null() || table + len > INLINE_BYTES;
+        if lends {
+            form |= LENT;
+            self.lends = readers;
+        }
+        slot.shown.with_mut(|shown| {
+            // SAFETY: `enter` has seen all other ranks be done with this slot; they read it again after `epoch` is set.
+            unsafe {
+                (*shown).digest = self.digest;
+                (*shown).form = form;
+                let body = &raw mut (*shown).body;
+                if lends {
+                    (*body).lent = Loan { rows, room, starts: start };
+                } else if table + len > 0 {
+                    let inline = body.cast::<u8>();
+                    inline.copy_from_nonoverlapping(start.cast(), table);
+                    inline.add(table).copy_from_nonoverlapping(rows, len);
+                }
+            }
+        });
+        stage.said[at].0.with_mut(|said| {
+            // SAFETY: as above.
+            unsafe { (*said).write(self.said) };
+        });
+        self.stands = Stands::Inside;
+        slot.epoch.store(self.epoch, Ordering::Release);
+        let last = self.tally(|tally| &tally.filled);
+        self.wake(Want::Filled(self.me), last.then_some(Want::AllFilled));
+    }
+
+    /// Counts this rank where ranks outnumber cores; whether it is the last, or nobody counts.
+    fn tally(&self, count: impl FnOnce(&Tally) -> &AtomicU64) -> bool {
+        let Some(tallies) = &self.stage.tallies else { return true };
+        let so_far =
+            count(&tallies[(self.epoch % DEPTH) as usize].0).fetch_add(1, Ordering::AcqRel);
+        so_far + 1 == self.stage.ranks.len() as u64 * (self.epoch / DEPTH)
+    }
+
+    /// Wakes those who sleep for what has just happened.
+    #[inline]
+    fn wake(&self, happened: Want, also: Option<Want>) {
+        self.hall.fences().waker();
+        if self.stage.sleepers.0.load(Ordering::Acquire) > 0 {
+            self.wake_sleepers(happened, also);
+        }
+    }
+
+    #[cold]
+    fn wake_sleepers(&self, happened: Want, also: Option<Want>) {
+        let wants = [Some(happened), also, Some(Want::Anything)];
+        for (place, &rank) in self.stage.places.iter().zip(&self.stage.ranks) {
+            let want = place.want.0.load(Ordering::Relaxed);
+            if wants.iter().flatten().any(|happened| happened.word() == want) {
+                self.hall.wake(rank);
+            }
+        }
+    }
+
+    /// Waits until `ready`, which becomes true with what `want` says.
+    fn wait(&self, want: Want, ready: impl Fn() -> bool) -> Result<(), ErrorKind> {
+        if ready() { Ok(()) } else { self.wait_long(want, &ready) }
+    }
+
+    /// Meanwhile the posted receives are served.
+    fn wait_long(&self, want: Want, ready: &dyn Fn() -> bool) -> Result<(), ErrorKind> {
+        let around = self.engine.surroundings();
+        let seen = self.hall.watch(|| {
+            ready() || {
+                self.engine.desk.borrow_mut().serve_posted(around);
+                false
+            }
+        })?;
+        if seen {
+            return Ok(());
+        }
+        self.stage.places[self.me].want.0.store(want.word(), Ordering::Relaxed);
+        self.stage.sleepers.0.fetch_add(1, Ordering::AcqRel);
+        self.hall.fences().sleeper();
+        let waited = self.engine.await_ready(&self.call, None, ready);
+        self.stage.sleepers.0.fetch_sub(1, Ordering::AcqRel);
+        waited.map(drop)
+    }
+
+    /// Waits until `rank` has filled its slot.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CollectiveMismatch`] if it makes another call; the verdict, if the job fails.
+    pub(crate) fn meet(&self, rank: usize) -> Result<(), ErrorKind> {
+        let (stage, epoch) = (self.stage, self.epoch);
+        self.wait(Want::Filled(rank), || stage.has_filled(rank, epoch))?;
+        self.compare(rank)
+    }
+
+    /// Waits until all ranks have filled their slots; errors as [`Self::meet`].
+    pub(crate) fn meet_all(&self) -> Result<(), ErrorKind> {
+        let (stage, epoch, me, size) = (self.stage, self.epoch, self.me, self.size());
+        if self.is_crowded() {
+            // Whoever disagrees may keep the others from ever coming.
+            let ready = || stage.all(|rank| rank == me || stage.has_filled(rank, epoch));
+            if !ready() {
+                self.glance()?;
+                self.wait(Want::AllFilled, ready)?;
+            }
+            return self.glance();
+        }
+        for step in 1..size {
+            let rank = if me + step < size { me + step } else { me + step - size };
+            self.meet(rank)?;
+        }
+        Ok(())
+    }
+
+    /// Compares this rank's call with those of the ranks that are there. Of two ranks that do this, one sees the other.
+    pub(crate) fn glance(&self) -> Result<(), ErrorKind> {
+        fence(Ordering::SeqCst); // between filling the own slot and looking at the others'
+        for rank in (0..self.size()).filter(|&rank| rank != self.me) {
+            let epoch = &self.stage.slots[Stage::slot_of(rank, self.epoch)].epoch;
+            if epoch.load(Ordering::Acquire) >= self.epoch {
+                self.compare(rank)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&self, rank: usize) -> Result<(), ErrorKind> {
+        let at = Stage::slot_of(rank, self.epoch);
+        // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with it.
+        let theirs = self.stage.slots[at].shown.with(|shown| unsafe { (*shown).digest });
+        if theirs == self.digest { Ok(()) } else { self.compare_in_full(rank, at) }
+    }
+
+    #[cold]
+    fn compare_in_full(&self, rank: usize, at: usize) -> Result<(), ErrorKind> {
+        // SAFETY: as in `compare`; the label was written before the slot's epoch was set.
+        let theirs = self.stage.said[at].0.with(|said| unsafe { (*said).assume_init() });
+        let mine = self.said;
+        mine.label.admits(&theirs.label, Rank::from(rank))?;
+        if (mine.turn, mine.kind, mine.bytes) == (theirs.turn, theirs.kind, theirs.bytes) {
+            return Ok(());
+        }
+        Err(ErrorKind::CollectiveMismatch {
+            mine: mine.describe(mine.turn != theirs.turn),
+            rank,
+            theirs: theirs.describe(mine.turn != theirs.turn),
+        })
+    }
+
+    /// Two ranks disagree about the length of a row.
+    pub(crate) fn disagreement(
+        &self,
+        rank: usize,
+        mine: usize,
+        theirs: Option<usize>,
+    ) -> ErrorKind {
+        let at = Stage::slot_of(rank, self.epoch);
+        // SAFETY: as in `compare_in_full`; lengths are compared after the slot has been met.
+        let said = self.stage.said[at].0.with(|said| unsafe { (*said).assume_init() });
+        ErrorKind::CollectiveMismatch {
+            mine: Said { bytes: mine, ..self.said }.describe(false),
+            rank,
+            theirs: Said { bytes: theirs.unwrap_or(said.bytes), ..said }.describe(false),
+        }
+    }
+
+    /// What `rank`, which has been met, shows.
+    pub(crate) fn sight(&self, rank: usize) -> Sight {
+        let at = Stage::slot_of(rank, self.epoch);
+        self.stage.slots[at].shown.with(|shown| {
+            // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with it.
+            let (form, body) = unsafe { ((*shown).form, &raw const (*shown).body) };
+            let len = (form >> 2) as usize;
+            if form & LENT != 0 {
+                // SAFETY: the form says which field was written.
+                let Loan { rows, room, starts } = unsafe { (*body).lent };
+                return Sight { rows, len, starts, room };
+            }
+            let (inline, room) = (body.cast::<u8>(), std::ptr::null_mut());
+            if form & TABLE == 0 {
+                return Sight { rows: inline, len, starts: std::ptr::null(), room };
+            }
+            // SAFETY: `show` has put the table and the rows one behind the other into the body.
+            let rows = unsafe { inline.add((self.size() + 1) * size_of::<usize>()) };
+            Sight { rows, len, starts: body.cast::<usize>(), room }
+        })
+    }
+
+    fn is_lent(&self, rank: usize) -> bool {
+        let at = Stage::slot_of(rank, self.epoch);
+        // SAFETY: as in `sight`.
+        self.stage.slots[at].shown.with(|shown| unsafe { (*shown).form & LENT != 0 })
+    }
+
+    /// Makes sure that this rank may touch what `ranks`, which have been met, show.
+    ///
+    /// # Errors
+    /// Why one of them has withdrawn.
+    pub(crate) fn claim(
+        &mut self,
+        ranks: impl Iterator<Item = usize> + Clone,
+    ) -> Result<(), ErrorKind> {
+        if !ranks.clone().any(|rank| self.is_lent(rank)) {
+            return Ok(());
+        }
+        self.stands = Stands::Claiming;
+        self.stage.places[self.me].claim.0.store(self.epoch, Ordering::Relaxed);
+        self.hall.fences().waker();
+        for rank in ranks {
+            if self.stage.places[rank].rare.0.withdrawn.load(Ordering::Acquire) >= self.epoch {
+                return Err(self.forsaken());
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the claim, before this rank waits for another one.
+    pub(crate) fn unclaim(&mut self) {
+        if self.stands == Stands::Claiming {
+            self.stage.places[self.me].claim.0.store(0, Ordering::Release);
+            self.stands = Stands::Inside;
+        }
+    }
+
+    /// Why another rank has withdrawn or could not do its share: it has seen that ranks disagree, or the job fails.
+    #[cold]
+    fn forsaken(&mut self) -> ErrorKind {
+        self.unclaim();
+        if let Err(kind) = self.glance() {
+            return kind;
+        }
+        self.go();
+        let verdict = self.engine.await_ready(&self.call, None, || false);
+        verdict.err().unwrap_or(ErrorKind::Closed)
+    }
+
+    /// Tells that this rank could not do its share of the common work.
+    pub(crate) fn fail(&self) {
+        let broken = &self.stage.places[self.me].rare.0.broken[(self.epoch % DEPTH) as usize];
+        broken.store(self.epoch, Ordering::Relaxed);
+    }
+
+    /// Reaches round `round` of a barrier, and waits until `rank` has.
+    pub(crate) fn round(&self, round: u64, rank: usize) -> Result<(), ErrorKind> {
+        let word = self.epoch << 6 | round;
+        self.stage.places[self.me].round.0.store(word, Ordering::Release);
+        self.wake(Want::Filled(self.me), None);
+        let theirs = &self.stage.places[rank].round.0;
+        self.wait(Want::Filled(rank), || theirs.load(Ordering::Acquire) >= word)
+    }
+
+    /// Leaves when nobody needs this rank's memory any more.
+    ///
+    /// # Errors
+    /// The verdict, if the job fails before that.
+    pub(crate) fn leave(mut self) -> Result<(), ErrorKind> {
+        self.depart()
+    }
+
+    /// As [`Self::leave`] where every rank has done a share of this rank's result.
+    ///
+    /// # Errors
+    /// Why a share is missing.
+    pub(crate) fn leave_together(mut self) -> Result<(), ErrorKind> {
+        self.depart()?;
+        // Whoever has left without its share has seen the end of the job, or says so.
+        self.hall.check()?;
+        let (slot, epoch) = ((self.epoch % DEPTH) as usize, self.epoch);
+        let broken = |place: &Place| place.rare.0.broken[slot].load(Ordering::Relaxed) == epoch;
+        if self.stage.places.iter().any(broken) { Err(self.forsaken()) } else { Ok(()) }
+    }
+
+    fn depart(&mut self) -> Result<(), ErrorKind> {
+        self.go();
+        let (stage, epoch, me) = (self.stage, self.epoch, self.me);
+        let left = match self.lends {
+            Readers::Nobody => Ok(()),
+            Readers::One(rank) => self.wait(Want::Done(rank), || stage.is_done(rank, epoch)),
+            Readers::All => self
+                .wait(Want::AllDone, || stage.all(|rank| rank == me || stage.is_done(rank, epoch))),
+        };
+        if left.is_ok() {
+            self.lends = Readers::Nobody;
+        }
+        left
+    }
+
+    /// Touches nothing of others from now on.
+    fn go(&mut self) {
+        self.unclaim();
+        if self.stands == Stands::Inside {
+            self.stands = Stands::Gone;
+            #[cfg(loom)] // an access that goes on until here is what loom has to see
+            for slot in &self.stage.slots {
+                if slot.epoch.load(Ordering::Acquire) == self.epoch {
+                    slot.shown.with(|_| ());
+                }
+            }
+            self.stage.places[self.me].done.0.store(self.epoch, Ordering::Release);
+            let last = self.tally(|tally| &tally.done);
+            self.wake(Want::Done(self.me), last.then_some(Want::AllDone));
+        }
+    }
+
+    /// Takes back what this rank has lent, and waits for those who touch it at this moment.
+    #[cold]
+    fn withdraw(&mut self) {
+        let (stage, epoch, me) = (self.stage, self.epoch, self.me);
+        stage.places[me].rare.0.withdrawn.store(epoch, Ordering::Release);
+        self.hall.fences().sleeper();
+        let free = || stage.all(|rank| stage.places[rank].claim.0.load(Ordering::Acquire) != epoch);
+        // In the hall, as an operator may wait there for something that never comes.
+        while !free() && self.wait(Want::Anything, free).is_err() {
+            yield_now();
+        }
+        self.lends = Readers::Nobody;
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        if self.stands != Stands::Gone && std::thread::panicking() {
+            self.fail();
+        }
+        self.go();
+        if self.lends != Readers::Nobody {
+            self.withdraw();
+        }
+        self.busy.set(false);
+    }
+}
