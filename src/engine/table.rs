@@ -7,7 +7,7 @@ use std::cell::RefCell;
 pub(crate) struct Table<T>(RefCell<Places<T>>);
 
 struct Places<T> {
-    places: Vec<Place<T>>,
+    all: Vec<Place<T>>,
     /// Places without an entry.
     free: Vec<u32>,
     /// Entries put in so far.
@@ -28,26 +28,26 @@ fn number(before: u32, place: u32) -> u64 {
 
 impl<T> Places<T> {
     fn of(&mut self, number: u64) -> Option<&mut Place<T>> {
-        let place = self.places.get_mut(number as u32 as usize)?;
+        let place = self.all.get_mut(number as u32 as usize)?;
         (place.before == (number >> 32) as u32).then_some(place)
     }
 }
 
 impl<T> Table<T> {
     pub(crate) fn new() -> Self {
-        Self(RefCell::new(Places { places: Vec::new(), free: Vec::new(), inserted: 0 }))
+        Self(RefCell::new(Places { all: Vec::new(), free: Vec::new(), inserted: 0 }))
     }
 
     pub(crate) fn insert(&self, entry: T) -> u64 {
-        let Places { places, free, inserted } = &mut *self.0.borrow_mut();
+        let Places { all, free, inserted } = &mut *self.0.borrow_mut();
         *inserted += 1;
         if let Some(at) = free.pop() {
-            let place = &mut places[at as usize];
+            let place = &mut all[at as usize];
             (place.age, place.entry) = (*inserted, Some(entry));
             return number(place.before, at);
         }
-        places.push(Place { before: 0, age: *inserted, entry: Some(entry) });
-        number(0, places.len() as u32 - 1)
+        all.push(Place { before: 0, age: *inserted, entry: Some(entry) });
+        number(0, all.len() as u32 - 1)
     }
 
     pub(crate) fn remove(&self, number: u64) -> Option<T> {
@@ -70,18 +70,19 @@ impl<T> Table<T> {
     /// Looks at all entries, the oldest first.
     pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
         let table = self.0.borrow();
-        let entries =
-            table.places.iter().filter_map(|place| Some((place.age, place.entry.as_ref()?)));
+        let entries = table.all.iter().filter_map(|place| Some((place.age, place.entry.as_ref()?)));
         let mut entries: Vec<_> = entries.collect();
         entries.sort_unstable_by_key(|&(age, _)| age);
-        entries.into_iter().for_each(|(_, entry)| look(entry));
+        for (_, entry) in entries {
+            look(entry);
+        }
     }
 
     /// Takes all entries out.
     #[cfg(feature = "mpi")]
     pub(crate) fn drain(&self) -> Vec<T> {
         let numbers = |(at, place): (usize, &Place<T>)| number(place.before, at as u32);
-        let all: Vec<u64> = self.0.borrow().places.iter().enumerate().map(numbers).collect();
+        let all: Vec<u64> = self.0.borrow().all.iter().enumerate().map(numbers).collect();
         all.into_iter().filter_map(|number| self.remove(number)).collect()
     }
 }
@@ -100,6 +101,6 @@ mod tests {
         assert_eq!(table.remove(first), None);
         assert_eq!(table.with(first, |_| ()), None);
         assert_eq!(table.with(second, |entry| *entry), Some("b"));
-        assert_eq!(table.0.borrow().places.len(), 1);
+        assert_eq!(table.0.borrow().all.len(), 1);
     }
 }

@@ -59,7 +59,9 @@ pub(super) fn run(
     let cause = match outcome {
         Ok(Ok(())) => match engine.finish() {
             Ok(()) => {
-                engine.leftovers().iter().for_each(|Leftover { what }| log::warn!("{what}"));
+                for Leftover { what } in engine.leftovers() {
+                    log::warn!("{what}");
+                }
                 return ExitCode::SUCCESS;
             }
             Err(error) => Cause::new(world.rank, format!("the job cannot end: {error}")),

@@ -87,7 +87,9 @@ pub(super) fn run<R: Send, S>(
 }
 
 fn warn(leftovers: &[Leftover]) {
-    leftovers.iter().for_each(|Leftover { what }| log::warn!("{what}"));
+    for Leftover { what } in leftovers {
+        log::warn!("{what}");
+    }
 }
 
 /// The life of one rank, on its own thread.

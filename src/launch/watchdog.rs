@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long ranks have to tell what they do before the report goes out without them.
-const REPORT_TIME: Duration = Duration::from_millis(1000);
+const REPORT_TIME: Duration = Duration::from_secs(1);
 
 /// How long to try for a line.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
@@ -142,7 +142,8 @@ impl Guard {
                 Some((host, state)) => (format!(" on {host}"), state.as_str()),
                 None => (String::new(), "does not answer"),
             };
-            report.push_str(&format!("\n  rank {rank}{host}: {state}"));
+            report += "\n";
+            report += &format!("  rank {rank}{host}: {state}");
         }
         print_line(&report);
         leave(4);

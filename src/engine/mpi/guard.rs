@@ -28,6 +28,7 @@ pub(super) struct Guard {
     /// Describes a [`Copy`]. It lives as long as MPI does, which ends before the engine.
     small: ManuallyDrop<Datatype>,
     /// Copies to be used again.
+    #[allow(clippy::vec_box, reason = "MPI works on a copy while its box moves in and out")]
     copies: RefCell<Vec<Box<Copy>>>,
 }
 

@@ -226,7 +226,7 @@ impl MpiEngine {
             lanes.push((Lane { comm, me: world.me, headed }, None));
         }
         for (lane, space) in lanes {
-            while let Some((probed, received)) = self.next_unwanted(lane)? {
+            while let Some((probed, received)) = Self::next_unwanted(lane)? {
                 let head = self.swallow(probed)?;
                 let Some(space) = &space else { continue };
                 let from = space.ranks[received.rank.index()];

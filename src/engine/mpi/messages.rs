@@ -91,7 +91,7 @@ impl MpiEngine {
             let (mut request, headed) = unsafe { self.start_recv(lane, from, into) }?;
             let code = self.complete(&mut request, &mut status);
             return match headed {
-                Some(headed) => self.unpack(headed, code, &status, into),
+                Some(headed) => self.unpack(*headed, code, &status, into),
                 None => landed(code, &status, into.len(), Expected::of(&from.label)),
             };
         }
@@ -114,7 +114,7 @@ impl MpiEngine {
     /// Takes the data out of a received message.
     pub(super) fn unpack(
         &self,
-        headed: Box<Headed>,
+        headed: Headed,
         code: c_int,
         status: &ffi::MPI_Status,
         into: &mut [u8],
@@ -180,7 +180,7 @@ impl MpiEngine {
         let Wire::Split(head) = &headed.wire else { return Err(ErrorKind::Closed) };
         let (head, len) = (head.as_ptr(), bytes.len());
         let whole = Datatype::head_and_body(HEAD, distance(head, bytes.as_ptr()), len)?;
-        Ok((start(head, &Extent::one(whole)?)?, Some(headed)))
+        Ok((start(head, &Extent::one(whole))?, Some(headed)))
     }
 
     /// Starts to receive into bytes that stay where they are.
@@ -214,7 +214,7 @@ impl MpiEngine {
             let mut apart = Box::new(Headed { label, wire: Wire::Apart([0; 2]) });
             let Wire::Apart([_, byte]) = &mut apart.wire else { return Err(ErrorKind::Closed) };
             let away = distance(at, byte);
-            let request = start(at, &Extent::one(Datatype::body_and_byte(into.len(), away)?)?)?;
+            let request = start(at, &Extent::one(Datatype::body_and_byte(into.len(), away)?))?;
             return Ok((request, Some(apart)));
         }
         if HEAD + into.len() <= COPIED {
@@ -226,7 +226,7 @@ impl MpiEngine {
         let Wire::Split(head) = &mut headed.wire else { return Err(ErrorKind::Closed) };
         let (head, len) = (head.as_mut_ptr(), into.len());
         let whole = Datatype::head_and_body(HEAD, distance(head, into.as_ptr()), len)?;
-        Ok((start(head, &Extent::one(whole)?)?, Some(headed)))
+        Ok((start(head, &Extent::one(whole))?, Some(headed)))
     }
 
     /// Takes the first message that fits out of MPI's queue.
@@ -301,7 +301,7 @@ impl MpiEngine {
             return Err(ErrorKind::Truncated { message: message_bytes, buffer });
         };
         self.receive_bare(message, into)?;
-        if message_bytes == buffer { Ok(()) } else { whole(received, expected).map(drop) }
+        whole(received, expected).map(drop)
     }
 
     /// Receives a probed message of which nobody wants the data; its head, if it has one.
@@ -330,7 +330,7 @@ impl MpiEngine {
         let start = head.as_mut_ptr();
         let whole = Datatype::head_and_body(HEAD, distance(start, into.as_ptr()), into.len())?;
         // SAFETY: the type describes `head` and `into` as seen from `start`, both borrowed until the message is received.
-        unsafe { self.receive_matched(message, start, &Extent::one(whole)?) }?;
+        unsafe { self.receive_matched(message, start, &Extent::one(whole)) }?;
         Ok(head)
     }
 
@@ -356,10 +356,7 @@ impl MpiEngine {
     }
 
     /// Takes a message of any kind out of the queue, if there is one.
-    pub(super) fn next_unwanted(
-        &self,
-        lane: Lane,
-    ) -> Result<Option<(Probed, Received)>, ErrorKind> {
+    pub(super) fn next_unwanted(lane: Lane) -> Result<Option<(Probed, Received)>, ErrorKind> {
         let found = matched(lane.comm, None, None, false)?;
         Ok(found.map(|(message, mut received)| {
             received.bytes -= if lane.headed { HEAD.min(received.bytes) } else { 0 };

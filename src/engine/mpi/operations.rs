@@ -151,7 +151,9 @@ impl MpiEngine {
     /// All programs have ended: what is under way is left to itself.
     pub(super) fn abandon_staged(&self) {
         let mut under_way = self.staged.take();
-        under_way.iter_mut().for_each(|UnderWay { work, .. }| work.abandon(self));
+        for UnderWay { work, .. } in &mut under_way {
+            work.abandon(self);
+        }
         *self.staged.borrow_mut() = under_way;
     }
 

@@ -85,7 +85,7 @@ impl MpiEngine {
                     None => Extent::bytes(room)?,
                     Some(apart) => {
                         let away = distance(start, &raw const apart[1]);
-                        Extent::one(Datatype::body_and_byte(room, away)?)?
+                        Extent::one(Datatype::body_and_byte(room, away)?)
                     }
                 };
                 let Extent { count, unit, .. } = &extent;
@@ -115,6 +115,7 @@ impl MpiEngine {
         self.ops.with(op.0, start).unwrap_or(Err(ErrorKind::Closed))
     }
 
+    #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
     pub(super) fn finish_prepared(
         &self,
         op: Op,
@@ -157,6 +158,7 @@ impl MpiEngine {
 
 impl Plan {
     /// What there is to tell if it is done.
+    #[allow(clippy::option_option, reason = "as above")]
     fn look(&mut self, blocks: bool) -> Result<Option<Option<Received>>, ErrorKind> {
         let (mut done, mut status) = (1, blank_status());
         // SAFETY: a live persistent request, which stays.

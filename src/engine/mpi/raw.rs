@@ -76,7 +76,7 @@ impl Extent {
         let byte = unsafe { ffi::RSMPI_UINT8_T };
         match c_int::try_from(len) {
             Ok(count) => Ok(Self { count, unit: byte, _own: None }),
-            Err(_) => Self::one(Datatype::head_and_body(0, 0, len)?),
+            Err(_) => Datatype::head_and_body(0, 0, len).map(Self::one),
         }
     }
 
@@ -86,8 +86,8 @@ impl Extent {
     }
 
     /// One of a type of our own.
-    pub(super) fn one(own: Datatype) -> Result<Self, ErrorKind> {
-        Ok(Self { count: 1, unit: own.raw(), _own: Some(own) })
+    pub(super) fn one(own: Datatype) -> Self {
+        Self { count: 1, unit: own.raw(), _own: Some(own) }
     }
 }
 
@@ -125,7 +125,7 @@ impl Datatype {
         let chunk = Self::contiguous(byte, if large { CHUNK_BYTES } else { 1 })?;
         let (mut lengths, mut places, mut types) = ([0; 4], [0 as ffi::MPI_Aint; 4], [byte; 4]);
         for (part, (len, place)) in parts.into_iter().enumerate() {
-            let Chunks { chunks, rest, rest_at } = Chunks::of(len, CHUNK_BYTES);
+            let Chunks { whole: chunks, rest, rest_at } = Chunks::of(len, CHUNK_BYTES);
             let at = 2 * part;
             (lengths[at], lengths[at + 1]) = (chunks, rest);
             // 64 bits, by different names
@@ -154,7 +154,7 @@ impl Datatype {
 /// A length in numbers that fit into a C int.
 #[derive(Debug, PartialEq, Eq)]
 struct Chunks {
-    chunks: c_int,
+    whole: c_int,
     /// The bytes behind the last whole chunk.
     rest: c_int,
     rest_at: usize,
@@ -163,7 +163,7 @@ struct Chunks {
 impl Chunks {
     fn of(len: usize, chunk_bytes: usize) -> Self {
         let (chunks, rest) = (len / chunk_bytes, len % chunk_bytes);
-        Self { chunks: chunks as c_int, rest: rest as c_int, rest_at: chunks * chunk_bytes }
+        Self { whole: chunks as c_int, rest: rest as c_int, rest_at: chunks * chunk_bytes }
     }
 }
 
@@ -195,11 +195,11 @@ mod tests {
     #[test]
     fn chunks_and_rest_make_up_any_length() {
         for len in [0, 1, 6, 7, 8, 20, 21, 22] {
-            let Chunks { chunks, rest, rest_at } = Chunks::of(len, 7);
+            let Chunks { whole: chunks, rest, rest_at } = Chunks::of(len, 7);
             assert_eq!(chunks as usize * 7 + rest as usize, len);
             assert_eq!(rest_at, chunks as usize * 7);
         }
         let beyond = Chunks::of((1 << 32) + 5, CHUNK_BYTES);
-        assert_eq!(beyond, Chunks { chunks: 4, rest: 5, rest_at: 1 << 32 });
+        assert_eq!(beyond, Chunks { whole: 4, rest: 5, rest_at: 1 << 32 });
     }
 }

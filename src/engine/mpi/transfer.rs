@@ -113,7 +113,7 @@ impl Transfer {
         };
         let into = self.memory.bytes_mut();
         let received = match self.headed.take() {
-            Some(headed) => engine.unpack(headed, code, status, into)?,
+            Some(headed) => engine.unpack(*headed, code, status, into)?,
             None => landed(code, status, into.len(), expected)?,
         };
         Ok(done(self.memory, Some(received)))
@@ -153,7 +153,7 @@ pub(super) fn landed(
 /// Whether the bytes make up whole elements.
 pub(super) fn whole(received: Received, expected: Expected) -> Result<Received, ErrorKind> {
     let Expected { name, unit } = expected;
-    if received.bytes % unit == 0 {
+    if received.bytes.is_multiple_of(unit) {
         return Ok(received);
     }
     Err(ErrorKind::TypeMismatch {
