@@ -145,7 +145,7 @@ struct Caller<'e> {
 fn row_of(bytes: usize, rows: usize) -> Result<Extent, ErrorKind> {
     match bytes.checked_mul(rows).map(c_int::try_from) {
         Some(Ok(_)) => Extent::bytes(bytes),
-        _ => Extent::one(Datatype::head_and_body(0, 0, bytes)?),
+        _ => Datatype::head_and_body(0, 0, bytes).map(Extent::one),
     }
 }
 
