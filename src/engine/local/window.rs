@@ -267,7 +267,7 @@ impl Memory {
         std::iter::from_fn(move || {
             let (here, from) = (at + done, done);
             done = len.min(from + WORD - here % WORD);
-            (from < len).then(|| (here, here % WORD, from..done))
+            (from < len).then_some((here, here % WORD, from..done))
         })
     }
 
