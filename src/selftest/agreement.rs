@@ -18,7 +18,7 @@ pub(super) const CASES: &[Case] = &[
 /// A pair of ranks of its own for each disagreement, and whether this rank is the first of it.
 fn pair(ground: &Ground<'_>) -> Result<Option<(Comm, bool)>> {
     let pair = ground.split(Some((ground.rank() / 2) as u32), 0)?;
-    let checked = ground.checks() >= Checks::Collective && ground.engine() != "local";
+    let checked = ground.checks() >= Checks::Collective;
     Ok(pair.filter(|pair| checked && pair.size() == 2).map(|pair| {
         let first = pair.rank() == 0;
         (pair, first)
