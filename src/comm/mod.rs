@@ -192,12 +192,6 @@ impl Comm {
         done.map_err(|kind| self.failed(kind, call))
     }
 
-    /// Notes the program's call, and gives what turns an engine's complaint into an error of this call.
-    fn enter(&self, call: Call) -> impl Fn(ErrorKind) -> Error + Copy + use<'_> {
-        self.engine.enter(call);
-        move |kind| self.failed(kind, call)
-    }
-
     /// The error of a call of this rank.
     #[cold]
     fn failed(&self, kind: ErrorKind, call: Call) -> Error {

@@ -34,8 +34,9 @@ impl Comm {
     #[track_caller]
     pub fn send_obj<S: Serialize + ?Sized>(&self, value: &S, to: impl Into<Dest>) -> Result<()> {
         let to = to.into();
-        let fail = self.enter(Call::new("send_obj", to.with()));
-        pack(value).and_then(|bytes| self.send_bytes(Signature::OBJECT, &bytes, to)).map_err(fail)
+        self.perform(Call::new("send_obj", to.with()), || {
+            self.send_bytes(Signature::OBJECT, &pack(value)?, to)
+        })
     }
 
     /// Receives one value that was sent with [`Comm::send_obj`].
@@ -46,15 +47,13 @@ impl Comm {
     #[track_caller]
     pub fn recv_obj<D: DeserializeOwned>(&self, from: impl Into<Src>) -> Result<(D, Status)> {
         let from = from.into();
-        let fail = self.enter(Call::new("recv_obj", from.with()));
-        let take = || {
+        self.perform(Call::new("recv_obj", from.with()), || {
             let from = self.source(from, Signature::OBJECT)?;
             let (ticket, received) = self.await_message(&from)?;
             let message = Message::new(self, ticket, received);
             let status = Status { count: 1, ..message.status() };
             Ok((unpack(&message.recv_object()?)?, status))
-        };
-        take().map_err(fail)
+        })
     }
 
     /// The root's value on every rank; `at_root` runs on the root only.

@@ -100,7 +100,7 @@ enum How<'c> {
     /// The engine has prepared it.
     Prepared(Op),
     /// Anew each time.
-    Anew(Box<dyn Fn(&Comm, &mut Stores) -> Result<Op, ErrorKind> + 'c>),
+    Anew(Box<Start<'c>>),
 }
 
 /// What there is to do with what came.
@@ -111,10 +111,12 @@ enum Brings<'c> {
     /// The store at this place is full.
     Whole(usize),
     /// Rows, to be brought into a store.
-    Rows(Box<dyn Fn(Exchanged, &mut Stores) -> Result<(), ErrorKind> + 'c>),
+    Rows(Box<Bring<'c>>),
 }
 
 type Stores = [Box<dyn AnyStore>];
+type Start<'c> = dyn Fn(&Comm, &mut Stores) -> Result<Op, ErrorKind> + 'c;
+type Bring<'c> = dyn Fn(Exchanged, &mut Stores) -> Result<(), ErrorKind> + 'c;
 
 impl<'c> Plan<'c> {
     /// Adds a send of these values, which [`Plan::get_mut`] changes between starts.
@@ -173,7 +175,7 @@ impl<'c> Plan<'c> {
         self.add(all("planned barrier"), |plan, call| {
             let how = match plan.prepare(&Preparation::Barrier(plan.place()))? {
                 Some(prepared) => prepared,
-                None => plan.exchange::<u8>(call, Subject::nothing(), Pattern::All, None, None),
+                None => Self::exchange::<u8>(call, Subject::nothing(), Pattern::All, None, None),
             };
             Ok(((), how, Brings::Nothing))
         })
@@ -198,7 +200,7 @@ impl<'c> Plan<'c> {
                 return Ok((buffer, how, brings));
             }
             let mine = (!receives).then_some(place);
-            let how = plan.exchange::<T>(call, subject, Pattern::FromRoot(root), mine, None);
+            let how = Self::exchange::<T>(call, subject, Pattern::FromRoot(root), mine, None);
             let brings = if receives { rows_into::<T>(place) } else { Brings::Nothing };
             Ok((buffer, how, brings))
         })
@@ -222,7 +224,7 @@ impl<'c> Plan<'c> {
             if let Some(how) = plan.prepare(&what)? {
                 return Ok(((mine, out), how, Brings::Whole(into)));
             }
-            let how = plan.exchange::<T>(call, subject, Pattern::All, Some(from), None);
+            let how = Self::exchange::<T>(call, subject, Pattern::All, Some(from), None);
             Ok(((mine, out), how, rows_into::<T>(into)))
         })
     }
@@ -253,7 +255,7 @@ impl<'c> Plan<'c> {
             if let Some(how) = plan.prepare(&what)? {
                 return Ok(((rows, out), how, Brings::Whole(into)));
             }
-            let how = plan.exchange::<T>(call, subject, Pattern::Each, Some(from), None);
+            let how = Self::exchange::<T>(call, subject, Pattern::Each, Some(from), None);
             Ok(((rows, out), how, rows_into::<T>(into)))
         })
     }
@@ -285,7 +287,7 @@ impl<'c> Plan<'c> {
                 op,
                 element,
             });
-            let how = plan.exchange::<T>(call, subject, Pattern::All, Some(from), native);
+            let how = Self::exchange::<T>(call, subject, Pattern::All, Some(from), native);
             let brings = Brings::Rows(Box::new(move |exchanged, stores| {
                 let reduced = exchanged.reduced;
                 let values = values_of::<T>(exchanged)?;
@@ -466,7 +468,6 @@ impl<'c> Plan<'c> {
 
     /// A collective as a non-blocking call at each start; the values at `mine` are copied then.
     fn exchange<T: Datum>(
-        &self,
         call: Call,
         subject: Subject,
         pattern: Pattern,

@@ -27,7 +27,7 @@ use crate::{
 pub struct Scope<'scope, 'env: 'scope> {
     board: Board<'env>,
     /// Invariant, as in the standard library: a scope is not to be taken for one that ends earlier or later.
-    scope: PhantomData<&'scope mut &'scope ()>,
+    lifetime: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
 
@@ -88,7 +88,7 @@ impl Comm {
     ) -> Result<R> {
         let entries = RefCell::new(Entries { all: self.scraps.take(), free: NONE });
         let board = Board { comm: self, entries };
-        let scope = Scope { board, scope: PhantomData, env: PhantomData };
+        let scope = Scope { board, lifetime: PhantomData, env: PhantomData };
         let end = End(&scope.board);
         let result = body(&scope)?;
         scope.board.complete()?;
@@ -97,7 +97,7 @@ impl Comm {
     }
 }
 
-impl<'scope, 'env> Scope<'scope, 'env> {
+impl<'scope> Scope<'scope, '_> {
     /// Starts to send `values`; [`Ticket::wait`] returns when they may change again.
     ///
     /// Values that are not in one piece are packed now.
@@ -363,7 +363,7 @@ impl Finish {
     }
 }
 
-impl<'c> Board<'c> {
+impl Board<'_> {
     fn send<'scope, V: View + ?Sized>(
         &'scope self,
         call: Call,

@@ -116,13 +116,11 @@ impl SharedComm {
         let from = from.into();
         self.perform(Call::new("shared recv_one", from.with()), |call| {
             let (values, status) = self.receive(call, Signature::of::<T>(), from)?;
-            match values[..] {
-                [value] => Ok((value, status)),
-                _ => {
-                    let what = "the message";
-                    Err(ErrorKind::LengthMismatch { what, needed: 1, got: values.len() })
-                }
-            }
+            let &[value] = &values[..] else {
+                let what = "the message";
+                return Err(ErrorKind::LengthMismatch { what, needed: 1, got: values.len() });
+            };
+            Ok((value, status))
         })
     }
 
