@@ -125,7 +125,7 @@ impl Comm {
     /// ```
     /// use ndarray::{Array2, s};
     /// let got = spmd::local(2, |world| {
-    ///     let mut grid = Array2::zeros((3, 3));
+    ///     let mut grid = Array2::<f64>::zeros((3, 3));
     ///     if world.rank() == 0 {
     ///         world.send(&[1.0, 2.0, 3.0], 1)?;
     ///     } else {
@@ -163,7 +163,7 @@ impl Comm {
     /// ```
     /// let left = spmd::local(3, |world| {
     ///     let (rank, size) = (world.rank(), world.size());
-    ///     let mut left = 0;
+    ///     let mut left = 0_usize;
     ///     world.sendrecv(&rank, (rank + 1) % size, &mut left, (rank + size - 1) % size)?;
     ///     Ok(left)
     /// });

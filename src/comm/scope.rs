@@ -170,7 +170,7 @@ impl<'scope> Scope<'scope, '_> {
     ///         world.send(&world.rank(), 0)?;
     ///         return Ok(0);
     ///     }
-    ///     let (mut one, mut two) = (0, 0);
+    ///     let (mut one, mut two) = (0_usize, 0_usize);
     ///     world.scope(|s| {
     ///         let mut tickets = vec![s.irecv(&mut one, 1)?, s.irecv(&mut two, 2)?];
     ///         let mut sum = 0;

@@ -25,7 +25,7 @@ use crate::{
 ///         world.send(&7.5, 1)?; // one number
 ///         return Ok(vec![]);
 ///     }
-///     let mut grid = ndarray::Array2::zeros((2, 2));
+///     let mut grid = ndarray::Array2::<i32>::zeros((2, 2));
 ///     world.recv_into(&mut grid.slice_mut(s![1, ..]), 0)?;
 ///     assert_eq!(grid, array![[0, 0], [2, 5]]);
 ///     let (all, _) = world.recv::<i32>(0)?;
