@@ -37,6 +37,8 @@ const SPARES: usize = if cfg!(loom) { 1 } else { 4 };
 /// A lane with so many segments of messages that nobody has taken is long: its sender had better wait.
 const LONG: u32 = 2048;
 
+/// Both sides read it with every message: on cache lines of its own.
+#[repr(align(128))]
 struct Segment {
     /// The number of times that it has been used; never 0, which stands in a slot that was never used.
     lap: u32,
@@ -135,10 +137,17 @@ impl Segment {
 }
 
 /// What the two ends of a lane share. The last of them to go frees the segments.
-#[repr(align(128))]
 struct Shared {
     /// The consumer's place. Reached by the consumer only, and at the end by whoever drops the last end.
-    place: UnsafeCell<Place>,
+    place: Apart<UnsafeCell<Place>>,
+    returned: Apart<Returned>,
+}
+
+/// On cache lines of its own.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+struct Returned {
     /// Segments that the consumer has done with; filled by it and emptied by the producer.
     spares: [AtomicPtr<Segment>; SPARES],
     /// How many segments the consumer has done with.
@@ -160,7 +169,7 @@ unsafe impl Sync for Shared {}
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let mut place = self.place.with(|place| {
+        let mut place = self.place.0.with(|place| {
             // SAFETY: both ends are gone.
             unsafe { *place }
         });
@@ -175,7 +184,7 @@ impl Drop for Shared {
                 place = Place { segment: next, slot: 0 };
             }
         }
-        let spares = self.spares.iter().map(|spare| spare.load(Ordering::Acquire));
+        let spares = self.returned.0.spares.iter().map(|spare| spare.load(Ordering::Acquire));
         for segment in spares.chain([place.segment.as_ptr()]).filter(|spare| !spare.is_null()) {
             // SAFETY: made by `Segment::new`; in the lane's hands only.
             drop(unsafe { Box::from_raw(segment) });
@@ -204,11 +213,14 @@ impl Place {
 pub(super) fn open() -> (Sender, Receiver) {
     let segment = Segment::new(FIRST);
     let shared = Arc::new(Shared {
-        place: UnsafeCell::new(Place { segment, slot: 0 }),
-        spares: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
-        finished: AtomicU32::new(0),
+        place: Apart(UnsafeCell::new(Place { segment, slot: 0 })),
+        returned: Apart(Returned {
+            spares: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
+            finished: AtomicU32::new(0),
+        }),
     });
-    (Sender { shared: Arc::clone(&shared), segment, slot: 0, line: 0, begun: 0 }, Receiver(shared))
+    let ours = Arc::clone(&shared);
+    (Sender { shared: ours, segment, slot: 0, line: 0, begun: 0, finished: 0 }, Receiver(shared))
 }
 
 /// The producer's end.
@@ -219,6 +231,8 @@ pub(super) struct Sender {
     line: usize,
     /// How many segments have been left behind.
     begun: u32,
+    /// How many of them the consumer had done with when this was last looked at.
+    finished: u32,
 }
 
 // SAFETY: see `Shared`; the segment is the lane's, which `shared` keeps alive.
@@ -226,8 +240,12 @@ unsafe impl Send for Sender {}
 
 impl Sender {
     /// Whether the receiver is far behind.
-    pub(super) fn is_long(&self) -> bool {
-        self.begun.wrapping_sub(self.shared.finished.load(Ordering::Relaxed)) > LONG
+    #[inline]
+    pub(super) fn is_long(&mut self) -> bool {
+        self.begun.wrapping_sub(self.finished) > LONG && {
+            self.finished = self.shared.returned.0.finished.load(Ordering::Relaxed);
+            self.begun.wrapping_sub(self.finished) > LONG
+        }
     }
 
     /// Sends a copy of `bytes`, at most [`EAGER_BYTES`].
@@ -307,7 +325,7 @@ impl Sender {
 
     /// A segment that the consumer has given back, ready for its next lap.
     fn spare(&self) -> Option<NonNull<Segment>> {
-        for spare in &self.shared.spares {
+        for spare in &self.shared.returned.0.spares {
             let Some(mut segment) = NonNull::new(spare.load(Ordering::Acquire)) else { continue };
             spare.store(std::ptr::null_mut(), Ordering::Relaxed);
             // SAFETY: the consumer has left it (seen with Acquire), and this takes it out: it is the producer's alone.
@@ -349,7 +367,7 @@ impl Receiver {
     #[inline]
     pub(super) fn peek(&mut self) -> Option<Key> {
         loop {
-            let next = self.0.place.with(|place| {
+            let next = self.0.place.0.with(|place| {
                 // SAFETY: this is the lane's only consumer; the segment at its place is alive.
                 let place = unsafe { *place };
                 // SAFETY: as above.
@@ -376,7 +394,7 @@ impl Receiver {
     /// Takes the message that `peek` has found.
     #[inline]
     pub(super) fn take(&mut self) -> Option<Parcel<'_>> {
-        let (segment, head) = self.0.place.with_mut(|place| {
+        let (segment, head) = self.0.place.0.with_mut(|place| {
             // SAFETY: this is the lane's only consumer.
             let place = unsafe { &mut *place };
             // SAFETY: as above, the segment at its place is alive, and the place moves on when the contents are taken.
@@ -410,7 +428,7 @@ impl Receiver {
     /// Goes on to the next segment, which `peek` has seen, and gives the old one back.
     #[cold]
     fn follow(&mut self) {
-        let left = self.0.place.with_mut(|place| {
+        let left = self.0.place.0.with_mut(|place| {
             // SAFETY: this is the lane's only consumer.
             let place = unsafe { &mut *place };
             // SAFETY: as above; the place moves on.
@@ -418,12 +436,12 @@ impl Receiver {
             Some(std::mem::replace(place, Place { segment, slot: 0 }).segment)
         });
         let Some(left) = left else { return };
-        let finished = self.0.finished.load(Ordering::Relaxed);
-        self.0.finished.store(finished.wrapping_add(1), Ordering::Relaxed);
+        let Returned { spares, finished } = &self.0.returned.0;
+        finished.store(finished.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         // SAFETY: the producer has left it, so it is this end's alone.
         let is_full = unsafe { left.as_ref() }.slots.len() == FULL.0;
         let is_free = |spare: &&AtomicPtr<Segment>| spare.load(Ordering::Relaxed).is_null();
-        match self.0.spares.iter().find(is_free).filter(|_| is_full) {
+        match spares.iter().find(is_free).filter(|_| is_full) {
             Some(spare) => spare.store(left.as_ptr(), Ordering::Release),
             // SAFETY: made by `Segment::new`, this end's alone.
             None => drop(unsafe { Box::from_raw(left.as_ptr()) }),
