@@ -41,7 +41,7 @@ impl Patience {
 }
 
 /// So many looks follow each other without a pause: an answer that is on its way comes within 0.1 µs.
-const EAGER_LOOKS: u32 = 200;
+const EAGER_LOOKS: u32 = 500;
 
 /// The waiting places of all ranks of a job.
 pub(super) struct Hall {
