@@ -29,7 +29,7 @@ pub(super) const LINE_BYTES: usize = 64;
 const FIRST: (usize, usize) = if cfg!(loom) { (2, 2) } else { (8, 32) };
 /// Slots and lines of the others.
 const FULL: (usize, usize) = if cfg!(loom) { (2, 2) } else { (64, 512) };
-const _: () = assert!(1 + EAGER_BYTES.div_ceil(LINE_BYTES) <= FIRST.1, "any message fits");
+const _: () = assert!(EAGER_BYTES.div_ceil(LINE_BYTES) < FIRST.1, "any message fits, with a call");
 
 /// So many segments wait at most to be used again.
 const SPARES: usize = if cfg!(loom) { 1 } else { 4 };
@@ -82,8 +82,12 @@ enum Small {
 }
 
 /// Where the bytes of a message lie that are no part of its slot.
+pub(super) struct Line(UnsafeCell<Block>);
+
 #[repr(align(64))]
-pub(super) struct Line(UnsafeCell<MaybeUninit<[u8; LINE_BYTES]>>);
+struct Block {
+    _bytes: MaybeUninit<[u8; LINE_BYTES]>,
+}
 
 const _: () = assert!(size_of::<Call>() <= LINE_BYTES && align_of::<Call>() <= 64);
 
@@ -126,7 +130,7 @@ pub(super) unsafe fn copy_lines(lines: &[Line], into: &mut [u8]) {
 impl Segment {
     fn new((slots, lines): (usize, usize)) -> NonNull<Self> {
         let slot = || Slot { lap: AtomicU32::new(0), head: UnsafeCell::new(MaybeUninit::uninit()) };
-        let line = || Line(UnsafeCell::new(MaybeUninit::uninit()));
+        let line = || Line(UnsafeCell::new(Block { _bytes: MaybeUninit::uninit() }));
         let segment = Self {
             lap: 1,
             slots: (0..slots).map(|_| slot()).collect(),
