@@ -165,6 +165,10 @@ pub enum ErrorKind {
         /// The call of that rank.
         theirs: String,
     },
+    /// The ranks of a communicator do not make the same collective call; which do what is not known on this level of
+    /// [`Checks`](crate::Checks).
+    #[error("the ranks do not make the same collective call, with the same root and length")]
+    Disagreement,
     /// Every rank waits and no message can come any more.
     #[error("deadlock, every rank waits\n{report}")]
     Deadlock {
@@ -248,6 +252,9 @@ impl ErrorKind {
             ),
             Self::CollectiveMismatch { .. } => {
                 Some("all ranks of a communicator make the same collective calls in the same order")
+            }
+            Self::Disagreement => {
+                Some("with --checks collective each says what it calls, and where")
             }
             Self::Unsupported { how, .. } => Some(how),
             Self::Closed => Some("do not keep a communicator beyond the closure given to `run`"),

@@ -190,7 +190,10 @@ impl<'c, T: Datum> Request<'c, (Vec<T>, Status)> {
             State::Pending(op, finish) => {
                 self.comm.proceed(self.call, || match self.comm.engine.cancel(op)? {
                     Ended::Done(done) => finish.of(self.comm, done).map(Some),
-                    Ended::Cancelled(_) => Ok(None),
+                    Ended::Cancelled(buffer) => {
+                        drop(buffer);
+                        Ok(None)
+                    }
                 })
             }
         }

@@ -19,8 +19,8 @@ use std::{
 
 pub(crate) use self::{
     collective::{
-        Builtin, Collective, CollectiveCall, Counts, Element, Exchange, Exchanged, Fold,
-        NativeReduction, Neighbors, Pattern, Reduction, ReductionKind,
+        Builtin, Collective, CollectiveCall, Counts, Element, Exchange, Exchanged, NativeReduction,
+        Neighbors, Pattern, Reduction, ReductionKind,
     },
     window::{Access, Rma, WindowId},
 };

@@ -298,7 +298,8 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// Binomial tree to rank 0 (which keeps the order of ranks), then one message to the root.
+    /// Binomial tree: to the root if the operator commutes; else to rank 0, which keeps the order of ranks, and then
+    /// one message to the root.
     fn reduce(&self, root: usize, mine: &[u8], out: &mut [u8], with: &Reduction<'_>) -> Outcome {
         let mut scratch = Vec::new();
         let buffer = if self.rank == root {
@@ -309,20 +310,23 @@ impl Steps<'_> {
         };
         buffer.copy_from_slice(mine);
         let mut theirs = vec![0; buffer.len()];
+        let top = if with.commutative { root } else { 0 };
+        let place = (self.rank + self.size - top) % self.size;
+        let at = |place: usize| (place + top) % self.size;
         for reach in powers_below(self.size) {
-            if self.rank & reach != 0 {
-                self.send(self.rank - reach, buffer)?;
+            if place & reach != 0 {
+                self.send(at(place - reach), buffer)?;
                 break;
             }
-            let from = self.rank + reach;
+            let from = place + reach;
             if from < self.size {
-                self.recv(from, &mut theirs)?;
+                self.recv(at(from), &mut theirs)?;
                 (with.fold)(buffer, &mut theirs)?;
                 buffer.copy_from_slice(&theirs);
             }
         }
         match (root, self.rank) {
-            (0, _) => Ok(()),
+            _ if root == top => Ok(()),
             (_, 0) => self.send(root, buffer),
             (_, rank) if rank == root => self.recv(0, buffer),
             _ => Ok(()),

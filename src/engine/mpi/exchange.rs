@@ -38,7 +38,7 @@ use crate::{
 pub(super) fn start(engine: &MpiEngine, call: Exchange) -> Result<Op, ErrorKind> {
     let checked = engine.checks() >= Checks::Collective;
     let is_barrier = call.label.step.is_some_and(|step| step.call.op == "ibarrier");
-    let reduction = call.reduce.filter(|reduce| {
+    let reduction = call.reduce.filter(|_| !engine.foresees()).filter(|reduce| {
         // The same on every rank: all contribute equally many bytes.
         c_int::try_from(call.mine.bytes().len() / datatype(reduce.element).1).is_ok()
     });

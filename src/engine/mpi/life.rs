@@ -16,6 +16,7 @@ use mpi::{
 
 use super::{
     MpiEngine, Space, Watch,
+    foresight::Foresight,
     guard::Guard,
     messages::Lane,
     raw::{check, made, tag_limit},
@@ -87,6 +88,7 @@ impl MpiEngine {
             steps: duplicate(user)?,
             me: Rank::from(rank),
             ranks: (0..size).collect(),
+            foresight: Foresight::default(),
         };
         let about = About {
             engine: "mpi",

@@ -6,6 +6,7 @@
 
 mod collective;
 mod exchange;
+mod foresight;
 mod guard;
 mod life;
 mod messages;
@@ -30,6 +31,7 @@ use std::{
 use mpi::{environment::Universe, ffi};
 
 use self::{
+    foresight::Foresight,
     guard::Guard,
     messages::{Lane, Probed},
     operations::{Pending, UnderWay},
@@ -100,6 +102,7 @@ struct Space {
     me: Rank,
     /// World ranks, in order.
     ranks: Box<[usize]>,
+    foresight: Foresight,
 }
 
 impl MpiEngine {
@@ -152,7 +155,13 @@ impl MpiEngine {
         me: Rank,
         ranks: Box<[usize]>,
     ) -> Result<Context, ErrorKind> {
-        let space = Space { user, steps: self.duplicate(user)?, me, ranks };
+        let space = Space {
+            user,
+            steps: self.duplicate(user)?,
+            me,
+            ranks,
+            foresight: Foresight::default(),
+        };
         let mut spaces = self.spaces.borrow_mut();
         spaces.push(Some(Rc::new(space)));
         Ok(Context(spaces.len() as u32 - 1))
@@ -301,7 +310,11 @@ impl Engine for MpiEngine {
 
     fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), ErrorKind>> {
         match self.space(call.context) {
-            Ok(space) => collective::run(self, &space, call),
+            Ok(space) => match self.foresee(&space, call) {
+                Ok(true) => collective::run(self, &space, call),
+                Ok(false) => None,
+                Err(kind) => Some(Err(kind)),
+            },
             Err(closed) => Some(Err(closed)),
         }
     }

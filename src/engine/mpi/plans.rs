@@ -45,6 +45,7 @@ impl MpiEngine {
             Preparation::Send { to, .. } => (to.context, &to.label),
             Preparation::Recv { from, .. } => (from.context, &from.label),
             _ => {
+                self.compare_preparations(what)?;
                 // SAFETY: the memory stays where it is as long as the operation, by the promise of `Preparation`.
                 let request = unsafe { collective::prepare(self, what) }?;
                 let call = self.call.get();
