@@ -14,7 +14,7 @@
 //! is promised on these levels, and no overrun. The comparison includes the number of the call, so that
 //! a rank that has gone on cannot pass a later one.
 //!
-//! Rows whose lengths differ from rank to rank cannot be compared so, and go as messages of ours.
+//! Rows whose lengths differ from rank to rank, or from edge to edge, cannot be compared so, and go as messages of ours.
 
 use std::{
     cell::{Cell, RefCell},
@@ -153,12 +153,6 @@ fn act(what: &Collective<'_>) -> Option<Act> {
         Collective::ReduceScatter { out, counts: Counts::Equal(_), .. } => Act(9, None, out.len()),
         Collective::Scan { mine, .. } => Act(10, None, mine.len()),
         Collective::Exscan { mine, .. } => Act(11, None, mine.len()),
-        Collective::NeighborAllgather { counts: Counts::Equal(bytes), .. } => Act(12, None, *bytes),
-        Collective::NeighborAlltoall {
-            send_counts: Counts::Equal(bytes),
-            recv_counts: Counts::Equal(_),
-            ..
-        } => Act(13, None, *bytes),
         _ => return None,
     })
 }
