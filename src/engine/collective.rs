@@ -120,6 +120,25 @@ pub(crate) enum Collective<'a> {
     },
 }
 
+impl Collective<'_> {
+    /// Makes the call of a rank that is alone; `false` if it has edges to itself, which this does not know.
+    pub(crate) fn make_alone(&mut self) -> bool {
+        match self {
+            Self::Gather { mine: from, out, .. }
+            | Self::Scatter { rows: from, out, .. }
+            | Self::Allgather { mine: from, out, .. }
+            | Self::Alltoall { rows: from, out, .. }
+            | Self::Reduce { mine: from, out, .. }
+            | Self::Allreduce { mine: from, out, .. }
+            | Self::ReduceScatter { mine: from, out, .. }
+            | Self::Scan { mine: from, out, .. } => out.copy_from_slice(from),
+            Self::Barrier | Self::Bcast { .. } | Self::Exscan { .. } => {}
+            Self::NeighborAllgather { .. } | Self::NeighborAlltoall { .. } => return false,
+        }
+        true
+    }
+}
+
 /// The edges of this rank in a graph.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Neighbors<'a> {

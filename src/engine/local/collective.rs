@@ -27,7 +27,7 @@ type Outcome = Result<(), ErrorKind>;
 pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option<Outcome> {
     let (kind, root, bytes) = facts(&call.what)?;
     if call.size == 1 {
-        alone(&mut call.what);
+        call.what.make_alone();
         return Some(Ok(()));
     }
     let element_bytes = call.label.signature.size();
@@ -95,25 +95,6 @@ fn facts(what: &Collective<'_>) -> Option<(u8, Option<Rank>, usize)> {
         // Only neighbours know each other's rows, and each takes part in few of them.
         Collective::NeighborAllgather { .. } | Collective::NeighborAlltoall { .. } => return None,
     })
-}
-
-/// The call of a rank that is alone.
-fn alone(what: &mut Collective<'_>) {
-    match what {
-        Collective::Gather { mine: from, out, .. }
-        | Collective::Scatter { rows: from, out, .. }
-        | Collective::Allgather { mine: from, out, .. }
-        | Collective::Alltoall { rows: from, out, .. }
-        | Collective::Reduce { mine: from, out, .. }
-        | Collective::Allreduce { mine: from, out, .. }
-        | Collective::ReduceScatter { mine: from, out, .. }
-        | Collective::Scan { mine: from, out, .. } => out.copy_from_slice(from),
-        Collective::Barrier
-        | Collective::Bcast { .. }
-        | Collective::Exscan { .. }
-        | Collective::NeighborAllgather { .. }
-        | Collective::NeighborAlltoall { .. } => {}
-    }
 }
 
 /// Where each rank's bytes begin, and where the last end.

@@ -20,7 +20,7 @@ use super::{
     guard::Guard,
     messages::Lane,
     raw::{check, made, tag_limit},
-    transfer::tested,
+    transfer::{Transfer, tested},
     wire,
 };
 use crate::{
@@ -101,6 +101,7 @@ impl MpiEngine {
             max_tag: Tag(tag_limit(user)?),
             started: Instant::now(),
             spaces: RefCell::new(vec![Some(Rc::new(space))]),
+            retired: RefCell::default(),
             checks,
             timeout,
             multiple: level == Threading::Multiple,
@@ -153,8 +154,12 @@ impl MpiEngine {
         let ended = Instant::now();
         self.drain_until_all(&world, |left| {
             if left > 0 && ended.elapsed() > LAST_MESSAGES {
-                let what =
+                let mut what =
                     format!("messages never received, on communicators that are gone: {left}");
+                for Transfer { call, .. } in self.orphans.borrow().iter() {
+                    let (file, line) = (call.at.file(), call.at.line());
+                    what.push_str(&format!("\n  {call} ({file}:{line})"));
+                }
                 return Err(ErrorKind::InvalidArgument { what });
             }
             Ok(left == 0)
@@ -163,7 +168,7 @@ impl MpiEngine {
         for shared in self.shared.take() {
             free(shared.raw().0);
         }
-        drop(self.spaces.take());
+        drop((self.spaces.take(), self.retired.take()));
         drop(self.universe.take());
         Ok(())
     }
@@ -217,7 +222,7 @@ impl MpiEngine {
             self.swallow(probed)?;
         }
         let mut lanes = Vec::new();
-        for space in self.spaces.borrow().iter().flatten() {
+        for space in self.spaces.borrow().iter().flatten().chain(self.retired.borrow().iter()) {
             // Steps that are left are those of a collective that failed here.
             lanes.push((space.lane(true, self.checks), None));
             lanes.push((space.lane(false, self.checks), Some(Rc::clone(space))));
@@ -253,7 +258,7 @@ impl Drop for MpiEngine {
         std::mem::forget(self.orphans.take());
         std::mem::forget(self.ops.drain());
         std::mem::forget(self.staged.take());
-        std::mem::forget(self.spaces.take());
+        std::mem::forget((self.spaces.take(), self.retired.take()));
     }
 }
 
