@@ -221,31 +221,39 @@ impl MpiEngine {
         for probed in self.probed.drain() {
             self.swallow(probed)?;
         }
-        let mut lanes = Vec::new();
-        for space in self.spaces.borrow().iter().flatten().chain(self.retired.borrow().iter()) {
-            // Steps that are left are those of a collective that failed here.
-            lanes.push((space.lane(true, self.checks), None));
-            lanes.push((space.lane(false, self.checks), Some(Rc::clone(space))));
-        }
+        let spaces: Vec<_> = self.spaces.borrow().iter().flatten().cloned().collect();
+        let retired: Vec<_> = self.retired.borrow().iter().cloned().collect();
+        spaces.iter().chain(&retired).try_for_each(|space| self.drain_space(space))?;
         let world = self.space(Context::WORLD)?;
         for shared in &*self.shared.borrow() {
             let (comm, headed) = shared.raw();
-            lanes.push((Lane { comm, me: world.me, headed }, None));
-        }
-        for (lane, space) in lanes {
-            while let Some((probed, received)) = Self::next_unwanted(lane)? {
-                let head = self.swallow(probed)?;
-                let Some(space) = &space else { continue };
-                let from = space.ranks[received.rank.index()];
-                let place = head.as_ref().map_or("; --checks full says where".to_owned(), |head| {
-                    format!(" ({}), of {}", wire::place(head), wire::type_name(head))
-                });
-                let (bytes, tag) = (received.bytes, received.tag.0);
-                let what = format!(
-                    "rank {me}: a message of {bytes} bytes from rank {from} tag {tag} was never received, sent{place}"
-                );
-                note(Leftover { what });
+            let lane = Lane { comm, me: world.me, headed };
+            while let Some((probed, _)) = Self::next_unwanted(lane)? {
+                self.swallow(probed)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Receives and drops what is there on a communicator, and notes it.
+    pub(super) fn drain_space(&self, space: &Space) -> Result<(), ErrorKind> {
+        let me = self.space(Context::WORLD)?.me.index();
+        // Steps that are left are those of a collective that failed here, or whose owner has lost interest.
+        let steps = space.lane(true, self.checks);
+        while let Some((probed, _)) = Self::next_unwanted(steps)? {
+            self.swallow(probed)?;
+        }
+        while let Some((probed, received)) = Self::next_unwanted(space.lane(false, self.checks))? {
+            let head = self.swallow(probed)?;
+            let from = space.ranks[received.rank.index()];
+            let place = head.as_ref().map_or("; --checks full says where".to_owned(), |head| {
+                format!(" ({}), of {}", wire::place(head), wire::type_name(head))
+            });
+            let (bytes, tag) = (received.bytes, received.tag.0);
+            let what = format!(
+                "rank {me}: a message of {bytes} bytes from rank {from} tag {tag} was never received, sent{place}"
+            );
+            self.leftovers.borrow_mut().push(Leftover { what });
         }
         Ok(())
     }

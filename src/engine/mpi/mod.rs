@@ -432,10 +432,13 @@ impl Engine for MpiEngine {
         let space = self.spaces.borrow_mut().get_mut(context.0 as usize).and_then(Option::take);
         let mut retired = self.retired.borrow_mut();
         retired.extend(space);
-        if retired.len() > RETIRED {
-            // MPI's communicators go with the last operation on them.
-            drop(retired.pop_front());
-        }
+        if retired.len() > RETIRED
+            && let Some(oldest) = retired.pop_front()
+            && Rc::strong_count(&oldest) == 1 // no operation of ours waits for what is on it
+            && let Err(error) = self.drain_space(&oldest)
+        {
+            log::warn!("what is left on a communicator that is gone cannot be received: {error}");
+        } // MPI's communicators go with the last operation on them
     }
 
     fn world_rank(&self, context: Context, rank: Rank) -> usize {
