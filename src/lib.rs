@@ -76,3 +76,12 @@ pub mod prelude {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+
+/// The guides' programs run.
+#[cfg(doctest)]
+pub mod guides {
+    #[doc = include_str!("../docs/guide-mpi.md")]
+    pub struct ForThoseWhoKnowMpi;
+    #[doc = include_str!("../docs/guide-first.md")]
+    pub struct ForThoseWhoDoNot;
+}
