@@ -73,11 +73,11 @@ impl Signature {
     /// The signature of a call that moves no data.
     pub(crate) const NOTHING: Self = Self(&TypeFacts { id: None, name: || "nothing", size: 1 });
 
-    pub(crate) fn name(&self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         (self.0.name)()
     }
 
-    pub(crate) fn size(&self) -> usize {
+    pub(crate) fn size(self) -> usize {
         self.0.size
     }
 
@@ -88,7 +88,7 @@ impl Signature {
     }
 
     /// The signature in 16 bytes, for engines whose messages carry nothing else: 4 bytes of hash and the end of the name.
-    pub(crate) fn stamp(&self) -> Stamp {
+    pub(crate) fn stamp(self) -> Stamp {
         let mut stamp = [0; 16];
         let name = self.name();
         let hash = fnv1a(0x811c_9dc5, name.bytes().chain(self.size().to_le_bytes()));
@@ -103,7 +103,7 @@ impl Signature {
 impl PartialEq for Signature {
     /// The facts of a type may lie at several addresses, one for each part that the compiler made of the program.
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.0, other.0) || self.is_same_type(other)
+        std::ptr::eq(self.0, other.0) || self.is_same_type(*other)
     }
 }
 
@@ -111,7 +111,7 @@ impl Eq for Signature {}
 
 impl Signature {
     #[cold]
-    fn is_same_type(&self, other: &Self) -> bool {
+    fn is_same_type(self, other: Self) -> bool {
         match (self.0.id, other.0.id) {
             (Some(mine), Some(theirs)) => mine() == theirs(),
             (None, None) => self.name() == other.name(),

@@ -106,8 +106,12 @@ fn check_edges(me: usize, lists: &Ragged<usize>) -> Result<(), ErrorKind> {
             let elsewhere = || ErrorKind::Elsewhere { rank, cause: kind.to_string() };
             return Err(if rank == me { kind } else { elsewhere() });
         }
-        destinations.iter().for_each(|&to| edges.entry((rank, to)).or_default().0 += 1);
-        sources.iter().for_each(|&from| edges.entry((from, rank)).or_default().1 += 1);
+        for &to in destinations {
+            edges.entry((rank, to)).or_default().0 += 1;
+        }
+        for &from in sources {
+            edges.entry((from, rank)).or_default().1 += 1;
+        }
     }
     let Some((&(from, to), &(sent, received))) = edges.iter().find(|(_, (at, of))| at != of) else {
         return Ok(());
@@ -419,6 +423,7 @@ impl<T: Datum> NeighborRequest<'_, T> {
     ///
     /// # Errors
     /// `Err(self)` if it goes on; `Ok(Err(…))` as [`NeighborRequest::wait`].
+    #[allow(clippy::result_large_err, reason = "the request goes on, it is no error")]
     pub fn test(mut self) -> Result<Result<Ragged<T>>, Self> {
         let comm = &self.flow.graph.comm;
         loop {

@@ -67,6 +67,24 @@ impl<T, F: Fn(T, T) -> T> ReduceOp<T> for Commutative<F> {
     }
 }
 
+/// The name of a call with its operator, by which ranks compare what they call: `allreduce(Sum)`. Closures have no names.
+macro_rules! by {
+    ($verb:literal, $op:expr) => {{
+        use $crate::{comm::op::Native, engine::Builtin};
+        match $op.native() {
+            Some(Native(Builtin::Sum, _)) => concat!($verb, "(Sum)"),
+            Some(Native(Builtin::Prod, _)) => concat!($verb, "(Prod)"),
+            Some(Native(Builtin::Min, _)) => concat!($verb, "(Min)"),
+            Some(Native(Builtin::Max, _)) => concat!($verb, "(Max)"),
+            Some(Native(Builtin::And, _)) => concat!($verb, "(And)"),
+            Some(Native(Builtin::Or, _)) => concat!($verb, "(Or)"),
+            Some(Native(Builtin::Xor, _)) => concat!($verb, "(Xor)"),
+            None => $verb,
+        }
+    }};
+}
+pub(super) use by;
+
 /// An operator and element type that MPI libraries know.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]

@@ -405,33 +405,30 @@ impl Board<'_> {
             // SAFETY: of an exclusive borrow for `'scope` which nothing else uses before the ticket gives it back.
             let into: &'scope mut V = unsafe { &mut *kept };
             let count = into.count();
-            let (memory, finish) = match into.as_slice_mut().and_then(bytes_of_mut) {
-                Some(bytes) => {
-                    // SAFETY: the loan is over when the operation is, at the end of the scope at the latest (`End`); until then
-                    // the bytes, borrowed for `'scope`, stay valid, and whoever has `kept` leaves them alone. They are
-                    // initialised, being values, and any bytes written are values (`bytes_of_mut`).
-                    let lent = unsafe { RawBytes::to_receive(bytes.as_mut_ptr(), bytes.len()) };
-                    (Memory::Lent(lent), Finish::Direct(size_of::<V::Elem>()))
-                }
-                None => {
-                    let unpack: Box<dyn FnOnce(Done) -> Result<Status, ErrorKind> + 'scope> =
-                        Box::new(move |done| {
-                            let (values, status) = landed::<V::Elem>(done)?;
-                            // SAFETY: as above; the ticket gives `kept` back only when this has returned.
-                            unsafe { &mut *kept }.unpack(&values);
-                            Ok(status)
-                        });
-                    // SAFETY: the same but for the lifetime. The closure is called or dropped before the scope ends: it
-                    // stands in an entry of this board, and `End` takes all entries out.
-                    let unpack = unsafe {
-                        mem::transmute::<
-                            Box<dyn FnOnce(Done) -> Result<Status, ErrorKind> + 'scope>,
-                            Box<dyn FnOnce(Done) -> Result<Status, ErrorKind>>,
-                        >(unpack)
-                    };
-                    let landing = Landing::<V::Elem>::new(count);
-                    (Memory::Owned(Box::new(landing)), Finish::Unpack(unpack))
-                }
+            let (memory, finish) = if let Some(bytes) = into.as_slice_mut().and_then(bytes_of_mut) {
+                // SAFETY: the loan is over when the operation is, at the end of the scope at the latest (`End`); until then
+                // the bytes, borrowed for `'scope`, stay valid, and whoever has `kept` leaves them alone. They are
+                // initialised, being values, and any bytes written are values (`bytes_of_mut`).
+                let lent = unsafe { RawBytes::to_receive(bytes.as_mut_ptr(), bytes.len()) };
+                (Memory::Lent(lent), Finish::Direct(size_of::<V::Elem>()))
+            } else {
+                let unpack: Box<dyn FnOnce(Done) -> Result<Status, ErrorKind> + 'scope> =
+                    Box::new(move |done| {
+                        let (values, status) = landed::<V::Elem>(done)?;
+                        // SAFETY: as above; the ticket gives `kept` back only when this has returned.
+                        unsafe { &mut *kept }.unpack(&values);
+                        Ok(status)
+                    });
+                // SAFETY: the same but for the lifetime. The closure is called or dropped before the scope ends: it
+                // stands in an entry of this board, and `End` takes all entries out.
+                let unpack = unsafe {
+                    mem::transmute::<
+                        Box<dyn FnOnce(Done) -> Result<Status, ErrorKind> + 'scope>,
+                        Box<dyn FnOnce(Done) -> Result<Status, ErrorKind>>,
+                    >(unpack)
+                };
+                let landing = Landing::<V::Elem>::new(count);
+                (Memory::Owned(Box::new(landing)), Finish::Unpack(unpack))
             };
             Ok(State::Pending(self.comm.engine.irecv(&from, memory)?, finish))
         })?;

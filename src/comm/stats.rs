@@ -195,6 +195,7 @@ pub(super) struct Recorder {
 
 impl Recorder {
     fn operation(&self, op: &'static str, note: impl FnOnce(&mut OperationStats)) {
+        let op = op.split('(').next().unwrap_or(op); // without the operator of a reduction
         note(self.operations.borrow_mut().entry(op).or_default());
     }
 

@@ -160,6 +160,7 @@ pub(crate) struct CollectiveCall<'a> {
 /// A non-blocking collective call of one rank. Nobody but the contributor need know a length.
 pub(crate) struct Exchange {
     pub(crate) context: Context,
+    #[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "local knows its own rank"))]
     pub(crate) rank: Rank,
     pub(crate) size: usize,
     /// As in [`CollectiveCall`].
@@ -200,7 +201,7 @@ pub(crate) enum ReductionKind {
 pub(crate) enum Pattern {
     /// Every rank's one row to all (barrier, allgather, allreduce, scan).
     All,
-    /// A row from every rank to every rank (alltoall, reduce_scatter).
+    /// A row from every rank to every rank (alltoall, `reduce_scatter`).
     Each,
     /// Every rank's one row to the root (gather, reduce).
     ToRoot(Rank),

@@ -425,6 +425,7 @@ mod tests {
     };
 
     /// Maps `x → a·x + b`, first the left one and then the right one: associative, and the order matters.
+    #[allow(clippy::unnecessary_wraps, reason = "a fold may fail")]
     fn compose(left: &[u8], right: &mut [u8]) -> Outcome {
         for (left, right) in left.chunks(2).zip(right.chunks_mut(2)) {
             let (a, b) = (left[0].wrapping_mul(right[0]), left[1].wrapping_mul(right[0]));

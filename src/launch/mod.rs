@@ -321,7 +321,9 @@ fn report_stats(world: &Comm) -> Result<(), Failure> {
     world.record_stats(false); // what follows is none of the program's
     let Some(stats) = world.gather_obj(0, &world.stats())? else { return Ok(()) };
     let mut total = Stats::default();
-    stats.iter().for_each(|stats| total.add(stats));
+    for stats in &stats {
+        total.add(stats);
+    }
     print_line(&format!("the calls of all {} ranks:\n{total}", world.size()));
     Ok(())
 }

@@ -142,8 +142,7 @@ impl Guard {
                 Some((host, state)) => (format!(" on {host}"), state.as_str()),
                 None => (String::new(), "does not answer"),
             };
-            report += "\n";
-            report += &format!("  rank {rank}{host}: {state}");
+            report.extend(["\n  rank ", &rank.to_string(), &host, ": ", state]);
         }
         print_line(&report);
         leave(4);

@@ -129,7 +129,7 @@ fn subset(ground: &Ground<'_>) -> Result<()> {
     for list in [vec![size - 1], ground.ranks().rev().collect(), odd_backwards] {
         let group = ground.subset(&list)?;
         let place = list.iter().position(|&rank| rank == me);
-        ground.equal("who is in it", group.as_ref().map(|group| group.rank()), place);
+        ground.equal("who is in it", group.as_ref().map(super::super::comm::Comm::rank), place);
         if let Some(group) = group {
             ground.same("members", group.allgather(&[me])?.flat(), &list);
         }
@@ -147,7 +147,7 @@ fn subset_refused(ground: &Ground<'_>) -> Result<()> {
     if size > 1 {
         let other = [usize::from(ground.rank() == size - 1)];
         ground.refused("other ranks", ground.subset(&other), disagree);
-        let longer: Vec<usize> = (0..1 + usize::from(ground.rank() == 0)).collect();
+        let longer: Vec<usize> = (0..=usize::from(ground.rank() == 0)).collect();
         ground.refused("more ranks", ground.subset(&longer), disagree);
     }
     ground.still_works()

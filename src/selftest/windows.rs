@@ -165,7 +165,8 @@ fn accumulate(ground: &Ground<'_>) -> Result<()> {
     let mine = values(ground.rank(), 3000);
     window.epoch(|epoch| epoch.accumulate(0, 0, &mine, Sum))?;
     let wanted = ground.allreduce(&mine, Sum)?;
-    ground.same("many", window.local(), if ground.rank() == 0 { &wanted } else { &[0; 3000] });
+    let nothing = vec![0; 3000];
+    ground.same("many", window.local(), if ground.rank() == 0 { &wanted } else { &nothing });
     Ok(())
 }
 

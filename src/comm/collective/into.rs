@@ -12,6 +12,7 @@ use crate::{
         Comm, ReduceOp, View, ViewMut,
         agreement::Subject,
         all, op,
+        op::by,
         view::{contents, packed},
     },
     datum::{Landing, bytes_of, bytes_of_mut},
@@ -178,7 +179,7 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
-        let (call, subject) = (rooted("reduce_into", root), Subject::like(mine));
+        let (call, subject) = (rooted(by!("reduce_into", op), root), Subject::like(mine));
         self.together(call, subject, |label| {
             let root_rank = self.check_rank(root)?;
             let mine = contents(mine);
@@ -225,7 +226,7 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
-        self.together(all("allreduce_into"), Subject::like(mine), |label| {
+        self.together(all(by!("allreduce_into", op)), Subject::like(mine), |label| {
             check_length("allreduce_into's out", mine.count(), out.count())?;
             self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
                 Collective::Allreduce { mine, out, with }
@@ -251,7 +252,7 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
-        self.together(all("reduce_scatter_into"), Subject::like(mine), |label| {
+        self.together(all(by!("reduce_scatter_into", op)), Subject::like(mine), |label| {
             check_length("reduce_scatter_into's mine", self.size * out.count(), mine.count())?;
             let counts = Counts::Equal(out.count() * size_of::<V::Elem>());
             self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
@@ -273,7 +274,7 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
-        self.together(all("scan_into"), Subject::like(mine), |label| {
+        self.together(all(by!("scan_into", op)), Subject::like(mine), |label| {
             check_length("scan_into's out", mine.count(), out.count())?;
             self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
                 Collective::Scan { mine, out, with }
@@ -305,7 +306,7 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
-        self.together(all("exscan_into"), Subject::like(mine), |label| {
+        self.together(all(by!("exscan_into", op)), Subject::like(mine), |label| {
             check_length("exscan_into's out", mine.count(), out.count())?;
             self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
                 Collective::Exscan { mine, out, with }

@@ -7,7 +7,8 @@
 use super::{check_length, inferred::byte_counts, rooted};
 use crate::{
     comm::{
-        Comm, OwnedBuf, Ragged, ReduceOp, Request, agreement::Subject, all, op, view::Outbound,
+        Comm, OwnedBuf, Ragged, ReduceOp, Request, agreement::Subject, all, op, op::by,
+        view::Outbound,
     },
     datum::{Datum, Landing, landing},
     engine::{Done, Exchange, Exchanged, NativeReduction, Pattern, Rank, ReductionKind},
@@ -163,7 +164,7 @@ impl Comm {
         mine: B,
         op: impl ReduceOp<B::Elem> + 'c,
     ) -> Result<Request<'c, Option<Vec<B::Elem>>>> {
-        let call = rooted("ireduce", root);
+        let call = rooted(by!("ireduce", op), root);
         let (counts, at_root) = (one_row(&mine), self.rank == root);
         Plan::from_root(self, call, Subject::like(&mine), root, Pattern::ToRoot)?
             .reducing(ReductionKind::Reduce(Rank::from(root)), &op)
@@ -200,7 +201,7 @@ impl Comm {
     ) -> Result<Request<'c, Vec<B::Elem>>> {
         let counts = one_row(&mine);
         let subject = Subject::like(&mine);
-        Plan::of(self, all("iallreduce"), subject, Pattern::All)
+        Plan::of(self, all(by!("iallreduce", op)), subject, Pattern::All)
             .reducing(ReductionKind::Allreduce, &op)
             .start(mine, counts, move |rows: Rows<B::Elem>| {
                 rows.fold(&op, ..).map(Option::unwrap_or_default)
@@ -221,7 +222,7 @@ impl Comm {
         counts: &[usize],
         op: impl ReduceOp<B::Elem> + 'c,
     ) -> Result<Request<'c, Vec<B::Elem>>> {
-        let call = all("ireduce_scatter");
+        let call = all(by!("ireduce_scatter", op));
         let subject = Subject::like(&mine);
         self.perform(call, || {
             check_length("ireduce_scatter's counts", self.size, counts.len())?;
@@ -248,7 +249,7 @@ impl Comm {
     ) -> Result<Request<'c, Vec<B::Elem>>> {
         let (counts, end) = (one_row(&mine), self.rank + 1);
         let subject = Subject::like(&mine);
-        Plan::of(self, all("iscan"), subject, Pattern::All)
+        Plan::of(self, all(by!("iscan", op)), subject, Pattern::All)
             .reducing(ReductionKind::Scan, &op)
             .start(mine, counts, move |rows: Rows<B::Elem>| {
                 rows.fold(&op, ..end).map(Option::unwrap_or_default)
@@ -268,7 +269,7 @@ impl Comm {
     ) -> Result<Request<'c, Option<Vec<B::Elem>>>> {
         let (counts, end) = (one_row(&mine), self.rank);
         let subject = Subject::like(&mine);
-        Plan::of(self, all("iexscan"), subject, Pattern::All)
+        Plan::of(self, all(by!("iexscan", op)), subject, Pattern::All)
             .reducing(ReductionKind::Exscan, &op)
             .start(
                 mine,

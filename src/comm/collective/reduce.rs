@@ -2,7 +2,7 @@
 
 use super::{check_length, rooted};
 use crate::{
-    comm::{Comm, ReduceOp, View, agreement::Subject, all, op, view::contents},
+    comm::{Comm, ReduceOp, View, agreement::Subject, all, op, op::by, view::contents},
     datum::{Datum, Landing, bytes_of},
     engine::{Collective, Counts, Label, Reduction},
     error::{ErrorKind, Result},
@@ -23,7 +23,7 @@ impl Comm {
         mine: &V,
         op: impl ReduceOp<V::Elem>,
     ) -> Result<Option<Vec<V::Elem>>> {
-        self.together(rooted("reduce", root), Subject::like(mine), |label| {
+        self.together(rooted(by!("reduce", op), root), Subject::like(mine), |label| {
             let mine = &*contents(mine);
             let root_rank = self.check_rank(root)?;
             let room = if self.rank == root { mine.len() } else { 0 };
@@ -59,7 +59,7 @@ impl Comm {
         mine: &V,
         op: impl ReduceOp<V::Elem>,
     ) -> Result<Vec<V::Elem>> {
-        self.together(all("allreduce"), Subject::like(mine), |label| {
+        self.together(all(by!("allreduce", op)), Subject::like(mine), |label| {
             let mine = &*contents(mine);
             self.reduction(label, mine, mine.len(), &op, |mine, out, with| Collective::Allreduce {
                 mine,
@@ -91,7 +91,7 @@ impl Comm {
         counts: &[usize],
         op: impl ReduceOp<V::Elem>,
     ) -> Result<Vec<V::Elem>> {
-        self.together(all("reduce_scatter"), Subject::like(mine), |label| {
+        self.together(all(by!("reduce_scatter", op)), Subject::like(mine), |label| {
             let mine = &*contents(mine);
             check_length("reduce_scatter's counts", self.size, counts.len())?;
             check_length("reduce_scatter's mine", counts.iter().sum(), mine.len())?;
@@ -124,7 +124,7 @@ impl Comm {
         mine: &V,
         op: impl ReduceOp<V::Elem>,
     ) -> Result<Vec<V::Elem>> {
-        self.together(all("scan"), Subject::like(mine), |label| {
+        self.together(all(by!("scan", op)), Subject::like(mine), |label| {
             let mine = &*contents(mine);
             self.reduction(label, mine, mine.len(), &op, |mine, out, with| Collective::Scan {
                 mine,
@@ -151,7 +151,7 @@ impl Comm {
         mine: &V,
         op: impl ReduceOp<V::Elem>,
     ) -> Result<Option<Vec<V::Elem>>> {
-        self.together(all("exscan"), Subject::like(mine), |label| {
+        self.together(all(by!("exscan", op)), Subject::like(mine), |label| {
             let mine = &*contents(mine);
             // On rank 0 nothing is written; its own values are values at least.
             let mut landing = if self.rank == 0 {

@@ -158,7 +158,15 @@ impl MpiEngine {
                     format!("messages never received, on communicators that are gone: {left}");
                 for Transfer { call, .. } in self.orphans.borrow().iter() {
                     let (file, line) = (call.at.file(), call.at.line());
-                    what.push_str(&format!("\n  {call} ({file}:{line})"));
+                    what.extend([
+                        "\n  ",
+                        &call.to_string(),
+                        " (",
+                        file,
+                        ":",
+                        &line.to_string(),
+                        ")",
+                    ]);
                 }
                 return Err(ErrorKind::InvalidArgument { what });
             }

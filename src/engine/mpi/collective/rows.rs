@@ -193,24 +193,26 @@ struct Rows {
     counts: Vec<c_int>,
     places: Vec<ffi::MPI_Aint>,
     types: Vec<ffi::MPI_Datatype>,
-    _own: Vec<Datatype>,
+    /// They live as long as the call.
+    #[allow(dead_code, reason = "kept, not read")]
+    own: Vec<Datatype>,
 }
 
 impl Rows {
     /// From the places and lengths in bytes.
     fn new(rows: impl Iterator<Item = (usize, usize)>) -> Result<Self, ErrorKind> {
         let mut all =
-            Self { counts: Vec::new(), places: Vec::new(), types: Vec::new(), _own: Vec::new() };
+            Self { counts: Vec::new(), places: Vec::new(), types: Vec::new(), own: Vec::new() };
         for (place, bytes) in rows {
-            let (count, place, of) = match (c_int::try_from(place), c_int::try_from(bytes)) {
+            let fits = c_int::try_from(place).is_ok();
+            let (count, place, of) = if let (true, Ok(count)) = (fits, c_int::try_from(bytes)) {
                 // SAFETY: a constant of the library.
-                (Ok(_), Ok(count)) => (count, place, unsafe { ffi::RSMPI_UINT8_T }),
-                _ => {
-                    let own = Datatype::head_and_body(0, place as isize, bytes)?;
-                    let of = own.raw();
-                    all._own.push(own);
-                    (1, 0, of)
-                }
+                (count, place, unsafe { ffi::RSMPI_UINT8_T })
+            } else {
+                let own = Datatype::head_and_body(0, place as isize, bytes)?;
+                let of = own.raw();
+                all.own.push(own);
+                (1, 0, of)
             };
             all.counts.push(count);
             all.places.push(place as ffi::MPI_Aint);

@@ -45,6 +45,7 @@ pub(super) struct Rows {
     found: Vec<Found>,
     /// What MPI writes; `None` before and after.
     held: Option<Held>,
+    #[allow(clippy::struct_field_names, reason = "what it is for")]
     rows: Option<Box<dyn Buffer>>,
     /// Nobody wants the rows any more, and no more messages are looked for.
     abandoned: bool,
@@ -61,6 +62,7 @@ struct Found {
 struct Held {
     receives: Vec<ffi::MPI_Request>,
     /// Behind each other, in the order of ranks.
+    #[allow(clippy::struct_field_names, reason = "what it is for")]
     rows: Option<Box<dyn Buffer>>,
     /// Or each by itself, where they begin with heads.
     messages: Vec<Box<[u8]>>,
