@@ -5,14 +5,13 @@
 mod support;
 
 use std::{
-    env,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use support::{Ending, example, program};
+use support::{Ending, OPEN_MPI, example, mpirun, program};
 
 /// No job of these tests needs as long: one that does, hangs.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -32,29 +31,6 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn launcher() -> String {
-    env::var("SPMD_MPIRUN").unwrap_or_else(|_| "mpirun".to_owned())
-}
-
-/// Whether the launcher is Open MPI's.
-static OPEN_MPI: LazyLock<bool> = LazyLock::new(|| {
-    let said = Command::new(launcher()).arg("--version").output();
-    let said = said.unwrap_or_else(|error| panic!("{} does not start: {error}", launcher()));
-    String::from_utf8_lossy(&said.stdout).contains("Open MPI")
-});
-
-/// The program on so many ranks, more than there are CPUs if need be.
-fn mpirun(ranks: usize, path: &Path) -> Command {
-    let mut command = program(launcher());
-    command.args(["-n", &ranks.to_string()]);
-    if *OPEN_MPI {
-        command.args(["--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]);
-        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-    }
-    command.arg(path);
-    command
-}
-
 /// Every case of the conformance suite holds.
 fn selftest(ranks: usize, arguments: &[&str]) {
     let _turn = turn();
@@ -70,12 +46,16 @@ fn fault(ranks: usize, arguments: &[&str]) -> Ending {
 
 #[test]
 fn the_conformance_suite_passes_on_any_number_of_ranks() {
-    [1, 2, 3, 4, 8].into_iter().for_each(|ranks| selftest(ranks, &[]));
+    for ranks in [1, 2, 3, 4, 8] {
+        selftest(ranks, &[]);
+    }
 }
 
 #[test]
 fn the_conformance_suite_passes_on_bare_messages() {
-    [2, 4].into_iter().for_each(|ranks| selftest(ranks, &["--checks", "local"]));
+    for ranks in [2, 4] {
+        selftest(ranks, &["--checks", "local"]);
+    }
 }
 
 #[test]
@@ -110,6 +90,21 @@ fn the_job_gives_the_same_bits_on_any_number_of_ranks_and_on_local() {
     }
     let shared = run(mpirun(4, &heat).args(small).args(["--share-cpu", "--threads", "2"]));
     assert_eq!(checksum(shared), expected);
+}
+
+#[test]
+fn random_programs_give_the_same_bits_as_on_local_and_as_the_model() {
+    let random = example("random");
+    let _turn = turn();
+    for ranks in [1, 2, 3, 4, 8] {
+        for checks in ["local", "full"] {
+            let arguments = ["--programs", "25", "--checks", checks, "--timeout", "30"];
+            let digest = run(mpirun(ranks, &random).args(arguments)).success().stdout;
+            let ranks = ranks.to_string();
+            let arguments = ["--programs", "25", "--engine", "local", "-n", &ranks];
+            assert_eq!(digest, run(program(&random).args(arguments)).success().stdout);
+        }
+    }
 }
 
 #[test]

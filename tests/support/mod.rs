@@ -2,10 +2,12 @@
 #![allow(dead_code)] // each test program uses a part
 
 use std::{
+    env,
     io::Read,
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
@@ -106,4 +108,28 @@ pub(crate) fn example(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// `SPMD_MPIRUN` names it, else it is `mpirun`.
+fn launcher() -> String {
+    env::var("SPMD_MPIRUN").unwrap_or_else(|_| "mpirun".to_owned())
+}
+
+/// Whether the launcher is Open MPI's.
+pub(crate) static OPEN_MPI: LazyLock<bool> = LazyLock::new(|| {
+    let said = Command::new(launcher()).arg("--version").output();
+    let said = said.unwrap_or_else(|error| panic!("{} does not start: {error}", launcher()));
+    String::from_utf8_lossy(&said.stdout).contains("Open MPI")
+});
+
+/// The program on so many ranks, more than there are CPUs if need be.
+pub(crate) fn mpirun(ranks: usize, path: &Path) -> Command {
+    let mut command = program(launcher());
+    command.args(["-n", &ranks.to_string()]);
+    if *OPEN_MPI {
+        command.args(["--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]);
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    }
+    command.arg(path);
+    command
 }
