@@ -66,7 +66,8 @@ fn shorter(ground: &Ground<'_>) -> Result<()> {
 
 fn checked(ground: &Ground<'_>) -> Result<()> {
     let (to, from) = (ground.after(1), ground.before(1));
-    let flags = |rank: usize| (0..700).map(|index| (index + rank).is_multiple_of(3)).collect::<Vec<bool>>();
+    let flags =
+        |rank: usize| (0..700).map(|index| (index + rank).is_multiple_of(3)).collect::<Vec<bool>>();
     let letter = |rank: usize| char::from_digit(rank as u32 % 10, 10).unwrap_or('x');
     let mut plan = ground.plan();
     let theirs = plan.recv(vec![true; 700], (from, 72))?;

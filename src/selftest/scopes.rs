@@ -109,7 +109,8 @@ fn windows(ground: &Ground<'_>) -> Result<()> {
 
 fn by_way_of_a_copy(ground: &Ground<'_>) -> Result<()> {
     let (to, from) = (ground.after(1), ground.before(1));
-    let flags: Vec<bool> = (0..900).map(|index| (index + ground.rank()).is_multiple_of(3)).collect();
+    let flags: Vec<bool> =
+        (0..900).map(|index| (index + ground.rank()).is_multiple_of(3)).collect();
     let expected: Vec<bool> = (0..900).map(|index| (index + from) % 3 == 0).collect();
     let mut got = vec![true; 901];
     let table = |rank| Array2::from_shape_fn((40, 30), |(row, column)| [rank, row, column]);
