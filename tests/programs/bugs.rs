@@ -318,10 +318,12 @@ fn lock_held(world: &Comm) -> Result<(), Failure> {
     window.passive(|passive| {
         if world.rank() == 0 {
             passive.lock(0, Lock::Exclusive, |_| {
+                (1..world.size()).try_for_each(|rank| world.send(&[0_u8], rank))?;
                 world.recv::<u8>(1)?; // which waits for the lock
                 Ok(())
             })
         } else {
+            world.recv::<u8>(0)?; // rank 0 has the lock
             passive.lock(0, Lock::Exclusive, |_| world.send(&[1_u8], 0))
         }
     })?;
