@@ -37,6 +37,10 @@ use crate::{
     error::{Call, Error, ErrorKind, Failure, Result, With},
 };
 
+/// How long a launcher may take to forward what a rank has printed: it drops the rest when it ends the job.
+#[cfg(feature = "mpi")]
+const FORWARDING: Duration = Duration::from_millis(50);
+
 /// How long the other ranks have to end by themselves after the first has failed.
 const GRACE: Duration = Duration::from_secs(1);
 

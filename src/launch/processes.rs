@@ -76,6 +76,7 @@ pub(super) fn run(
         200 + cause.rank.min(50) as u64 * 10
     }));
     cause.print();
+    thread::sleep(super::FORWARDING);
     MpiEngine::abort(cause.code)
 }
 

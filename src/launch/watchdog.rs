@@ -26,6 +26,9 @@ const REPORT_TIME: Duration = Duration::from_secs(1);
 /// How long to try for a line.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 
+/// How long rank 0 waits for the others to hear that the job ends.
+const TOGETHER: Duration = Duration::from_millis(2);
+
 /// Where rank 0 listens, and a word that shows who belongs to the job.
 type Address = (Vec<String>, u16, u64);
 
@@ -145,6 +148,11 @@ impl Guard {
             report.extend(["\n  rank ", &rank.to_string(), &host, ": ", state]);
         }
         print_line(&report);
+        thread::sleep(super::FORWARDING);
+        for line in &mut lines {
+            let _ = line.reader.get_mut().write_all(b"end\n");
+        }
+        thread::sleep(TOGETHER);
         leave(4);
     }
 
@@ -164,7 +172,13 @@ impl Guard {
             if line.next().is_some_and(|said| said == "report") {
                 let state = format!("state {} {}\n", self.me.host, self.watch);
                 let _ = line.reader.get_mut().write_all(state.as_bytes());
-                thread::sleep(2 * REPORT_TIME); // rank 0 ends the job meanwhile
+                // All end at once: what MPICH's launcher kills would give the job its own exit code.
+                let asked = Instant::now();
+                while asked.elapsed() < 2 * REPORT_TIME
+                    && line.next().is_none_or(|said| said != "end")
+                {
+                    thread::sleep(TOGETHER / 4);
+                }
                 leave(4);
             }
         }

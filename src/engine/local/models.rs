@@ -31,8 +31,17 @@ pub(super) fn explore(
     ranks: usize,
     program: impl Fn(usize, &Job, &LocalEngine) + Copy + Send + Sync + 'static,
 ) {
+    explore_within(PREEMPTIONS[ranks], ranks, program);
+}
+
+/// Runs `program` on so many ranks, in every order of so many forced switches.
+pub(super) fn explore_within(
+    preemptions: usize,
+    ranks: usize,
+    program: impl Fn(usize, &Job, &LocalEngine) + Copy + Send + Sync + 'static,
+) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound.get_or_insert(PREEMPTIONS[ranks]);
+    model.preemption_bound.get_or_insert(preemptions);
     model.max_branches = 100_000;
     model.check(move || {
         let job = Job::new(ranks, Patience::for_ranks(ranks, ranks));
