@@ -278,7 +278,7 @@ impl Seat {
     fn doze(&self, long: Duration) {
         let door = lock(&self.door);
         if self.asleep.load(Ordering::Acquire) {
-            drop(wait_for(&self.bell, door, long));
+            drop(wait_for(&self.bell, &self.door, door, long));
         }
         self.asleep.store(false, Ordering::Relaxed);
     }

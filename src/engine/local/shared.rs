@@ -94,7 +94,7 @@ impl SharedEngine for Counter {
                 break found;
             }
             self.job.hall.check()?;
-            letters = wait_for(&mailbox.arrived, letters, NAP);
+            letters = wait_for(&mailbox.arrived, &mailbox.letters, letters, NAP);
         };
         drop(letters);
         from.label.admits(&letter.label, key.source)?;

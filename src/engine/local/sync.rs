@@ -74,13 +74,25 @@ pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexG
     return condvar.wait(guard).unwrap();
 }
 
-/// As [`wait`], for so long at most; in loom's models time does not pass.
+/// As [`wait`], for so long at most; in loom's models time does not pass. `guard` is of `mutex`.
+///
+/// Under `cfg(tsan)` it only lets others run, since `ThreadSanitizer` does not see how std gives the lock up and takes it again.
+#[cfg_attr(tsan, allow(unused_variables))]
 pub(super) fn wait_for<'a, T>(
     condvar: &Condvar,
+    mutex: &'a Mutex<T>,
     guard: MutexGuard<'a, T>,
     long: Duration,
 ) -> MutexGuard<'a, T> {
-    #[cfg(not(loom))]
+    #[cfg(all(not(loom), tsan))]
+    {
+        drop(guard);
+        yield_now();
+        return lock(mutex);
+    }
+    #[cfg(not(any(loom, tsan)))]
+    let _ = mutex;
+    #[cfg(not(any(loom, tsan)))]
     return condvar.wait_timeout(guard, long).unwrap_or_else(PoisonError::into_inner).0;
     #[cfg(loom)]
     return condvar.wait_timeout(guard, long).unwrap().0;
