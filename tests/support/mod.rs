@@ -30,6 +30,14 @@ impl Ending {
         self
     }
 
+    /// The job must have ended by `--timeout`. MPICH's launcher may report the ranks that it killed then, by 9.
+    #[track_caller]
+    pub(crate) fn timed_out(self) -> Self {
+        let killed = self.code == Some(9) && !*OPEN_MPI;
+        assert!(self.code == Some(4) || killed, "{self:#?}");
+        self
+    }
+
     /// The program must have ended with this code.
     #[track_caller]
     pub(crate) fn code(self, code: i32) -> Self {
