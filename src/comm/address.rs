@@ -97,13 +97,13 @@ impl Dest {
     }
 
     pub(super) fn with(self) -> With {
-        With::To(self.rank, self.tag)
+        With::to(self.rank, self.tag)
     }
 }
 
 impl Src {
     pub(super) fn with(self) -> With {
-        With::From(self.rank, self.tag)
+        With::from(self.rank, self.tag)
     }
 
     pub(super) fn is_null(self) -> bool {

@@ -72,7 +72,7 @@ impl Comm {
             out: bytemuck::cast_slice_mut(&mut all),
         };
         let (context, rank, size) = (self.context, Rank::from(self.rank), self.size);
-        let agreement = Call { op: "a collective call", with: With::All, at: call.at };
+        let agreement = Call { op: "a collective call", with: With::ALL, at: call.at };
         let label = step(Signature::OBJECT, agreement);
         let mut exchange =
             CollectiveCall { context, rank, size, turn: self.next_turn(), label, what };
@@ -105,10 +105,7 @@ struct Record {
 
 impl Record {
     fn new(call: Call, subject: Subject) -> Self {
-        let root = match call.with {
-            With::Root(root) => root as u64 + 1,
-            With::All | With::To(..) | With::From(..) => 0,
-        };
+        let root = u64::from(call.with.root_number());
         let count = subject.count.map_or(0, |count| count as u64 + 1);
         let Stamp(stamp) = subject.signature.stamp();
         let at = format!("{}:{}", call.at.file(), call.at.line());

@@ -173,13 +173,13 @@ impl Comm {
     }
 
     /// Makes a call of the program: `body` does it, and its complaint becomes an error of this call.
-    #[inline]
+    #[inline(always)]
     pub(super) fn perform<R>(
         &self,
         call: Call,
         body: impl FnOnce() -> Result<R, ErrorKind>,
     ) -> Result<R> {
-        self.engine.enter(call);
+        self.enter(call);
         let done = if self.recorder.on.get() { self.record(call, true, body) } else { body() };
         done.map_err(|kind| self.failed(kind, call))
     }
@@ -187,9 +187,15 @@ impl Comm {
     /// Goes on with a call that was made before: waits for it.
     #[inline]
     fn proceed<R>(&self, call: Call, body: impl FnOnce() -> Result<R, ErrorKind>) -> Result<R> {
-        self.engine.enter(call);
+        self.enter(call);
         let done = if self.recorder.on.get() { self.record(call, false, body) } else { body() };
         done.map_err(|kind| self.failed(kind, call))
+    }
+
+    /// Tells the engine whose call it serves from now on.
+    #[inline]
+    fn enter(&self, Call { op, with, at }: Call) {
+        self.engine.enter(op, with, at);
     }
 
     /// The error of a call of this rank.
@@ -227,7 +233,7 @@ fn step(signature: Signature, call: Call) -> Label {
 /// A collective call without a root, made at the caller's place.
 #[track_caller]
 fn all(op: &'static str) -> Call {
-    Call::new(op, With::All)
+    Call::new(op, With::ALL)
 }
 
 impl Drop for Comm {

@@ -546,7 +546,7 @@ impl Step<'_> {
                     stores[*place].accept(done.received.ok_or(ErrorKind::Closed)?)
                 }
                 Brings::Whole(place) => stores[*place].accept_all(),
-                Brings::Rows(bring) => bring(done.exchanged.ok_or(ErrorKind::Closed)?, stores),
+                Brings::Rows(bring) => bring(*done.exchanged.ok_or(ErrorKind::Closed)?, stores),
             }?;
             Ok(true)
         })

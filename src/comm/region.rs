@@ -220,7 +220,7 @@ impl Region {
         let token = number << 8 | phase as u64;
         let label = step(
             Signature::of::<u64>(),
-            Call { op: "a phase of a window", with: With::All, at: call.at },
+            Call { op: "a phase of a window", with: With::ALL, at: call.at },
         );
         let (mine, mut out) = ([token, !token], [0; 2]);
         op::reduction::<u64, _>(&Max, |with| {

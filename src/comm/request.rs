@@ -109,7 +109,7 @@ impl<'c, R> Request<'c, R> {
     /// ```
     pub fn wait_for(self, limit: Duration) -> Result<Result<R>, Self> {
         let State::Pending(op, _) = self.state else { return Ok(self.wait()) };
-        self.comm.engine.enter(self.call);
+        self.comm.enter(self.call);
         // A time beyond what the clock can hold is no limit.
         match self.comm.engine.wait_any(&[op], Instant::now().checked_add(limit)) {
             Ok(None) => Err(self),

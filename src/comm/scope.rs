@@ -14,12 +14,13 @@ use std::{
 
 use super::{
     Comm, Dest, Src, Status,
+    p2p::status,
     request::landed,
     view::{View, ViewMut, packed},
 };
 use crate::{
     datum::{Landing, Memory, Outgoing, RawBytes, Signature, bytes_of, bytes_of_mut},
-    engine::{Done, Mode, Op, Received},
+    engine::{Begun, Done, Mode, Op, Received},
     error::{Call, ErrorKind, Result},
 };
 
@@ -36,8 +37,17 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// Dropped or forgotten, it goes on to the end of its scope.
 pub struct Ticket<'scope, B: Borrowed> {
     board: &'scope Board<'scope>,
-    place: usize,
+    place: Place,
     kept: B::Kept,
+}
+
+/// Where the outcome of a ticket is.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In an entry of the board.
+    Entry(usize),
+    /// Here: it was over as soon as it was started.
+    Over(Status),
 }
 
 impl Comm {
@@ -187,12 +197,13 @@ impl<'scope> Scope<'scope, '_> {
         tickets: &mut Vec<Ticket<'scope, B>>,
     ) -> Result<Option<(usize, B::Back)>> {
         let Some(first) = tickets.first() else { return Ok(None) };
-        let (comm, call) = (self.board.comm, first.board.call(first.place));
         let ops: Vec<Op> = tickets.iter().map_while(Ticket::op).collect();
-        let place = if ops.len() < tickets.len() {
-            ops.len() // done already
-        } else {
-            comm.perform(call, || comm.engine.wait_any(&ops, None))?.unwrap_or(0)
+        let place = match first.place {
+            Place::Entry(entry) if ops.len() == tickets.len() => {
+                let (comm, call) = (self.board.comm, self.board.call(entry));
+                comm.perform(call, || comm.engine.wait_any(&ops, None))?.unwrap_or(0)
+            }
+            _ => ops.len(), // done already
         };
         Ok(Some((place, tickets.remove(place).wait()?)))
     }
@@ -206,10 +217,12 @@ impl<B: Borrowed> Ticket<'_, B> {
     #[inline]
     pub fn wait(self) -> Result<B::Back> {
         let this = ManuallyDrop::new(self); // its place is given up by `finish`
-        this.board.finish(this.place).map(|status| {
-            // SAFETY: the operation is over.
-            unsafe { B::give_back(this.kept, status) }
-        })
+        let status = match this.place {
+            Place::Entry(entry) => this.board.finish(entry)?,
+            Place::Over(status) => status,
+        };
+        // SAFETY: the operation is over.
+        Ok(unsafe { B::give_back(this.kept, status) })
     }
 
     /// The result if the operation is over, else the ticket again.
@@ -217,7 +230,10 @@ impl<B: Borrowed> Ticket<'_, B> {
     /// # Errors
     /// `Err(self)` if the operation goes on; `Ok(Err(…))` as [`Ticket::wait`].
     pub fn test(self) -> Result<Result<B::Back>, Self> {
-        if self.board.test(self.place) { Ok(self.wait()) } else { Err(self) }
+        match self.place {
+            Place::Entry(entry) if !self.board.test(entry) => Err(self),
+            _ => Ok(self.wait()),
+        }
     }
 
     /// Waits for so long at most: the result if the operation is over by then, else the ticket again.
@@ -225,24 +241,31 @@ impl<B: Borrowed> Ticket<'_, B> {
     /// # Errors
     /// `Err(self)` if the operation goes on; `Ok(Err(…))` as [`Ticket::wait`].
     pub fn wait_for(self, limit: Duration) -> Result<Result<B::Back>, Self> {
-        let Some(op) = self.op() else { return Ok(self.wait()) };
-        let engine = &self.board.comm.engine;
-        engine.enter(self.board.call(self.place));
+        let (Some(op), Place::Entry(entry)) = (self.op(), self.place) else {
+            return Ok(self.wait());
+        };
+        let comm = self.board.comm;
+        comm.enter(self.board.call(entry));
         // A time beyond what the clock can hold is no limit.
-        match engine.wait_any(&[op], Instant::now().checked_add(limit)) {
+        match comm.engine.wait_any(&[op], Instant::now().checked_add(limit)) {
             Ok(None) => Err(self),
             Ok(Some(_)) | Err(_) => Ok(self.wait()),
         }
     }
 
     fn op(&self) -> Option<Op> {
-        self.board.op(self.place)
+        match self.place {
+            Place::Entry(entry) => self.board.op(entry),
+            Place::Over(_) => None,
+        }
     }
 }
 
 impl<B: Borrowed> Drop for Ticket<'_, B> {
     fn drop(&mut self) {
-        self.board.disown(self.place);
+        if let Place::Entry(entry) = self.place {
+            self.board.disown(entry);
+        }
     }
 }
 
@@ -314,7 +337,7 @@ pub(super) struct Entry {
 
 enum State {
     Pending(Op, Finish),
-    Over(Result<Status, ErrorKind>),
+    Over(Result<Status, Box<ErrorKind>>),
     /// Being waited for at this moment.
     Taken,
     /// Free; the next free place.
@@ -371,23 +394,29 @@ impl Board<'_> {
         values: &'scope V,
         to: Dest,
     ) -> Result<Ticket<'scope, &'scope V>> {
-        let state = self.comm.perform(call, || {
+        let op = self.comm.perform(call, || {
             if to.is_null() {
-                return Ok(State::Over(Ok(Status::NULL)));
+                return Ok(None);
             }
             let to = self.comm.target(to, Signature::of::<V::Elem>())?;
-            let memory = match values.as_slice() {
-                // SAFETY: the loan is over when the operation is (waited for, or retracted), at the end of the scope at the
-                // latest (`End`); until then `values`, borrowed for `'scope`, keep the slice valid and unchanged:
-                // elements are `Copy`, so they have no interior mutability.
-                Some(slice) => Memory::Lent(unsafe { RawBytes::to_send(bytes_of(slice)) }),
-                None => Memory::Owned(Box::new(Outgoing(packed(values)))),
+            let Some(slice) = values.as_slice() else {
+                let packed = packed(values);
+                self.comm.sent(to.rank, size_of_val(&*packed));
+                let memory = Memory::Owned(Box::new(Outgoing(packed)));
+                return self.comm.engine.isend(&to, mode, memory).map(Some);
             };
-            self.comm.sent(to.rank, memory.bytes().len());
-            let op = self.comm.engine.isend(&to, mode, memory)?;
-            Ok(State::Pending(op, Finish::Direct(size_of::<V::Elem>())))
+            let bytes = bytes_of(slice);
+            self.comm.sent(to.rank, bytes.len());
+            // SAFETY: the loan is over when the operation is (waited for, or retracted), at the end of the scope at the
+            // latest (`End`); until then `values`, borrowed for `'scope`, keep the slice valid and unchanged:
+            // elements are `Copy`, so they have no interior mutability.
+            self.comm.engine.isend_lent(&to, mode, unsafe { RawBytes::to_send(bytes) })
         })?;
-        Ok(Ticket { board: self, place: self.enter(call, state), kept: values })
+        let place = match op {
+            None => Place::Over(Status::NULL),
+            Some(op) => self.enter(call, State::Pending(op, Finish::Direct(size_of::<V::Elem>()))),
+        };
+        Ok(Ticket { board: self, place, kept: values })
     }
 
     fn receive<'scope, V: ViewMut + ?Sized>(
@@ -397,20 +426,27 @@ impl Board<'_> {
         from: Src,
     ) -> Result<Ticket<'scope, &'scope mut V>> {
         let kept: *mut V = into;
-        let state = self.comm.perform(call, || {
+        let begun = self.comm.perform(call, || {
             if from.is_null() {
-                return Ok(State::Over(Ok(Status::NULL)));
+                return Ok(Ok(Status::NULL));
             }
             let from = self.comm.source(from, Signature::of::<V::Elem>())?;
             // SAFETY: of an exclusive borrow for `'scope` which nothing else uses before the ticket gives it back.
             let into: &'scope mut V = unsafe { &mut *kept };
             let count = into.count();
-            let (memory, finish) = if let Some(bytes) = into.as_slice_mut().and_then(bytes_of_mut) {
+            let state = if let Some(bytes) = into.as_slice_mut().and_then(bytes_of_mut) {
                 // SAFETY: the loan is over when the operation is, at the end of the scope at the latest (`End`); until then
                 // the bytes, borrowed for `'scope`, stay valid, and whoever has `kept` leaves them alone. They are
                 // initialised, being values, and any bytes written are values (`bytes_of_mut`).
                 let lent = unsafe { RawBytes::to_receive(bytes.as_mut_ptr(), bytes.len()) };
-                (Memory::Lent(lent), Finish::Direct(size_of::<V::Elem>()))
+                match self.comm.engine.irecv_lent(&from, lent)? {
+                    Begun::UnderWay(op) => State::Pending(op, Finish::Direct(size_of::<V::Elem>())),
+                    Begun::Over(Ok(received)) => {
+                        self.comm.received(received);
+                        return Ok(Ok(status::<V::Elem>(&received)));
+                    }
+                    Begun::Over(Err(kind)) => State::Over(Err(Box::new(kind))),
+                }
             } else {
                 let unpack: Box<dyn FnOnce(Done) -> Result<Status, ErrorKind> + 'scope> =
                     Box::new(move |done| {
@@ -428,16 +464,21 @@ impl Board<'_> {
                     >(unpack)
                 };
                 let landing = Landing::<V::Elem>::new(count);
-                (Memory::Owned(Box::new(landing)), Finish::Unpack(unpack))
+                let memory = Memory::Owned(Box::new(landing));
+                State::Pending(self.comm.engine.irecv(&from, memory)?, Finish::Unpack(unpack))
             };
-            Ok(State::Pending(self.comm.engine.irecv(&from, memory)?, finish))
+            Ok(Err(state))
         })?;
-        Ok(Ticket { board: self, place: self.enter(call, state), kept })
+        let place = match begun {
+            Ok(status) => Place::Over(status),
+            Err(state) => self.enter(call, state),
+        };
+        Ok(Ticket { board: self, place, kept })
     }
 
     /// Keeps an operation; its place.
-    fn enter(&self, call: Call, state: State) -> usize {
-        self.entries.borrow_mut().insert(Entry { call, state, disowned: false })
+    fn enter(&self, call: Call, state: State) -> Place {
+        Place::Entry(self.entries.borrow_mut().insert(Entry { call, state, disowned: false }))
     }
 
     /// Takes the state of an operation out, whose place stays taken.
@@ -458,7 +499,7 @@ impl Board<'_> {
     fn outcome(&self, state: State) -> Result<Status, ErrorKind> {
         match state {
             State::Pending(op, finish) => finish.of(self.comm, self.comm.engine.wait(op)?),
-            State::Over(outcome) => outcome,
+            State::Over(outcome) => outcome.map_err(|kind| *kind),
             State::Taken | State::Free(_) => Err(ErrorKind::Closed),
         }
     }
@@ -472,13 +513,13 @@ impl Board<'_> {
                 continue;
             }
             let (call, state) = self.take(place);
-            let mut outcome = Err(ErrorKind::Closed);
-            let told = self.comm.proceed(call, || {
-                outcome = self.outcome(state);
-                outcome.clone().map(drop)
-            });
-            first = first.and(told);
-            self.settle(place, outcome);
+            match self.comm.proceed(call, || self.outcome(state)) {
+                Ok(status) => self.settle(place, Ok(status)),
+                Err(error) => {
+                    self.settle(place, Err(error.kind().clone()));
+                    first = first.and(Err(error));
+                }
+            }
         }
         first
     }
@@ -486,11 +527,10 @@ impl Board<'_> {
     /// Keeps the outcome of an operation for its ticket, if there is one.
     fn settle(&self, place: usize, outcome: Result<Status, ErrorKind>) {
         let entries = &mut *self.entries.borrow_mut();
-        let entry = &mut entries.all[place];
-        entry.state = State::Over(outcome);
-        if entry.disowned {
-            entries.free(place);
+        if entries.all[place].disowned {
+            return entries.free(place);
         }
+        entries.all[place].state = State::Over(outcome.map_err(Box::new));
     }
 
     /// Whether an operation is over.

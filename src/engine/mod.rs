@@ -27,7 +27,7 @@ pub(crate) use self::{
 use crate::{
     checks::Checks,
     datum::{Buffer, Memory, RawBytes, Signature},
-    error::{Call, ErrorKind},
+    error::{Call, ErrorKind, With},
 };
 
 /// The position of a rank in the communicator that a context belongs to.
@@ -170,7 +170,14 @@ pub(crate) struct Done {
     pub(crate) buffer: Option<Box<dyn Buffer>>,
     pub(crate) received: Option<Received>,
     /// What a non-blocking collective has brought.
-    pub(crate) exchanged: Option<Exchanged>,
+    pub(crate) exchanged: Option<Box<Exchanged>>,
+}
+
+/// A receive that has been started.
+pub(crate) enum Begun {
+    UnderWay(Op),
+    /// The message was there.
+    Over(Result<Received, ErrorKind>),
 }
 
 /// How an operation ended that was to be cancelled.
@@ -264,7 +271,10 @@ pub(crate) trait Engine {
     }
 
     /// Notes the program's call that the following verbs serve, for reports of what each rank waits for.
-    fn enter(&self, call: Call);
+    ///
+    /// It comes in parts, which fit into registers: a call that is copied whole waits until what was stored before it has left the
+    /// processor, the last message among it.
+    fn enter(&self, op: &'static str, with: With, at: &'static Location<'static>);
 
     // ---- Messages ----
 
@@ -301,6 +311,17 @@ pub(crate) trait Engine {
 
     /// Starts to receive.
     fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind>;
+
+    /// As [`Engine::isend`] with lent bytes; `None` if they are the lender's again already.
+    fn isend_lent(
+        &self,
+        to: &Target,
+        mode: Mode,
+        bytes: RawBytes,
+    ) -> Result<Option<Op>, ErrorKind>;
+
+    /// As [`Engine::irecv`] with lent bytes.
+    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, ErrorKind>;
 
     /// The result of `op` if it is done; `op` is gone then, and lent memory is not touched any more, whatever the result.
     fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>>;

@@ -447,7 +447,7 @@ mod tests {
             let job = Job::new(size, Patience::for_ranks(size, 1));
             let live = |rank: usize| {
                 let with = Reduction { native: None, commutative: false, fold: &compose };
-                let step = Step { call: Call::new("reduce_scatter", With::All) };
+                let step = Step { call: Call::new("reduce_scatter", With::ALL) };
                 let (mine, mut out) = (mine(rank), vec![0; counts[rank]]);
                 let mut call = CollectiveCall {
                     context: Context::WORLD,

@@ -12,7 +12,7 @@ use crate::{
 /// An allgather of some bytes per rank.
 #[track_caller]
 pub(crate) fn gather(world: &Comm, threads: usize) -> Result<Vec<Place>> {
-    let call = Call::new("places", With::All);
+    let call = Call::new("places", With::ALL);
     let object = |verb, error: &postcard::Error| {
         let (type_name, reason) = (std::any::type_name::<Place>(), error.to_string());
         Error::new(ErrorKind::Object { type_name, verb, reason }, world.rank(), call)

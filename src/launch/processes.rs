@@ -17,7 +17,7 @@ use crate::{
     comm::Comm,
     engine::{
         Engine, Leftover,
-        mpi::{MpiEngine, Settings, World},
+        mpi::{MpiEngine, Settings, Threads, World},
     },
     error::Failure,
     placement::{self, Place},
@@ -33,7 +33,7 @@ pub(super) fn run(
     let settings = Settings {
         timeout: args.timeout,
         checks: args.checks.unwrap_or_default(),
-        multiple: args.thread_multiple,
+        threads: threads(args),
     };
     let (engine, world) = match MpiEngine::start(settings) {
         Ok(started) => started,
@@ -78,6 +78,19 @@ pub(super) fn run(
     cause.print();
     thread::sleep(super::FORWARDING);
     MpiEngine::abort(cause.code)
+}
+
+/// What MPI must be ready for. A rank has one thread where it is told so, or has one CPU; and without a watchdog.
+fn threads(args: &RunArgs) -> Threads {
+    let alone = match args.threads {
+        Some(threads) => threads.get() == 1,
+        None => args.share_cpu || placement::cpus().len() == 1,
+    };
+    match alone && args.timeout.is_none() {
+        _ if args.thread_multiple => Threads::AllCall,
+        true => Threads::One,
+        false => Threads::OthersCompute,
+    }
 }
 
 /// Several processes in worlds of their own are a mistake in the launch.

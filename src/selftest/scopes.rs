@@ -206,7 +206,7 @@ fn any(ground: &Ground<'_>) -> Result<()> {
 
 fn no_reason() -> Error {
     let what = "the program's own reason".to_owned();
-    let call = crate::error::Call::new("test", crate::error::With::All);
+    let call = crate::error::Call::new("test", crate::error::With::ALL);
     Error::new(ErrorKind::InvalidArgument { what }, 0, call)
 }
 

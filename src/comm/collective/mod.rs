@@ -73,7 +73,7 @@ impl Comm {
 /// A collective call with a root, made at the caller's place.
 #[track_caller]
 pub(super) fn rooted(op: &'static str, root: usize) -> Call {
-    Call::new(op, With::Root(root))
+    Call::new(op, With::root(root))
 }
 
 pub(super) fn check_length(what: &'static str, needed: usize, got: usize) -> Result<(), ErrorKind> {

@@ -356,7 +356,7 @@ struct Rows<T> {
 
 impl<T: Datum> Rows<T> {
     fn of(call: Call, done: Done) -> Result<Self, ErrorKind> {
-        let Exchanged { rows, counts, reduced } = done.exchanged.ok_or(ErrorKind::Closed)?;
+        let Exchanged { rows, counts, reduced } = *done.exchanged.ok_or(ErrorKind::Closed)?;
         let rows = rows.into_any().downcast::<Landing<T>>().map_err(|_| ErrorKind::Closed)?;
         let counts: Vec<usize> = counts.into_iter().map(|bytes| bytes / size_of::<T>()).collect();
         let values = rows.into_values(counts.iter().sum())?;

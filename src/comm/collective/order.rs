@@ -32,7 +32,7 @@ impl Comm {
             }
             let result = turn();
             // The turn may have made calls of its own.
-            self.engine.enter(call);
+            self.enter(call);
             if self.rank + 1 < self.size {
                 steps.send(self.rank + 1, &[])?;
             }

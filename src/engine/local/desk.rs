@@ -123,53 +123,67 @@ impl Desk {
         }
     }
 
-    /// Serves the posted receives, and the wish: whether it has been.
+    /// Serves the posted receives, and the wish: what `grant` makes of the message that it is for.
     #[inline]
-    pub(super) fn serve(
+    pub(super) fn serve<R>(
         &mut self,
         around: Surroundings<'_>,
         wish: &Wish<'_>,
-        grant: &mut impl FnMut(&Key, Parcel<'_>),
-    ) -> bool {
-        if self.queues.has_posted() || wish.sender.is_none() {
-            return self.look(around, Some(wish), grant);
-        }
-        // Only this lane can bring it, and nobody waits for what the others bring.
+        grant: &mut impl FnMut(&Key, Parcel<'_>) -> R,
+    ) -> Option<R> {
         self.adopt(around.doorstep);
-        match wish.sender.and_then(|sender| self.places.get(sender)) {
-            Some(&place) => self.look_into(place, around, Some(wish), grant),
-            None => false,
+        match self.only_lane(wish.sender) {
+            Some(lane) => self.look_into(lane, around, Some(wish), grant),
+            None => self.look(around, Some(wish), grant),
         }
     }
 
-    fn look(
+    /// The lane from the world rank `sender`, if no posted receive waits for what others bring.
+    #[inline]
+    pub(super) fn only_lane(&self, sender: Option<usize>) -> Option<usize> {
+        if self.queues.has_posted() {
+            return None;
+        }
+        self.places.get(sender?).copied()
+    }
+
+    fn look<R>(
         &mut self,
         around: Surroundings<'_>,
         wish: Option<&Wish<'_>>,
-        grant: &mut impl FnMut(&Key, Parcel<'_>),
-    ) -> bool {
+        grant: &mut impl FnMut(&Key, Parcel<'_>) -> R,
+    ) -> Option<R> {
         self.adopt(around.doorstep);
         let lanes = self.incoming.len();
         for place in (self.first..lanes).chain(0..self.first) {
-            if self.look_into(place, around, wish, grant) {
+            let granted = self.look_into(place, around, wish, grant);
+            if granted.is_some() {
                 self.first = if place + 1 < lanes { place + 1 } else { 0 };
-                return true;
+                return granted;
             }
         }
-        false
+        None
     }
 
+    /// This rank's end of a lane.
     #[inline]
-    fn look_into(
+    pub(super) fn incoming(&self, lane: usize) -> &lane::Receiver {
+        &self.incoming[lane]
+    }
+
+    /// Takes what has come through a lane, up to the message that the wish is for.
+    #[inline]
+    pub(super) fn look_into<R>(
         &mut self,
         place: usize,
         around: Surroundings<'_>,
         wish: Option<&Wish<'_>>,
-        grant: &mut impl FnMut(&Key, Parcel<'_>),
-    ) -> bool {
+        grant: &mut impl FnMut(&Key, Parcel<'_>) -> R,
+    ) -> Option<R> {
         let Self { incoming, queues, .. } = self;
         let lane = &mut incoming[place];
-        while let Some(key) = lane.peek() {
+        let mut next = lane.peek();
+        while let Some(key) = next {
             let posted = queues.find_posted(&key);
             let wish = wish.filter(|wish| posted.is_none() && wish.wanted.fits(&key));
             let Some(parcel) = lane.take() else { break };
@@ -181,14 +195,14 @@ impl Desk {
                 }
             } else if let Some(wish) = wish {
                 if parcel.claim(wish.claim) {
-                    grant(&key, parcel);
-                    return true;
+                    return Some(grant(&key, parcel));
                 }
             } else {
                 queues.keep(key, parcel.keep());
             }
+            next = lane.peek();
         }
-        false
+        None
     }
 
     /// The oldest message among those that nobody wanted yet.

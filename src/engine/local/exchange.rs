@@ -269,9 +269,9 @@ mod tests {
     #[track_caller]
     fn call(rank: u32, pattern: Pattern, rows: &[&[u8]]) -> Exchange {
         let with = match pattern {
-            Pattern::All | Pattern::Each => With::All,
+            Pattern::All | Pattern::Each => With::ALL,
             Pattern::ToRoot(root) | Pattern::FromRoot(root) | Pattern::RowsFromRoot(root) => {
-                With::Root(root.index())
+                With::root(root.index())
             }
         };
         let step = Step { call: Call::new("exchange", with) };
@@ -296,7 +296,7 @@ mod tests {
 
     fn exchange(engine: &LocalEngine, call: Exchange) -> Result<(Vec<u8>, Vec<usize>), ErrorKind> {
         let op = engine.exchange(call)?;
-        engine.wait(op).map(|done| rows(done.exchanged.unwrap()))
+        engine.wait(op).map(|done| rows(*done.exchanged.unwrap()))
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
                 return vec![];
             }
             thread::sleep(Duration::from_millis(5));
-            rows(engine.wait(op).unwrap().exchanged.unwrap()).0
+            rows(*engine.wait(op).unwrap().exchanged.unwrap()).0
         });
         assert_eq!(got[1..], [[0, 1, 2], [0, 1, 2]]);
     }

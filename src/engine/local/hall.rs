@@ -40,7 +40,8 @@ impl Patience {
     }
 }
 
-/// So many looks follow each other without a pause: an answer that is on its way comes within 0.1 µs.
+/// So many looks follow each other without a pause and without a look at anything else: an answer that is on its way comes
+/// within 0.1 µs.
 const EAGER_LOOKS: u32 = 500;
 
 /// The waiting places of all ranks of a job.
@@ -112,7 +113,7 @@ impl Hall {
     pub(super) fn poll(
         &self,
         rank: usize,
-        call: &Call,
+        call: impl Fn() -> Call,
         until: Option<Instant>,
         mut ready: impl FnMut() -> bool,
     ) -> Result<bool, ErrorKind> {
@@ -135,7 +136,7 @@ impl Hall {
                 }
                 // It will wake of itself, so that it is no part of any deadlock.
                 Some(until) => seat.doze(until.saturating_duration_since(Instant::now())),
-                None => self.sleep(rank, call),
+                None => self.sleep(rank, &call()),
             }
         }
     }
@@ -156,7 +157,12 @@ impl Hall {
         ready: &mut impl FnMut() -> bool,
     ) -> Result<Seen, ErrorKind> {
         let Patience { spins, yields, .. } = self.patience;
-        let mut turn = 0;
+        let mut turn = spins.min(EAGER_LOOKS);
+        for _ in 0..turn {
+            if ready() {
+                return Ok(Seen::Ready);
+            }
+        }
         loop {
             if ready() {
                 return Ok(Seen::Ready);
@@ -172,7 +178,7 @@ impl Hall {
             }
             if turn >= spins {
                 yield_now();
-            } else if turn >= EAGER_LOOKS {
+            } else {
                 spin_loop();
             }
             turn += 1;

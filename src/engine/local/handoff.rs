@@ -13,11 +13,11 @@
 //! copy in its place (both by compare-and-swap); if it is busy, the receiver is copying at this moment, and the lender waits: a
 //! copy neither blocks nor panics. So nobody needs the receiver's queues to get a buffer out of them.
 
-use std::{mem::MaybeUninit, panic::Location, sync::Arc};
+use std::{panic::Location, sync::Arc};
 
 use super::{
     hall::Hall,
-    lane::{Line, copy_lines},
+    lane::{INLINE_BYTES, InLane},
     sync::{AtomicU32, Ordering, UnsafeCell, yield_now},
 };
 use crate::{
@@ -25,9 +25,6 @@ use crate::{
     engine::{Label, Received, matching::Key},
     error::ErrorKind,
 };
-
-/// Messages up to this size are part of their slot.
-pub(super) const INLINE_BYTES: usize = if cfg!(loom) { 2 } else { 22 };
 
 /// A message on its way, or in its receiver's queue.
 pub(super) struct Parcel<'a> {
@@ -38,18 +35,14 @@ pub(super) struct Parcel<'a> {
 }
 
 pub(super) enum Body<'a> {
-    Inline(u8, [MaybeUninit<u8>; INLINE_BYTES]),
     /// Still in the lane.
-    Lines(InLines<'a>),
+    InLane(InLane<'a>),
+    /// Kept: so many bytes.
+    Few(usize, [u8; INLINE_BYTES]),
+    /// Kept.
     Boxed(Box<[u8]>),
     /// Still in the sender's buffer.
     Lent(Arc<Loan>),
-}
-
-/// The bytes of a message in a lane.
-pub(super) struct InLines<'a> {
-    lines: &'a [Line],
-    bytes: usize,
 }
 
 /// What a receiver does with a message that it has found.
@@ -61,24 +54,11 @@ pub(super) enum Claim {
     Reserve,
 }
 
-impl<'a> Parcel<'a> {
-    /// A message whose bytes lie in a lane.
-    ///
-    /// # Safety
-    /// So many bytes have been written into `lines`, and nobody writes them during `'a`.
-    pub(super) unsafe fn in_lines(
-        label: Label,
-        at: &'static Location<'static>,
-        lines: &'a [Line],
-        bytes: usize,
-    ) -> Self {
-        Self { label, at, body: Body::Lines(InLines { lines, bytes }) }
-    }
-
+impl Parcel<'_> {
     pub(super) fn len(&self) -> usize {
         match &self.body {
-            Body::Inline(bytes, _) => usize::from(*bytes),
-            Body::Lines(InLines { bytes, .. }) => *bytes,
+            Body::InLane(message) => message.len(),
+            Body::Few(bytes, _) => *bytes,
             Body::Boxed(bytes) => bytes.len(),
             Body::Lent(loan) => loan.bytes,
         }
@@ -101,21 +81,25 @@ impl<'a> Parcel<'a> {
     pub(super) fn keep(self) -> Parcel<'static> {
         let Self { label, at, body } = self;
         let body = match body {
-            Body::Inline(bytes, inline) => Body::Inline(bytes, inline),
-            Body::Boxed(bytes) => Body::Boxed(bytes),
-            Body::Lent(loan) => Body::Lent(loan),
-            Body::Lines(InLines { lines, bytes }) => {
-                let mut copy = vec![0; bytes].into_boxed_slice();
-                // SAFETY: by the promise of `in_lines`.
-                unsafe { copy_lines(lines, &mut copy) };
+            Body::InLane(message) if message.len() <= INLINE_BYTES => {
+                let mut few = [0; INLINE_BYTES];
+                message.copy_to(&mut few[..message.len()]);
+                Body::Few(message.len(), few)
+            }
+            Body::InLane(message) => {
+                let mut copy = vec![0; message.len()].into_boxed_slice();
+                message.copy_to(&mut copy);
                 Body::Boxed(copy)
             }
+            Body::Few(bytes, few) => Body::Few(bytes, few),
+            Body::Boxed(bytes) => Body::Boxed(bytes),
+            Body::Lent(loan) => Body::Lent(loan),
         };
         Parcel { label, at, body }
     }
 
     /// Copies the claimed message into its receiver's buffer, if it is what the receiver expects and fits.
-    #[inline]
+    #[inline(always)]
     pub(super) fn open(
         self,
         key: &Key,
@@ -134,9 +118,8 @@ impl<'a> Parcel<'a> {
                 let received = checked?;
                 let into = &mut into[..received.bytes];
                 match body {
-                    Body::Inline(_, inline) => copy_inline(&inline, into),
-                    // SAFETY: by the promise of `in_lines`.
-                    Body::Lines(InLines { lines, .. }) => unsafe { copy_lines(lines, into) },
+                    Body::InLane(message) => message.copy_to(into),
+                    Body::Few(bytes, few) => into.copy_from_slice(&few[..bytes]),
                     Body::Boxed(bytes) => into.copy_from_slice(&bytes),
                     Body::Lent(_) => {}
                 }
@@ -150,19 +133,6 @@ impl<'a> Parcel<'a> {
         if let Body::Lent(loan) = self.body {
             loan.finish(None, hall);
         }
-    }
-}
-
-#[inline]
-fn copy_inline(inline: &[MaybeUninit<u8>; INLINE_BYTES], into: &mut [u8]) {
-    if let (Ok(word), Some(first)) = (<&mut [u8; 8]>::try_from(&mut *into), inline.first_chunk()) {
-        // SAFETY: a message that is received into 8 bytes has 8 bytes.
-        *word = first.map(|byte: MaybeUninit<u8>| unsafe { byte.assume_init() });
-        return;
-    }
-    for (to, from) in into.iter_mut().zip(inline) {
-        // SAFETY: `into` is as long as the message, whose bytes have been written.
-        *to = unsafe { from.assume_init() };
     }
 }
 

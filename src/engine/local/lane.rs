@@ -8,17 +8,28 @@
 //!
 //! The first segment is small: a thousand ranks that say a few words to each other need little memory.
 
-use std::{mem::MaybeUninit, panic::Location, ptr::NonNull, sync::Arc};
+use std::{
+    mem::{ManuallyDrop, MaybeUninit},
+    panic::Location,
+    ptr::NonNull,
+    sync::Arc,
+};
 
 use super::{
-    handoff::{Body, INLINE_BYTES, Loan, Parcel},
+    handoff::{Body, Loan, Parcel},
     sync::{AtomicPtr, AtomicU32, Ordering, UnsafeCell},
 };
 use crate::{
     datum::Signature,
-    engine::{Label, Step, matching::Key},
+    engine::{
+        Label, Rank, Step, Tag,
+        matching::{Key, Space},
+    },
     error::Call,
 };
+
+/// Messages up to this size are part of their slot.
+pub(super) const INLINE_BYTES: usize = if cfg!(loom) { 2 } else { 24 };
 
 /// Messages up to this size are copied into the lane.
 pub(super) const EAGER_BYTES: usize = if cfg!(loom) { 4 } else { 1024 };
@@ -46,43 +57,168 @@ struct Segment {
     lines: Box<[Line]>,
 }
 
-#[repr(align(64))]
-struct Slot {
+#[repr(C, align(64))]
+pub(super) struct Slot {
     /// The lap of the segment that the message belongs to.
     lap: AtomicU32,
     /// Reached by the producer before it publishes the lap, and by the consumer after it has seen it.
     head: UnsafeCell<MaybeUninit<Head>>,
 }
 
+// SAFETY: what a slot holds is `Send` (bytes, references to statics, `Arc<Loan>`); who reaches it when is the promise of its
+// unsafe methods.
+unsafe impl Sync for Slot {}
+
 #[cfg(all(not(loom), target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Slot>() == 64, "a message is one cache line");
 
 /// What is said in a slot.
-enum Head {
-    Message {
-        key: Key,
-        signature: Signature,
-        at: &'static Location<'static>,
-        body: Small,
-    },
-    /// The messages go on in another segment.
-    Next(NonNull<Segment>),
+///
+/// It is written and read field by field. Copied whole from where it was put together, it would be read in wider pieces than
+/// it was written in; processors let such a read wait until the writes have left for the cache, behind the message before.
+#[repr(C)]
+struct Head {
+    context: u32,
+    source: Rank,
+    tag: Tag,
+    step: bool,
+    kind: Kind,
+    /// The size of a message that is in the lane.
+    bytes: u16,
+    signature: Signature,
+    at: &'static Location<'static>,
+    body: Small,
 }
 
-/// The body of a message, or where it is.
-enum Small {
-    Inline(u8, [MaybeUninit<u8>; INLINE_BYTES]),
-    /// In the segment's lines from `first` on, behind the call if it is a step of a collective.
-    Lines {
-        first: u32,
-        bytes: u32,
-        step: bool,
-    },
-    Lent(Arc<Loan>),
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    /// In the slot.
+    Inline,
+    /// In the segment's lines from `body.first` on, behind the call if it is a step of a collective.
+    Lines,
+    /// In the sender's buffer, `body.loan`.
+    Lent,
+    /// No message: the next one is in the segment `body.next`. No other field is there.
+    Next,
+}
+
+/// The body of a message, or where it is: `kind` tells which.
+#[repr(C)]
+union Small {
+    inline: [MaybeUninit<u8>; INLINE_BYTES],
+    first: u32,
+    loan: ManuallyDrop<Arc<Loan>>,
+    next: NonNull<Segment>,
+}
+
+/// What a message in a slot is, but for its body.
+struct Address {
+    key: Key,
+    signature: Signature,
+    at: &'static Location<'static>,
+}
+
+impl Slot {
+    /// Fills the slot: with a message if there is an address.
+    ///
+    /// # Safety
+    /// The slot is the producer's. `body` writes what `kind` says.
+    #[inline(always)]
+    unsafe fn fill(
+        &self,
+        kind: Kind,
+        bytes: u16,
+        address: Option<&Address>,
+        body: impl FnOnce(*mut Small),
+    ) {
+        self.head.with_mut(|head| {
+            let head = head.cast::<Head>();
+            // SAFETY: the memory of a head, which nobody else reaches.
+            unsafe {
+                (&raw mut (*head).kind).write(kind);
+                if let Some(Address { key, signature, at }) = address {
+                    (&raw mut (*head).context).write(key.space.context);
+                    (&raw mut (*head).source).write(key.source);
+                    (&raw mut (*head).tag).write(key.tag);
+                    (&raw mut (*head).step).write(key.space.step);
+                    (&raw mut (*head).bytes).write(bytes);
+                    (&raw mut (*head).signature).write(*signature);
+                    (&raw mut (*head).at).write(at);
+                }
+                body(&raw mut (*head).body);
+            }
+        });
+    }
+
+    /// Reads the head.
+    ///
+    /// # Safety
+    /// The slot has been published and not been left.
+    #[inline(always)]
+    unsafe fn look<R>(&self, look: impl FnOnce(*const Head) -> R) -> R {
+        self.head.with(|head| look(head.cast::<Head>()))
+    }
+}
+
+/// The bytes of a message that are still in the lane.
+#[derive(Clone, Copy)]
+pub(super) struct InLane<'a> {
+    place: Within<'a>,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Within<'a> {
+    Slot(&'a Slot),
+    Lines(&'a [Line]),
+}
+
+impl InLane<'_> {
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Copies the message.
+    ///
+    /// # Panics
+    /// If `into` is not as long as the message.
+    #[inline]
+    pub(super) fn copy_to(&self, into: &mut [u8]) {
+        assert_eq!(into.len(), self.bytes, "all of a message is copied");
+        match self.place {
+            // SAFETY: (1) a value of this type is made by `take` only: so many bytes have been written there before the
+            // slot was published, and nobody writes them while the receiver is borrowed.
+            Within::Slot(slot) => unsafe {
+                slot.look(|head| {
+                    let bytes = (&raw const (*head).body).cast::<u8>();
+                    copy_few(bytes, into.as_mut_ptr(), into.len());
+                });
+            },
+            // SAFETY: as (1).
+            Within::Lines(lines) => unsafe { Line::read(lines, into) },
+        }
+    }
+}
+
+/// Copies a few bytes, a word faster than others.
+///
+/// # Safety
+/// So many bytes may be read and written.
+#[inline(always)]
+unsafe fn copy_few(from: *const u8, to: *mut u8, bytes: usize) {
+    // SAFETY: by this function's own contract.
+    unsafe {
+        match bytes {
+            8 => std::ptr::copy_nonoverlapping(from, to, 8),
+            4 => std::ptr::copy_nonoverlapping(from, to, 4),
+            _ => std::ptr::copy_nonoverlapping(from, to, bytes),
+        }
+    }
 }
 
 /// Where the bytes of a message lie that are no part of its slot.
-pub(super) struct Line(UnsafeCell<Block>);
+struct Line(UnsafeCell<Block>);
 
 #[repr(align(64))]
 struct Block {
@@ -94,36 +230,47 @@ const _: () = assert!(size_of::<Call>() <= LINE_BYTES && align_of::<Call>() <= 6
 // SAFETY: a line holds bytes, or a `Call`, which is `Sync`; who reaches it when is the promise of its unsafe methods.
 unsafe impl Sync for Line {}
 
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Line>() == LINE_BYTES, "lines are bytes one behind the other");
+
+#[cfg(not(loom))]
 impl Line {
     /// # Safety
-    /// Nobody else reaches the line.
-    unsafe fn write(&self, bytes: &[u8]) {
-        self.0.with_mut(|line| {
-            // SAFETY: the line is the caller's alone, and `bytes` are at most a line: see `chunks` in `push`.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), line.cast(), bytes.len()) }
-        });
+    /// Nobody else reaches the lines, which have room for `bytes`.
+    #[inline]
+    unsafe fn write(lines: &[Self], bytes: &[u8]) {
+        let to = lines.as_ptr().cast_mut().cast::<u8>();
+        // SAFETY: the lines are cells, the caller's alone, and have room.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
     }
 
     /// # Safety
     /// So many bytes have been written, and nobody writes.
-    unsafe fn read(&self, into: &mut [u8]) {
-        self.0.with(|line| {
-            // SAFETY: by this function's own contract; `into` is at most a line: see `chunks_mut` in `copy_lines`.
-            unsafe {
-                std::ptr::copy_nonoverlapping(line.cast(), into.as_mut_ptr(), into.len());
-            }
-        });
+    #[inline]
+    unsafe fn read(lines: &[Self], into: &mut [u8]) {
+        let from = lines.as_ptr().cast::<u8>();
+        // SAFETY: by this function's own contract.
+        unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
     }
 }
 
-/// Copies a message out of its lines.
-///
-/// # Safety
-/// A message of at least `into.len()` bytes has been written into the lines, and nobody writes them.
-pub(super) unsafe fn copy_lines(lines: &[Line], into: &mut [u8]) {
-    for (line, chunk) in lines.iter().zip(into.chunks_mut(LINE_BYTES)) {
-        // SAFETY: by this function's own contract.
-        unsafe { line.read(chunk) };
+/// The same with each line a cell that loom follows.
+#[cfg(loom)]
+impl Line {
+    unsafe fn write(lines: &[Self], bytes: &[u8]) {
+        for (line, chunk) in lines.iter().zip(bytes.chunks(LINE_BYTES)) {
+            line.0.with_mut(|line| unsafe {
+                std::ptr::copy_nonoverlapping(chunk.as_ptr(), line.cast(), chunk.len());
+            });
+        }
+    }
+
+    unsafe fn read(lines: &[Self], into: &mut [u8]) {
+        for (line, chunk) in lines.iter().zip(into.chunks_mut(LINE_BYTES)) {
+            line.0.with(|line| unsafe {
+                std::ptr::copy_nonoverlapping(line.cast(), chunk.as_mut_ptr(), chunk.len());
+            });
+        }
     }
 }
 
@@ -142,8 +289,8 @@ impl Segment {
 
 /// What the two ends of a lane share. The last of them to go frees the segments.
 struct Shared {
-    /// The consumer's place. Reached by the consumer only, and at the end by whoever drops the last end.
-    place: Apart<UnsafeCell<Place>>,
+    /// The consumer's place, left here when its end goes. Reached by that, and by whoever drops the last end.
+    place: UnsafeCell<Place>,
     returned: Apart<Returned>,
 }
 
@@ -158,10 +305,14 @@ struct Returned {
     finished: AtomicU32,
 }
 
+/// Where the consumer looks for the next message.
 #[derive(Clone, Copy)]
 struct Place {
     segment: NonNull<Segment>,
-    slot: usize,
+    /// A slot of the segment: there is one behind every message, as the last in use says where to go on.
+    slot: NonNull<Slot>,
+    /// The segment's.
+    lap: u32,
 }
 
 // SAFETY: `place` is reached by one thread at a time (see there). A segment is reached by the producer up to the slot in
@@ -173,19 +324,29 @@ unsafe impl Sync for Shared {}
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let mut place = self.place.0.with(|place| {
+        let mut place = self.place.with(|place| {
             // SAFETY: both ends are gone.
             unsafe { *place }
         });
-        loop {
-            // SAFETY: the segments from the consumer's place on belong to the lane; both ends are gone.
-            let found = unsafe { place.published() };
-            let Some(head) = found else { break };
-            place.slot += 1;
-            if let Head::Next(next) = head {
-                // SAFETY: made by `Segment::new`, and left by both ends.
-                drop(unsafe { Box::from_raw(place.segment.as_ptr()) });
-                place = Place { segment: next, slot: 0 };
+        // SAFETY: the segments from the consumer's place on belong to the lane; both ends are gone.
+        while let Some(slot) = unsafe { place.published() } {
+            // SAFETY: the slot is published, and its contents have not been taken before.
+            let next = unsafe {
+                slot.look(|head| {
+                    if (*head).kind == Kind::Lent {
+                        drop(loan_of(head));
+                    }
+                    ((*head).kind == Kind::Next).then(|| (*head).body.next)
+                })
+            };
+            match next {
+                // SAFETY: the slot is that of a message.
+                None => unsafe { place.go_on() },
+                Some(next) => {
+                    // SAFETY: made by `Segment::new`, and left by both ends.
+                    drop(unsafe { Box::from_raw(place.segment.as_ptr()) });
+                    place = Place::first_of(next);
+                }
             }
         }
         let spares = self.returned.0.spares.iter().map(|spare| spare.load(Ordering::Acquire));
@@ -197,34 +358,57 @@ impl Drop for Shared {
 }
 
 impl Place {
-    /// The contents of the slot, if it has been published.
+    /// The first slot of a segment that the producer has begun.
+    fn first_of(segment: NonNull<Segment>) -> Self {
+        // SAFETY: a segment of the lane, alive; nobody changes slots and lap before the consumer has left it.
+        let Segment { lap, slots, .. } = unsafe { segment.as_ref() };
+        Self { segment, slot: NonNull::from(&**slots).cast(), lap: *lap }
+    }
+
+    /// Goes on to the slot behind a message.
     ///
     /// # Safety
-    /// The caller is the consumer, the segment is alive, and the slot's contents have not been taken before.
-    unsafe fn published(&self) -> Option<Head> {
-        // SAFETY: by this function's own contract.
-        let segment = unsafe { self.segment.as_ref() };
-        let slot = segment.slots.get(self.slot)?;
-        (slot.lap.load(Ordering::Acquire) == segment.lap).then(|| {
-            // SAFETY: the lap was seen with Acquire, so the contents are there and the producer is done with them; by
-            // contract they are taken once.
-            slot.head.with(|head| unsafe { head.read().assume_init() })
-        })
+    /// The slot is that of a message.
+    #[inline]
+    unsafe fn go_on(&mut self) {
+        // SAFETY: there is a slot behind it, by this function's own contract.
+        self.slot = unsafe { self.slot.add(1) };
     }
+
+    /// The slot, if it has been published.
+    ///
+    /// # Safety
+    /// The segment is alive during `'a`.
+    #[inline]
+    unsafe fn published<'a>(&self) -> Option<&'a Slot> {
+        // SAFETY: by this function's own contract.
+        let slot = unsafe { self.slot.as_ref() };
+        (slot.lap.load(Ordering::Acquire) == self.lap).then_some(slot)
+    }
+}
+
+/// Takes the loan out of a head.
+///
+/// # Safety
+/// The head is that of a lent message, and this is done once.
+unsafe fn loan_of(head: *const Head) -> Arc<Loan> {
+    // SAFETY: by this function's own contract.
+    ManuallyDrop::into_inner(unsafe { (&raw const (*head).body.loan).read() })
 }
 
 /// Opens a lane.
 pub(super) fn open() -> (Sender, Receiver) {
     let segment = Segment::new(FIRST);
+    let place = Place::first_of(segment);
     let shared = Arc::new(Shared {
-        place: Apart(UnsafeCell::new(Place { segment, slot: 0 })),
+        place: UnsafeCell::new(place),
         returned: Apart(Returned {
             spares: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
             finished: AtomicU32::new(0),
         }),
     });
     let ours = Arc::clone(&shared);
-    (Sender { shared: ours, segment, slot: 0, line: 0, begun: 0, finished: 0 }, Receiver(shared))
+    (Sender { shared: ours, segment, slot: 0, line: 0, begun: 0, finished: 0 }, Receiver { shared, place })
 }
 
 /// The producer's end.
@@ -261,59 +445,76 @@ impl Sender {
         at: &'static Location<'static>,
         bytes: &[u8],
     ) {
-        let signature = label.signature;
+        let address = Address { key, signature: label.signature, at };
+        let len = bytes.len() as u16;
         if label.step.is_none() && bytes.len() <= INLINE_BYTES {
-            let body = Small::inline(bytes);
-            return self.publish(0, |_, _| Head::Message { key, signature, at, body });
+            let (segment, _) = self.reserve(0);
+            return self.publish(segment, |slot| {
+                // SAFETY: the slot is the producer's; it has room for so many bytes.
+                unsafe {
+                    slot.fill(Kind::Inline, len, Some(&address), |body| {
+                        copy_few(bytes.as_ptr(), body.cast(), bytes.len());
+                    });
+                }
+            });
         }
         let step = label.step;
         let lines = usize::from(step.is_some()) + bytes.len().div_ceil(LINE_BYTES);
-        self.publish(lines, |segment, first| {
-            let mut rest = &segment.lines[first..first + lines];
-            if let (Some(Step { call }), [line, behind @ ..]) = (step, rest) {
-                // SAFETY: (1) lines are handed out once in each lap, so this one is the producer's until the slot is
-                // published; (2) a line has room for a call and is aligned for it, by the assertion above.
-                line.0.with_mut(|line| unsafe { line.cast::<Call>().write(call) });
-                rest = behind;
-            }
-            for (line, chunk) in rest.iter().zip(bytes.chunks(LINE_BYTES)) {
-                // SAFETY: as (1) above.
-                unsafe { line.write(chunk) };
-            }
-            let (first, bytes) = (first as u32, bytes.len() as u32);
-            let body = Small::Lines { first, bytes, step: step.is_some() };
-            Head::Message { key, signature, at, body }
+        let (segment, first) = self.reserve(lines);
+        let mut rest = &segment.lines[first..first + lines];
+        if let (Some(Step { call }), [line, behind @ ..]) = (step, rest) {
+            // SAFETY: (1) lines are handed out once in each lap, so this one is the producer's until the slot is
+            // published; (2) a line has room for a call and is aligned for it, by the assertion above.
+            line.0.with_mut(|line| unsafe { line.cast::<Call>().write(call) });
+            rest = behind;
+        }
+        // SAFETY: as (1) above; there are as many lines as the bytes need.
+        unsafe { Line::write(rest, bytes) };
+        self.line += lines;
+        self.publish(segment, |slot| {
+            let write = |body: *mut Small| {
+                // SAFETY: the slot is the producer's.
+                unsafe { (&raw mut (*body).first).write(first as u32) };
+            };
+            // SAFETY: as above.
+            unsafe { slot.fill(Kind::Lines, len, Some(&address), write) };
         });
     }
 
     /// Sends the news of a buffer that is lent to the receiver.
     pub(super) fn lend(&mut self, key: Key, loan: Arc<Loan>) {
-        let (signature, at) = (loan.label().signature, loan.at());
-        let body = Small::Lent(loan);
-        self.publish(0, |_, _| Head::Message { key, signature, at, body });
-    }
-
-    /// Fills the next slot with what `fill` makes, given the segment and the first of so many free lines.
-    #[inline]
-    fn publish(&mut self, lines: usize, fill: impl FnOnce(&Segment, usize) -> Head) {
-        // SAFETY: the segment is the lane's; it is not freed or used again before its next one has been named.
-        let mut segment = unsafe { self.segment.as_ref() };
-        if self.slot + 1 >= segment.slots.len() || self.line + lines > segment.lines.len() {
-            self.go_on(segment);
+        let address = Address { key, signature: loan.label().signature, at: loan.at() };
+        let (segment, _) = self.reserve(0);
+        self.publish(segment, |slot| {
+            let write = |body: *mut Small| {
+                // SAFETY: the slot is the producer's.
+                unsafe { (&raw mut (*body).loan).write(ManuallyDrop::new(loan)) };
+            };
             // SAFETY: as above.
-            segment = unsafe { self.segment.as_ref() };
-        }
-        let head = fill(segment, self.line);
-        self.line += lines;
-        self.put(segment, head);
+            unsafe { slot.fill(Kind::Lent, 0, Some(&address), write) };
+        });
     }
 
+    /// A segment with a free slot and so many free lines, and the first of those.
     #[inline]
-    fn put(&mut self, segment: &Segment, head: Head) {
+    fn reserve<'s>(&mut self, lines: usize) -> (&'s Segment, usize) {
+        // SAFETY: (1) the segment is the lane's; it is not freed or used again before its next one has been named.
+        let segment = unsafe { self.segment.as_ref() };
+        if self.slot + 1 < segment.slots.len() && self.line + lines <= segment.lines.len() {
+            return (segment, self.line);
+        }
+        self.go_on(segment);
+        // SAFETY: as (1) above.
+        (unsafe { self.segment.as_ref() }, self.line)
+    }
+
+    /// Lets `fill` fill the next slot, and publishes it.
+    #[inline(always)]
+    fn publish(&mut self, segment: &Segment, fill: impl FnOnce(&Slot)) {
+        // Slots are filled in turn, once in each lap, so that this one is the producer's until it is published.
         let slot = &segment.slots[self.slot];
         self.slot += 1;
-        // SAFETY: slots are filled in turn, once in each lap, so that this one is the producer's until it is published.
-        slot.head.with_mut(|place| unsafe { (*place).write(head) });
+        fill(slot);
         slot.lap.store(segment.lap, Ordering::Release);
     }
 
@@ -322,7 +523,14 @@ impl Sender {
     fn go_on(&mut self, segment: &Segment) {
         let next = self.spare().unwrap_or_else(|| Segment::new(FULL));
         // From here on the old segment is the consumer's.
-        self.put(segment, Head::Next(next));
+        self.publish(segment, |slot| {
+            let write = |body: *mut Small| {
+                // SAFETY: the slot is the producer's.
+                unsafe { (&raw mut (*body).next).write(next) };
+            };
+            // SAFETY: as above.
+            unsafe { slot.fill(Kind::Next, 0, None, write) };
+        });
         (self.segment, self.slot, self.line) = (next, 0, 0);
         self.begun = self.begun.wrapping_add(1);
     }
@@ -346,85 +554,99 @@ impl Sender {
     }
 }
 
-impl Small {
-    #[inline]
-    fn inline(bytes: &[u8]) -> Self {
-        let mut inline = [MaybeUninit::uninit(); INLINE_BYTES];
-        if let Ok(word) = <[u8; 8]>::try_from(bytes)
-            && let Some(first) = inline.first_chunk_mut()
-        {
-            *first = word.map(MaybeUninit::new);
-        } else {
-            for (to, from) in inline.iter_mut().zip(bytes) {
-                to.write(*from);
-            }
-        }
-        Self::Inline(bytes.len() as u8, inline)
+/// The consumer's end.
+pub(super) struct Receiver {
+    shared: Arc<Shared>,
+    place: Place,
+}
+
+// SAFETY: see `Shared`; the segment is the lane's, which `shared` keeps alive.
+unsafe impl Send for Receiver {}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        // SAFETY: this is the lane's only consumer; whoever drops the lane comes after it.
+        self.shared.place.with_mut(|place| unsafe { *place = self.place });
     }
 }
 
-/// The consumer's end.
-pub(super) struct Receiver(Arc<Shared>);
-
 impl Receiver {
+    /// Whether a message may be there: looks at the slot alone.
+    #[inline(always)]
+    pub(super) fn has_message(&self) -> bool {
+        // SAFETY: the segment at the consumer's place is alive.
+        unsafe { self.place.published() }.is_some()
+    }
+
     /// What the next message is matched by, if there is one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn peek(&mut self) -> Option<Key> {
+        // SAFETY: the segment at the consumer's place is alive.
+        let slot = unsafe { self.place.published() }?;
+        self.key_of(slot)
+    }
+
+    #[inline]
+    fn key_of(&mut self, mut slot: &Slot) -> Option<Key> {
         loop {
-            let next = self.0.place.0.with(|place| {
-                // SAFETY: this is the lane's only consumer; the segment at its place is alive.
-                let place = unsafe { *place };
-                // SAFETY: as above.
-                let segment = unsafe { place.segment.as_ref() };
-                let slot = &segment.slots[place.slot];
-                if slot.lap.load(Ordering::Acquire) != segment.lap {
-                    return Some(None);
-                }
-                slot.head.with(|head| {
-                    // SAFETY: the lap was seen with Acquire, so the contents are there and the producer is done with them.
-                    match unsafe { (*head).assume_init_ref() } {
-                        Head::Message { key, .. } => Some(Some(*key)),
-                        Head::Next(_) => None,
-                    }
+            // SAFETY: the slot is published and has not been left; a message has these fields.
+            let key = unsafe {
+                slot.look(|head| {
+                    ((*head).kind != Kind::Next).then(|| Key {
+                        space: Space { context: (*head).context, step: (*head).step },
+                        source: (*head).source,
+                        tag: (*head).tag,
+                    })
                 })
-            });
-            match next {
-                Some(key) => return key,
-                None => self.follow(),
+            };
+            if key.is_some() {
+                return key;
             }
+            self.follow();
+            // SAFETY: the segment at the consumer's place is alive.
+            slot = unsafe { self.place.published() }?;
         }
     }
 
     /// Takes the message that `peek` has found.
     #[inline]
     pub(super) fn take(&mut self) -> Option<Parcel<'_>> {
-        let (segment, head) = self.0.place.0.with_mut(|place| {
-            // SAFETY: this is the lane's only consumer.
-            let place = unsafe { &mut *place };
-            // SAFETY: as above, the segment at its place is alive, and the place moves on when the contents are taken.
-            let head = unsafe { place.published() };
-            place.slot += usize::from(head.is_some());
-            (place.segment, head)
-        });
-        let Head::Message { signature, at, body, .. } = head? else { return None };
-        let label = Label { signature, step: None };
+        // SAFETY: (1) the segment at the consumer's place is alive; it is given back by `follow` only, which the parcel's
+        // borrow of `self` excludes.
+        let slot = unsafe { self.place.published() }?;
+        // SAFETY: the slot is published and has not been left, and its contents are taken once.
+        let (label, at, body) = unsafe {
+            slot.look(|head| {
+                let label = Label { signature: (*head).signature, step: None };
+                let body = match (*head).kind {
+                    Kind::Inline => Found::Inline,
+                    Kind::Lines => Found::Lines((*head).body.first as usize, (*head).step),
+                    Kind::Lent => Found::Lent(loan_of(head)),
+                    Kind::Next => return None,
+                };
+                Some((label, (*head).at, (body, usize::from((*head).bytes))))
+            })
+        }?;
+        // SAFETY: the slot is that of a message.
+        unsafe { self.place.go_on() };
         Some(match body {
-            Small::Inline(bytes, inline) => Parcel { label, at, body: Body::Inline(bytes, inline) },
-            Small::Lent(loan) => Parcel { label: *loan.label(), at, body: Body::Lent(loan) },
-            Small::Lines { first, bytes, step } => {
-                // SAFETY: the segment is given back by `follow` only, which the parcel's borrow of `self` excludes.
-                let segment = unsafe { segment.as_ref() };
-                let (mut lines, bytes) = (&segment.lines[first as usize..], bytes as usize);
-                let mut label = label;
+            (Found::Inline, bytes) => {
+                let body = Body::InLane(InLane { place: Within::Slot(slot), bytes });
+                Parcel { label, at, body }
+            }
+            (Found::Lent(loan), _) => Parcel { label: *loan.label(), at, body: Body::Lent(loan) },
+            (Found::Lines(first, step), bytes) => {
+                // SAFETY: as (1).
+                let segment = unsafe { self.place.segment.as_ref() };
+                let (mut lines, mut label) = (&segment.lines[first..], label);
                 if let (true, [line, behind @ ..]) = (step, lines) {
                     // SAFETY: the producer has written a call here before it published the slot.
                     let call = line.0.with(|line| unsafe { line.cast::<Call>().read() });
                     label.step = Some(Step { call });
                     lines = behind;
                 }
-                // SAFETY: the producer has written so many bytes into these lines before it published the slot, and
-                // writes none of them before the segment is given back.
-                unsafe { Parcel::in_lines(label, at, lines, bytes) }
+                let body = Body::InLane(InLane { place: Within::Lines(lines), bytes });
+                Parcel { label, at, body }
             }
         })
     }
@@ -432,15 +654,14 @@ impl Receiver {
     /// Goes on to the next segment, which `peek` has seen, and gives the old one back.
     #[cold]
     fn follow(&mut self) {
-        let left = self.0.place.0.with_mut(|place| {
-            // SAFETY: this is the lane's only consumer.
-            let place = unsafe { &mut *place };
-            // SAFETY: as above; the place moves on.
-            let Some(Head::Next(segment)) = (unsafe { place.published() }) else { return None };
-            Some(std::mem::replace(place, Place { segment, slot: 0 }).segment)
-        });
-        let Some(left) = left else { return };
-        let Returned { spares, finished } = &self.0.returned.0;
+        // SAFETY: the segment at the consumer's place is alive, and the slot has been published.
+        let next = unsafe {
+            let Some(slot) = self.place.published() else { return };
+            slot.look(|head| ((*head).kind == Kind::Next).then(|| (*head).body.next))
+        };
+        let Some(next) = next else { return };
+        let left = std::mem::replace(&mut self.place, Place::first_of(next)).segment;
+        let Returned { spares, finished } = &self.shared.returned.0;
         finished.store(finished.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         // SAFETY: the producer has left it, so it is this end's alone.
         let is_full = unsafe { left.as_ref() }.slots.len() == FULL.0;
@@ -451,4 +672,12 @@ impl Receiver {
             None => drop(unsafe { Box::from_raw(left.as_ptr()) }),
         }
     }
+}
+
+/// Where the body of a message has been found.
+enum Found {
+    Inline,
+    /// From this line on; the first holds a call, if so.
+    Lines(usize, bool),
+    Lent(Arc<Loan>),
 }

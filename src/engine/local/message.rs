@@ -5,13 +5,13 @@ use std::{marker::PhantomData, sync::Arc, time::Instant};
 use super::{
     LocalEngine, Pending,
     desk::{Surroundings, Wish},
-    handoff::{Body, Claim, Loan},
+    handoff::{Body, Claim, Loan, Parcel},
     lane::EAGER_BYTES,
 };
 use crate::{
     datum::{Memory, Outgoing, RawBytes},
     engine::{
-        Done, Ended, Label, Mode, Op, Received, Source, Target, Ticket,
+        Begun, Done, Ended, Label, Mode, Op, Received, Source, Target, Ticket,
         matching::{Key, Space, Wanted},
     },
     error::{Call, ErrorKind},
@@ -86,7 +86,7 @@ impl LocalEngine {
     #[inline]
     pub(super) fn await_ready(
         &self,
-        call: &Call,
+        call: impl Fn() -> Call,
         until: Option<Instant>,
         mut ready: impl FnMut() -> bool,
     ) -> Result<bool, ErrorKind> {
@@ -163,7 +163,7 @@ impl LocalEngine {
                 return Ok(());
             }
         }
-        self.await_ready(&self.call.get(), None, || lending.is_done())?;
+        self.await_ready(|| self.call.get(), None, || lending.is_done())?;
         self.desk.borrow_mut().recycle(lending.into_loan());
         Ok(())
     }
@@ -186,13 +186,25 @@ impl LocalEngine {
         if let Some((key, parcel)) = desk.take_unexpected(&wish) {
             return parcel.open(&key, &from.label, into, around.hall);
         }
-        let mut outcome = Err(ErrorKind::Closed);
-        self.job.hall.poll(self.rank, &self.call.get(), None, || {
-            desk.serve(around, &wish, &mut |key, parcel| {
-                outcome = parcel.open(key, &from.label, into, around.hall);
-            })
-        })?;
-        outcome
+        let mut open =
+            |key: &Key, parcel: Parcel<'_>| parcel.open(key, &from.label, into, around.hall);
+        let call = || self.call.get();
+        let Some(lane) = desk.only_lane(sender) else {
+            let mut outcome = None;
+            self.job.hall.poll(self.rank, call, None, || {
+                outcome = desk.serve(around, &wish, &mut open);
+                outcome.is_some()
+            })?;
+            return outcome.unwrap_or(Err(ErrorKind::Closed));
+        };
+        // Only one lane can bring it and nothing else is waited for: that lane is all there is to look at.
+        loop {
+            let next = desk.incoming(lane);
+            self.job.hall.poll(self.rank, call, None, || next.has_message())?;
+            if let Some(outcome) = desk.look_into(lane, around, Some(&wish), &mut open) {
+                return outcome;
+            }
+        }
     }
 
     pub(super) fn sendrecv(
@@ -227,21 +239,79 @@ impl LocalEngine {
         Ok(Op(self.ops.insert(pending)))
     }
 
+    #[inline]
+    pub(super) fn isend_lent(
+        &self,
+        to: &Target,
+        mode: Mode,
+        bytes: RawBytes,
+    ) -> Result<Option<Op>, ErrorKind> {
+        let message: *const [u8] = bytes.bytes();
+        // SAFETY: the lender's promise, which holds on while a loan has the bytes.
+        let message = unsafe { &*message };
+        let loan = self.dispatch(to, mode, message, || Memory::Lent(bytes))?;
+        Ok(loan.map(|loan| Op(self.ops.insert(Pending::Lent(loan, self.call.get())))))
+    }
+
     pub(super) fn irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, ErrorKind> {
+        let (wanted, outcome) = self.begin_receive(from, memory.bytes_mut())?;
+        Ok(self.enter_receive(from, memory, wanted, outcome))
+    }
+
+    pub(super) fn irecv_lent(
+        &self,
+        from: &Source,
+        mut into: RawBytes,
+    ) -> Result<Begun, ErrorKind> {
+        let (wanted, outcome) = self.begin_receive(from, into.bytes_mut())?;
+        if let Some(outcome) = outcome {
+            return Ok(Begun::Over(outcome));
+        }
+        Ok(Begun::UnderWay(self.enter_receive(from, Memory::Lent(into), wanted, None)))
+    }
+
+    /// Receives the message if it is there; what is wanted if not.
+    #[inline]
+    #[allow(clippy::type_complexity, reason = "what is wanted, and the outcome if there is one")]
+    fn begin_receive(
+        &self,
+        from: &Source,
+        into: &mut [u8],
+    ) -> Result<(Wanted, Option<Result<Received, ErrorKind>>), ErrorKind> {
         self.job.hall.check()?;
-        let (call, label) = (self.call.get(), from.label);
         let (wanted, sender) = self.wanted(from)?;
         let wish = Wish { wanted: &wanted, sender, claim: Claim::Receive };
+        let around = self.surroundings();
         let desk = &mut *self.desk.borrow_mut();
-        let outcome = desk
-            .take_unexpected(&wish)
-            .map(|(key, parcel)| parcel.open(&key, &label, memory.bytes_mut(), &self.job.hall));
+        let mut open =
+            |key: &Key, parcel: Parcel<'_>| parcel.open(key, &from.label, into, around.hall);
+        let outcome = match desk.take_unexpected(&wish) {
+            Some((key, parcel)) => Some(open(&key, parcel)),
+            // What is posted comes first.
+            None => desk
+                .only_lane(sender)
+                .and_then(|lane| desk.look_into(lane, around, Some(&wish), &mut open)),
+        };
+        Ok((wanted, outcome))
+    }
+
+    /// Keeps a receive, and posts it if it has no outcome yet.
+    fn enter_receive(
+        &self,
+        from: &Source,
+        memory: Memory,
+        wanted: Wanted,
+        outcome: Option<Result<Received, ErrorKind>>,
+    ) -> Op {
         let is_open = outcome.is_none();
-        let op = self.ops.insert(Pending::Receive { memory, label, outcome, call });
+        let outcome = outcome.map(|outcome| outcome.map_err(Box::new));
+        let Label { signature, step } = from.label;
+        let (step, call) = (step.map(Box::new), self.call.get());
+        let op = self.ops.insert(Pending::Receive { memory, signature, step, outcome, call });
         if is_open {
-            desk.queues.post(wanted, op);
+            self.desk.borrow_mut().queues.post(wanted, op);
         }
-        Ok(Op(op))
+        Op(op)
     }
 
     fn is_done(&self, op: Op) -> bool {
@@ -265,7 +335,7 @@ impl LocalEngine {
         if !self.is_done(op) {
             let call = self.ops.with(op.0, |pending| pending.call()).ok_or(ErrorKind::Closed)?;
             let is_done = || self.is_done(op);
-            self.await_ready(&call, None, is_done).inspect_err(|_| self.retract(op))?;
+            self.await_ready(|| call, None, is_done).inspect_err(|_| self.retract(op))?;
         }
         self.finished(self.ops.remove(op.0).ok_or(ErrorKind::Closed)?)
     }
@@ -276,7 +346,7 @@ impl LocalEngine {
         until: Option<Instant>,
     ) -> Result<Option<usize>, ErrorKind> {
         let mut found = None;
-        self.await_ready(&self.call.get(), until, || {
+        self.await_ready(|| self.call.get(), until, || {
             found = ops.iter().position(|&op| self.is_done(op));
             found.is_some()
         })?;
@@ -293,10 +363,10 @@ impl LocalEngine {
                 (memory, None)
             }
             Pending::Receive { memory, outcome, .. } => {
-                (memory, Some(outcome.ok_or(ErrorKind::Closed)??))
+                (memory, Some(outcome.ok_or(ErrorKind::Closed)?.map_err(|kind| *kind)?))
             }
             Pending::Exchange(part) => {
-                let exchanged = Some(part.collect()?);
+                let exchanged = Some(Box::new(part.collect()?));
                 return Ok(Done { buffer: None, received: None, exchanged });
             }
         };
@@ -354,10 +424,11 @@ impl LocalEngine {
         let mut found = desk.take_unexpected(&wish);
         if found.is_none() {
             let mut look = || {
-                desk.serve(around, &wish, &mut |key, parcel| found = Some((*key, parcel.keep())))
+                found = desk.serve(around, &wish, &mut |key, parcel| (*key, parcel.keep()));
+                found.is_some()
             };
             if wait {
-                self.job.hall.poll(self.rank, &self.call.get(), None, look)?;
+                self.job.hall.poll(self.rank, || self.call.get(), None, look)?;
             } else {
                 look();
             }

@@ -24,6 +24,7 @@ mod window;
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
+    panic::Location,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -38,13 +39,13 @@ use self::{
     sync::{Mutex, lock},
 };
 use super::{
-    About, Access, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover, Mode,
-    Op, Rank, Received, Rma, SharedEngine, Source, Tag, Target, Ticket, WindowId, matching::Key,
+    About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover, Mode,
+    Op, Rank, Received, Rma, SharedEngine, Source, Step, Tag, Target, Ticket, WindowId, matching::Key,
     table::Table,
 };
 use crate::{
     checks::Checks,
-    datum::{Memory, RawBytes},
+    datum::{Memory, RawBytes, Signature},
     error::{Call, ErrorKind, With},
 };
 
@@ -93,7 +94,7 @@ impl Job {
         LocalEngine {
             job: Arc::clone(self),
             rank,
-            call: Cell::new(Call::new("start", With::All)),
+            call: Cell::new(Call::new("start", With::ALL)),
             members: RefCell::new(vec![Some(world)]),
             desk: RefCell::new(Desk::new()),
             ops: Table::new(),
@@ -170,8 +171,10 @@ enum Pending {
     /// Posted while there is no outcome.
     Receive {
         memory: Memory,
-        label: Label,
-        outcome: Option<Result<Received, ErrorKind>>,
+        signature: Signature,
+        /// Of a step of a collective, which none is that is posted now; they would not fit into two cache lines.
+        step: Option<Box<Step>>,
+        outcome: Option<Result<Received, Box<ErrorKind>>>,
         call: Call,
     },
     /// A part in a non-blocking collective.
@@ -198,8 +201,10 @@ impl Pending {
 
     /// Takes the message that a posted receive has met.
     fn receive(&mut self, key: &Key, parcel: Parcel<'_>, hall: &Hall) {
-        if let Self::Receive { memory, label, outcome, .. } = self {
-            *outcome = Some(parcel.open(key, label, memory.bytes_mut(), hall));
+        if let Self::Receive { memory, signature, step, outcome, .. } = self {
+            let label = Label { signature: *signature, step: step.as_deref().copied() };
+            let opened = parcel.open(key, &label, memory.bytes_mut(), hall);
+            *outcome = Some(opened.map_err(Box::new));
         }
     }
 }
@@ -234,8 +239,8 @@ impl Engine for LocalEngine {
         Checks::Full
     }
 
-    fn enter(&self, call: Call) {
-        self.call.set(call);
+    fn enter(&self, op: &'static str, with: With, at: &'static Location<'static>) {
+        self.call.set(Call { op, with, at });
     }
 
     fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), ErrorKind> {
@@ -262,6 +267,19 @@ impl Engine for LocalEngine {
 
     fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind> {
         self.irecv(from, memory)
+    }
+
+    fn isend_lent(
+        &self,
+        to: &Target,
+        mode: Mode,
+        bytes: RawBytes,
+    ) -> Result<Option<Op>, ErrorKind> {
+        self.isend_lent(to, mode, bytes)
+    }
+
+    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, ErrorKind> {
+        self.irecv_lent(from, into)
     }
 
     fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>> {

@@ -47,7 +47,7 @@ pub(super) fn explore_within(
         let job = Job::new(ranks, Patience::for_ranks(ranks, ranks));
         let live = move |rank: usize, job: &Arc<Job>| {
             let engine = job.engine(rank);
-            engine.enter(Call::new("model", With::All));
+            engine.enter(Call::new("model", With::ALL));
             program(rank, job, &engine);
             job.finish(rank);
         };
@@ -165,7 +165,7 @@ fn messages_stay_in_a_lane_that_nobody_reads() {
 #[test]
 fn a_step_carries_its_call() {
     let step = |target: Target| {
-        let step = Some(Step { call: Call::new("barrier", With::All) });
+        let step = Some(Step { call: Call::new("barrier", With::ALL) });
         Target { label: Label { signature: Signature::OBJECT, step }, ..target }
     };
     explore(2, move |rank, _, engine| {

@@ -38,7 +38,7 @@ fn collective(
 }
 
 fn barrier(engine: &LocalEngine, place: (usize, usize), turn: u64) -> Result<(), ErrorKind> {
-    collective(engine, place, turn, label("barrier", With::All), Collective::Barrier)
+    collective(engine, place, turn, label("barrier", With::ALL), Collective::Barrier)
 }
 
 fn bcast(
@@ -49,7 +49,7 @@ fn bcast(
     buffer: &mut [u8],
 ) -> Result<(), ErrorKind> {
     let what = Collective::Bcast { root: Rank::from(root), buffer };
-    collective(engine, place, turn, label("bcast", With::Root(root)), what)
+    collective(engine, place, turn, label("bcast", With::root(root)), what)
 }
 
 fn allreduce(
@@ -64,7 +64,7 @@ fn allreduce(
     };
     let with = Reduction { native: None, commutative: false, fold: &fold };
     let what = Collective::Allreduce { mine, out, with: &with };
-    collective(engine, place, 0, label("allreduce", With::All), what)
+    collective(engine, place, 0, label("allreduce", With::ALL), what)
 }
 
 fn is_told<T>(result: &Result<T, ErrorKind>) -> bool {
@@ -168,7 +168,7 @@ fn contributions_are_taken_by_all() {
             rank: Rank::from(rank),
             size: 2,
             turn: 0,
-            label: label("exchange", With::All),
+            label: label("exchange", With::ALL),
             pattern: Pattern::All,
             mine: Box::new(Outgoing(vec![rank as u8 + 1])),
             counts: vec![1],

@@ -63,7 +63,7 @@ pub(super) fn open(
         others.for_each(|&rank| engine.job.hall.wake(rank));
     }
     let made = || hold(&region.opening).memory.is_some();
-    engine.await_ready(&engine.call.get(), None, made)?;
+    engine.await_ready(|| engine.call.get(), None, made)?;
     let memory = hold(&region.opening).memory.clone();
     let memory = memory.unwrap_or(Err(ErrorKind::Closed))?;
     let mut windows = engine.windows.borrow_mut();
@@ -117,7 +117,7 @@ pub(super) fn lock(
     if door.enter(engine.rank, exclusive) {
         return Ok(());
     }
-    let waited = engine.await_ready(&engine.call.get(), None, || door.holds(engine.rank));
+    let waited = engine.await_ready(|| engine.call.get(), None, || door.holds(engine.rank));
     if waited.is_err() {
         door.leave(engine.rank, |rank| engine.job.hall.wake(rank));
     }

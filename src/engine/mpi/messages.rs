@@ -9,10 +9,10 @@ use mpi::ffi;
 
 use super::{
     MpiEngine,
-    guard::SMALL,
+    guard::{self, SMALL},
     raw::{Datatype, Extent, blank_status, check, made},
     transfer::{
-        Expected, Headed, Transfer, Wire, admit, distance, landed, matched, source, tag, whole,
+        Beside, Expected, Headed, Transfer, Wire, admit, distance, landed, matched, source, tag, whole,
     },
     wire::{self, COPIED, HEAD},
 };
@@ -51,10 +51,10 @@ impl MpiEngine {
             return self.send_to_myself(lane, to, bytes);
         }
         if lane.headed || self.polls.get() {
-            // SAFETY: `bytes` are borrowed and `headed` is kept until the request is complete.
-            let (mut request, headed) = unsafe { self.start_send(lane, to, mode, bytes) }?;
+            // SAFETY: `bytes` are borrowed and `beside` is kept until the request is complete.
+            let (mut request, beside) = unsafe { self.start_send(lane, to, mode, bytes) }?;
             let code = self.complete(&mut request, &mut blank_status());
-            drop(headed);
+            drop(beside);
             return check(code);
         }
         let Extent { count, unit, .. } = &Extent::bytes(bytes.len())?;
@@ -73,9 +73,9 @@ impl MpiEngine {
     fn send_to_myself(&self, lane: Lane, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind> {
         let memory = Memory::Owned(Box::new(Outgoing(bytes.to_vec())));
         // SAFETY: memory and head are kept with the request until it is complete.
-        let (request, headed) =
+        let (request, beside) =
             unsafe { self.start_send(lane, to, Mode::Standard, memory.bytes()) }?;
-        self.adopt(Transfer { request, memory, expects: None, headed, call: self.call.get() });
+        self.adopt(Transfer { request, memory, expects: None, beside, call: self.call.get() });
         Ok(())
     }
 
@@ -86,44 +86,73 @@ impl MpiEngine {
     ) -> Result<Received, ErrorKind> {
         let lane = self.lane(from.context, from.label.is_step())?;
         let mut status = blank_status();
+        let expected = Expected::of(&from.label);
         if lane.headed || self.polls.get() {
-            // SAFETY: `into` is borrowed and `headed` is kept until the request is complete.
-            let (mut request, headed) = unsafe { self.start_recv(lane, from, into) }?;
+            // SAFETY: `into` is borrowed and `beside` is kept until the request is complete.
+            let (mut request, beside) = unsafe { self.start_recv(lane, from, into) }?;
             let code = self.complete(&mut request, &mut status);
-            return match headed {
-                Some(headed) => self.unpack(*headed, code, &status, into),
-                None => landed(code, &status, into.len(), Expected::of(&from.label)),
-            };
+            return self.unpack(beside, code, &status, into, expected);
         }
-        if self.guard.is_some() {
+        if let Some(guard) = &self.guard {
+            if into.len() <= SMALL {
+                let (mut copy, extent) = (guard::Copy::new(), guard.extent());
+                let code = self.receive_bare_into(lane, from, copy.start(), &extent, &mut status);
+                let received = landed(code, &status, into.len(), expected)?;
+                // SAFETY: so many bytes have been received.
+                into[..received.bytes].copy_from_slice(unsafe { copy.first(received.bytes) });
+                return Ok(received);
+            }
             let (message, received) = self.await_matched(lane.comm, from.rank, from.tag)?;
-            self.receive_whole(message, received, Expected::of(&from.label), into)?;
+            self.receive_whole(message, received, expected, into)?;
             return Ok(received);
         }
-        let Extent { count, unit, .. } = &Extent::bytes(into.len())?;
-        let (start, rank, tag) =
-            (into.as_mut_ptr().cast::<c_void>(), source(from.rank), tag(from.tag));
-        let waiting = self.waiting();
-        // SAFETY: a live communicator; `into` is borrowed for this blocking call.
-        let code =
-            unsafe { ffi::MPI_Recv(start, *count, *unit, rank, tag, lane.comm, &raw mut status) };
-        drop(waiting);
-        landed(code, &status, into.len(), Expected::of(&from.label))
+        let extent = Extent::bytes(into.len())?;
+        let code = self.receive_bare_into(lane, from, into.as_mut_ptr(), &extent, &mut status);
+        landed(code, &status, into.len(), expected)
+    }
+
+    /// Waits for a message without a head; MPI's return code.
+    ///
+    /// The extent describes memory at `at` that is borrowed by the caller.
+    fn receive_bare_into(
+        &self,
+        lane: Lane,
+        from: &Source,
+        at: *mut u8,
+        extent: &Extent,
+        status: &mut ffi::MPI_Status,
+    ) -> c_int {
+        let (at, rank, tag) = (at.cast::<c_void>(), source(from.rank), tag(from.tag));
+        let Extent { count, unit, .. } = extent;
+        let _waiting = self.waiting();
+        // SAFETY: a live communicator; the memory is the caller's for this blocking call.
+        unsafe { ffi::MPI_Recv(at, *count, *unit, rank, tag, lane.comm, status) }
     }
 
     /// Takes the data out of a received message.
     pub(super) fn unpack(
         &self,
-        headed: Headed,
+        beside: Beside,
         code: c_int,
         status: &ffi::MPI_Status,
         into: &mut [u8],
+        expected: Expected,
     ) -> Result<Received, ErrorKind> {
-        let received = headed.unpack(code, status, into);
-        if let (Wire::Guarded(copy), Some(guard)) = (headed.wire, &self.guard) {
-            guard.give_back(copy);
+        match beside {
+            Beside::Nothing => landed(code, status, into.len(), expected),
+            Beside::More(headed) => headed.unpack(code, status, into, expected),
+            Beside::Copy(copy) => {
+                let received = landed(code, status, into.len(), expected);
+                if let Ok(Received { bytes, .. }) = received {
+                    // SAFETY: so many bytes have been received.
+                    into[..bytes].copy_from_slice(unsafe { copy.first(bytes) });
+                }
+                if let Some(guard) = &self.guard {
+                    guard.give_back(copy);
+                }
+                received
+            }
         }
-        received
     }
 
     pub(super) fn exchange_messages(
@@ -134,11 +163,11 @@ impl MpiEngine {
         into: &mut [u8],
     ) -> Result<Received, ErrorKind> {
         let lane = self.lane(to.context, to.label.is_step())?;
-        // SAFETY: the request is completed below before `bytes` and `headed` go, also when receiving fails.
-        let (mut request, headed) = unsafe { self.start_send(lane, to, Mode::Standard, bytes) }?;
+        // SAFETY: the request is completed below before `bytes` and `beside` go, also when receiving fails.
+        let (mut request, beside) = unsafe { self.start_send(lane, to, Mode::Standard, bytes) }?;
         let received = self.receive_message(from, into);
         let sent = check(self.complete(&mut request, &mut blank_status()));
-        drop(headed);
+        drop(beside);
         let received = received?;
         sent.map(|()| received)
     }
@@ -153,7 +182,7 @@ impl MpiEngine {
         to: &Target,
         mode: Mode,
         bytes: &[u8],
-    ) -> Result<(ffi::MPI_Request, Option<Box<Headed>>), ErrorKind> {
+    ) -> Result<(ffi::MPI_Request, Beside), ErrorKind> {
         let Lane { comm, headed, .. } = lane;
         let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
         let start = |at: *const u8, extent: &Extent| {
@@ -168,19 +197,19 @@ impl MpiEngine {
             }
         };
         if !headed {
-            return Ok((start(bytes.as_ptr(), &Extent::bytes(bytes.len())?)?, None));
+            return Ok((start(bytes.as_ptr(), &Extent::bytes(bytes.len())?)?, Beside::Nothing));
         }
         let (label, head) = (to.label, wire::head(&to.label, self.call.get().at, bytes.len()));
         if HEAD + bytes.len() <= COPIED {
             let copy = [&head, bytes].concat();
             let request = start(copy.as_ptr(), &Extent::bytes(copy.len())?)?;
-            return Ok((request, Some(Box::new(Headed { label, wire: Wire::Copied(copy) }))));
+            return Ok((request, Beside::more(label, Wire::Copied(copy))));
         }
         let headed = Box::new(Headed { label, wire: Wire::Split(head) });
         let Wire::Split(head) = &headed.wire else { return Err(ErrorKind::Closed) };
         let (head, len) = (head.as_ptr(), bytes.len());
         let whole = Datatype::head_and_body(HEAD, distance(head, bytes.as_ptr()), len)?;
-        Ok((start(head, &Extent::one(whole))?, Some(headed)))
+        Ok((start(head, &Extent::one(whole))?, Beside::More(headed)))
     }
 
     /// Starts to receive into bytes that stay where they are.
@@ -192,7 +221,7 @@ impl MpiEngine {
         lane: Lane,
         from: &Source,
         into: &mut [u8],
-    ) -> Result<(ffi::MPI_Request, Option<Box<Headed>>), ErrorKind> {
+    ) -> Result<(ffi::MPI_Request, Beside), ErrorKind> {
         let Lane { comm, headed, .. } = lane;
         let (rank, tag) = (source(from.rank), tag(from.tag));
         let start = |at: *mut u8, extent: &Extent| {
@@ -204,29 +233,28 @@ impl MpiEngine {
         if !headed {
             let at = into.as_mut_ptr();
             let Some(guard) = &self.guard else {
-                return Ok((start(at, &Extent::bytes(into.len())?)?, None));
+                return Ok((start(at, &Extent::bytes(into.len())?)?, Beside::Nothing));
             };
             if into.len() <= SMALL {
-                let (mut copy, extent) = guard.copy();
-                let request = start(copy.as_mut_ptr(), &extent)?;
-                return Ok((request, Some(Box::new(Headed { label, wire: Wire::Guarded(copy) }))));
+                let mut copy = guard.copy();
+                return Ok((start(copy.start(), &guard.extent())?, Beside::Copy(copy)));
             }
             let mut apart = Box::new(Headed { label, wire: Wire::Apart([0; 2]) });
             let Wire::Apart([_, byte]) = &mut apart.wire else { return Err(ErrorKind::Closed) };
             let away = distance(at, byte);
             let request = start(at, &Extent::one(Datatype::body_and_byte(into.len(), away)?))?;
-            return Ok((request, Some(apart)));
+            return Ok((request, Beside::More(apart)));
         }
         if HEAD + into.len() <= COPIED {
             let mut copy = vec![0; HEAD + into.len()];
             let request = start(copy.as_mut_ptr(), &Extent::bytes(copy.len())?)?;
-            return Ok((request, Some(Box::new(Headed { label, wire: Wire::Copied(copy) }))));
+            return Ok((request, Beside::more(label, Wire::Copied(copy))));
         }
         let mut headed = Box::new(Headed { label, wire: Wire::Split([0; HEAD]) });
         let Wire::Split(head) = &mut headed.wire else { return Err(ErrorKind::Closed) };
         let (head, len) = (head.as_mut_ptr(), into.len());
         let whole = Datatype::head_and_body(HEAD, distance(head, into.as_ptr()), len)?;
-        Ok((start(head, &Extent::one(whole))?, Some(headed)))
+        Ok((start(head, &Extent::one(whole))?, Beside::More(headed)))
     }
 
     /// Takes the first message that fits out of MPI's queue.

@@ -24,6 +24,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     ffi::c_int,
+    panic::Location,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -41,18 +42,18 @@ use self::{
     watch::Waiting,
 };
 pub(crate) use self::{
-    life::{Settings, World, leave},
+    life::{Settings, Threads, World, leave},
     watch::Watch,
 };
 use super::{
-    About, Access, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover, Mode,
+    About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover, Mode,
     Op, Preparation, Rank, Received, Rma, SharedEngine, Source, Tag, Target, Ticket, WindowId,
     table::Table,
 };
 use crate::{
     checks::Checks,
     datum::{Memory, RawBytes},
-    error::{Call, ErrorKind},
+    error::{Call, ErrorKind, With},
 };
 
 /// So many communicators are kept that the program has dropped: libraries have two thousand at least.
@@ -227,7 +228,8 @@ impl Engine for MpiEngine {
         self.checks() >= Checks::Collective
     }
 
-    fn enter(&self, call: Call) {
+    fn enter(&self, op: &'static str, with: With, at: &'static Location<'static>) {
+        let call = Call { op, with, at };
         self.call.set(call);
         if let Some(watch) = &self.watch {
             watch.enter(call);
@@ -258,6 +260,19 @@ impl Engine for MpiEngine {
 
     fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind> {
         self.start_irecv(from, memory)
+    }
+
+    fn isend_lent(
+        &self,
+        to: &Target,
+        mode: Mode,
+        bytes: RawBytes,
+    ) -> Result<Option<Op>, ErrorKind> {
+        self.start_isend_lent(to, mode, bytes)
+    }
+
+    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, ErrorKind> {
+        self.start_irecv(from, Memory::Lent(into)).map(Begun::UnderWay)
     }
 
     fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>> {

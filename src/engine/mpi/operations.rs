@@ -9,12 +9,13 @@ use mpi::ffi;
 
 use super::{
     MpiEngine,
+    guard::SMALL,
     plans::Plan,
     raw::{blank_status, check},
-    transfer::{Expected, Transfer},
+    transfer::{Beside, Expected, Transfer, tested},
 };
 use crate::{
-    datum::Memory,
+    datum::{Memory, RawBytes},
     engine::{Done, Ended, Mode, Op, Source, Target},
     error::{Call, ErrorKind},
 };
@@ -85,18 +86,40 @@ impl MpiEngine {
     ) -> Result<Op, ErrorKind> {
         let lane = self.lane(to.context, to.label.is_step())?;
         // SAFETY: memory (whose bytes keep their address) and head are kept in the table until the request is complete.
-        let (request, headed) = unsafe { self.start_send(lane, to, mode, memory.bytes()) }?;
+        let (request, beside) = unsafe { self.start_send(lane, to, mode, memory.bytes()) }?;
+        Ok(self.keep_send(request, memory, beside))
+    }
+
+    /// Starts to send lent bytes; `None` if MPI is done with them already.
+    pub(super) fn start_isend_lent(
+        &self,
+        to: &Target,
+        mode: Mode,
+        bytes: RawBytes,
+    ) -> Result<Option<Op>, ErrorKind> {
+        let lane = self.lane(to.context, to.label.is_step())?;
+        // SAFETY: the bytes by their lender's promise, the head as it is kept in the table until the request is complete.
+        let (mut request, beside) = unsafe { self.start_send(lane, to, mode, bytes.bytes()) }?;
+        // A small message has left by now, most often.
+        let small = bytes.len() <= SMALL && mode == Mode::Standard;
+        if small && matches!(tested(&mut request), Ok(Some(_))) {
+            return Ok(None);
+        }
+        Ok(Some(self.keep_send(request, Memory::Lent(bytes), beside)))
+    }
+
+    fn keep_send(&self, request: ffi::MPI_Request, memory: Memory, beside: Beside) -> Op {
         let call = self.call.get();
-        let transfer = Transfer { request, memory, expects: None, headed, call };
-        Ok(Op(self.ops.insert(Pending::Transfer(transfer))))
+        let transfer = Transfer { request, memory, expects: None, beside, call };
+        Op(self.ops.insert(Pending::Transfer(transfer)))
     }
 
     pub(super) fn start_irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, ErrorKind> {
         let lane = self.lane(from.context, from.label.is_step())?;
         // SAFETY: as above.
-        let (request, headed) = unsafe { self.start_recv(lane, from, memory.bytes_mut()) }?;
+        let (request, beside) = unsafe { self.start_recv(lane, from, memory.bytes_mut()) }?;
         let (expects, call) = (Some(Expected::of(&from.label)), self.call.get());
-        let transfer = Transfer { request, memory, expects, headed, call };
+        let transfer = Transfer { request, memory, expects, beside, call };
         Ok(Op(self.ops.insert(Pending::Transfer(transfer))))
     }
 

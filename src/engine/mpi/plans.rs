@@ -8,7 +8,7 @@ use super::{
     MpiEngine, collective,
     operations::Pending,
     raw::{Datatype, Extent, blank_status, check, made},
-    transfer::{Expected, Transfer, distance, landed, source, tag},
+    transfer::{Beside, Expected, Transfer, distance, landed, source, tag},
 };
 use crate::{
     datum::{Memory, Outgoing},
@@ -150,7 +150,7 @@ impl MpiEngine {
             // The lender keeps the memory.
             let memory = Memory::Owned(Box::new(Outgoing(Vec::<u8>::new())));
             let (request, call) = (plan.request, plan.call);
-            return self.adopt(Transfer { request, memory, expects: None, headed: None, call });
+            return self.adopt(Transfer { request, memory, expects: None, beside: Beside::Nothing, call });
         }
         // SAFETY: a live request that is not under way, freed once. There is nobody to tell of a failure to free.
         unsafe { ffi::MPI_Request_free(&raw mut plan.request) };

@@ -21,8 +21,7 @@ pub(super) struct Transfer {
     pub(super) memory: Memory,
     /// What a receive expects; a send expects nothing.
     pub(super) expects: Option<Expected>,
-    /// What goes with the data where types are checked.
-    pub(super) headed: Option<Box<Headed>>,
+    pub(super) beside: Beside,
     /// The program's call that has started it.
     pub(super) call: Call,
 }
@@ -43,7 +42,21 @@ impl Expected {
     }
 }
 
-/// What is beside the data of a message: a head, or a copy.
+/// What MPI works on beside the memory of a transfer, or instead of it.
+pub(super) enum Beside {
+    Nothing,
+    /// A small message, where the library would overrun its buffer.
+    Copy(Box<guard::Copy>),
+    More(Box<Headed>),
+}
+
+impl Beside {
+    pub(super) fn more(label: Label, wire: Wire) -> Self {
+        Self::More(Box::new(Headed { label, wire }))
+    }
+}
+
+/// What goes with the data where types are checked, or a buffer is guarded.
 pub(super) struct Headed {
     pub(super) label: Label,
     pub(super) wire: Wire,
@@ -52,8 +65,6 @@ pub(super) struct Headed {
 pub(super) enum Wire {
     /// Head and data.
     Copied(Vec<u8>),
-    /// Data without a head, where the library would overrun the buffer.
-    Guarded(Box<guard::Copy>),
     /// The byte apart of a larger buffer; see [`guard`]. It is the second, which is never next to the buffer.
     Apart([u8; 2]),
     /// The head; the data are in the caller's memory.
@@ -67,6 +78,7 @@ impl Headed {
         code: c_int,
         status: &ffi::MPI_Status,
         into: &mut [u8],
+        expected: Expected,
     ) -> Result<Received, ErrorKind> {
         match check(code) {
             Err(error) if !is_truncation(code) => return Err(error), // the head tells of truncation, and better
@@ -81,12 +93,7 @@ impl Headed {
                 Ok(received)
             }
             Wire::Split(head) => admit(head, &self.label, received, into.len()),
-            Wire::Guarded(copy) => {
-                let received = landed(code, status, into.len(), Expected::of(&self.label))?;
-                into[..received.bytes].copy_from_slice(&copy[..received.bytes]);
-                Ok(received)
-            }
-            Wire::Apart(_) => landed(code, status, into.len(), Expected::of(&self.label)),
+            Wire::Apart(_) => landed(code, status, into.len(), expected),
         }
     }
 }
@@ -112,10 +119,7 @@ impl Transfer {
             return Ok(done(self.memory, None));
         };
         let into = self.memory.bytes_mut();
-        let received = match self.headed.take() {
-            Some(headed) => engine.unpack(*headed, code, status, into)?,
-            None => landed(code, status, into.len(), expected)?,
-        };
+        let received = engine.unpack(self.beside, code, status, into, expected)?;
         Ok(done(self.memory, Some(received)))
     }
 }

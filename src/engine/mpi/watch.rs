@@ -25,7 +25,7 @@ struct State {
 
 impl Watch {
     pub(super) fn new() -> Self {
-        let (call, made) = (Call::new("start", With::All), Instant::now());
+        let (call, made) = (Call::new("start", With::ALL), Instant::now());
         let (threads, next) = (Vec::new(), 0);
         Self(Mutex::new(State { call, made, since: None, finished: false, threads, next }))
     }
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_rank_waits_computes_and_finishes() {
         let watch = Watch::new();
-        watch.enter(Call::new("recv", With::From(Some(3), Some(7))));
+        watch.enter(Call::new("recv", With::from(Some(3), Some(7))));
         assert!(watch.to_string().starts_with("computes; its last call was"), "{watch}");
         let waiting = watch.waiting();
         assert!(watch.is_overdue(Duration::ZERO));
@@ -132,7 +132,7 @@ mod tests {
         assert!(words.starts_with("waits for 0.0 s in recv from rank 3 tag 7 ("), "{words}");
         drop(waiting);
         assert!(!watch.is_overdue(Duration::ZERO));
-        let thread = watch.thread_waiting(Call::new("shared recv", With::All));
+        let thread = watch.thread_waiting(Call::new("shared recv", With::ALL));
         assert!(watch.is_overdue(Duration::ZERO) && watch.to_string().contains("a thread waits"));
         drop(thread);
         watch.finish();

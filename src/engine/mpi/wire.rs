@@ -15,7 +15,7 @@ use std::panic::Location;
 use crate::{
     datum::Stamp,
     engine::{Label, Rank},
-    error::{ErrorKind, With},
+    error::ErrorKind,
 };
 
 /// The size of the head.
@@ -50,8 +50,7 @@ fn kind(label: &Label) -> [u8; KIND] {
         let op = step.call.op.as_bytes();
         let kept = op.len().min(16);
         kind[16..16 + kept].copy_from_slice(&op[..kept]);
-        let root = if let With::Root(root) = step.call.with { root as u32 + 1 } else { 0 };
-        kind[32..].copy_from_slice(&root.to_le_bytes());
+        kind[32..].copy_from_slice(&step.call.with.root_number().to_le_bytes());
     }
     kind
 }
@@ -137,11 +136,11 @@ mod tests {
             let call = Call::new(op, with);
             Label { signature: Signature::of::<u8>(), step: Some(Step { call }) }
         };
-        let (theirs, mine) = (step("bcast", With::Root(2)), step("barrier", With::All));
+        let (theirs, mine) = (step("bcast", With::root(2)), step("barrier", With::ALL));
         let at = theirs.step.unwrap().call.at;
         let sent = head(&theirs, at, 8);
         assert!(check(&theirs, &sent, Rank(1)).is_ok());
-        assert!(check(&step("bcast", With::Root(1)), &sent, Rank(1)).is_err());
+        assert!(check(&step("bcast", With::root(1)), &sent, Rank(1)).is_err());
         let refused = check(&mine, &sent, Rank(1)).unwrap_err().to_string();
         let expected =
             format!("rank 1 calls bcast with root 2 of u8 ({}:{})", at.file(), at.line());

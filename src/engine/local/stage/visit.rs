@@ -301,7 +301,7 @@ impl Visit<'_> {
         self.stage.places[self.me].want.0.store(want.word(), Ordering::Relaxed);
         self.stage.sleepers.0.fetch_add(1, Ordering::AcqRel);
         self.hall.fences().sleeper();
-        let waited = self.engine.await_ready(&self.call, None, ready);
+        let waited = self.engine.await_ready(|| self.call, None, ready);
         self.stage.sleepers.0.fetch_sub(1, Ordering::AcqRel);
         waited.map(drop)
     }
@@ -453,7 +453,7 @@ impl Visit<'_> {
             return kind;
         }
         self.go();
-        let verdict = self.engine.await_ready(&self.call, None, || false);
+        let verdict = self.engine.await_ready(|| self.call, None, || false);
         verdict.err().unwrap_or(ErrorKind::Closed)
     }
 

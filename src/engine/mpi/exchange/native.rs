@@ -114,7 +114,7 @@ impl Staged for Native {
             return Err(ErrorKind::Closed);
         };
         let counts = std::mem::take(&mut self.counts);
-        let exchanged = Some(Exchanged { rows, counts, reduced: self.reduced });
+        let exchanged = Some(Box::new(Exchanged { rows, counts, reduced: self.reduced }));
         Ok(Done { buffer: None, received: None, exchanged })
     }
 

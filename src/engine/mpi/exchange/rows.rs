@@ -241,7 +241,8 @@ impl Staged for Rows {
 
     fn finish(mut self: Box<Self>) -> Result<Done, ErrorKind> {
         let rows = self.rows.take().ok_or(ErrorKind::Closed)?;
-        let exchanged = Some(Exchanged { rows, counts: self.counts(), reduced: false });
+        let exchanged = Exchanged { rows, counts: self.counts(), reduced: false };
+        let exchanged = Some(Box::new(exchanged));
         Ok(Done { buffer: None, received: None, exchanged })
     }
 
