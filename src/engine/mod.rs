@@ -313,12 +313,8 @@ pub(crate) trait Engine {
     fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind>;
 
     /// As [`Engine::isend`] with lent bytes; `None` if they are the lender's again already.
-    fn isend_lent(
-        &self,
-        to: &Target,
-        mode: Mode,
-        bytes: RawBytes,
-    ) -> Result<Option<Op>, ErrorKind>;
+    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes)
+    -> Result<Option<Op>, ErrorKind>;
 
     /// As [`Engine::irecv`] with lent bytes.
     fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, ErrorKind>;

@@ -6,7 +6,7 @@
 
 use super::{
     LocalEngine,
-    stage::{EACH, INLINE_BYTES, Occasion, Readers, Shows, Sight, Visit},
+    stage::{EACH, INLINE_BYTES, Occasion, Readers, Said, Shows, Sight, Visit},
 };
 use crate::{
     engine::{Collective, CollectiveCall, Counts, Rank, Reduction},
@@ -31,10 +31,11 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
         return Some(Ok(()));
     }
     let element_bytes = call.label.signature.size();
-    let occasion = Occasion { label: call.label, turn: call.turn, kind, root, bytes };
-    let work = || {
+    let said = Said { label: call.label, turn: call.turn, kind, bytes };
+    let occasion = Occasion { said, root };
+    let mut work = || {
         let members = engine.members(call.context)?;
-        let visit = members.seat(engine).enter(engine, occasion)?;
+        let visit = members.seat(engine).enter(engine, &occasion)?;
         match &mut call.what {
             Collective::Barrier => barrier(visit),
             Collective::Bcast { root, buffer } => bcast(visit, root.index(), buffer),
@@ -58,11 +59,11 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
                 reduce_scatter(visit, mine, counts, out, &Folding { with, element_bytes })
             }
             Collective::Scan { mine, out, with } => {
-                let me = visit.me;
+                let me = visit.me();
                 scan(visit, mine, me + 1, out, &Folding { with, element_bytes })
             }
             Collective::Exscan { mine, out, with } => {
-                let me = visit.me;
+                let me = visit.me();
                 scan(visit, mine, me, out, &Folding { with, element_bytes })
             }
             Collective::NeighborAllgather { .. } | Collective::NeighborAlltoall { .. } => {
@@ -134,7 +135,7 @@ fn others(me: usize, size: usize) -> impl Iterator<Item = usize> + Clone {
 
 /// Dissemination (Hensgen, Finkel, Manber 1988): in round k every rank hears of the one 2ᵏ before.
 fn barrier(mut visit: Visit<'_>) -> Outcome {
-    let (me, size) = (visit.me, visit.size());
+    let (me, size) = (visit.me(), visit.size());
     // SAFETY: nothing is shown.
     unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
     if visit.is_crowded() {
@@ -148,11 +149,12 @@ fn barrier(mut visit: Visit<'_>) -> Outcome {
         round += 1;
         distance *= 2;
     }
+    visit.all_have_entered();
     visit.leave()
 }
 
 fn bcast(mut visit: Visit<'_>, root: usize, buffer: &mut [u8]) -> Outcome {
-    let me = visit.me;
+    let me = visit.me();
     if visit.size() == 2 && !visit.is_crowded() && buffer.len() >= JOINT_BYTES {
         return bcast_jointly(visit, root, buffer);
     }
@@ -175,7 +177,7 @@ fn bcast(mut visit: Visit<'_>, root: usize, buffer: &mut [u8]) -> Outcome {
 
 /// Each of two ranks copies one half.
 fn bcast_jointly(mut visit: Visit<'_>, root: usize, buffer: &mut [u8]) -> Outcome {
-    let (me, len) = (visit.me, buffer.len());
+    let (me, len) = (visit.me(), buffer.len());
     let peer = 1 - me;
     let mine = buffer.as_mut_ptr();
     // SAFETY: from here to the end of the visit the buffer is reached through this pointer and by the peer only.
@@ -219,7 +221,7 @@ fn gather(
     counts: &Counts<'_>,
     out: &mut [u8],
 ) -> Outcome {
-    let (me, size) = (visit.me, visit.size());
+    let (me, size) = (visit.me(), visit.size());
     if me != root {
         // SAFETY: `mine` is borrowed until this function returns.
         unsafe { visit.show(Shows::Rows(mine), Readers::One(root)) };
@@ -248,7 +250,7 @@ fn scatter(
     counts: &Counts<'_>,
     out: &mut [u8],
 ) -> Outcome {
-    let (me, size) = (visit.me, visit.size());
+    let (me, size) = (visit.me(), visit.size());
     if me == root {
         let starts = Starts::new(counts, size);
         // Declared after what it shows, so that it ends before.
@@ -272,7 +274,7 @@ fn scatter(
 }
 
 fn allgather(mut visit: Visit<'_>, mine: &[u8], counts: &Counts<'_>, out: &mut [u8]) -> Outcome {
-    let (me, size) = (visit.me, visit.size());
+    let (me, size) = (visit.me(), visit.size());
     // SAFETY: `mine` is borrowed until this function returns.
     unsafe { visit.show(Shows::Rows(mine), Readers::All) };
     let starts = Starts::new(counts, size);
@@ -294,7 +296,7 @@ fn alltoall(
     out: &mut [u8],
     recv_counts: &Counts<'_>,
 ) -> Outcome {
-    let (me, size) = (visit.me, visit.size());
+    let (me, size) = (visit.me(), visit.size());
     let send = Starts::new(send_counts, size);
     let recv = Starts::new(recv_counts, size);
     // Declared after what it shows, so that it ends before.
@@ -356,7 +358,7 @@ impl Folding<'_> {
 /// met and show as many bytes as `mine`.
 unsafe fn rows_of<'v>(visit: &'v Visit<'_>, mine: &'v [u8]) -> impl Fn(usize) -> &'v [u8] {
     move |rank| {
-        if rank == visit.me {
+        if rank == visit.me() {
             return mine;
         }
         // SAFETY: by this function's own contract.
@@ -371,7 +373,7 @@ fn reduce(
     out: &mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
-    let (me, size) = (visit.me, visit.size());
+    let (me, size) = (visit.me(), visit.size());
     if me != root {
         // SAFETY: `mine` is borrowed until this function returns.
         unsafe { visit.show(Shows::Rows(mine), Readers::One(root)) };
@@ -388,7 +390,7 @@ fn reduce(
 }
 
 fn allreduce(mut visit: Visit<'_>, mine: &[u8], out: &mut [u8], with: &Folding<'_>) -> Outcome {
-    let (me, size) = (visit.me, visit.size());
+    let (me, size) = (visit.me(), visit.size());
     if mine.len() > INLINE_BYTES || mine.len() * size > DIVIDED_BYTES {
         return allreduce_divided(visit, mine, out, with);
     }
@@ -408,7 +410,7 @@ fn allreduce_divided(
     out: &mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
-    let (me, size, len) = (visit.me, visit.size(), mine.len());
+    let (me, size, len) = (visit.me(), visit.size(), mine.len());
     assert_eq!(out.len(), len, "a result is as long as a contribution");
     let room = out.as_mut_ptr();
     // SAFETY: `mine` is borrowed, and `out` is reached through `room` and by the other ranks only, until the visit ends.
@@ -443,7 +445,7 @@ fn reduce_scatter(
     out: &mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
-    let (me, size) = (visit.me, visit.size());
+    let (me, size) = (visit.me(), visit.size());
     // SAFETY: `mine` is borrowed until this function returns.
     unsafe { visit.show(Shows::Rows(mine), Readers::All) };
     let from = Starts::new(counts, size).of(me).start;
@@ -462,7 +464,7 @@ fn scan(
     out: &mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
-    let me = visit.me;
+    let me = visit.me();
     // SAFETY: `mine` is borrowed until this function returns.
     unsafe { visit.show(Shows::Rows(mine), Readers::All) };
     if me == 0 {

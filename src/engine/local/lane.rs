@@ -408,7 +408,10 @@ pub(super) fn open() -> (Sender, Receiver) {
         }),
     });
     let ours = Arc::clone(&shared);
-    (Sender { shared: ours, segment, slot: 0, line: 0, begun: 0, finished: 0 }, Receiver { shared, place })
+    (
+        Sender { shared: ours, segment, slot: 0, line: 0, begun: 0, finished: 0 },
+        Receiver { shared, place },
+    )
 }
 
 /// The producer's end.

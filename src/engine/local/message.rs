@@ -258,11 +258,7 @@ impl LocalEngine {
         Ok(self.enter_receive(from, memory, wanted, outcome))
     }
 
-    pub(super) fn irecv_lent(
-        &self,
-        from: &Source,
-        mut into: RawBytes,
-    ) -> Result<Begun, ErrorKind> {
+    pub(super) fn irecv_lent(&self, from: &Source, mut into: RawBytes) -> Result<Begun, ErrorKind> {
         let (wanted, outcome) = self.begin_receive(from, into.bytes_mut())?;
         if let Some(outcome) = outcome {
             return Ok(Begun::Over(outcome));
@@ -346,10 +342,14 @@ impl LocalEngine {
         until: Option<Instant>,
     ) -> Result<Option<usize>, ErrorKind> {
         let mut found = None;
-        self.await_ready(|| self.call.get(), until, || {
-            found = ops.iter().position(|&op| self.is_done(op));
-            found.is_some()
-        })?;
+        self.await_ready(
+            || self.call.get(),
+            until,
+            || {
+                found = ops.iter().position(|&op| self.is_done(op));
+                found.is_some()
+            },
+        )?;
         Ok(found)
     }
 

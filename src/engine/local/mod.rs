@@ -39,9 +39,9 @@ use self::{
     sync::{Mutex, lock},
 };
 use super::{
-    About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover, Mode,
-    Op, Rank, Received, Rma, SharedEngine, Source, Step, Tag, Target, Ticket, WindowId, matching::Key,
-    table::Table,
+    About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover,
+    Mode, Op, Rank, Received, Rma, SharedEngine, Source, Step, Tag, Target, Ticket, WindowId,
+    matching::Key, table::Table,
 };
 use crate::{
     checks::Checks,

@@ -100,11 +100,13 @@ struct Digest([u64; 3]);
 
 /// A call in full.
 #[derive(Clone, Copy)]
-struct Said {
-    label: Label,
-    turn: u64,
-    kind: u8,
-    bytes: usize,
+pub(super) struct Said {
+    pub(super) label: Label,
+    pub(super) turn: u64,
+    /// What kind of collective.
+    pub(super) kind: u8,
+    /// What all ranks say alike.
+    pub(super) bytes: usize,
 }
 
 /// What a rank lets the others know besides its slots.

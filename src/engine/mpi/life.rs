@@ -76,7 +76,8 @@ impl MpiEngine {
         let (universe, level) = initialize_with_threading(wanted)
             .ok_or_else(|| launch("MPI is initialised already; `run` can be called once"))?;
         if level < wanted.min(Threading::Funneled) {
-            let what = "this MPI library allows no threads (MPI_THREAD_SINGLE): start with --threads 1";
+            let what =
+                "this MPI library allows no threads (MPI_THREAD_SINGLE): start with --threads 1";
             return Err(launch(what));
         }
         // SAFETY: MPI is initialised; the world is a predefined communicator.

@@ -12,7 +12,8 @@ use super::{
     guard::{self, SMALL},
     raw::{Datatype, Extent, blank_status, check, made},
     transfer::{
-        Beside, Expected, Headed, Transfer, Wire, admit, distance, landed, matched, source, tag, whole,
+        Beside, Expected, Headed, Transfer, Wire, admit, distance, landed, matched, source, tag,
+        whole,
     },
     wire::{self, COPIED, HEAD},
 };

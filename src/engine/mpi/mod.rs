@@ -46,9 +46,9 @@ pub(crate) use self::{
     watch::Watch,
 };
 use super::{
-    About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover, Mode,
-    Op, Preparation, Rank, Received, Rma, SharedEngine, Source, Tag, Target, Ticket, WindowId,
-    table::Table,
+    About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover,
+    Mode, Op, Preparation, Rank, Received, Rma, SharedEngine, Source, Tag, Target, Ticket,
+    WindowId, table::Table,
 };
 use crate::{
     checks::Checks,

@@ -150,7 +150,13 @@ impl MpiEngine {
             // The lender keeps the memory.
             let memory = Memory::Owned(Box::new(Outgoing(Vec::<u8>::new())));
             let (request, call) = (plan.request, plan.call);
-            return self.adopt(Transfer { request, memory, expects: None, beside: Beside::Nothing, call });
+            return self.adopt(Transfer {
+                request,
+                memory,
+                expects: None,
+                beside: Beside::Nothing,
+                call,
+            });
         }
         // SAFETY: a live request that is not under way, freed once. There is nobody to tell of a failure to free.
         unsafe { ffi::MPI_Request_free(&raw mut plan.request) };

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     engine::{
-        Label, Rank,
+        Rank,
         local::{
             LocalEngine, Members,
             hall::Hall,
@@ -17,18 +17,24 @@ use crate::{
     error::{Call, ErrorKind},
 };
 
+/// So often a rank looks for what it waits for before it looks at anything else: what is on its way comes within 0.1 µs.
+const LOOKS: u32 = if cfg!(loom) { 1 } else { 500 };
+
 /// One rank's hold of a stage.
 pub(crate) struct Seat {
     stage: Arc<Stage>,
     me: usize,
     epoch: Cell<u64>,
+    /// All ranks have entered this epoch: they are done with those before.
+    entered: Cell<u64>,
     /// Whether the rank is in a call on this stage.
     busy: Cell<bool>,
 }
 
 impl Seat {
     pub(crate) fn new(stage: Arc<Stage>, me: usize) -> Self {
-        Self { stage, me, epoch: Cell::new(DEPTH - 1), busy: Cell::new(false) }
+        let (epoch, entered, busy) = (Cell::new(DEPTH - 1), Cell::new(0), Cell::new(false));
+        Self { stage, me, epoch, entered, busy }
     }
 
     /// Begins a call.
@@ -38,7 +44,7 @@ impl Seat {
     pub(crate) fn enter<'a>(
         &'a self,
         engine: &'a LocalEngine,
-        occasion: Occasion,
+        occasion: &'a Occasion,
     ) -> Result<Visit<'a>, ErrorKind> {
         if self.busy.get() {
             let what = "an operator makes a collective call on the communicator that it reduces on";
@@ -48,7 +54,7 @@ impl Seat {
         self.busy.set(true);
         let epoch = self.epoch.get() + 1;
         self.epoch.set(epoch);
-        let Occasion { label, turn, kind, root, bytes } = occasion;
+        let &Occasion { said: Said { label, turn, kind, bytes }, root } = occasion;
         let op = label.step.map_or(0, |step| step.call.op.as_ptr().addr() as u64);
         let digest = Digest([
             turn << 32 | root.map_or(0, |root| u64::from(root.0) + 1),
@@ -59,19 +65,17 @@ impl Seat {
             stage: &self.stage,
             engine,
             hall: &engine.job.hall,
-            call: engine.call.get(),
-            me: self.me,
+            occasion,
+            seat: self,
             epoch,
             digest,
-            said: Said { label, turn, kind, bytes },
             lends: Readers::Nobody,
             stands: Stands::Outside,
-            busy: &self.busy,
         };
-        if epoch.is_multiple_of(HALF) {
+        if epoch.is_multiple_of(HALF) && self.entered.get() <= epoch - HALF {
             let before = epoch - HALF;
             let stage = visit.stage;
-            let ready = || stage.all(|rank| rank == visit.me || stage.is_done(rank, before));
+            let ready = || stage.all(|rank| rank == self.me || stage.is_done(rank, before));
             visit.wait(Want::AllDone, ready)?;
         }
         Ok(visit)
@@ -92,13 +96,8 @@ impl Members {
 
 /// What makes two ranks' calls the same.
 pub(crate) struct Occasion {
-    pub(crate) label: Label,
-    pub(crate) turn: u64,
-    /// What kind of collective.
-    pub(crate) kind: u8,
+    pub(crate) said: Said,
     pub(crate) root: Option<Rank>,
-    /// What all ranks say alike.
-    pub(crate) bytes: usize,
 }
 
 /// Who may touch what this rank has lent.
@@ -142,14 +141,12 @@ pub(crate) struct Visit<'a> {
     stage: &'a Stage,
     engine: &'a LocalEngine,
     hall: &'a Hall,
-    call: Call,
-    pub(crate) me: usize,
+    occasion: &'a Occasion,
+    seat: &'a Seat,
     epoch: u64,
     digest: Digest,
-    said: Said,
     lends: Readers,
     stands: Stands,
-    busy: &'a Cell<bool>,
 }
 
 /// What another rank shows. Not to be used after the visit has ended or the claim has been given up.
@@ -200,6 +197,16 @@ impl Visit<'_> {
         self.stage.ranks.len()
     }
 
+    pub(crate) fn me(&self) -> usize {
+        self.seat.me
+    }
+
+    /// The program's call.
+    fn call(&self) -> Call {
+        let step = self.occasion.said.label.step;
+        step.map_or_else(|| self.engine.call.get(), |step| step.call)
+    }
+
     /// Whether ranks outnumber cores.
     pub(crate) fn is_crowded(&self) -> bool {
         self.stage.tallies.is_some()
@@ -212,7 +219,7 @@ impl Visit<'_> {
     /// has been left or dropped.
     pub(crate) unsafe fn show(&mut self, shows: Shows<'_>, readers: Readers) {
         let stage = self.stage;
-        let at = Stage::slot_of(self.me, self.epoch);
+        let at = Stage::slot_of(self.me(), self.epoch);
         let slot = &stage.slots[at];
         let (rows, len, starts, room) = match shows {
             Shows::Nothing => (std::ptr::null(), 0, &[][..], std::ptr::null_mut()),
@@ -245,12 +252,12 @@ impl Visit<'_> {
         });
         stage.said[at].0.with_mut(|said| {
             // SAFETY: as above.
-            unsafe { (*said).write(self.said) };
+            unsafe { (*said).write(self.occasion.said) };
         });
         self.stands = Stands::Inside;
         slot.epoch.store(self.epoch, Ordering::Release);
         let last = self.tally(|tally| &tally.filled);
-        self.wake(Want::Filled(self.me), last.then_some(Want::AllFilled));
+        self.wake(Want::Filled(self.me()), last.then_some(Want::AllFilled));
     }
 
     /// Counts this rank where ranks outnumber cores; whether it is the last, or nobody counts.
@@ -282,11 +289,19 @@ impl Visit<'_> {
     }
 
     /// Waits until `ready`, which becomes true with what `want` says.
+    #[inline]
     fn wait(&self, want: Want, ready: impl Fn() -> bool) -> Result<(), ErrorKind> {
-        if ready() { Ok(()) } else { self.wait_long(want, &ready) }
+        let looks = if self.is_crowded() { 1 } else { LOOKS };
+        for _ in 0..looks {
+            if ready() {
+                return Ok(());
+            }
+        }
+        self.wait_long(want, &ready)
     }
 
     /// Meanwhile the posted receives are served.
+    #[cold]
     fn wait_long(&self, want: Want, ready: &dyn Fn() -> bool) -> Result<(), ErrorKind> {
         let around = self.engine.surroundings();
         let seen = self.hall.watch(|| {
@@ -298,10 +313,10 @@ impl Visit<'_> {
         if seen {
             return Ok(());
         }
-        self.stage.places[self.me].want.0.store(want.word(), Ordering::Relaxed);
+        self.stage.places[self.me()].want.0.store(want.word(), Ordering::Relaxed);
         self.stage.sleepers.0.fetch_add(1, Ordering::AcqRel);
         self.hall.fences().sleeper();
-        let waited = self.engine.await_ready(|| self.call, None, ready);
+        let waited = self.engine.await_ready(|| self.call(), None, ready);
         self.stage.sleepers.0.fetch_sub(1, Ordering::AcqRel);
         waited.map(drop)
     }
@@ -311,14 +326,14 @@ impl Visit<'_> {
     /// # Errors
     /// [`ErrorKind::CollectiveMismatch`] if it makes another call; the verdict, if the job fails.
     pub(crate) fn meet(&self, rank: usize) -> Result<(), ErrorKind> {
-        let (stage, epoch) = (self.stage, self.epoch);
-        self.wait(Want::Filled(rank), || stage.has_filled(rank, epoch))?;
+        let filled = &self.stage.slots[Stage::slot_of(rank, self.epoch)].epoch;
+        self.wait(Want::Filled(rank), || filled.load(Ordering::Acquire) >= self.epoch)?;
         self.compare(rank)
     }
 
     /// Waits until all ranks have filled their slots; errors as [`Self::meet`].
     pub(crate) fn meet_all(&self) -> Result<(), ErrorKind> {
-        let (stage, epoch, me, size) = (self.stage, self.epoch, self.me, self.size());
+        let (stage, epoch, me, size) = (self.stage, self.epoch, self.me(), self.size());
         if self.is_crowded() {
             // Whoever disagrees may keep the others from ever coming.
             let ready = || stage.all(|rank| rank == me || stage.has_filled(rank, epoch));
@@ -326,19 +341,26 @@ impl Visit<'_> {
                 self.glance()?;
                 self.wait(Want::AllFilled, ready)?;
             }
-            return self.glance();
+            self.glance()?;
+        } else {
+            for step in 1..size {
+                let rank = if me + step < size { me + step } else { me + step - size };
+                self.meet(rank)?;
+            }
         }
-        for step in 1..size {
-            let rank = if me + step < size { me + step } else { me + step - size };
-            self.meet(rank)?;
-        }
+        self.all_have_entered();
         Ok(())
+    }
+
+    /// This rank has heard of all others that they have entered this epoch.
+    pub(crate) fn all_have_entered(&self) {
+        self.seat.entered.set(self.epoch);
     }
 
     /// Compares this rank's call with those of the ranks that are there. Of two ranks that do this, one sees the other.
     pub(crate) fn glance(&self) -> Result<(), ErrorKind> {
         fence(Ordering::SeqCst); // between filling the own slot and looking at the others'
-        for rank in (0..self.size()).filter(|&rank| rank != self.me) {
+        for rank in (0..self.size()).filter(|&rank| rank != self.me()) {
             let epoch = &self.stage.slots[Stage::slot_of(rank, self.epoch)].epoch;
             if epoch.load(Ordering::Acquire) >= self.epoch {
                 self.compare(rank)?;
@@ -358,7 +380,7 @@ impl Visit<'_> {
     fn compare_in_full(&self, rank: usize, at: usize) -> Result<(), ErrorKind> {
         // SAFETY: as in `compare`; the label was written before the slot's epoch was set.
         let theirs = self.stage.said[at].0.with(|said| unsafe { (*said).assume_init() });
-        let mine = self.said;
+        let mine = self.occasion.said;
         mine.label.admits(&theirs.label, Rank::from(rank))?;
         if (mine.turn, mine.kind, mine.bytes) == (theirs.turn, theirs.kind, theirs.bytes) {
             return Ok(());
@@ -381,7 +403,7 @@ impl Visit<'_> {
         // SAFETY: as in `compare_in_full`; lengths are compared after the slot has been met.
         let said = self.stage.said[at].0.with(|said| unsafe { (*said).assume_init() });
         ErrorKind::CollectiveMismatch {
-            mine: Said { bytes: mine, ..self.said }.describe(false),
+            mine: Said { bytes: mine, ..self.occasion.said }.describe(false),
             rank,
             theirs: Said { bytes: theirs.unwrap_or(said.bytes), ..said }.describe(false),
         }
@@ -427,7 +449,7 @@ impl Visit<'_> {
             return Ok(());
         }
         self.stands = Stands::Claiming;
-        self.stage.places[self.me].claim.0.store(self.epoch, Ordering::Relaxed);
+        self.stage.places[self.me()].claim.0.store(self.epoch, Ordering::Relaxed);
         self.hall.fences().waker();
         for rank in ranks {
             if self.stage.places[rank].rare.0.withdrawn.load(Ordering::Acquire) >= self.epoch {
@@ -440,7 +462,7 @@ impl Visit<'_> {
     /// Gives up the claim, before this rank waits for another one.
     pub(crate) fn unclaim(&mut self) {
         if self.stands == Stands::Claiming {
-            self.stage.places[self.me].claim.0.store(0, Ordering::Release);
+            self.stage.places[self.me()].claim.0.store(0, Ordering::Release);
             self.stands = Stands::Inside;
         }
     }
@@ -453,21 +475,21 @@ impl Visit<'_> {
             return kind;
         }
         self.go();
-        let verdict = self.engine.await_ready(|| self.call, None, || false);
+        let verdict = self.engine.await_ready(|| self.call(), None, || false);
         verdict.err().unwrap_or(ErrorKind::Closed)
     }
 
     /// Tells that this rank could not do its share of the common work.
     pub(crate) fn fail(&self) {
-        let broken = &self.stage.places[self.me].rare.0.broken[(self.epoch % DEPTH) as usize];
+        let broken = &self.stage.places[self.me()].rare.0.broken[(self.epoch % DEPTH) as usize];
         broken.store(self.epoch, Ordering::Relaxed);
     }
 
     /// Reaches round `round` of a barrier, and waits until `rank` has.
     pub(crate) fn round(&self, round: u64, rank: usize) -> Result<(), ErrorKind> {
         let word = self.epoch << 6 | round;
-        self.stage.places[self.me].round.0.store(word, Ordering::Release);
-        self.wake(Want::Filled(self.me), None);
+        self.stage.places[self.me()].round.0.store(word, Ordering::Release);
+        self.wake(Want::Filled(self.me()), None);
         let theirs = &self.stage.places[rank].round.0;
         self.wait(Want::Filled(rank), || theirs.load(Ordering::Acquire) >= word)
     }
@@ -495,7 +517,7 @@ impl Visit<'_> {
 
     fn depart(&mut self) -> Result<(), ErrorKind> {
         self.go();
-        let (stage, epoch, me) = (self.stage, self.epoch, self.me);
+        let (stage, epoch, me) = (self.stage, self.epoch, self.me());
         let left = match self.lends {
             Readers::Nobody => Ok(()),
             Readers::One(rank) => self.wait(Want::Done(rank), || stage.is_done(rank, epoch)),
@@ -519,16 +541,16 @@ impl Visit<'_> {
                     slot.shown.with(|_| ());
                 }
             }
-            self.stage.places[self.me].done.0.store(self.epoch, Ordering::Release);
+            self.stage.places[self.me()].done.0.store(self.epoch, Ordering::Release);
             let last = self.tally(|tally| &tally.done);
-            self.wake(Want::Done(self.me), last.then_some(Want::AllDone));
+            self.wake(Want::Done(self.me()), last.then_some(Want::AllDone));
         }
     }
 
     /// Takes back what this rank has lent, and waits for those who touch it at this moment.
     #[cold]
     fn withdraw(&mut self) {
-        let (stage, epoch, me) = (self.stage, self.epoch, self.me);
+        let (stage, epoch, me) = (self.stage, self.epoch, self.me());
         stage.places[me].rare.0.withdrawn.store(epoch, Ordering::Release);
         self.hall.fences().sleeper();
         let free = || stage.all(|rank| stage.places[rank].claim.0.load(Ordering::Acquire) != epoch);
@@ -549,6 +571,6 @@ impl Drop for Visit<'_> {
         if self.lends != Readers::Nobody {
             self.withdraw();
         }
-        self.busy.set(false);
+        self.seat.busy.set(false);
     }
 }
