@@ -6,7 +6,7 @@
 
 use super::{
     LocalEngine,
-    stage::{EACH, INLINE_BYTES, Occasion, Readers, Said, Shows, Sight, Visit},
+    stage::{EACH, Occasion, Readers, Said, Shows, Sight, Visit},
 };
 use crate::{
     engine::{Collective, CollectiveCall, Counts, Rank, Reduction},
@@ -391,7 +391,7 @@ fn reduce(
 
 fn allreduce(mut visit: Visit<'_>, mine: &[u8], out: &mut [u8], with: &Folding<'_>) -> Outcome {
     let (me, size) = (visit.me(), visit.size());
-    if mine.len() > INLINE_BYTES || mine.len() * size > DIVIDED_BYTES {
+    if mine.len() * size > DIVIDED_BYTES {
         return allreduce_divided(visit, mine, out, with);
     }
     // SAFETY: `mine` is borrowed until this function returns.

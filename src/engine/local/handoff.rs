@@ -11,20 +11,26 @@
 //!
 //! The lender who wants its buffer back early takes an offered loan back, or, if a receiver has matched it already, leaves a
 //! copy in its place (both by compare-and-swap); if it is busy, the receiver is copying at this moment, and the lender waits: a
-//! copy neither blocks nor panics. So nobody needs the receiver's queues to get a buffer out of them.
+//! copy neither blocks nor panics. A long copy is shared: while the receiver is at it (`SHARED`), a lender who looks whether it is
+//! done takes part of it. So nobody needs the receiver's queues to get a buffer out of them.
 
 use std::{panic::Location, sync::Arc};
 
 use super::{
     hall::Hall,
     lane::{INLINE_BYTES, InLane},
-    sync::{AtomicU32, Ordering, UnsafeCell, yield_now},
+    sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, UnsafeCell, spin_loop, yield_now},
 };
 use crate::{
     datum::{Memory, Outgoing},
     engine::{Label, Received, matching::Key},
     error::ErrorKind,
 };
+
+/// From this size on a lender who waits helps its receiver to copy.
+const SHARED_BYTES: usize = if cfg!(loom) { 7 } else { 32 * 1024 };
+/// What one of them copies at a time.
+const CHUNK_BYTES: usize = if cfg!(loom) { 4 } else { 16 * 1024 };
 
 /// A message on its way, or in its receiver's queue.
 pub(super) struct Parcel<'a> {
@@ -162,12 +168,18 @@ const BUSY: u32 = 2;
 const DONE: u32 = 3;
 /// The lender has taken it back.
 const BACK: u32 = 4;
+/// The receiver is copying, and the lender may help.
+const SHARED: u32 = 5;
 
 /// A sender's buffer, lent to the receiver of a message.
 pub(super) struct Loan {
     state: AtomicU32,
     /// Reached by whoever has made the state `BUSY`, and by the lender once it is `DONE` or `BACK`.
     memory: UnsafeCell<Option<Memory>>,
+    /// Where a shared copy goes, which part of it is next, and how much of it is done.
+    to: AtomicPtr<u8>,
+    next: AtomicUsize,
+    copied: AtomicUsize,
     bytes: usize,
     /// The world rank to be told.
     lender: usize,
@@ -192,7 +204,9 @@ impl Loan {
     ) -> Self {
         let bytes = memory.bytes().len();
         let memory = UnsafeCell::new(Some(memory));
-        Self { state: AtomicU32::new(OFFERED), memory, bytes, lender, label, at }
+        let (to, next) = (AtomicPtr::new(std::ptr::null_mut()), AtomicUsize::new(0));
+        let (state, copied) = (AtomicU32::new(OFFERED), AtomicUsize::new(0));
+        Self { state, memory, to, next, copied, bytes, lender, label, at }
     }
 
     pub(super) fn label(&self) -> &Label {
@@ -203,8 +217,16 @@ impl Loan {
         self.at
     }
 
+    /// Whether the receiver has done with it; helps with a long copy.
     pub(super) fn is_done(&self) -> bool {
-        self.state.load(Ordering::Acquire) == DONE
+        match self.state.load(Ordering::Acquire) {
+            DONE => true,
+            SHARED => {
+                self.help();
+                self.state.load(Ordering::Acquire) == DONE
+            }
+            _ => false,
+        }
     }
 
     fn turn(&self, from: u32, to: u32) -> Result<u32, u32> {
@@ -236,7 +258,10 @@ impl Loan {
         if let Some(into) = into {
             self.memory.with(|memory| {
                 // SAFETY: this side has made the state `BUSY`.
-                if let Some(memory) = unsafe { &*memory } {
+                let Some(memory) = (unsafe { &*memory }) else { return };
+                if self.bytes >= SHARED_BYTES && !hall.is_crowded() {
+                    self.copy_together(memory.bytes(), into);
+                } else {
                     into.copy_from_slice(memory.bytes());
                 }
             });
@@ -245,7 +270,51 @@ impl Loan {
         hall.wake(self.lender);
     }
 
+    /// Copies with the lender's help, if it looks here meanwhile.
+    fn copy_together(&self, from: &[u8], into: &mut [u8]) {
+        assert_eq!(from.len(), into.len(), "all of a message is copied");
+        let to = into.as_mut_ptr();
+        self.to.store(to, Ordering::Relaxed);
+        self.state.store(SHARED, Ordering::Release);
+        // SAFETY: `into` is borrowed until this function returns, which waits for all parts; until then it is reached
+        // through `to` only.
+        unsafe { self.copy_parts(from, to) };
+        let mut looks = 0;
+        while self.copied.load(Ordering::Acquire) != from.len() {
+            // The lender is copying the last part at this moment, unless its CPU was taken from it.
+            looks += 1;
+            if looks > 2000 || cfg!(loom) { yield_now() } else { spin_loop() }
+        }
+    }
+
+    /// Copies parts that nobody has copied, until there are none.
+    ///
+    /// # Safety
+    /// As many bytes as `from` has may be written at `to` as long as not all have been copied.
+    unsafe fn copy_parts(&self, from: &[u8], to: *mut u8) {
+        loop {
+            let at = self.next.fetch_add(CHUNK_BYTES, Ordering::Relaxed);
+            let Some(rest) = from.get(at..).filter(|rest| !rest.is_empty()) else { return };
+            let part = &rest[..rest.len().min(CHUNK_BYTES)];
+            // SAFETY: inside the memory, by this function's own contract; each part is taken by one side, as `next` says.
+            unsafe { to.add(at).copy_from_nonoverlapping(part.as_ptr(), part.len()) };
+            self.copied.fetch_add(part.len(), Ordering::Release);
+        }
+    }
+
     // ---- The lender's side ----
+
+    #[cold]
+    fn help(&self) {
+        let to = self.to.load(Ordering::Relaxed);
+        self.memory.with(|memory| {
+            // SAFETY: the state was `SHARED`, so both sides read the memory until it is `DONE`; only the lender, which is
+            // here, takes it out after that.
+            let Some(memory) = (unsafe { &*memory }) else { return };
+            // SAFETY: the receiver waits in `copy_together` until all parts are copied; once they are, none is left to be taken.
+            unsafe { self.copy_parts(memory.bytes(), to) };
+        });
+    }
 
     /// The memory of a loan that is done or back.
     fn memory(&self) -> Option<Memory> {
@@ -270,6 +339,7 @@ impl Loan {
                         return (false, Some(memory));
                     }
                 }
+                Err(SHARED) => self.help(),
                 // The receiver is copying at this moment. (Nothing else: the lender ends a loan once.)
                 Err(_) => yield_now(),
             }

@@ -26,8 +26,11 @@ use crate::engine::Label;
 const DEPTH: u64 = if cfg!(loom) { 2 } else { 8 };
 const HALF: u64 = DEPTH / 2;
 
-/// Up to so many bytes are shown in the slot itself.
-pub(super) const INLINE_BYTES: usize = if cfg!(loom) { 32 } else { 8 * 1024 };
+/// Up to so many bytes are shown in the slot itself where ranks outnumber cores: its owner need not wait for its readers then.
+const INLINE_BYTES: usize = if cfg!(loom) { 32 } else { 8 * 1024 };
+
+/// As [`INLINE_BYTES`], where there is a core for every rank: then readers are soon done, and a copy costs more than they.
+const EAGER_BYTES: usize = if cfg!(loom) { 32 } else { 256 };
 
 /// Said instead of a length where ranks have different ones.
 pub(super) const EACH: usize = (1 << 56) - 1;
@@ -36,6 +39,8 @@ pub(super) const EACH: usize = (1 << 56) - 1;
 pub(super) struct Stage {
     /// World ranks.
     ranks: Box<[usize]>,
+    /// More than this is lent.
+    inline_bytes: usize,
     /// [`DEPTH`] of each rank.
     slots: Box<[Slot]>,
     /// What is called in the slot of the same number, in full: looked at only to explain a disagreement.
@@ -145,6 +150,7 @@ impl Stage {
         let tally = || Line(Tally { filled: AtomicU64::new(0), done: AtomicU64::new(0) });
         Self {
             ranks: ranks.into(),
+            inline_bytes: if crowded { INLINE_BYTES } else { EAGER_BYTES },
             slots: empty_slots(slots),
             said: (0..slots).map(|_| label()).collect(),
             places: ranks.iter().map(|_| Place::new()).collect(),

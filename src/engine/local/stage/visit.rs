@@ -2,9 +2,7 @@
 
 use std::{cell::Cell, sync::Arc};
 
-use super::{
-    DEPTH, Digest, HALF, INLINE_BYTES, LENT, Loan, Place, Said, Stage, TABLE, Tally, Want,
-};
+use super::{DEPTH, Digest, HALF, LENT, Loan, Place, Said, Stage, TABLE, Tally, Want};
 use crate::{
     engine::{
         Rank,
@@ -230,7 +228,7 @@ impl Visit<'_> {
         let mut form = (len as u64) << 2 | if starts.is_empty() { 0 } else { TABLE };
         let table = size_of_val(starts);
         let start = if starts.is_empty() { std::ptr::null() } else { starts.as_ptr() };
-        let lends = !room.is_null() || table + len > INLINE_BYTES;
+        let lends = !room.is_null() || table + len > stage.inline_bytes;
         if lends {
             form |= LENT;
             self.lends = readers;
