@@ -337,6 +337,8 @@ pub(super) struct Entry {
 
 enum State {
     Pending(Op, Finish),
+    /// Over as soon as it was started, with an error that nobody has been told of.
+    Refused(Box<ErrorKind>),
     Over(Result<Status, Box<ErrorKind>>),
     /// Being waited for at this moment.
     Taken,
@@ -445,7 +447,7 @@ impl Board<'_> {
                         self.comm.received(received);
                         return Ok(Ok(status::<V::Elem>(&received)));
                     }
-                    Begun::Over(Err(kind)) => State::Over(Err(Box::new(kind))),
+                    Begun::Over(Err(kind)) => State::Refused(Box::new(kind)),
                 }
             } else {
                 let unpack: Box<dyn FnOnce(Done) -> Result<Status, ErrorKind> + 'scope> =
@@ -499,6 +501,7 @@ impl Board<'_> {
     fn outcome(&self, state: State) -> Result<Status, ErrorKind> {
         match state {
             State::Pending(op, finish) => finish.of(self.comm, self.comm.engine.wait(op)?),
+            State::Refused(kind) => Err(*kind),
             State::Over(outcome) => outcome.map_err(|kind| *kind),
             State::Taken | State::Free(_) => Err(ErrorKind::Closed),
         }
@@ -509,7 +512,8 @@ impl Board<'_> {
         let mut first = Ok(());
         let places = self.entries.borrow().all.len();
         for place in 0..places {
-            if self.op(place).is_none() {
+            let is_open = |state: &State| matches!(state, State::Pending(..) | State::Refused(_));
+            if !is_open(&self.entries.borrow().all[place].state) {
                 continue;
             }
             let (call, state) = self.take(place);
@@ -547,7 +551,7 @@ impl Board<'_> {
     fn op(&self, place: usize) -> Option<Op> {
         match self.entries.borrow().all[place].state {
             State::Pending(op, _) => Some(op),
-            State::Over(_) | State::Taken | State::Free(_) => None,
+            State::Refused(_) | State::Over(_) | State::Taken | State::Free(_) => None,
         }
     }
 

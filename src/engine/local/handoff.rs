@@ -339,9 +339,13 @@ impl Loan {
                         return (false, Some(memory));
                     }
                 }
-                Err(SHARED) => self.help(),
-                // The receiver is copying at this moment. (Nothing else: the lender ends a loan once.)
-                Err(_) => yield_now(),
+                Err(state) => {
+                    // The receiver is copying at this moment. (Nothing else: the lender ends a loan once.)
+                    if state == SHARED {
+                        self.help();
+                    }
+                    yield_now();
+                }
             }
         }
     }

@@ -20,11 +20,12 @@ use crate::{
 const PREEMPTIONS: [usize; 4] = [3, 3, 3, 2];
 
 const LABEL: Label = Label { signature: Signature::OBJECT, step: None };
-/// In the models: part of a slot; in lines of its own; lent, and copied if nobody takes it; lent.
+/// In the models: part of a slot; in lines of its own; lent, and copied if nobody takes it; lent; lent and copied by both.
 const SMALL: [u8; 2] = [1, 2];
 const LINES: [u8; 4] = [1, 2, 3, 4];
 const MEDIUM: [u8; 5] = [1, 2, 3, 4, 5];
 const LARGE: [u8; 6] = [1, 2, 3, 4, 5, 6];
+const SHARED: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
 /// Runs `program` on so many ranks, in every order.
 pub(super) fn explore(
@@ -47,7 +48,7 @@ pub(super) fn explore_within(
         let job = Job::new(ranks, Patience::for_ranks(ranks, ranks));
         let live = move |rank: usize, job: &Arc<Job>| {
             let engine = job.engine(rank);
-            engine.enter(Call::new("model", With::ALL));
+            engine.enter("model", With::ALL, std::panic::Location::caller());
             program(rank, job, &engine);
             job.finish(rank);
         };
@@ -240,6 +241,14 @@ fn owned_buffers_come_back() {
 }
 
 #[test]
+fn lender_and_receiver_copy_together() {
+    explore(2, |rank, _, engine| match rank {
+        0 => engine.send(&to(1), Mode::Standard, &SHARED).unwrap(),
+        _ => assert_receives(engine, 0, &SHARED),
+    });
+}
+
+#[test]
 fn a_probed_message_is_fetched() {
     explore(2, |rank, _, engine| {
         if rank == 0 {
@@ -390,11 +399,10 @@ fn lent(bytes: &[u8]) -> Memory {
     Memory::Lent(unsafe { RawBytes::to_send(bytes) })
 }
 
-#[test]
-fn a_retracted_send_touches_its_memory_no_more() {
-    explore(2, |rank, _, engine| {
+fn retracts<const BYTES: usize>(message: [u8; BYTES]) {
+    explore(2, move |rank, _, engine| {
         if rank == 0 {
-            let mut bytes = LARGE;
+            let mut bytes = message;
             let op = engine.isend(&to(1), Mode::Standard, lent(&bytes)).unwrap();
             engine.retract(op);
             bytes.fill(0);
@@ -403,10 +411,20 @@ fn a_retracted_send_touches_its_memory_no_more() {
         }
         let mut into = [0; 8];
         match engine.recv(&from(0), &mut into) {
-            Ok(got) => assert_eq!(&into[..got.bytes], &LARGE),
+            Ok(got) => assert_eq!(&into[..got.bytes], &message),
             Err(kind) => assert!(matches!(kind, ErrorKind::Deadlock { .. }), "{kind}"),
         }
     });
+}
+
+#[test]
+fn a_retracted_send_touches_its_memory_no_more() {
+    retracts(LARGE);
+}
+
+#[test]
+fn a_retracted_send_ends_a_shared_copy() {
+    retracts(SHARED);
 }
 
 #[test]

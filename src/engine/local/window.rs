@@ -258,40 +258,56 @@ impl Memory {
         Ok(())
     }
 
-    /// The pieces of `len` bytes from `at` on that lie in one word each: where, where in the word, which bytes.
-    fn pieces(
-        at: usize,
-        len: usize,
-    ) -> impl Iterator<Item = (usize, usize, std::ops::Range<usize>)> {
-        let mut done = 0;
-        std::iter::from_fn(move || {
-            let (here, from) = (at + done, done);
-            done = len.min(from + WORD - here % WORD);
-            (from < len).then_some((here, here % WORD, from..done))
-        })
+    /// So many words from byte `at` on, where a word begins.
+    fn words(&self, at: usize, count: usize) -> &[AtomicU64] {
+        if count == 0 {
+            return &[];
+        }
+        let first = self.word(at);
+        self.word(at + count * WORD - 1);
+        // SAFETY: the words lie side by side between the first and the last, which lie inside (see `word`).
+        unsafe { std::slice::from_raw_parts(first, count) }
     }
 
     fn put(&self, at: usize, bytes: &[u8]) {
-        for (here, within, piece) in Self::pieces(at, bytes.len()) {
-            let word = self.word(here);
-            if let Ok(whole) = <[u8; WORD]>::try_from(&bytes[piece.clone()]) {
-                word.store(u64::from_ne_bytes(whole), Ordering::Relaxed);
-                continue;
-            }
-            let merge = |before: u64| {
-                let mut merged = before.to_ne_bytes();
-                merged[within..within + piece.len()].copy_from_slice(&bytes[piece.clone()]);
-                Some(u64::from_ne_bytes(merged))
-            };
-            let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, merge);
+        let (head, words, tail) = split(at, bytes.len());
+        self.put_part(at, &bytes[..head]);
+        let middle = &bytes[head..bytes.len() - tail];
+        for (word, bytes) in self.words(at + head, words).iter().zip(middle.as_chunks().0) {
+            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
         }
+        self.put_part(at + bytes.len() - tail, &bytes[bytes.len() - tail..]);
     }
 
     fn get(&self, at: usize, into: &mut [u8]) {
-        for (here, within, piece) in Self::pieces(at, into.len()) {
-            let word = self.word(here).load(Ordering::Relaxed).to_ne_bytes();
-            let len = piece.len();
-            into[piece].copy_from_slice(&word[within..within + len]);
+        let (head, words, tail) = split(at, into.len());
+        let len = into.len();
+        self.get_part(at, &mut into[..head]);
+        let middle = &mut into[head..len - tail];
+        for (word, bytes) in self.words(at + head, words).iter().zip(middle.as_chunks_mut().0) {
+            *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        self.get_part(at + len - tail, &mut into[len - tail..]);
+    }
+
+    /// Changes a part of a word.
+    fn put_part(&self, at: usize, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let merge = |before: u64| {
+            let mut merged = before.to_ne_bytes();
+            merged[at % WORD..at % WORD + bytes.len()].copy_from_slice(bytes);
+            Some(u64::from_ne_bytes(merged))
+        };
+        let _ = self.word(at).fetch_update(Ordering::Relaxed, Ordering::Relaxed, merge);
+    }
+
+    /// Reads a part of a word.
+    fn get_part(&self, at: usize, into: &mut [u8]) {
+        if !into.is_empty() {
+            let word = self.word(at).load(Ordering::Relaxed).to_ne_bytes();
+            into.copy_from_slice(&word[at % WORD..at % WORD + into.len()]);
         }
     }
 
@@ -324,6 +340,14 @@ impl Drop for Memory {
         // SAFETY: allocated with this layout; the last rank that held the window lets go of it.
         unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
+}
+
+/// `len` bytes from `at` on: the bytes before the first whole word, the whole words, and the bytes behind them.
+fn split(at: usize, len: usize) -> (usize, usize, usize) {
+    let head = (at.next_multiple_of(WORD) - at).min(len);
+    // A part of a word that ends before the word does is all head.
+    let words = (len - head) / WORD;
+    (head, words, len - head - words * WORD)
 }
 
 /// How many bytes an element has.

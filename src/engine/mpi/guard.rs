@@ -55,13 +55,9 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// What receives on this library need: nothing, if it keeps to their bounds. `comm` carries no other message.
-    pub(super) fn where_needed(comm: ffi::MPI_Comm, me: c_int) -> Result<Option<Self>, ErrorKind> {
-        if !overruns(comm, me)? {
-            return Ok(None);
-        }
+    pub(super) fn new() -> Result<Self, ErrorKind> {
         let small = ManuallyDrop::new(Datatype::body_and_byte(SMALL, SMALL as isize + 1)?);
-        Ok(Some(Self { small, copies: RefCell::default() }))
+        Ok(Self { small, copies: RefCell::default() })
     }
 
     /// Where to receive a small message. Give it back.
@@ -79,8 +75,8 @@ impl Guard {
     }
 }
 
-/// Whether a message that is too long is written behind its buffer's end.
-fn overruns(comm: ffi::MPI_Comm, me: c_int) -> Result<bool, ErrorKind> {
+/// Whether this library writes a message that is too long behind its buffer's end. `comm` carries no other message.
+pub(super) fn overruns(comm: ffi::MPI_Comm, me: c_int) -> Result<bool, ErrorKind> {
     const SENT: usize = 1 << 14;
     const ROOM: usize = 8;
     let (sent, mut room) = (vec![1_u8; SENT], vec![0_u8; SENT]);

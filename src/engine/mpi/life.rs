@@ -17,7 +17,7 @@ use mpi::{
 use super::{
     MpiEngine, Space, Watch,
     foresight::Foresight,
-    guard::Guard,
+    guard::{self, Guard},
     messages::Lane,
     raw::{check, made, tag_limit},
     transfer::{Transfer, tested},
@@ -97,8 +97,9 @@ impl MpiEngine {
                 made(|size| ffi::MPI_Comm_size(user, size))?,
             )
         };
-        let guard = Guard::where_needed(user, rank)?;
-        let (checks, timeout) = agree(user, settings)?;
+        let Agreed { checks, timeout, guarded } =
+            agree(user, settings, guard::overruns(user, rank)?)?;
+        let guard = guarded.then(Guard::new).transpose()?;
         let (rank, size) = (rank as usize, size as usize);
         let space = Space {
             user,
@@ -295,21 +296,31 @@ impl Drop for MpiEngine {
     }
 }
 
-/// The highest level of checks and the longest timeout that a rank wants.
-fn agree(comm: ffi::MPI_Comm, settings: Settings) -> Result<(Checks, Option<Duration>), ErrorKind> {
+/// How all ranks are.
+struct Agreed {
+    /// The highest level that a rank wants.
+    checks: Checks,
+    /// The longest time that a rank wants.
+    timeout: Option<Duration>,
+    /// Whether the library of some rank lets messages overrun buffers: who guards declines some of its collectives.
+    guarded: bool,
+}
+
+fn agree(comm: ffi::MPI_Comm, settings: Settings, overruns: bool) -> Result<Agreed, ErrorKind> {
     let levels = [Checks::Off, Checks::Local, Checks::Collective, Checks::Full];
     let level = levels.iter().position(|&level| level == settings.checks);
     let milliseconds = |limit: Duration| (limit.as_millis() as i64).max(1);
-    let mine = [level.unwrap_or(0) as i64, settings.timeout.map_or(0, milliseconds)];
-    let mut highest = [0_i64; 2];
-    // SAFETY: a live communicator; each rank gives and gets two integers.
+    let limit = settings.timeout.map_or(0, milliseconds);
+    let mine = [level.unwrap_or(0) as i64, limit, i64::from(overruns)];
+    let mut highest = [0_i64; 3];
+    // SAFETY: a live communicator; each rank gives and gets three integers.
     check(unsafe {
         let (int, max) = (ffi::RSMPI_INT64_T, ffi::RSMPI_MAX);
-        ffi::MPI_Allreduce(mine.as_ptr().cast(), highest.as_mut_ptr().cast(), 2, int, max, comm)
+        ffi::MPI_Allreduce(mine.as_ptr().cast(), highest.as_mut_ptr().cast(), 3, int, max, comm)
     })?;
-    let [level, limit] = highest;
+    let [level, limit, overruns] = highest;
     let timeout = (limit > 0).then(|| Duration::from_millis(limit as u64));
-    Ok((levels[level as usize % levels.len()], timeout))
+    Ok(Agreed { checks: levels[level as usize % levels.len()], timeout, guarded: overruns != 0 })
 }
 
 /// MPI keeps a communicator for operations under way (MPI 4.1 §7.4.3).
