@@ -15,6 +15,7 @@ mod threads;
 mod watchdog;
 
 use std::{
+    collections::HashMap,
     io::Write,
     num::NonZeroUsize,
     path::PathBuf,
@@ -34,6 +35,7 @@ pub use self::{
 use crate::{
     checks::Checks,
     comm::{Comm, Stats},
+    engine::Leftover,
     error::{Call, Error, ErrorKind, Failure, Result, With},
 };
 
@@ -366,6 +368,21 @@ fn print_line(text: &str) {
 }
 
 /// The rayon pool of a rank, of which the calling thread is the first.
+/// Says what the program has left undone; the same thing once, and how many times.
+fn warn(leftovers: &[Leftover]) {
+    let mut times = HashMap::new();
+    for Leftover { what } in leftovers {
+        *times.entry(what).or_insert(0) += 1;
+    }
+    for Leftover { what } in leftovers {
+        match times.remove(what) {
+            None => {}
+            Some(1) => log::warn!("{what}"),
+            Some(times) => log::warn!("{what}, {times} times"),
+        }
+    }
+}
+
 fn pool(me: &Arc<Identity>, threads: usize) -> rayon::ThreadPoolBuilder {
     let me = Arc::clone(me);
     let rank = me.rank;

@@ -11,12 +11,13 @@ use std::{
 };
 
 use super::{
-    Cause, Launcher, RunArgs, identity, identity::Identity, places, pool, print_line, watchdog,
+    Cause, Launcher, RunArgs, identity, identity::Identity, places, pool, print_line, warn,
+    watchdog,
 };
 use crate::{
     comm::Comm,
     engine::{
-        Engine, Leftover,
+        Engine,
         mpi::{MpiEngine, Settings, Threads, World},
     },
     error::Failure,
@@ -59,9 +60,7 @@ pub(super) fn run(
     let cause = match outcome {
         Ok(Ok(())) => match engine.finish() {
             Ok(()) => {
-                for Leftover { what } in engine.leftovers() {
-                    log::warn!("{what}");
-                }
+                warn(&engine.leftovers());
                 return ExitCode::SUCCESS;
             }
             Err(error) => Cause::new(world.rank, format!("the job cannot end: {error}")),

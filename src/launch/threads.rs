@@ -10,11 +10,11 @@ use std::{
     thread,
 };
 
-use super::{Cause, identity, identity::Identity};
+use super::{Cause, identity, identity::Identity, warn};
 use crate::{
     comm::Comm,
     engine::{
-        Engine, Leftover,
+        Engine,
         local::{Job, Patience},
     },
     error::Failure,
@@ -84,12 +84,6 @@ pub(super) fn run<R: Send, S>(
     });
     warn(&job.leftovers());
     answer
-}
-
-fn warn(leftovers: &[Leftover]) {
-    for Leftover { what } in leftovers {
-        log::warn!("{what}");
-    }
 }
 
 /// The life of one rank, on its own thread.
