@@ -3,9 +3,9 @@
 //! Some libraries write a message that is longer than the receiver's buffer behind its end before they report that it is
 //! too long: Open MPI 4.1 and 5.0 copy what was sent straight into contiguous memory (its protocols `get` and `put`, from
 //! about a kilobyte up). A library is asked once, with memory to spare. Where it does so, receives
-//! give the library memory that is not contiguous, a byte lying apart: that makes it unpack within bounds. Where the buffer is
-//! small it is another, whose description is made once; this costs a receive 5 ns or so. A blocking receive of more
-//! looks at the message's size first instead, and so keeps the library's fast ways for large messages.
+//! give the library memory that is not contiguous: that makes it unpack within bounds. Where the buffer is small it is another,
+//! whose description is made once; where it is large, a byte lies apart. A blocking receive of more than a few bytes
+//! looks at the message's size first instead (some 25 ns), and so keeps the library's fast ways for large messages.
 
 use std::{
     cell::RefCell,
@@ -18,11 +18,14 @@ use mpi::ffi;
 use super::raw::{Datatype, Extent, blank_status, check, made};
 use crate::error::ErrorKind;
 
-/// Buffers up to this size are filled from a copy.
+/// Buffers up to this size are filled from a copy,
 pub(super) const SMALL: usize = 1024;
 
-/// Room for a small message and, apart, the byte that is never wanted.
-pub(super) struct Copy(MaybeUninit<[u8; SMALL + 2]>);
+/// and, where the call waits anyway, up to this one: with more a look at the message's size costs less.
+pub(super) const TINY: usize = 256;
+
+/// Room for two small messages with a gap between them, the second of which is never wanted.
+pub(super) struct Copy(MaybeUninit<[u8; 2 * SMALL + 1]>);
 
 impl Copy {
     pub(super) fn new() -> Self {
@@ -47,7 +50,7 @@ impl Copy {
 
 /// What receives need where messages can overrun buffers.
 pub(super) struct Guard {
-    /// Describes a [`Copy`]. It lives as long as MPI does, which ends before the engine.
+    /// Describes half of a [`Copy`]. It lives as long as MPI does, which ends before the engine.
     small: ManuallyDrop<Datatype>,
     /// Copies to be used again.
     #[allow(clippy::vec_box, reason = "MPI works on a copy while its box moves in and out")]
@@ -56,7 +59,7 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new() -> Result<Self, ErrorKind> {
-        let small = ManuallyDrop::new(Datatype::body_and_byte(SMALL, SMALL as isize + 1)?);
+        let small = ManuallyDrop::new(Datatype::with_gap(SMALL)?);
         Ok(Self { small, copies: RefCell::default() })
     }
 
@@ -67,7 +70,7 @@ impl Guard {
 
     /// What a copy looks like.
     pub(super) fn extent(&self) -> Extent {
-        Extent::of(1, self.small.raw())
+        Extent::of(2, self.small.raw())
     }
 
     pub(super) fn give_back(&self, copy: Box<Copy>) {

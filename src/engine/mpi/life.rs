@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    env,
     ffi::c_int,
     rc::Rc,
     sync::Arc,
@@ -97,7 +98,7 @@ impl MpiEngine {
                 made(|size| ffi::MPI_Comm_size(user, size))?,
             )
         };
-        let Agreed { checks, timeout, guarded } =
+        let Agreed { checks, timeout, guarded, spins } =
             agree(user, settings, guard::overruns(user, rank)?)?;
         let guard = guarded.then(Guard::new).transpose()?;
         let (rank, size) = (rank as usize, size as usize);
@@ -124,12 +125,14 @@ impl MpiEngine {
             timeout,
             multiple: level == Threading::Multiple,
             guard,
+            spins,
             call: Cell::new(Call::new("start", With::ALL)),
             ops: Table::new(),
             staged: RefCell::new(Vec::new()),
             orphans: RefCell::new(Vec::new()),
             windows: RefCell::new(Vec::new()),
             probed: Table::new(),
+            crowded: Cell::new(false),
             yields: Cell::new(false),
             polls: Cell::new(false),
             watch: timeout.map(|_| Arc::new(Watch::new())),
@@ -304,6 +307,14 @@ struct Agreed {
     timeout: Option<Duration>,
     /// Whether the library of some rank lets messages overrun buffers: who guards declines some of its collectives.
     guarded: bool,
+    /// Whether the library of some rank keeps its CPU while it waits.
+    spins: bool,
+}
+
+/// Whether Open MPI has been told to let others run while it waits (by `mpirun --mca mpi_yield_when_idle 1`): its
+/// blocking calls are better at it than test and yield.
+fn library_yields() -> bool {
+    env::var("OMPI_MCA_mpi_yield_when_idle").is_ok_and(|value| value == "1")
 }
 
 fn agree(comm: ffi::MPI_Comm, settings: Settings, overruns: bool) -> Result<Agreed, ErrorKind> {
@@ -311,16 +322,17 @@ fn agree(comm: ffi::MPI_Comm, settings: Settings, overruns: bool) -> Result<Agre
     let level = levels.iter().position(|&level| level == settings.checks);
     let milliseconds = |limit: Duration| (limit.as_millis() as i64).max(1);
     let limit = settings.timeout.map_or(0, milliseconds);
-    let mine = [level.unwrap_or(0) as i64, limit, i64::from(overruns)];
-    let mut highest = [0_i64; 3];
-    // SAFETY: a live communicator; each rank gives and gets three integers.
+    let mine = [level.unwrap_or(0) as i64, limit, overruns.into(), (!library_yields()).into()];
+    let mut highest = [0_i64; 4];
+    // SAFETY: a live communicator; each rank gives and gets four integers.
     check(unsafe {
         let (int, max) = (ffi::RSMPI_INT64_T, ffi::RSMPI_MAX);
-        ffi::MPI_Allreduce(mine.as_ptr().cast(), highest.as_mut_ptr().cast(), 3, int, max, comm)
+        ffi::MPI_Allreduce(mine.as_ptr().cast(), highest.as_mut_ptr().cast(), 4, int, max, comm)
     })?;
-    let [level, limit, overruns] = highest;
+    let [level, limit, overruns, spins] = highest;
     let timeout = (limit > 0).then(|| Duration::from_millis(limit as u64));
-    Ok(Agreed { checks: levels[level as usize % levels.len()], timeout, guarded: overruns != 0 })
+    let checks = levels[level as usize % levels.len()];
+    Ok(Agreed { checks, timeout, guarded: overruns != 0, spins: spins != 0 })
 }
 
 /// MPI keeps a communicator for operations under way (MPI 4.1 §7.4.3).

@@ -9,7 +9,7 @@ use mpi::ffi;
 
 use super::{
     MpiEngine,
-    guard::{self, SMALL},
+    guard::{self, SMALL, TINY},
     raw::{Datatype, Extent, blank_status, check, made},
     transfer::{
         Beside, Expected, Headed, Transfer, Wire, admit, distance, landed, matched, source, tag,
@@ -95,7 +95,7 @@ impl MpiEngine {
             return self.unpack(beside, code, &status, into, expected);
         }
         if let Some(guard) = &self.guard {
-            if into.len() <= SMALL {
+            if into.len() <= TINY {
                 let (mut copy, extent) = (guard::Copy::new(), guard.extent());
                 let code = self.receive_bare_into(lane, from, copy.start(), &extent, &mut status);
                 let received = landed(code, &status, into.len(), expected)?;
@@ -396,7 +396,7 @@ impl MpiEngine {
     /// Lets others run, and takes the next steps of what needs several.
     pub(super) fn idle(&self) {
         self.progress();
-        if self.yields.get() {
+        if self.crowded.get() {
             thread::yield_now();
         }
     }

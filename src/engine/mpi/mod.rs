@@ -80,6 +80,8 @@ pub(crate) struct MpiEngine {
     multiple: bool,
     /// For libraries that let messages overrun buffers.
     guard: Option<Guard>,
+    /// Whether the library keeps its CPU while it waits, whoever needs it.
+    spins: bool,
     /// The program's call that is being served.
     call: Cell<Call>,
     ops: Table<Pending>,
@@ -90,7 +92,9 @@ pub(crate) struct MpiEngine {
     /// By [`WindowId`].
     windows: RefCell<Vec<Option<Rc<window::Window>>>>,
     probed: Table<Probed>,
-    /// Whether to let other ranks run while waiting; see [`MpiEngine::share_cpus`].
+    /// Whether ranks share CPUs; see [`MpiEngine::share_cpus`].
+    crowded: Cell<bool>,
+    /// Whether the library's blocking calls keep others from running.
     yields: Cell<bool>,
     /// Whether to wait by looking again and again: while yielding, or while operations of several steps are under way.
     polls: Cell<bool>,
@@ -114,13 +118,14 @@ struct Space {
 
 impl MpiEngine {
     /// From now on waiting ranks let others run: for jobs with more ranks than CPUs, where a library that spins (MPICH
-    /// always does) keeps from running the very rank that it waits for.
+    /// always does, Open MPI unless it is told) keeps from running the very rank that it waits for.
     ///
     /// # Collective
     /// All ranks, between two collective calls, with the same value: blocking collectives do not match others.
     pub(crate) fn share_cpus(&self, shared: bool) {
-        self.yields.set(shared);
-        self.polls.set(shared || !self.staged.borrow().is_empty());
+        self.crowded.set(shared);
+        self.yields.set(shared && self.spins);
+        self.polls.set(self.yields.get() || !self.staged.borrow().is_empty());
     }
 
     /// Makes one of the library's collective calls: `call` gets where to write a request, or nothing if it is to block.

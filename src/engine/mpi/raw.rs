@@ -117,6 +117,20 @@ impl Datatype {
         Self::parts([(len, 0), (1, distance)])
     }
 
+    /// `len` bytes, at most a chunk, and a byte that is left out: several of it are not contiguous.
+    pub(super) fn with_gap(len: usize) -> Result<Self, ErrorKind> {
+        // SAFETY: reading the library's handle of a predefined type.
+        let dense = Self::contiguous(unsafe { ffi::RSMPI_UINT8_T }, len)?;
+        let extent = (len + 1) as ffi::MPI_Aint;
+        // SAFETY: a live datatype of our own.
+        let mut gapped = unsafe {
+            made(|made| ffi::MPI_Type_create_resized(dense.0, 0, extent, made)).map(Self)
+        }?;
+        // SAFETY: as above.
+        check(unsafe { ffi::MPI_Type_commit(&raw mut gapped.0) })?;
+        Ok(gapped)
+    }
+
     /// Two parts of so many bytes, so far away from the address that a call is given.
     fn parts(parts: [(usize, isize); 2]) -> Result<Self, ErrorKind> {
         // SAFETY: reading the library's handle of a predefined type.
