@@ -105,7 +105,7 @@ impl Parcel<'_> {
     }
 
     /// Copies the claimed message into its receiver's buffer, if it is what the receiver expects and fits.
-    #[inline(always)]
+    #[inline]
     pub(super) fn open(
         self,
         key: &Key,

@@ -124,7 +124,7 @@ impl Slot {
     ///
     /// # Safety
     /// The slot is the producer's. `body` writes what `kind` says.
-    #[inline(always)]
+    #[inline]
     unsafe fn fill(
         &self,
         kind: Kind,
@@ -155,7 +155,7 @@ impl Slot {
     ///
     /// # Safety
     /// The slot has been published and not been left.
-    #[inline(always)]
+    #[inline]
     unsafe fn look<R>(&self, look: impl FnOnce(*const Head) -> R) -> R {
         self.head.with(|head| look(head.cast::<Head>()))
     }
@@ -205,7 +205,7 @@ impl InLane<'_> {
 ///
 /// # Safety
 /// So many bytes may be read and written.
-#[inline(always)]
+#[inline]
 unsafe fn copy_few(from: *const u8, to: *mut u8, bytes: usize) {
     // SAFETY: by this function's own contract.
     unsafe {
@@ -512,7 +512,7 @@ impl Sender {
     }
 
     /// Lets `fill` fill the next slot, and publishes it.
-    #[inline(always)]
+    #[inline]
     fn publish(&mut self, segment: &Segment, fill: impl FnOnce(&Slot)) {
         // Slots are filled in turn, once in each lap, so that this one is the producer's until it is published.
         let slot = &segment.slots[self.slot];
@@ -575,14 +575,14 @@ impl Drop for Receiver {
 
 impl Receiver {
     /// Whether a message may be there: looks at the slot alone.
-    #[inline(always)]
+    #[inline]
     pub(super) fn has_message(&self) -> bool {
         // SAFETY: the segment at the consumer's place is alive.
         unsafe { self.place.published() }.is_some()
     }
 
     /// What the next message is matched by, if there is one.
-    #[inline(always)]
+    #[inline]
     pub(super) fn peek(&mut self) -> Option<Key> {
         // SAFETY: the segment at the consumer's place is alive.
         let slot = unsafe { self.place.published() }?;

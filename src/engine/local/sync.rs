@@ -77,7 +77,7 @@ pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexG
 /// As [`wait`], for so long at most; in loom's models time does not pass. `guard` is of `mutex`.
 ///
 /// Under `cfg(tsan)` it only lets others run, since `ThreadSanitizer` does not see how std gives the lock up and takes it again.
-#[cfg_attr(tsan, allow(unused_variables))]
+#[cfg_attr(any(tsan, loom), allow(unused_variables))]
 pub(super) fn wait_for<'a, T>(
     condvar: &Condvar,
     mutex: &'a Mutex<T>,

@@ -47,11 +47,11 @@ pub(crate) struct Settings {
 /// has messages of a few bytes come 1.3 times later and at 0.6 of the rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Threads {
-    /// The process has one thread (MPI_THREAD_SINGLE).
+    /// The process has one thread (`MPI_THREAD_SINGLE`).
     One,
-    /// Others compute (MPI_THREAD_FUNNELED).
+    /// Others compute (`MPI_THREAD_FUNNELED`).
     OthersCompute,
-    /// Any may call MPI at any time (MPI_THREAD_MULTIPLE).
+    /// Any may call MPI at any time (`MPI_THREAD_MULTIPLE`).
     AllCall,
 }
 
