@@ -122,16 +122,19 @@ fn every_mistake_is_named_on_mpi() {
     }
 }
 
-/// Where the library would write behind a buffer, ranks compare what they call before it gets so far, on every level.
+/// Where the library would write behind a buffer, ranks compare what they call before it gets so far, on every level. MPICH
+/// keeps to its bounds, and says nothing.
 #[cfg(feature = "mpi")]
 #[test]
-fn lengths_that_differ_are_refused_without_checks() {
+fn lengths_that_differ_are_refused_where_they_could_overrun() {
+    if !*support::OPEN_MPI {
+        return;
+    }
     for checks in ["off", "local"] {
         let mut command = support::mpirun(3, &example("bugs"));
         command.args(["length-mismatch", "--checks", checks, "--timeout", "5"]);
         let ending = support::run(&mut command, LIMIT);
-        assert_ne!(ending.code, Some(0), "{ending:#?}");
         let words = "the ranks do not make the same collective call";
-        assert!(!*support::OPEN_MPI || ending.stderr.contains(words), "{ending:#?}");
+        assert!(ending.code == Some(1) && ending.stderr.contains(words), "{ending:#?}");
     }
 }
