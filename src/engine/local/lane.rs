@@ -8,33 +8,26 @@
 //!
 //! The first segment is small: a thousand ranks that say a few words to each other need little memory.
 
-use std::{
-    mem::{ManuallyDrop, MaybeUninit},
-    panic::Location,
-    ptr::NonNull,
-    sync::Arc,
-};
+mod slot;
 
+use std::{mem::ManuallyDrop, panic::Location, ptr::NonNull, sync::Arc};
+
+use self::slot::{Address, Kind, LINE_BYTES, Line, Slot, Small, Within, copy_few, loan_of};
+pub(super) use self::slot::{INLINE_BYTES, InLane};
 use super::{
     handoff::{Body, Loan, Parcel},
     sync::{AtomicPtr, AtomicU32, Ordering, UnsafeCell},
 };
 use crate::{
-    datum::Signature,
     engine::{
-        Label, Rank, Step, Tag,
+        Label, Step,
         matching::{Key, Space},
     },
     error::Call,
 };
 
-/// Messages up to this size are part of their slot.
-pub(super) const INLINE_BYTES: usize = if cfg!(loom) { 2 } else { 24 };
-
 /// Messages up to this size are copied into the lane.
 pub(super) const EAGER_BYTES: usize = if cfg!(loom) { 4 } else { 1024 };
-
-pub(super) const LINE_BYTES: usize = 64;
 
 /// Slots and lines of a lane's first segment.
 const FIRST: (usize, usize) = if cfg!(loom) { (2, 2) } else { (8, 32) };
@@ -57,231 +50,12 @@ struct Segment {
     lines: Box<[Line]>,
 }
 
-#[repr(C, align(64))]
-pub(super) struct Slot {
-    /// The lap of the segment that the message belongs to.
-    lap: AtomicU32,
-    /// Reached by the producer before it publishes the lap, and by the consumer after it has seen it.
-    head: UnsafeCell<MaybeUninit<Head>>,
-}
-
-// SAFETY: what a slot holds is `Send` (bytes, references to statics, `Arc<Loan>`); who reaches it when is the promise of its
-// unsafe methods.
-unsafe impl Sync for Slot {}
-
-#[cfg(all(not(loom), target_pointer_width = "64"))]
-const _: () = assert!(size_of::<Slot>() == 64, "a message is one cache line");
-
-/// What is said in a slot.
-///
-/// It is written and read field by field. Copied whole from where it was put together, it would be read in wider pieces than
-/// it was written in; processors let such a read wait until the writes have left for the cache, behind the message before.
-#[repr(C)]
-struct Head {
-    context: u32,
-    source: Rank,
-    tag: Tag,
-    step: bool,
-    kind: Kind,
-    /// The size of a message that is in the lane.
-    bytes: u16,
-    signature: Signature,
-    at: &'static Location<'static>,
-    body: Small,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Kind {
-    /// In the slot.
-    Inline,
-    /// In the segment's lines from `body.first` on, behind the call if it is a step of a collective.
-    Lines,
-    /// In the sender's buffer, `body.loan`.
-    Lent,
-    /// No message: the next one is in the segment `body.next`. No other field is there.
-    Next,
-}
-
-/// The body of a message, or where it is: `kind` tells which.
-#[repr(C)]
-union Small {
-    inline: [MaybeUninit<u8>; INLINE_BYTES],
-    first: u32,
-    loan: ManuallyDrop<Arc<Loan>>,
-    next: NonNull<Segment>,
-}
-
-/// What a message in a slot is, but for its body.
-struct Address {
-    key: Key,
-    signature: Signature,
-    at: &'static Location<'static>,
-}
-
-impl Slot {
-    /// Fills the slot: with a message if there is an address.
-    ///
-    /// # Safety
-    /// The slot is the producer's. `body` writes what `kind` says.
-    #[inline]
-    unsafe fn fill(
-        &self,
-        kind: Kind,
-        bytes: u16,
-        address: Option<&Address>,
-        body: impl FnOnce(*mut Small),
-    ) {
-        self.head.with_mut(|head| {
-            let head = head.cast::<Head>();
-            // SAFETY: the memory of a head, which nobody else reaches.
-            unsafe {
-                (&raw mut (*head).kind).write(kind);
-                if let Some(Address { key, signature, at }) = address {
-                    (&raw mut (*head).context).write(key.space.context);
-                    (&raw mut (*head).source).write(key.source);
-                    (&raw mut (*head).tag).write(key.tag);
-                    (&raw mut (*head).step).write(key.space.step);
-                    (&raw mut (*head).bytes).write(bytes);
-                    (&raw mut (*head).signature).write(*signature);
-                    (&raw mut (*head).at).write(at);
-                }
-                body(&raw mut (*head).body);
-            }
-        });
-    }
-
-    /// Reads the head.
-    ///
-    /// # Safety
-    /// The slot has been published and not been left.
-    #[inline]
-    unsafe fn look<R>(&self, look: impl FnOnce(*const Head) -> R) -> R {
-        self.head.with(|head| look(head.cast::<Head>()))
-    }
-}
-
-/// The bytes of a message that are still in the lane.
-#[derive(Clone, Copy)]
-pub(super) struct InLane<'a> {
-    place: Within<'a>,
-    bytes: usize,
-}
-
-#[derive(Clone, Copy)]
-enum Within<'a> {
-    Slot(&'a Slot),
-    Lines(&'a [Line]),
-}
-
-impl InLane<'_> {
-    pub(super) fn len(&self) -> usize {
-        self.bytes
-    }
-
-    /// Copies the message.
-    ///
-    /// # Panics
-    /// If `into` is not as long as the message.
-    #[inline]
-    pub(super) fn copy_to(&self, into: &mut [u8]) {
-        assert_eq!(into.len(), self.bytes, "all of a message is copied");
-        match self.place {
-            // SAFETY: (1) a value of this type is made by `take` only: so many bytes have been written there before the
-            // slot was published, and nobody writes them while the receiver is borrowed.
-            Within::Slot(slot) => unsafe {
-                slot.look(|head| {
-                    let bytes = (&raw const (*head).body).cast::<u8>();
-                    copy_few(bytes, into.as_mut_ptr(), into.len());
-                });
-            },
-            // SAFETY: as (1).
-            Within::Lines(lines) => unsafe { Line::read(lines, into) },
-        }
-    }
-}
-
-/// Copies a few bytes, a word faster than others.
-///
-/// # Safety
-/// So many bytes may be read and written.
-#[inline]
-unsafe fn copy_few(from: *const u8, to: *mut u8, bytes: usize) {
-    // SAFETY: by this function's own contract.
-    unsafe {
-        match bytes {
-            8 => std::ptr::copy_nonoverlapping(from, to, 8),
-            4 => std::ptr::copy_nonoverlapping(from, to, 4),
-            _ => std::ptr::copy_nonoverlapping(from, to, bytes),
-        }
-    }
-}
-
-/// Where the bytes of a message lie that are no part of its slot.
-struct Line(UnsafeCell<Block>);
-
-#[repr(align(64))]
-struct Block {
-    _bytes: MaybeUninit<[u8; LINE_BYTES]>,
-}
-
-const _: () = assert!(size_of::<Call>() <= LINE_BYTES && align_of::<Call>() <= 64);
-
-// SAFETY: a line holds bytes, or a `Call`, which is `Sync`; who reaches it when is the promise of its unsafe methods.
-unsafe impl Sync for Line {}
-
-#[cfg(not(loom))]
-const _: () = assert!(size_of::<Line>() == LINE_BYTES, "lines are bytes one behind the other");
-
-#[cfg(not(loom))]
-impl Line {
-    /// # Safety
-    /// Nobody else reaches the lines, which have room for `bytes`.
-    #[inline]
-    unsafe fn write(lines: &[Self], bytes: &[u8]) {
-        let to = lines.as_ptr().cast_mut().cast::<u8>();
-        // SAFETY: the lines are cells, the caller's alone, and have room.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
-    }
-
-    /// # Safety
-    /// So many bytes have been written, and nobody writes.
-    #[inline]
-    unsafe fn read(lines: &[Self], into: &mut [u8]) {
-        let from = lines.as_ptr().cast::<u8>();
-        // SAFETY: by this function's own contract.
-        unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
-    }
-}
-
-/// The same with each line a cell that loom follows.
-#[cfg(loom)]
-impl Line {
-    unsafe fn write(lines: &[Self], bytes: &[u8]) {
-        for (line, chunk) in lines.iter().zip(bytes.chunks(LINE_BYTES)) {
-            line.0.with_mut(|line| unsafe {
-                std::ptr::copy_nonoverlapping(chunk.as_ptr(), line.cast(), chunk.len());
-            });
-        }
-    }
-
-    unsafe fn read(lines: &[Self], into: &mut [u8]) {
-        for (line, chunk) in lines.iter().zip(into.chunks_mut(LINE_BYTES)) {
-            line.0.with(|line| unsafe {
-                std::ptr::copy_nonoverlapping(line.cast(), chunk.as_mut_ptr(), chunk.len());
-            });
-        }
-    }
-}
-
 impl Segment {
     fn new((slots, lines): (usize, usize)) -> NonNull<Self> {
-        let slot = || Slot { lap: AtomicU32::new(0), head: UnsafeCell::new(MaybeUninit::uninit()) };
-        let line = || Line(UnsafeCell::new(Block { _bytes: MaybeUninit::uninit() }));
         let segment = Self {
             lap: 1,
-            slots: (0..slots).map(|_| slot()).collect(),
-            lines: (0..lines).map(|_| line()).collect(),
+            slots: (0..slots).map(|_| Slot::new()).collect(),
+            lines: (0..lines).map(|_| Line::new()).collect(),
         };
         NonNull::from(Box::leak(Box::new(segment)))
     }
@@ -385,15 +159,6 @@ impl Place {
         let slot = unsafe { self.slot.as_ref() };
         (slot.lap.load(Ordering::Acquire) == self.lap).then_some(slot)
     }
-}
-
-/// Takes the loan out of a head.
-///
-/// # Safety
-/// The head is that of a lent message, and this is done once.
-unsafe fn loan_of(head: *const Head) -> Arc<Loan> {
-    // SAFETY: by this function's own contract.
-    ManuallyDrop::into_inner(unsafe { (&raw const (*head).body.loan).read() })
 }
 
 /// Opens a lane.
