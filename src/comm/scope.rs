@@ -396,28 +396,26 @@ impl Board<'_> {
         values: &'scope V,
         to: Dest,
     ) -> Result<Ticket<'scope, &'scope V>> {
-        let op = self.comm.perform(call, || {
+        let enter = |op| self.enter(call, State::Pending(op, Finish::Direct(size_of::<V::Elem>())));
+        let place = self.comm.perform(call, || {
             if to.is_null() {
-                return Ok(None);
+                return Ok(Place::Over(Status::NULL));
             }
             let to = self.comm.target(to, Signature::of::<V::Elem>())?;
             let Some(slice) = values.as_slice() else {
                 let packed = packed(values);
                 self.comm.sent(to.rank, size_of_val(&*packed));
                 let memory = Memory::Owned(Box::new(Outgoing(packed)));
-                return self.comm.engine.isend(&to, mode, memory).map(Some);
+                return self.comm.engine.isend(&to, mode, memory).map(enter);
             };
             let bytes = bytes_of(slice);
             self.comm.sent(to.rank, bytes.len());
             // SAFETY: the loan is over when the operation is (waited for, or retracted), at the end of the scope at the
             // latest (`End`); until then `values`, borrowed for `'scope`, keep the slice valid and unchanged:
             // elements are `Copy`, so they have no interior mutability.
-            self.comm.engine.isend_lent(&to, mode, unsafe { RawBytes::to_send(bytes) })
+            let op = self.comm.engine.isend_lent(&to, mode, unsafe { RawBytes::to_send(bytes) })?;
+            Ok(op.map_or(Place::Over(Status::NULL), enter))
         })?;
-        let place = match op {
-            None => Place::Over(Status::NULL),
-            Some(op) => self.enter(call, State::Pending(op, Finish::Direct(size_of::<V::Elem>()))),
-        };
         Ok(Ticket { board: self, place, kept: values })
     }
 
@@ -428,9 +426,9 @@ impl Board<'_> {
         from: Src,
     ) -> Result<Ticket<'scope, &'scope mut V>> {
         let kept: *mut V = into;
-        let begun = self.comm.perform(call, || {
+        let place = self.comm.perform(call, || {
             if from.is_null() {
-                return Ok(Ok(Status::NULL));
+                return Ok(Place::Over(Status::NULL));
             }
             let from = self.comm.source(from, Signature::of::<V::Elem>())?;
             // SAFETY: of an exclusive borrow for `'scope` which nothing else uses before the ticket gives it back.
@@ -445,7 +443,7 @@ impl Board<'_> {
                     Begun::UnderWay(op) => State::Pending(op, Finish::Direct(size_of::<V::Elem>())),
                     Begun::Over(Ok(received)) => {
                         self.comm.received(received);
-                        return Ok(Ok(status::<V::Elem>(&received)));
+                        return Ok(Place::Over(status::<V::Elem>(&received)));
                     }
                     Begun::Over(Err(kind)) => State::Refused(Box::new(kind)),
                 }
@@ -469,12 +467,8 @@ impl Board<'_> {
                 let memory = Memory::Owned(Box::new(landing));
                 State::Pending(self.comm.engine.irecv(&from, memory)?, Finish::Unpack(unpack))
             };
-            Ok(Err(state))
+            Ok(self.enter(call, state))
         })?;
-        let place = match begun {
-            Ok(status) => Place::Over(status),
-            Err(state) => self.enter(call, state),
-        };
         Ok(Ticket { board: self, place, kept })
     }
 

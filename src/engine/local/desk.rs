@@ -131,11 +131,13 @@ impl Desk {
         wish: &Wish<'_>,
         grant: &mut impl FnMut(&Key, Parcel<'_>) -> R,
     ) -> Option<R> {
-        self.adopt(around.doorstep);
-        match self.only_lane(wish.sender) {
-            Some(lane) => self.look_into(lane, around, Some(wish), grant),
-            None => self.look(around, Some(wish), grant),
+        if self.queues.has_posted() || wish.sender.is_none() {
+            return self.look(around, Some(wish), grant);
         }
+        // Only this lane can bring it, and nobody waits for what the others bring.
+        self.adopt(around.doorstep);
+        let lane = self.only_lane(wish.sender)?;
+        self.look_into(lane, around, Some(wish), grant)
     }
 
     /// The lane from the world rank `sender`, if no posted receive waits for what others bring.

@@ -174,9 +174,10 @@ const SHARED: u32 = 5;
 /// A sender's buffer, lent to the receiver of a message.
 pub(super) struct Loan {
     state: AtomicU32,
-    /// Reached by whoever has made the state `BUSY`, and by the lender once it is `DONE` or `BACK`.
+    /// Reached by whoever has made the state `BUSY` (while it is `SHARED` too), and by the lender once it is `DONE` or `BACK`.
     memory: UnsafeCell<Option<Memory>>,
-    /// Where a shared copy goes, which part of it is next, and how much of it is done.
+    /// Where a shared copy comes from and goes, which part of it is next, and how much of it is done.
+    from: AtomicPtr<u8>,
     to: AtomicPtr<u8>,
     next: AtomicUsize,
     copied: AtomicUsize,
@@ -204,9 +205,10 @@ impl Loan {
     ) -> Self {
         let bytes = memory.bytes().len();
         let memory = UnsafeCell::new(Some(memory));
-        let (to, next) = (AtomicPtr::new(std::ptr::null_mut()), AtomicUsize::new(0));
-        let (state, copied) = (AtomicU32::new(OFFERED), AtomicUsize::new(0));
-        Self { state, memory, to, next, copied, bytes, lender, label, at }
+        let nowhere = || AtomicPtr::new(std::ptr::null_mut());
+        let (from, to, state) = (nowhere(), nowhere(), AtomicU32::new(OFFERED));
+        let (next, copied) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { state, memory, from, to, next, copied, bytes, lender, label, at }
     }
 
     pub(super) fn label(&self) -> &Label {
@@ -272,15 +274,15 @@ impl Loan {
 
     /// Copies with the lender's help, if it looks here meanwhile.
     fn copy_together(&self, from: &[u8], into: &mut [u8]) {
-        assert_eq!(from.len(), into.len(), "all of a message is copied");
-        let to = into.as_mut_ptr();
-        self.to.store(to, Ordering::Relaxed);
+        assert!(from.len() == self.bytes && into.len() == self.bytes, "all of a message is copied");
+        self.from.store(from.as_ptr().cast_mut(), Ordering::Relaxed);
+        self.to.store(into.as_mut_ptr(), Ordering::Relaxed);
         self.state.store(SHARED, Ordering::Release);
-        // SAFETY: `into` is borrowed until this function returns, which waits for all parts; until then it is reached
+        // SAFETY: both are borrowed until this function returns, which waits for all parts; until then `into` is reached
         // through `to` only.
-        unsafe { self.copy_parts(from, to) };
+        unsafe { self.copy_parts() };
         let mut looks = 0;
-        while self.copied.load(Ordering::Acquire) != from.len() {
+        while self.copied.load(Ordering::Acquire) != self.bytes {
             // The lender is copying the last part at this moment, unless its CPU was taken from it.
             looks += 1;
             if looks > 2000 || cfg!(loom) { yield_now() } else { spin_loop() }
@@ -290,15 +292,18 @@ impl Loan {
     /// Copies parts that nobody has copied, until there are none.
     ///
     /// # Safety
-    /// As many bytes as `from` has may be written at `to` as long as not all have been copied.
-    unsafe fn copy_parts(&self, from: &[u8], to: *mut u8) {
-        loop {
+    /// The state has been seen to be `SHARED`. As long as not all has been copied, `bytes` bytes may be read at `from`, where
+    /// nobody changes them, and written at `to`.
+    unsafe fn copy_parts(&self) {
+        let (from, to) = (self.from.load(Ordering::Relaxed), self.to.load(Ordering::Relaxed));
+        // Looked at first, so that a lender who waits long does not count beyond the end of numbers.
+        while self.next.load(Ordering::Relaxed) < self.bytes {
             let at = self.next.fetch_add(CHUNK_BYTES, Ordering::Relaxed);
-            let Some(rest) = from.get(at..).filter(|rest| !rest.is_empty()) else { return };
-            let part = &rest[..rest.len().min(CHUNK_BYTES)];
+            let Some(rest) = self.bytes.checked_sub(at) else { return };
+            let part = rest.min(CHUNK_BYTES);
             // SAFETY: inside the memory, by this function's own contract; each part is taken by one side, as `next` says.
-            unsafe { to.add(at).copy_from_nonoverlapping(part.as_ptr(), part.len()) };
-            self.copied.fetch_add(part.len(), Ordering::Release);
+            unsafe { to.add(at).copy_from_nonoverlapping(from.add(at), part) };
+            self.copied.fetch_add(part, Ordering::Release);
         }
     }
 
@@ -306,14 +311,9 @@ impl Loan {
 
     #[cold]
     fn help(&self) {
-        let to = self.to.load(Ordering::Relaxed);
-        self.memory.with(|memory| {
-            // SAFETY: the state was `SHARED`, so both sides read the memory until it is `DONE`; only the lender, which is
-            // here, takes it out after that.
-            let Some(memory) = (unsafe { &*memory }) else { return };
-            // SAFETY: the receiver waits in `copy_together` until all parts are copied; once they are, none is left to be taken.
-            unsafe { self.copy_parts(memory.bytes(), to) };
-        });
+        // SAFETY: the state was `SHARED`. The receiver waits in `copy_together` until all parts are copied; once they are, none
+        // is left to be taken. It alone looks into the memory meanwhile: the lender reads no more than the bytes.
+        unsafe { self.copy_parts() };
     }
 
     /// The memory of a loan that is done or back.

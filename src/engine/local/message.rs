@@ -17,6 +17,9 @@ use crate::{
     error::{Call, ErrorKind},
 };
 
+/// What became of a receive.
+type Outcome = Result<Received, ErrorKind>;
+
 /// A standard send of at most so many bytes never waits for its receiver longer than patience lasts.
 const BUFFERED_BYTES: usize = if cfg!(loom) { 5 } else { 8 * 1024 };
 
@@ -268,12 +271,11 @@ impl LocalEngine {
 
     /// Receives the message if it is there; what is wanted if not.
     #[inline]
-    #[allow(clippy::type_complexity, reason = "what is wanted, and the outcome if there is one")]
     fn begin_receive(
         &self,
         from: &Source,
         into: &mut [u8],
-    ) -> Result<(Wanted, Option<Result<Received, ErrorKind>>), ErrorKind> {
+    ) -> Result<(Wanted, Option<Outcome>), ErrorKind> {
         self.job.hall.check()?;
         let (wanted, sender) = self.wanted(from)?;
         let wish = Wish { wanted: &wanted, sender, claim: Claim::Receive };
@@ -297,7 +299,7 @@ impl LocalEngine {
         from: &Source,
         memory: Memory,
         wanted: Wanted,
-        outcome: Option<Result<Received, ErrorKind>>,
+        outcome: Option<Outcome>,
     ) -> Op {
         let is_open = outcome.is_none();
         let outcome = outcome.map(|outcome| outcome.map_err(Box::new));

@@ -317,6 +317,7 @@ fn library_yields() -> bool {
     env::var("OMPI_MCA_mpi_yield_when_idle").is_ok_and(|value| value == "1")
 }
 
+/// Puts together what the ranks want and what their libraries do.
 fn agree(comm: ffi::MPI_Comm, settings: Settings, overruns: bool) -> Result<Agreed, ErrorKind> {
     let levels = [Checks::Off, Checks::Local, Checks::Collective, Checks::Full];
     let level = levels.iter().position(|&level| level == settings.checks);
