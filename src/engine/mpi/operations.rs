@@ -101,9 +101,15 @@ impl MpiEngine {
         // SAFETY: the bytes by their lender's promise, the head as it is kept in the table until the request is complete.
         let (mut request, beside) = unsafe { self.start_send(lane, to, mode, bytes.bytes()) }?;
         // A small message has left by now, most often.
-        let small = bytes.len() <= SMALL && mode == Mode::Standard;
-        if small && matches!(tested(&mut request), Ok(Some(_))) {
-            return Ok(None);
+        if bytes.len() <= SMALL && mode == Mode::Standard {
+            match tested(&mut request) {
+                Ok(None) => {}
+                Ok(Some(_)) => return Ok(None),
+                Err(error) => {
+                    std::mem::forget(beside); // as after any failed send, see `Transfer::finished`
+                    return Err(error);
+                }
+            }
         }
         Ok(Some(self.keep_send(request, Memory::Lent(bytes), beside)))
     }
