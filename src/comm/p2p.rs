@@ -563,6 +563,12 @@ impl Drop for Message<'_> {
 
 /// What the program is told of a message of `T`.
 pub(super) fn status<T: Datum>(received: &Received) -> Status {
+    status_of(size_of::<T>(), received)
+}
+
+/// What the program is told of a message of elements of so many bytes.
+#[inline]
+pub(super) fn status_of(element: usize, received: &Received) -> Status {
     let Received { rank, tag, bytes } = received;
-    Status { source: rank.index(), tag: tag.0, count: bytes / size_of::<T>() }
+    Status { source: rank.index(), tag: tag.0, count: bytes / element }
 }

@@ -14,13 +14,13 @@ use std::{
 
 use super::{
     Comm, Dest, Src, Status,
-    p2p::status,
+    p2p::{status, status_of},
     request::landed,
     view::{View, ViewMut, packed},
 };
 use crate::{
     datum::{Landing, Memory, Outgoing, RawBytes, Signature, bytes_of, bytes_of_mut},
-    engine::{Begun, Done, Mode, Op, Received},
+    engine::{Begun, Done, Mode, Op},
     error::{Call, ErrorKind, Result},
 };
 
@@ -96,7 +96,7 @@ impl Comm {
         &'env self,
         body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> Result<R>,
     ) -> Result<R> {
-        let entries = RefCell::new(Entries { all: self.scraps.take(), free: NONE });
+        let entries = RefCell::new(Entries { all: self.scraps.take(), used: 0, free: NONE });
         let board = Board { comm: self, entries };
         let scope = Scope { board, lifetime: PhantomData, env: PhantomData };
         let end = End(&scope.board);
@@ -321,6 +321,8 @@ struct Board<'c> {
 /// Operations by place; those that are free are a list.
 struct Entries {
     all: Vec<Entry>,
+    /// How many have been used in this scope.
+    used: usize,
     free: usize,
 }
 
@@ -336,7 +338,10 @@ pub(super) struct Entry {
 }
 
 enum State {
-    Pending(Op, Finish),
+    /// The engine works in the borrowed memory itself, or on a copy to be sent, on elements of so many bytes.
+    Direct(Op, usize),
+    /// The message has to be brought to its place when it is here.
+    Copied(Op, Unpack),
     /// Over as soon as it was started, with an error that nobody has been told of.
     Refused(Box<ErrorKind>),
     Over(Result<Status, Box<ErrorKind>>),
@@ -346,45 +351,44 @@ enum State {
     Free(usize),
 }
 
+/// It borrows for the scope, in truth: see `Board::receive`.
+type Unpack = Box<dyn FnOnce(Done) -> Result<Status, ErrorKind>>;
+
+impl State {
+    /// Whether there is something to wait for or to tell.
+    #[inline]
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Direct(..) | Self::Copied(..) | Self::Refused(_))
+    }
+}
+
 impl Entries {
-    fn insert(&mut self, entry: Entry) -> usize {
+    /// Made in its place, as by [`Table::insert`](crate::engine::table::Table::insert).
+    #[inline(always)]
+    fn insert(&mut self, call: Call, make: impl FnOnce() -> State) -> usize {
+        if self.free == NONE {
+            if self.used == self.all.len() {
+                self.all.push(Entry { call, state: State::Free(NONE), disowned: false });
+            }
+            self.free = self.used;
+            self.used += 1;
+        }
         let place = self.free;
-        let Some(free) = self.all.get_mut(place) else {
-            self.all.push(entry);
-            return self.all.len() - 1;
-        };
-        if let State::Free(next) = mem::replace(free, entry).state {
+        let Call { op, with, at } = call;
+        let entry = &mut self.all[place];
+        if let State::Free(next) = entry.state {
             self.free = next;
+            (entry.call.op, entry.call.with, entry.call.at) = (op, with, at);
+            entry.disowned = false;
+            entry.state = make();
         }
         place
     }
 
+    #[inline]
     fn free(&mut self, place: usize) {
         self.all[place].state = State::Free(self.free);
         self.free = place;
-    }
-}
-
-/// What is left to do when the engine is done.
-enum Finish {
-    /// The engine has worked in the borrowed memory itself, on elements of so many bytes.
-    Direct(usize),
-    /// The message has to be brought to its place.
-    ///
-    /// It borrows for the scope, in truth: see `Board::receive`.
-    Unpack(Box<dyn FnOnce(Done) -> Result<Status, ErrorKind>>),
-}
-
-impl Finish {
-    fn of(self, comm: &Comm, done: Done) -> Result<Status, ErrorKind> {
-        comm.arrived(&done);
-        match self {
-            Self::Unpack(unpack) => unpack(done),
-            Self::Direct(size) => Ok(done.received.map_or(Status::NULL, |received| {
-                let Received { rank, tag, bytes } = received;
-                Status { source: rank.index(), tag: tag.0, count: bytes / size }
-            })),
-        }
     }
 }
 
@@ -396,7 +400,7 @@ impl Board<'_> {
         values: &'scope V,
         to: Dest,
     ) -> Result<Ticket<'scope, &'scope V>> {
-        let enter = |op| self.enter(call, State::Pending(op, Finish::Direct(size_of::<V::Elem>())));
+        let enter = |op| self.enter(call, || State::Direct(op, size_of::<V::Elem>()));
         let place = self.comm.perform(call, || {
             if to.is_null() {
                 return Ok(Place::Over(Status::NULL));
@@ -434,19 +438,21 @@ impl Board<'_> {
             // SAFETY: of an exclusive borrow for `'scope` which nothing else uses before the ticket gives it back.
             let into: &'scope mut V = unsafe { &mut *kept };
             let count = into.count();
-            let state = if let Some(bytes) = into.as_slice_mut().and_then(bytes_of_mut) {
+            if let Some(bytes) = into.as_slice_mut().and_then(bytes_of_mut) {
                 // SAFETY: the loan is over when the operation is, at the end of the scope at the latest (`End`); until then
                 // the bytes, borrowed for `'scope`, stay valid, and whoever has `kept` leaves them alone. They are
                 // initialised, being values, and any bytes written are values (`bytes_of_mut`).
                 let lent = unsafe { RawBytes::to_receive(bytes.as_mut_ptr(), bytes.len()) };
-                match self.comm.engine.irecv_lent(&from, lent)? {
-                    Begun::UnderWay(op) => State::Pending(op, Finish::Direct(size_of::<V::Elem>())),
+                Ok(match self.comm.engine.irecv_lent(&from, lent)? {
+                    Begun::UnderWay(op) => {
+                        self.enter(call, || State::Direct(op, size_of::<V::Elem>()))
+                    }
                     Begun::Over(Ok(received)) => {
                         self.comm.received(received);
-                        return Ok(Place::Over(status::<V::Elem>(&received)));
+                        Place::Over(status::<V::Elem>(&received))
                     }
-                    Begun::Over(Err(kind)) => State::Refused(Box::new(kind)),
-                }
+                    Begun::Over(Err(kind)) => self.enter(call, || State::Refused(Box::new(kind))),
+                })
             } else {
                 let unpack: Box<dyn FnOnce(Done) -> Result<Status, ErrorKind> + 'scope> =
                     Box::new(move |done| {
@@ -465,53 +471,78 @@ impl Board<'_> {
                 };
                 let landing = Landing::<V::Elem>::new(count);
                 let memory = Memory::Owned(Box::new(landing));
-                State::Pending(self.comm.engine.irecv(&from, memory)?, Finish::Unpack(unpack))
-            };
-            Ok(self.enter(call, state))
+                let op = self.comm.engine.irecv(&from, memory)?;
+                Ok(self.enter(call, || State::Copied(op, unpack)))
+            }
         })?;
         Ok(Ticket { board: self, place, kept })
     }
 
     /// Keeps an operation; its place.
-    fn enter(&self, call: Call, state: State) -> Place {
-        Place::Entry(self.entries.borrow_mut().insert(Entry { call, state, disowned: false }))
-    }
-
-    /// Takes the state of an operation out, whose place stays taken.
-    fn take(&self, place: usize) -> (Call, State) {
-        let entry = &mut self.entries.borrow_mut().all[place];
-        (entry.call, mem::replace(&mut entry.state, State::Taken))
+    #[inline(always)]
+    fn enter(&self, call: Call, make: impl FnOnce() -> State) -> Place {
+        Place::Entry(self.entries.borrow_mut().insert(call, make))
     }
 
     /// Waits for an operation and gives its place up.
+    #[inline]
     fn finish(&self, place: usize) -> Result<Status> {
-        let (call, state) = self.take(place);
-        let result = self.comm.proceed(call, || self.outcome(state));
+        let result = self.comm.proceed(self.call(place), || self.outcome(place, true));
         self.entries.borrow_mut().free(place);
-        result
+        result.map(|status| status.unwrap_or(Status::NULL))
     }
 
-    /// Waits for an operation.
-    fn outcome(&self, state: State) -> Result<Status, ErrorKind> {
-        match state {
-            State::Pending(op, finish) => finish.of(self.comm, self.comm.engine.wait(op)?),
-            State::Refused(kind) => Err(*kind),
-            State::Over(outcome) => outcome.map_err(|kind| *kind),
-            State::Taken | State::Free(_) => Err(ErrorKind::Closed),
+    /// The outcome of an operation, waited for if `wait`; `None` if it goes on. Its place stays taken.
+    #[inline(always)]
+    fn outcome(&self, place: usize, wait: bool) -> Result<Option<Status>, ErrorKind> {
+        // An entry is looked at where it is: to move whole ones would cost every message dearly, see `Entries::insert`.
+        let direct = match self.entries.borrow().all[place].state {
+            State::Direct(op, size) => Some((op, size)),
+            _ => None,
+        };
+        let Some((op, size)) = direct else { return self.indirect(place, wait) };
+        let done = self.comm.engine.finish(op, wait)?;
+        Ok(done.map(|received| {
+            received.map_or(Status::NULL, |received| {
+                self.comm.received(received);
+                status_of(size, &received)
+            })
+        }))
+    }
+
+    /// As [`Self::outcome`], if the engine does not do it alone.
+    fn indirect(&self, place: usize, wait: bool) -> Result<Option<Status>, ErrorKind> {
+        let engine = &self.comm.engine;
+        let done = match self.op(place) {
+            None => None,
+            Some(op) if wait => Some(engine.wait(op)),
+            Some(op) => match engine.test(op) {
+                None => return Ok(None),
+                done => done,
+            },
+        };
+        let state = mem::replace(&mut self.entries.borrow_mut().all[place].state, State::Taken);
+        match (state, done) {
+            (State::Copied(_, unpack), Some(done)) => {
+                let done = done?;
+                self.comm.arrived(&done);
+                unpack(done).map(Some)
+            }
+            (State::Refused(kind) | State::Over(Err(kind)), _) => Err(*kind),
+            (State::Over(Ok(status)), _) => Ok(Some(status)),
+            _ => Err(ErrorKind::Closed),
         }
     }
 
     /// Waits for all operations; the first error.
     fn complete(&self) -> Result<()> {
         let mut first = Ok(());
-        let places = self.entries.borrow().all.len();
+        let places = self.entries.borrow().used;
         for place in 0..places {
-            let is_open = |state: &State| matches!(state, State::Pending(..) | State::Refused(_));
-            if !is_open(&self.entries.borrow().all[place].state) {
+            if !self.entries.borrow().all[place].state.is_open() {
                 continue;
             }
-            let (call, state) = self.take(place);
-            match self.comm.proceed(call, || self.outcome(state)) {
+            match self.comm.proceed(self.call(place), || self.outcome(place, true)) {
                 Ok(status) => self.settle(place, Ok(status)),
                 Err(error) => {
                     self.settle(place, Err(error.kind().clone()));
@@ -523,28 +554,33 @@ impl Board<'_> {
     }
 
     /// Keeps the outcome of an operation for its ticket, if there is one.
-    fn settle(&self, place: usize, outcome: Result<Status, ErrorKind>) {
+    #[inline(always)]
+    fn settle(&self, place: usize, outcome: Result<Option<Status>, ErrorKind>) {
         let entries = &mut *self.entries.borrow_mut();
         if entries.all[place].disowned {
             return entries.free(place);
         }
-        entries.all[place].state = State::Over(outcome.map_err(Box::new));
+        let outcome = outcome.map(|status| status.unwrap_or(Status::NULL)).map_err(Box::new);
+        entries.all[place].state = State::Over(outcome);
     }
 
     /// Whether an operation is over.
     fn test(&self, place: usize) -> bool {
-        let Some(op) = self.op(place) else { return true };
-        let Some(done) = self.comm.engine.test(op) else { return false };
-        if let (_, State::Pending(_, finish)) = self.take(place) {
-            self.settle(place, done.and_then(|done| finish.of(self.comm, done)));
+        if self.op(place).is_none() {
+            return true;
         }
-        true
+        let outcome = self.outcome(place, false);
+        let is_over = !matches!(outcome, Ok(None));
+        if is_over {
+            self.settle(place, outcome);
+        }
+        is_over
     }
 
     /// The engine's operation, if it goes on.
     fn op(&self, place: usize) -> Option<Op> {
         match self.entries.borrow().all[place].state {
-            State::Pending(op, _) => Some(op),
+            State::Direct(op, _) | State::Copied(op, _) => Some(op),
             State::Refused(_) | State::Over(_) | State::Taken | State::Free(_) => None,
         }
     }
@@ -570,15 +606,16 @@ struct End<'b>(&'b Board<'b>);
 impl Drop for End<'_> {
     fn drop(&mut self) {
         let certain = AbortUnlessForgotten; // a panic here would leave lent memory behind
-        let mut all = mem::take(&mut self.0.entries.borrow_mut().all);
-        for entry in &all {
-            if let State::Pending(op, _) = entry.state {
+        let Entries { all, used, .. } = &mut *self.0.entries.borrow_mut();
+        for entry in &all[..*used] {
+            if let State::Direct(op, _) | State::Copied(op, _) = entry.state {
+                self.0.comm.enter(entry.call);
                 self.0.comm.engine.retract(op);
             }
         }
         mem::forget(certain);
-        all.clear();
-        self.0.comm.scraps.set(all); // the next scope need not allocate
+        all[..*used].iter_mut().for_each(|entry| entry.state = State::Free(NONE));
+        self.0.comm.scraps.set(mem::take(all)); // the next scope need not allocate
     }
 }
 

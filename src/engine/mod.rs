@@ -312,11 +312,12 @@ pub(crate) trait Engine {
     /// Starts to receive.
     fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind>;
 
-    /// As [`Engine::isend`] with lent bytes; `None` if they are the lender's again already.
+    /// As [`Engine::isend`] with lent bytes, by a lender who never leaves the operation unfinished; `None` if the bytes are
+    /// the lender's again already.
     fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes)
     -> Result<Option<Op>, ErrorKind>;
 
-    /// As [`Engine::irecv`] with lent bytes.
+    /// As [`Engine::irecv`] with lent bytes, by a lender who never leaves the operation unfinished.
     fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, ErrorKind>;
 
     /// The result of `op` if it is done; `op` is gone then, and lent memory is not touched any more, whatever the result.
@@ -324,6 +325,11 @@ pub(crate) trait Engine {
 
     /// The result of `op` when it is done; `op` is gone then, and lent memory is not touched any more, whatever the result.
     fn wait(&self, op: Op) -> Result<Done, ErrorKind>;
+
+    /// Whether `op`, whose buffer nobody wants back, is done, waiting for it if `wait`; if so, what was received. `op` is gone
+    /// then, with its buffer if the engine owned it, whatever the result; one that was prepared can be started again.
+    #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
+    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, ErrorKind>;
 
     /// Waits until one of `ops` is done and says which; it stays to be tested or waited for. `None` if that has not happened
     /// by `until`.
@@ -354,12 +360,6 @@ pub(crate) trait Engine {
 
     /// Starts a prepared operation, which is not under way.
     fn start(&self, _op: Op) -> Result<(), ErrorKind> {
-        Err(ErrorKind::Closed)
-    }
-
-    /// Whether a started operation is done, waiting for it if `wait`; if so, what was received, and it can be started again.
-    #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
-    fn finish(&self, _op: Op, _wait: bool) -> Result<Option<Option<Received>>, ErrorKind> {
         Err(ErrorKind::Closed)
     }
 

@@ -193,7 +193,7 @@ impl Desk {
                 if parcel.claim(Claim::Receive)
                     && let Some(op) = queues.take_posted(at)
                 {
-                    around.ops.with(op, |pending| pending.receive(&key, parcel, around.hall));
+                    around.ops.with(op, |pending| pending.receive(&key, &parcel, around.hall));
                 }
             } else if let Some(wish) = wish {
                 if parcel.claim(wish.claim) {

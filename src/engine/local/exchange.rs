@@ -29,7 +29,7 @@ pub(super) fn start(engine: &LocalEngine, call: Exchange) -> Result<Op, ErrorKin
     }
     let (call, seen) = (engine.call.get(), std::cell::Cell::new((0, false)));
     let part = Part { cell, me, pattern, call, room, seen };
-    Ok(Op(engine.ops.insert(Pending::Exchange(part))))
+    Ok(Op(engine.ops.insert(|| Pending::Exchange(part))))
 }
 
 /// Where the ranks of one call meet.

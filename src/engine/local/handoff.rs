@@ -107,55 +107,42 @@ impl Parcel<'_> {
     /// Copies the claimed message into its receiver's buffer, if it is what the receiver expects and fits.
     #[inline]
     pub(super) fn open(
-        self,
+        &self,
         key: &Key,
         expected: &Label,
         into: &mut [u8],
         hall: &Hall,
     ) -> Result<Received, ErrorKind> {
-        let checked = check(key, expected, &self.label, self.len(), into.len());
-        match self.body {
-            Body::Lent(loan) => {
-                let into = checked.is_ok().then(|| &mut into[..loan.bytes]);
-                loan.finish(into, hall);
-                checked
-            }
-            body => {
-                let received = checked?;
-                let into = &mut into[..received.bytes];
-                match body {
-                    Body::InLane(message) => message.copy_to(into),
-                    Body::Few(bytes, few) => into.copy_from_slice(&few[..bytes]),
-                    Body::Boxed(bytes) => into.copy_from_slice(&bytes),
-                    Body::Lent(_) => {}
-                }
-                Ok(received)
-            }
+        let bytes = self.len();
+        let checked = self.check(key, expected, into.len());
+        let into = checked.is_ok().then(|| &mut into[..bytes]);
+        match (&self.body, into) {
+            (Body::Lent(loan), into) => loan.finish(into, hall),
+            (_, None) => {}
+            (Body::InLane(message), Some(into)) => message.copy_to(into),
+            (Body::Few(bytes, few), Some(into)) => into.copy_from_slice(&few[..*bytes]),
+            (Body::Boxed(bytes), Some(into)) => into.copy_from_slice(bytes),
         }
+        checked.map(|()| Received { rank: key.source, tag: key.tag, bytes })
+    }
+
+    /// Whether the message is for a buffer of so many bytes, and if not, why.
+    #[inline]
+    fn check(&self, key: &Key, expected: &Label, buffer: usize) -> Result<(), ErrorKind> {
+        expected.admits(&self.label, key.source)?;
+        let message = self.len();
+        if message > buffer {
+            return Err(ErrorKind::Truncated { message, buffer });
+        }
+        Ok(())
     }
 
     /// Drops the claimed message; its sender gets the buffer back.
-    pub(super) fn discard(self, hall: &Hall) {
-        if let Body::Lent(loan) = self.body {
+    pub(super) fn discard(&self, hall: &Hall) {
+        if let Body::Lent(loan) = &self.body {
             loan.finish(None, hall);
         }
     }
-}
-
-/// What the receiver is told, or why the message is not for its buffer.
-#[inline]
-fn check(
-    key: &Key,
-    expected: &Label,
-    got: &Label,
-    message: usize,
-    buffer: usize,
-) -> Result<Received, ErrorKind> {
-    expected.admits(got, key.source)?;
-    if message > buffer {
-        return Err(ErrorKind::Truncated { message, buffer });
-    }
-    Ok(Received { rank: key.source, tag: key.tag, bytes: message })
 }
 
 /// The lender's buffer is there to be read.
@@ -257,6 +244,8 @@ impl Loan {
 
     /// Copies the claimed loan, if `into` is given, and gives it back.
     fn finish(&self, into: Option<&mut [u8]>, hall: &Hall) {
+        let is_claimed = self.state.load(Ordering::Relaxed) == BUSY;
+        assert!(is_claimed, "a loan is finished once, by the receiver who has claimed it");
         if let Some(into) = into {
             self.memory.with(|memory| {
                 // SAFETY: this side has made the state `BUSY`.

@@ -235,11 +235,11 @@ impl LocalEngine {
         // `RawBytes`); `dispatch` does not look at them after lending.
         let loan = self.dispatch(to, mode, unsafe { &*bytes }, lend)?;
         let pending = match (loan, memory) {
-            (Some(loan), _) => Pending::Lent(loan, call),
+            (Some(loan), _) => Pending::Lent(loan, Some(call)),
             (None, Some(memory)) => Pending::Sent(memory, call),
             (None, None) => return Err(ErrorKind::Closed),
         };
-        Ok(Op(self.ops.insert(pending)))
+        Ok(Op(self.ops.insert(|| pending)))
     }
 
     #[inline]
@@ -253,12 +253,20 @@ impl LocalEngine {
         // SAFETY: the lender's promise, which holds on while a loan has the bytes.
         let message = unsafe { &*message };
         let loan = self.dispatch(to, mode, message, || Memory::Lent(bytes))?;
-        Ok(loan.map(|loan| Op(self.ops.insert(Pending::Lent(loan, self.call.get())))))
+        Ok(loan.map(|loan| Op(self.ops.insert(|| Pending::Lent(loan, None)))))
     }
 
     pub(super) fn irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, ErrorKind> {
         let (wanted, outcome) = self.begin_receive(from, memory.bytes_mut())?;
-        Ok(self.enter_receive(from, memory, wanted, outcome))
+        let is_open = outcome.is_none();
+        let outcome = outcome.map(|outcome| outcome.map_err(Box::new));
+        let Label { signature, step } = from.label;
+        let (step, call) = (step.map(Box::new), Some(self.call.get()));
+        let op = self.ops.insert(|| Pending::Receive { memory, signature, step, outcome, call });
+        if is_open {
+            self.desk.borrow_mut().queues.post(wanted, op);
+        }
+        Ok(Op(op))
     }
 
     pub(super) fn irecv_lent(&self, from: &Source, mut into: RawBytes) -> Result<Begun, ErrorKind> {
@@ -266,11 +274,20 @@ impl LocalEngine {
         if let Some(outcome) = outcome {
             return Ok(Begun::Over(outcome));
         }
-        Ok(Begun::UnderWay(self.enter_receive(from, Memory::Lent(into), wanted, None)))
+        let Label { signature, step } = from.label;
+        let op = self.ops.insert(|| Pending::Receive {
+            step: step.map(Box::new),
+            memory: Memory::Lent(into),
+            signature,
+            outcome: None,
+            call: None,
+        });
+        self.desk.borrow_mut().queues.post(wanted, op);
+        Ok(Begun::UnderWay(Op(op)))
     }
 
     /// Receives the message if it is there; what is wanted if not.
-    #[inline]
+    #[inline(always)]
     fn begin_receive(
         &self,
         from: &Source,
@@ -293,48 +310,66 @@ impl LocalEngine {
         Ok((wanted, outcome))
     }
 
-    /// Keeps a receive, and posts it if it has no outcome yet.
-    fn enter_receive(
-        &self,
-        from: &Source,
-        memory: Memory,
-        wanted: Wanted,
-        outcome: Option<Outcome>,
-    ) -> Op {
-        let is_open = outcome.is_none();
-        let outcome = outcome.map(|outcome| outcome.map_err(Box::new));
-        let Label { signature, step } = from.label;
-        let (step, call) = (step.map(Box::new), self.call.get());
-        let op = self.ops.insert(Pending::Receive { memory, signature, step, outcome, call });
-        if is_open {
-            self.desk.borrow_mut().queues.post(wanted, op);
-        }
-        Op(op)
-    }
-
+    #[inline]
     fn is_done(&self, op: Op) -> bool {
         self.ops.with(op.0, |pending| pending.is_done()).unwrap_or(true)
     }
 
     pub(super) fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>> {
-        if !self.is_done(op) {
-            self.desk.borrow_mut().serve_posted(self.surroundings());
+        match self.becomes_done(op, false) {
+            Err(verdict) => Some(Err(verdict)),
+            Ok(false) => None,
+            Ok(true) => Some(self.conclude(op)),
         }
-        if self.is_done(op) {
-            let pending = self.ops.remove(op.0).ok_or(ErrorKind::Closed);
-            return Some(pending.and_then(|pending| self.finished(pending)));
-        }
-        let verdict = self.job.hall.check().err()?;
-        self.retract(op);
-        Some(Err(verdict))
     }
 
     pub(super) fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
-        if !self.is_done(op) {
-            let call = self.ops.with(op.0, |pending| pending.call()).ok_or(ErrorKind::Closed)?;
-            let is_done = || self.is_done(op);
-            self.await_ready(|| call, None, is_done).inspect_err(|_| self.retract(op))?;
+        self.becomes_done(op, true)?;
+        self.conclude(op)
+    }
+
+    #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
+    pub(super) fn finish(
+        &self,
+        op: Op,
+        wait: bool,
+    ) -> Result<Option<Option<Received>>, ErrorKind> {
+        if !self.becomes_done(op, wait)? {
+            return Ok(None);
         }
+        let received = self.ops.end(op.0, |pending| match pending {
+            Pending::Receive { outcome: Some(Ok(received)), .. } => Some(*received),
+            _ => None,
+        });
+        match received {
+            Some(_) => Ok(Some(received)),
+            None => self.conclude(op).map(|done| Some(done.received)),
+        }
+    }
+
+    /// Whether the operation is done, waiting for it if `wait`. It is gone if the job has failed meanwhile.
+    #[inline]
+    fn becomes_done(&self, op: Op, wait: bool) -> Result<bool, ErrorKind> {
+        if self.is_done(op) {
+            return Ok(true);
+        }
+        if wait {
+            let call = || {
+                let started = self.ops.with(op.0, |pending| pending.call()).flatten();
+                started.unwrap_or_else(|| self.call.get())
+            };
+            let done = self.await_ready(call, None, || self.is_done(op));
+            return done.inspect_err(|_| self.retract(op));
+        }
+        self.desk.borrow_mut().serve_posted(self.surroundings());
+        if self.is_done(op) {
+            return Ok(true);
+        }
+        self.job.hall.check().inspect_err(|_| self.retract(op)).map(|()| false)
+    }
+
+    /// The result of an operation that is done.
+    fn conclude(&self, op: Op) -> Result<Done, ErrorKind> {
         self.finished(self.ops.remove(op.0).ok_or(ErrorKind::Closed)?)
     }
 
@@ -437,7 +472,7 @@ impl LocalEngine {
         }
         Ok(found.map(|(key, parcel)| {
             let received = Received { rank: key.source, tag: key.tag, bytes: parcel.len() };
-            (Ticket(self.probed.insert((key, parcel))), received)
+            (Ticket(self.probed.insert(|| (key, parcel))), received)
         }))
     }
 

@@ -162,12 +162,12 @@ impl Members {
     }
 }
 
-/// A non-blocking operation, and the call that started it.
+/// A non-blocking operation, and the call that started it: none where it is never left unfinished.
 enum Pending {
     /// Sent by copy.
     Sent(Memory, Call),
     /// Lent to the receiver.
-    Lent(Arc<Loan>, Call),
+    Lent(Arc<Loan>, Option<Call>),
     /// Posted while there is no outcome.
     Receive {
         memory: Memory,
@@ -175,7 +175,7 @@ enum Pending {
         /// Of a step of a collective, which none is that is posted now; they would not fit into two cache lines.
         step: Option<Box<Step>>,
         outcome: Option<Result<Received, Box<ErrorKind>>>,
-        call: Call,
+        call: Option<Call>,
     },
     /// A part in a non-blocking collective.
     Exchange(exchange::Part),
@@ -192,15 +192,17 @@ impl Pending {
     }
 
     /// The call that started it.
-    fn call(&self) -> Call {
+    fn call(&self) -> Option<Call> {
         match self {
-            Self::Sent(_, call) | Self::Lent(_, call) | Self::Receive { call, .. } => *call,
-            Self::Exchange(part) => part.call,
+            Self::Sent(_, call) => Some(*call),
+            Self::Lent(_, call) | Self::Receive { call, .. } => *call,
+            Self::Exchange(part) => Some(part.call),
         }
     }
 
     /// Takes the message that a posted receive has met.
-    fn receive(&mut self, key: &Key, parcel: Parcel<'_>, hall: &Hall) {
+    #[inline]
+    fn receive(&mut self, key: &Key, parcel: &Parcel<'_>, hall: &Hall) {
         if let Self::Receive { memory, signature, step, outcome, .. } = self {
             let label = Label { signature: *signature, step: step.as_deref().copied() };
             let opened = parcel.open(key, &label, memory.bytes_mut(), hall);
@@ -288,6 +290,10 @@ impl Engine for LocalEngine {
 
     fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
         self.wait(op)
+    }
+
+    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, ErrorKind> {
+        self.finish(op, wait)
     }
 
     fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, ErrorKind> {
@@ -389,7 +395,8 @@ impl Engine for LocalEngine {
     fn leftovers(&self) -> Vec<Leftover> {
         let mut leftovers = Vec::new();
         self.ops.each(|pending| {
-            leftovers.push(Leftover::operation(self.rank, &pending.call()));
+            leftovers
+                .extend(pending.call().map(|call| Leftover::operation(self.rank, &call)));
         });
         leftovers
     }

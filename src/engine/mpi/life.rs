@@ -21,7 +21,7 @@ use super::{
     guard::{self, Guard},
     messages::Lane,
     raw::{check, made, tag_limit},
-    transfer::{Transfer, tested},
+    transfer::tested,
     wire,
 };
 use crate::{
@@ -177,7 +177,7 @@ impl MpiEngine {
             if left > 0 && ended.elapsed() > LAST_MESSAGES {
                 let mut what =
                     format!("messages never received, on communicators that are gone: {left}");
-                for Transfer { call, .. } in self.orphans.borrow().iter() {
+                for call in self.orphans.borrow().iter().filter_map(|orphan| orphan.call) {
                     let (file, line) = (call.at.file(), call.at.line());
                     what.extend([
                         "\n  ",

@@ -10,7 +10,7 @@ use mpi::ffi;
 use super::{
     MpiEngine,
     guard::{self, SMALL, TINY},
-    raw::{Datatype, Extent, blank_status, check, made},
+    raw::{Datatype, Extent, blank_status, bytes_in, check, made},
     transfer::{
         Beside, Expected, Headed, Transfer, Wire, admit, distance, landed, matched, source, tag,
         whole,
@@ -76,7 +76,8 @@ impl MpiEngine {
         // SAFETY: memory and head are kept with the request until it is complete.
         let (request, beside) =
             unsafe { self.start_send(lane, to, Mode::Standard, memory.bytes()) }?;
-        self.adopt(Transfer { request, memory, expects: None, beside, call: self.call.get() });
+        let call = Some(self.call.get());
+        self.adopt(Transfer { request, memory, expects: None, beside, call });
         Ok(())
     }
 
@@ -131,6 +132,7 @@ impl MpiEngine {
     }
 
     /// Takes the data out of a received message.
+    #[inline(always)]
     pub(super) fn unpack(
         &self,
         beside: Beside,
@@ -143,15 +145,15 @@ impl MpiEngine {
             Beside::Nothing => landed(code, status, into.len(), expected),
             Beside::More(headed) => headed.unpack(code, status, into, expected),
             Beside::Copy(copy) => {
-                let received = landed(code, status, into.len(), expected);
-                if let Ok(Received { bytes, .. }) = received {
+                let bytes = if check(code).is_ok() { bytes_in(status) } else { 0 };
+                if let Some(into) = into.get_mut(..bytes) {
                     // SAFETY: so many bytes have been received.
-                    into[..bytes].copy_from_slice(unsafe { copy.first(bytes) });
+                    into.copy_from_slice(unsafe { copy.first(bytes) });
                 }
                 if let Some(guard) = &self.guard {
                     guard.give_back(copy);
                 }
-                received
+                landed(code, status, into.len(), expected)
             }
         }
     }
@@ -217,32 +219,45 @@ impl MpiEngine {
     ///
     /// # Safety
     /// `into` and what is returned stay alive and untouched until the request is complete.
+    #[inline(always)]
     pub(super) unsafe fn start_recv(
         &self,
         lane: Lane,
         from: &Source,
         into: &mut [u8],
     ) -> Result<(ffi::MPI_Request, Beside), ErrorKind> {
-        let Lane { comm, headed, .. } = lane;
-        let (rank, tag) = (source(from.rank), tag(from.tag));
-        let start = |at: *mut u8, extent: &Extent| {
-            let (at, Extent { count, unit, .. }) = (at.cast::<c_void>(), extent);
-            // SAFETY: as in `start_send`.
-            unsafe { made(|made| ffi::MPI_Irecv(at, *count, *unit, rank, tag, comm, made)) }
-        };
-        let label = from.label;
-        if !headed {
-            let at = into.as_mut_ptr();
-            let Some(guard) = &self.guard else {
-                return Ok((start(at, &Extent::bytes(into.len())?)?, Beside::Nothing));
-            };
-            if into.len() <= SMALL {
-                let mut copy = guard.copy();
-                return Ok((start(copy.start(), &guard.extent())?, Beside::Copy(copy)));
+        // SAFETY: (1) by this function's own contract.
+        let start = |at, extent: &_| unsafe { start_irecv(lane, from, at, extent) };
+        match &self.guard {
+            None if !lane.headed => {
+                let request = start(into.as_mut_ptr(), &Extent::bytes(into.len())?)?;
+                Ok((request, Beside::Nothing))
             }
+            Some(guard) if !lane.headed && into.len() <= SMALL => {
+                let mut copy = guard.copy();
+                Ok((start(copy.start(), &guard.extent())?, Beside::Copy(copy)))
+            }
+            // SAFETY: as (1).
+            _ => unsafe { Self::start_long_recv(lane, from, into) },
+        }
+    }
+
+    /// As `start_recv`, with a head, or with a byte apart.
+    ///
+    /// # Safety
+    /// As of `start_recv`.
+    unsafe fn start_long_recv(
+        lane: Lane,
+        from: &Source,
+        into: &mut [u8],
+    ) -> Result<(ffi::MPI_Request, Beside), ErrorKind> {
+        // SAFETY: by this function's own contract.
+        let start = |at, extent: &_| unsafe { start_irecv(lane, from, at, extent) };
+        let label = from.label;
+        if !lane.headed {
             let mut apart = Box::new(Headed { label, wire: Wire::Apart([0; 2]) });
             let Wire::Apart([_, byte]) = &mut apart.wire else { return Err(ErrorKind::Closed) };
-            let away = distance(at, byte);
+            let (at, away) = (into.as_mut_ptr(), distance(into.as_ptr(), byte));
             let request = start(at, &Extent::one(Datatype::body_and_byte(into.len(), away)?))?;
             return Ok((request, Beside::More(apart)));
         }
@@ -273,7 +288,7 @@ impl MpiEngine {
         };
         Ok(found.map(|(message, mut received)| {
             received.bytes -= if lane.headed { HEAD.min(received.bytes) } else { 0 };
-            (Ticket(self.probed.insert(Probed { message, received, lane })), received)
+            (Ticket(self.probed.insert(|| Probed { message, received, lane })), received)
         }))
     }
 
@@ -422,4 +437,21 @@ impl MpiEngine {
             self.idle();
         }
     }
+}
+
+/// Starts to receive.
+///
+/// # Safety
+/// The extent describes memory at `at` that stays alive and untouched until the request is complete. (MPI keeps a type of
+/// ours until then.)
+unsafe fn start_irecv(
+    lane: Lane,
+    from: &Source,
+    at: *mut u8,
+    extent: &Extent,
+) -> Result<ffi::MPI_Request, ErrorKind> {
+    let (at, rank, tag) = (at.cast::<c_void>(), source(from.rank), tag(from.tag));
+    let Extent { count, unit, .. } = extent;
+    // SAFETY: a live communicator; the memory by this function's own contract.
+    unsafe { made(|made| ffi::MPI_Irecv(at, *count, *unit, rank, tag, lane.comm, made)) }
 }

@@ -277,7 +277,7 @@ impl Engine for MpiEngine {
     }
 
     fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, ErrorKind> {
-        self.start_irecv(from, Memory::Lent(into)).map(Begun::UnderWay)
+        self.start_irecv_lent(from, into).map(Begun::UnderWay)
     }
 
     fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>> {
@@ -286,6 +286,10 @@ impl Engine for MpiEngine {
 
     fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
         self.wait_operation(op)
+    }
+
+    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, ErrorKind> {
+        self.finish_operation(op, wait)
     }
 
     fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, ErrorKind> {
@@ -312,10 +316,6 @@ impl Engine for MpiEngine {
 
     fn start(&self, op: Op) -> Result<(), ErrorKind> {
         self.start_prepared(op)
-    }
-
-    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, ErrorKind> {
-        self.finish_prepared(op, wait)
     }
 
     fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, ErrorKind> {

@@ -12,11 +12,11 @@ use super::{
     guard::SMALL,
     plans::Plan,
     raw::{blank_status, check},
-    transfer::{Beside, Expected, Transfer, tested},
+    transfer::{Expected, Transfer, tested},
 };
 use crate::{
     datum::{Memory, RawBytes},
-    engine::{Done, Ended, Mode, Op, Source, Target},
+    engine::{Done, Ended, Mode, Op, Received, Source, Target},
     error::{Call, ErrorKind},
 };
 
@@ -37,7 +37,7 @@ impl Pending {
     /// The program's call that has started it, unless that is over.
     pub(super) fn call(&self) -> Option<Call> {
         match self {
-            Self::Transfer(transfer) => Some(transfer.call),
+            Self::Transfer(transfer) => transfer.call,
             Self::Staged(Stage::UnderWay, call) => Some(*call),
             Self::Staged(Stage::Over(_), _) => None,
             Self::Plan(plan) => plan.call(),
@@ -87,7 +87,9 @@ impl MpiEngine {
         let lane = self.lane(to.context, to.label.is_step())?;
         // SAFETY: memory (whose bytes keep their address) and head are kept in the table until the request is complete.
         let (request, beside) = unsafe { self.start_send(lane, to, mode, memory.bytes()) }?;
-        Ok(self.keep_send(request, memory, beside))
+        let call = Some(self.call.get());
+        let transfer = Transfer { request, memory, expects: None, beside, call };
+        Ok(Op(self.ops.insert(|| Pending::Transfer(transfer))))
     }
 
     /// Starts to send lent bytes; `None` if MPI is done with them already.
@@ -111,27 +113,40 @@ impl MpiEngine {
                 }
             }
         }
-        Ok(Some(self.keep_send(request, Memory::Lent(bytes), beside)))
-    }
-
-    fn keep_send(&self, request: ffi::MPI_Request, memory: Memory, beside: Beside) -> Op {
-        let call = self.call.get();
-        let transfer = Transfer { request, memory, expects: None, beside, call };
-        Op(self.ops.insert(Pending::Transfer(transfer)))
+        Ok(Some(Op(self.ops.insert(|| {
+            let memory = Memory::Lent(bytes);
+            Pending::Transfer(Transfer { request, memory, expects: None, beside, call: None })
+        }))))
     }
 
     pub(super) fn start_irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, ErrorKind> {
         let lane = self.lane(from.context, from.label.is_step())?;
         // SAFETY: as above.
         let (request, beside) = unsafe { self.start_recv(lane, from, memory.bytes_mut()) }?;
-        let (expects, call) = (Some(Expected::of(&from.label)), self.call.get());
+        let (expects, call) = (Some(Expected::of(&from.label)), Some(self.call.get()));
         let transfer = Transfer { request, memory, expects, beside, call };
-        Ok(Op(self.ops.insert(Pending::Transfer(transfer))))
+        Ok(Op(self.ops.insert(|| Pending::Transfer(transfer))))
+    }
+
+    /// Starts to receive into lent bytes.
+    pub(super) fn start_irecv_lent(
+        &self,
+        from: &Source,
+        mut into: RawBytes,
+    ) -> Result<Op, ErrorKind> {
+        let lane = self.lane(from.context, from.label.is_step())?;
+        // SAFETY: as above, by the lender's promise.
+        let (request, beside) = unsafe { self.start_recv(lane, from, into.bytes_mut()) }?;
+        let expects = Some(Expected::of(&from.label));
+        Ok(Op(self.ops.insert(|| {
+            let memory = Memory::Lent(into);
+            Pending::Transfer(Transfer { request, memory, expects, beside, call: None })
+        })))
     }
 
     /// Starts an operation of several steps.
     pub(super) fn launch(&self, work: Box<dyn Staged>) -> Op {
-        let op = self.ops.insert(Pending::Staged(Stage::UnderWay, self.call.get()));
+        let op = self.ops.insert(|| Pending::Staged(Stage::UnderWay, self.call.get()));
         self.staged.borrow_mut().push(UnderWay { op: Some(op), work });
         self.polls.set(true);
         self.progress();
@@ -234,6 +249,46 @@ impl MpiEngine {
         transfer.finished(self, code, &status)
     }
 
+    #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
+    pub(super) fn finish_operation(
+        &self,
+        op: Op,
+        wait: bool,
+    ) -> Result<Option<Option<Received>>, ErrorKind> {
+        if !wait {
+            self.progress();
+        }
+        let _waiting = wait.then(|| self.waiting());
+        loop {
+            let blocks = wait && !self.polls.get();
+            // A transfer is completed where it is, and only what is small is handed on, see `Table::insert`.
+            let mut failed = None;
+            let ended = self.ops.end(op.0, |pending| match pending {
+                Pending::Transfer(transfer) => Some(match transfer.end(self, blocks)? {
+                    Ok(received) => received,
+                    Err(kind) => {
+                        failed = Some(kind);
+                        None
+                    }
+                }),
+                Pending::Staged(..) | Pending::Plan(_) => None,
+            });
+            if let Some(received) = ended {
+                return failed.map_or(Ok(Some(received)), Err);
+            }
+            let looked = self.ops.with(op.0, |pending| match pending {
+                Pending::Plan(plan) => plan.look(blocks),
+                Pending::Transfer(_) => Ok(None),
+                Pending::Staged(..) => Err(ErrorKind::Closed),
+            });
+            let found = looked.unwrap_or(Err(ErrorKind::Closed))?;
+            if found.is_some() || !wait {
+                return Ok(found);
+            }
+            self.idle();
+        }
+    }
+
     pub(super) fn wait_for_any(
         &self,
         ops: &[Op],
@@ -329,7 +384,8 @@ impl MpiEngine {
     pub(super) fn reclaim(&self, op: Op) {
         match self.ops.remove(op.0) {
             Some(Pending::Transfer(mut transfer)) if transfer.expects.is_none() => {
-                self.complete_or_abort(&mut transfer.request, transfer.call);
+                let call = transfer.call.unwrap_or_else(|| self.call.get());
+                self.complete_or_abort(&mut transfer.request, call);
             }
             Some(pending) => self.give_up(pending),
             None => {}

@@ -52,7 +52,7 @@ impl MpiEngine {
                 let plan =
                     |request| Plan { request, expects: None, _apart: None, under_way: false, call };
                 let plan = request.map(|request| Pending::Plan(plan(request)));
-                return Ok(plan.map(|plan| Op(self.ops.insert(plan))));
+                return Ok(plan.map(|plan| Op(self.ops.insert(|| plan))));
             }
         };
         let lane = self.lane(context, label.is_step())?;
@@ -102,7 +102,7 @@ impl MpiEngine {
             }
             _ => return Ok(None),
         };
-        Ok(Some(Op(self.ops.insert(Pending::Plan(plan)))))
+        Ok(Some(Op(self.ops.insert(|| Pending::Plan(plan)))))
     }
 
     pub(super) fn start_prepared(&self, op: Op) -> Result<(), ErrorKind> {
@@ -114,27 +114,6 @@ impl MpiEngine {
             Ok(())
         };
         self.ops.with(op.0, start).unwrap_or(Err(ErrorKind::Closed))
-    }
-
-    #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
-    pub(super) fn finish_prepared(
-        &self,
-        op: Op,
-        wait: bool,
-    ) -> Result<Option<Option<Received>>, ErrorKind> {
-        let _waiting = wait.then(|| self.waiting());
-        loop {
-            let blocks = wait && !self.polls.get();
-            let look = |pending: &mut Pending| {
-                let Pending::Plan(plan) = pending else { return Err(ErrorKind::Closed) };
-                plan.look(blocks)
-            };
-            let found = self.ops.with(op.0, look).unwrap_or(Err(ErrorKind::Closed))?;
-            if found.is_some() || !wait {
-                return Ok(found);
-            }
-            self.idle();
-        }
     }
 
     /// Ends a prepared operation; one that is under way goes on, unless it is a receive.
@@ -149,7 +128,7 @@ impl MpiEngine {
         if plan.under_way {
             // The lender keeps the memory.
             let memory = Memory::Owned(Box::new(Outgoing(Vec::<u8>::new())));
-            let (request, call) = (plan.request, plan.call);
+            let (request, call) = (plan.request, Some(plan.call));
             return self.adopt(Transfer {
                 request,
                 memory,
@@ -164,9 +143,9 @@ impl MpiEngine {
 }
 
 impl Plan {
-    /// What there is to tell if it is done.
-    #[allow(clippy::option_option, reason = "as above")]
-    fn look(&mut self, blocks: bool) -> Result<Option<Option<Received>>, ErrorKind> {
+    /// What there is to tell if it is done, or when it is, if `blocks`.
+    #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
+    pub(super) fn look(&mut self, blocks: bool) -> Result<Option<Option<Received>>, ErrorKind> {
         let (mut done, mut status) = (1, blank_status());
         // SAFETY: a live persistent request, which stays.
         let code = unsafe {

@@ -1,6 +1,6 @@
 //! One transfer at a time: what MPI works on, what it has completed, and what a received message is.
 
-use std::ffi::c_int;
+use std::{ffi::c_int, mem};
 
 use mpi::ffi;
 
@@ -10,7 +10,7 @@ use super::{
     wire::{self, HEAD, Head},
 };
 use crate::{
-    datum::Memory,
+    datum::{Memory, RawBytes, Signature},
     engine::{Done, Label, Rank, Received, Tag},
     error::{Call, ErrorKind},
 };
@@ -22,23 +22,18 @@ pub(super) struct Transfer {
     /// What a receive expects; a send expects nothing.
     pub(super) expects: Option<Expected>,
     pub(super) beside: Beside,
-    /// The program's call that has started it.
-    pub(super) call: Call,
+    /// The program's call that has started it; none if it is never left unfinished.
+    pub(super) call: Option<Call>,
 }
 
 /// What a receiver of bare bytes can tell: whether they make up whole elements.
 #[derive(Clone, Copy)]
-pub(super) struct Expected {
-    name: &'static str,
-    /// Bytes of an element.
-    unit: usize,
-}
+pub(super) struct Expected(Signature);
 
 impl Expected {
     pub(super) fn of(label: &Label) -> Self {
-        // Steps of a collective carry heads of their own beside the elements.
-        let unit = if label.is_step() { 1 } else { label.signature.size() };
-        Self { name: label.signature.name(), unit }
+        // Steps of a collective carry heads of their own beside the elements: any number of bytes is right.
+        Self(if label.is_step() { Signature::NOTHING } else { label.signature })
     }
 }
 
@@ -111,38 +106,62 @@ impl Transfer {
         code: c_int,
         status: &ffi::MPI_Status,
     ) -> Result<Done, ErrorKind> {
-        let Some(expected) = self.expects else {
-            if let Err(error) = check(code) {
-                std::mem::forget(self); // after a failed send it is not certain that MPI is done with the buffer
-                return Err(error);
+        let received = self.outcome(engine, code, status)?;
+        Ok(Done { buffer: self.memory.into_owned(), received, exchanged: None })
+    }
+
+    /// What has come of it if MPI is done with it, or when it is, if `blocks`.
+    #[inline(always)]
+    pub(super) fn end(
+        &mut self,
+        engine: &MpiEngine,
+        blocks: bool,
+    ) -> Option<Result<Option<Received>, ErrorKind>> {
+        let (mut done, mut status) = (1, blank_status());
+        // SAFETY: a live request of ours, whose buffers stay until it is complete.
+        let code = unsafe {
+            if blocks {
+                ffi::MPI_Wait(&raw mut self.request, &raw mut status)
+            } else {
+                ffi::MPI_Test(&raw mut self.request, &raw mut done, &raw mut status)
             }
-            return Ok(done(self.memory, None));
         };
-        let into = self.memory.bytes_mut();
-        let received = engine.unpack(self.beside, code, status, into, expected)?;
-        Ok(done(self.memory, Some(received)))
+        let goes_on = done == 0 && check(code).is_ok();
+        (!goes_on).then(|| self.outcome(engine, code, &status))
+    }
+
+    /// What has come of it, MPI having completed it with this code and status.
+    #[inline(always)]
+    fn outcome(
+        &mut self,
+        engine: &MpiEngine,
+        code: c_int,
+        status: &ffi::MPI_Status,
+    ) -> Result<Option<Received>, ErrorKind> {
+        let beside = mem::replace(&mut self.beside, Beside::Nothing);
+        let Some(expected) = self.expects else {
+            return check(code).map(|()| None).inspect_err(|_| {
+                // After a failed send it is not certain that MPI is done with the buffer.
+                let memory = mem::replace(&mut self.memory, Memory::Lent(RawBytes::NOTHING));
+                mem::forget((memory, beside));
+            });
+        };
+        engine.unpack(beside, code, status, self.memory.bytes_mut(), expected).map(Some)
     }
 }
 
-fn done(memory: Memory, received: Option<Received>) -> Done {
-    Done { buffer: memory.into_owned(), received, exchanged: None }
-}
-
 /// What a completed receive of bare bytes has brought into a buffer with room for whole elements.
+///
+/// Inlined as all on the way of a result: handed on through memory it waits there, see `Table::insert`.
+#[inline(always)]
 pub(super) fn landed(
     code: c_int,
     status: &ffi::MPI_Status,
     room: usize,
     expected: Expected,
 ) -> Result<Received, ErrorKind> {
-    if let Err(error) = check(code) {
-        if !is_truncation(code) {
-            return Err(error);
-        }
-        // Not every library says how long the message was.
-        let told = bytes_in(status);
-        let message = if told > room { told } else { usize::MAX };
-        return Err(ErrorKind::Truncated { message, buffer: room });
+    if code != ffi::MPI_SUCCESS as c_int {
+        return Err(refused(code, status, room));
     }
     let received = received(status, 0);
     if received.bytes == room {
@@ -154,12 +173,28 @@ pub(super) fn landed(
     whole(received, expected)
 }
 
+/// Why a receive into so many bytes has failed.
+#[cold]
+fn refused(code: c_int, status: &ffi::MPI_Status, room: usize) -> ErrorKind {
+    match check(code) {
+        Err(error) if !is_truncation(code) => error,
+        _ => {
+            // Not every library says how long the message was.
+            let told = bytes_in(status);
+            let message = if told > room { told } else { usize::MAX };
+            ErrorKind::Truncated { message, buffer: room }
+        }
+    }
+}
+
 /// Whether the bytes make up whole elements.
+#[inline]
 pub(super) fn whole(received: Received, expected: Expected) -> Result<Received, ErrorKind> {
-    let Expected { name, unit } = expected;
-    if received.bytes.is_multiple_of(unit) {
+    let Expected(element) = expected;
+    if received.bytes.is_multiple_of(element.size()) {
         return Ok(received);
     }
+    let name = element.name();
     Err(ErrorKind::TypeMismatch {
         peer: received.rank.index(),
         expected: name.to_owned(),
@@ -200,6 +235,7 @@ pub(super) fn matched(
 }
 
 /// What a completed receive or probe tells, so many bytes of a head taken off.
+#[inline(always)]
 pub(super) fn received(status: &ffi::MPI_Status, head: usize) -> Received {
     let rank = Rank(u32::try_from(status.MPI_SOURCE).unwrap_or(0));
     let tag = Tag(u32::try_from(status.MPI_TAG).unwrap_or(0));
