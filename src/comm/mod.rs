@@ -173,7 +173,6 @@ impl Comm {
     }
 
     /// Makes a call of the program: `body` does it, and its complaint becomes an error of this call.
-    #[allow(clippy::inline_always, reason = "else the call goes through memory, see `enter`")]
     #[inline(always)]
     pub(super) fn perform<R>(
         &self,

@@ -329,11 +329,7 @@ impl LocalEngine {
     }
 
     #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
-    pub(super) fn finish(
-        &self,
-        op: Op,
-        wait: bool,
-    ) -> Result<Option<Option<Received>>, ErrorKind> {
+    pub(super) fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, ErrorKind> {
         if !self.becomes_done(op, wait)? {
             return Ok(None);
         }

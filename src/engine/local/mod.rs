@@ -395,8 +395,7 @@ impl Engine for LocalEngine {
     fn leftovers(&self) -> Vec<Leftover> {
         let mut leftovers = Vec::new();
         self.ops.each(|pending| {
-            leftovers
-                .extend(pending.call().map(|call| Leftover::operation(self.rank, &call)));
+            leftovers.extend(pending.call().map(|call| Leftover::operation(self.rank, &call)));
         });
         leftovers
     }
