@@ -46,6 +46,7 @@ impl Subject {
     }
 
     /// The label of the messages of the call.
+    #[inline(always)]
     pub(super) fn label(&self, call: Call) -> Label {
         step(self.signature, call)
     }
@@ -55,7 +56,7 @@ impl Comm {
     /// Makes sure that all ranks make the same collective call, where the engine does not do so itself and
     /// [`Checks::Collective`](crate::Checks) is asked for. To be called first in every blocking collective.
     #[inline]
-    pub(super) fn agree_on(&self, call: Call, subject: Subject) -> Result<(), ErrorKind> {
+    pub(super) fn agree_on(&self, call: &Call, subject: Subject) -> Result<(), ErrorKind> {
         if self.engine.leaves_agreement() && self.size > 1 {
             self.compare_calls(call, subject)
         } else {
@@ -63,8 +64,9 @@ impl Comm {
         }
     }
 
-    fn compare_calls(&self, call: Call, subject: Subject) -> Result<(), ErrorKind> {
-        let mine = Record::new(call, subject);
+    #[cold]
+    fn compare_calls(&self, call: &Call, subject: Subject) -> Result<(), ErrorKind> {
+        let mine = Record::new(*call, subject);
         let mut all = vec![mine; self.size];
         let what = Collective::Allgather {
             mine: bytemuck::bytes_of(&mine),
@@ -73,7 +75,7 @@ impl Comm {
         };
         let (context, rank, size) = (self.context, Rank::from(self.rank), self.size);
         let agreement = Call { op: "a collective call", with: With::ALL, at: call.at };
-        let label = step(Signature::OBJECT, agreement);
+        let label = &step(Signature::OBJECT, agreement);
         let mut exchange =
             CollectiveCall { context, rank, size, turn: self.next_turn(), label, what };
         schedule::run(&*self.engine, &mut exchange)?;

@@ -265,10 +265,10 @@ impl Graph {
     /// Rows of any lengths along all edges: `row(at)` is for the destination number `at`.
     pub(super) fn rows_along_edges<'r, T: Datum>(
         &self,
-        label: Label,
+        label: &Label,
         row: impl Fn(usize) -> &'r [T],
     ) -> Result<Ragged<T>, ErrorKind> {
-        let flow = self.flow(label);
+        let flow = self.flow(*label);
         let sends = flow.isend_all(|at| bytes_of(row(at)))?;
         let mut arrived = Vec::with_capacity(self.edges.sources.len());
         while flow.arrive(&mut arrived, true)? {}
@@ -279,7 +279,7 @@ impl Graph {
 
     pub(super) fn allgather_equal<T: Datum>(
         &self,
-        label: Label,
+        label: &Label,
         mine: &[T],
         out: &mut (impl ViewMut<Elem = T> + ?Sized),
     ) -> Result<(), ErrorKind> {
@@ -296,7 +296,7 @@ impl Graph {
 
     pub(super) fn alltoall_equal<T: Datum>(
         &self,
-        label: Label,
+        label: &Label,
         rows: &[T],
         out: &mut (impl ViewMut<Elem = T> + ?Sized),
     ) -> Result<(), ErrorKind> {

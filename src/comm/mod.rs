@@ -226,11 +226,13 @@ fn plain(signature: Signature) -> Label {
 }
 
 /// The label of the messages of a collective call.
+#[inline(always)]
 fn step(signature: Signature, call: Call) -> Label {
     Label { signature, step: Some(Step { call }) }
 }
 
 /// A collective call without a root, made at the caller's place.
+#[inline(always)]
 #[track_caller]
 fn all(op: &'static str) -> Call {
     Call::new(op, With::ALL)

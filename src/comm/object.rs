@@ -290,7 +290,7 @@ impl Comm {
     /// Binomial tree to rank 0, which keeps the order of ranks.
     fn reduce_to_first<S: Serialize + DeserializeOwned>(
         &self,
-        label: Label,
+        label: &Label,
         mine: S,
         op: impl Fn(S, S) -> S,
     ) -> Result<Option<S>, ErrorKind> {

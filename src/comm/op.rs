@@ -219,6 +219,7 @@ operators! {
 }
 
 /// Lets `act` use the operator as the engines know it: on bytes.
+#[inline(always)]
 pub(super) fn reduction<T: Datum, R>(
     op: &impl ReduceOp<T>,
     act: impl FnOnce(&Reduction<'_>) -> R,

@@ -115,7 +115,7 @@ impl Region {
         let host = match access {
             Access::Remote => 0,
             Access::Shared => {
-                parent.agree_on(call, Subject::nothing())?;
+                parent.agree_on(&call, Subject::nothing())?;
                 engine.node(parent.context, parent.next_turn())?
             }
         };
@@ -218,7 +218,7 @@ impl Region {
     fn agree(&self, call: Call, phase: Phase) -> Result<(), ErrorKind> {
         let number = self.agreements.replace(self.agreements.get() + 1);
         let token = number << 8 | phase as u64;
-        let label = step(
+        let label = &step(
             Signature::of::<u64>(),
             Call { op: "a phase of a window", with: With::ALL, at: call.at },
         );

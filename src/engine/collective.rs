@@ -153,7 +153,7 @@ pub(crate) struct CollectiveCall<'a> {
     pub(crate) size: usize,
     /// The number of collective calls made on this communicator before, the same on every rank.
     pub(crate) turn: u64,
-    pub(crate) label: Label,
+    pub(crate) label: &'a Label,
     pub(crate) what: Collective<'a>,
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn run(engine: &dyn Engine, call: &mut CollectiveCall<'_>) -> Outcome
         rank: call.rank.index(),
         size: call.size,
         tag: Tag::of_turn(call.turn, engine.max_tag()),
-        label: call.label,
+        label: *call.label,
     };
     match &mut call.what {
         Collective::Barrier => steps.barrier(),
@@ -454,7 +454,7 @@ mod tests {
                     rank: Rank::from(rank),
                     size,
                     turn: 0,
-                    label: Label { signature: Signature::of::<[u8; 2]>(), step: Some(step) },
+                    label: &Label { signature: Signature::of::<[u8; 2]>(), step: Some(step) },
                     what: Collective::ReduceScatter {
                         mine: &mine,
                         counts: Counts::Each(&counts),

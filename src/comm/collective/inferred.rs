@@ -32,7 +32,7 @@ impl Comm {
     pub(in crate::comm) fn bcast_values<T: Datum>(
         &self,
         root: usize,
-        label: Label,
+        label: &Label,
         at_root: impl FnOnce() -> Vec<T>,
     ) -> Result<Vec<T>, ErrorKind> {
         let root_rank = self.check_rank(root)?;
@@ -40,7 +40,7 @@ impl Comm {
         let mut head = Head::of(label.signature, mine.as_deref().map_or(&[], bytes_of));
         let buffer = bytemuck::bytes_of_mut(&mut head);
         self.collective(label, Collective::Bcast { root: root_rank, buffer })?;
-        let count = head.check(&label, root)? / size_of::<T>();
+        let count = head.check(label, root)? / size_of::<T>();
         let mut landing = match mine {
             Some(values) => Landing::from(values),
             None => Landing::new(count),
@@ -78,7 +78,7 @@ impl Comm {
     pub(in crate::comm) fn gather_values<T: Datum>(
         &self,
         root: usize,
-        label: Label,
+        label: &Label,
         mine: &[T],
     ) -> Result<Option<Ragged<T>>, ErrorKind> {
         let root_rank = self.check_rank(root)?;
@@ -96,7 +96,7 @@ impl Comm {
             }
             return Ok(None);
         }
-        let counts = Head::check_all(&heads, &label)?;
+        let counts = Head::check_all(&heads, label)?;
         let mut landing = Landing::<T>::new(counts.iter().sum::<usize>() / size_of::<T>());
         let mut out = landing.bytes_mut();
         for (rank, head) in heads.iter().enumerate() {
@@ -141,7 +141,7 @@ impl Comm {
     pub(in crate::comm) fn scatter_values<T: Datum>(
         &self,
         root: usize,
-        label: Label,
+        label: &Label,
         at_root: impl FnOnce() -> Ragged<T>,
     ) -> Result<Vec<T>, ErrorKind> {
         let root_rank = self.check_rank(root)?;
@@ -157,7 +157,7 @@ impl Comm {
         let (all, out) = (bytemuck::cast_slice(&heads), bytemuck::bytes_of_mut(&mut head));
         let what = Collective::Scatter { root: root_rank, rows: all, counts, out };
         self.collective(label, what)?;
-        let count = head.check(&label, root)? / size_of::<T>();
+        let count = head.check(label, root)? / size_of::<T>();
         let mut landing = Landing::<T>::new(count);
         let out = landing.bytes_mut();
         if head.is_followed() {
@@ -194,13 +194,13 @@ impl Comm {
         mine: &[T],
     ) -> Result<Ragged<T>, ErrorKind> {
         let subject = Subject::any::<T>();
-        self.agree_on(call, subject)?;
-        self.allgather_values(subject.label(call), mine)
+        self.agree_on(&call, subject)?;
+        self.allgather_values(&subject.label(call), mine)
     }
 
     pub(in crate::comm) fn allgather_values<T: Datum>(
         &self,
-        label: Label,
+        label: &Label,
         mine: &[T],
     ) -> Result<Ragged<T>, ErrorKind> {
         let head = Head::of(label.signature, bytes_of(mine));
@@ -208,7 +208,7 @@ impl Comm {
         let counts = Counts::Equal(size_of_val(&head));
         let (mine_head, out) = (bytemuck::bytes_of(&head), bytemuck::cast_slice_mut(&mut heads));
         self.collective(label, Collective::Allgather { mine: mine_head, counts, out })?;
-        let counts = Head::check_all(&heads, &label)?;
+        let counts = Head::check_all(&heads, label)?;
         let mut landing = Landing::<T>::new(counts.iter().sum::<usize>() / size_of::<T>());
         let out = landing.bytes_mut();
         if heads.iter().any(Head::is_followed) {
@@ -246,7 +246,7 @@ impl Comm {
 
     pub(in crate::comm) fn alltoall_values<T: Datum>(
         &self,
-        label: Label,
+        label: &Label,
         rows: &Ragged<T>,
     ) -> Result<Ragged<T>, ErrorKind> {
         self.check_rows("alltoall's rows", rows)?;
@@ -257,7 +257,7 @@ impl Comm {
         let what =
             Collective::Alltoall { rows: all, send_counts: counts, out, recv_counts: counts };
         self.collective(label, what)?;
-        let counts = Head::check_all(&theirs, &label)?;
+        let counts = Head::check_all(&theirs, label)?;
         let mut landing = Landing::<T>::new(counts.iter().sum::<usize>() / size_of::<T>());
         let out = landing.bytes_mut();
         // Every rank has sent every rank whether it has a long row: all of them decide alike.

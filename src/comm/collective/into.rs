@@ -314,9 +314,10 @@ impl Comm {
         })
     }
 
+    #[inline(always)]
     fn reduce_bytes<W: ViewMut + ?Sized>(
         &self,
-        label: Label,
+        label: &Label,
         mine: &[W::Elem],
         out: &mut W,
         op: &impl ReduceOp<W::Elem>,
@@ -330,6 +331,7 @@ impl Comm {
 
 /// Lets `share` change the caller's values; by way of a packed copy where they are not in one piece, and of memory that is
 /// checked where not all bytes are values.
+#[inline(always)]
 fn in_place<W: ViewMut + ?Sized>(
     values: &mut W,
     share: impl FnOnce(&mut [u8]) -> Result<(), ErrorKind>,

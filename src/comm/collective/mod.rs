@@ -38,31 +38,37 @@ impl Comm {
     }
 
     /// Makes a collective call of the program: first all ranks agree that they make the same one, where that is asked for.
+    #[inline(always)]
     pub(super) fn together<R>(
         &self,
-        call: Call,
+        Call { op, with, at }: Call,
         subject: Subject,
-        body: impl FnOnce(Label) -> Result<R, ErrorKind>,
+        body: impl FnOnce(&Label) -> Result<R, ErrorKind>,
     ) -> Result<R> {
+        // Of its parts, twice: a copy of the whole would wait, see `Comm::enter`.
+        let (call, label) = (Call { op, with, at }, subject.label(Call { op, with, at }));
         self.perform(call, || {
-            self.agree_on(call, subject)?;
-            body(subject.label(call))
+            self.agree_on(&call, subject)?;
+            body(&label)
         })
     }
 
     /// Makes a collective call in the engine's own way, or by messages.
-    pub(super) fn collective(&self, label: Label, what: Collective<'_>) -> Result<(), ErrorKind> {
-        self.moved_by(&what);
+    ///
+    /// Inlined, so that the call is put together in its place; see [`Table::insert`](crate::engine::table::Table::insert).
+    #[inline(always)]
+    pub(super) fn collective(&self, label: &Label, what: Collective<'_>) -> Result<(), ErrorKind> {
         let (context, rank, size) = (self.context, Rank::from(self.rank), self.size);
         let mut call = CollectiveCall { context, rank, size, turn: self.next_turn(), label, what };
+        self.moved_by(&call.what);
         let engine = &*self.engine;
         engine.collective(&mut call).unwrap_or_else(|| schedule::run(engine, &mut call))
     }
 
     /// The messages of one collective call, which are none of the program's.
-    pub(super) fn steps(&self, label: Label) -> Steps<'_> {
+    pub(super) fn steps(&self, label: &Label) -> Steps<'_> {
         let tag = Tag::of_turn(self.next_turn(), self.engine.max_tag());
-        Steps { comm: self, label, tag }
+        Steps { comm: self, label: *label, tag }
     }
 
     fn check_rows<T>(&self, what: &'static str, rows: &Ragged<T>) -> Result<(), ErrorKind> {
@@ -71,6 +77,7 @@ impl Comm {
 }
 
 /// A collective call with a root, made at the caller's place.
+#[inline(always)]
 #[track_caller]
 pub(super) fn rooted(op: &'static str, root: usize) -> Call {
     Call::new(op, With::root(root))

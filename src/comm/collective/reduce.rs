@@ -169,7 +169,7 @@ impl Comm {
 
     fn reduction<T: Datum>(
         &self,
-        label: Label,
+        label: &Label,
         mine: &[T],
         room: usize,
         op: &impl ReduceOp<T>,

@@ -31,7 +31,7 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
         return Some(Ok(()));
     }
     let element_bytes = call.label.signature.size();
-    let said = Said { label: call.label, turn: call.turn, kind, bytes };
+    let said = Said { label: *call.label, turn: call.turn, kind, bytes };
     let occasion = Occasion { said, root };
     let mut work = || {
         let members = engine.members(call.context)?;

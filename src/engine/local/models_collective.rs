@@ -33,7 +33,7 @@ fn collective(
     what: Collective<'_>,
 ) -> Result<(), ErrorKind> {
     let (context, rank) = (Context::WORLD, Rank::from(rank));
-    let mut call = CollectiveCall { context, rank, size, turn, label, what };
+    let mut call = CollectiveCall { context, rank, size, turn, label: &label, what };
     engine.collective(&mut call).unwrap()
 }
 

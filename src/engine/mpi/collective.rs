@@ -142,6 +142,7 @@ struct Caller<'e> {
 }
 
 /// A row of so many bytes, `rows` of which are in a buffer: bytes, or one element of a type if they are too many.
+#[inline(always)]
 fn row_of(bytes: usize, rows: usize) -> Result<Extent, ErrorKind> {
     match bytes.checked_mul(rows).map(c_int::try_from) {
         Some(Ok(_)) => Extent::bytes(bytes),

@@ -17,7 +17,7 @@
 //! Rows whose lengths differ from rank to rank, or from edge to edge, cannot be compared so, and go as messages of ours.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
 };
@@ -31,7 +31,7 @@ use crate::{
     error::ErrorKind,
 };
 
-/// So many pairs of calls are remembered; a program whose every call is another forgets all, on all ranks at once.
+/// So many different calls are remembered; a program whose every call is another forgets all, on all ranks at once.
 const REMEMBERED: usize = 4096;
 
 /// What all ranks must do alike: kind, root, and length in bytes.
@@ -39,30 +39,58 @@ const REMEMBERED: usize = 4096;
 pub(super) struct Act(u8, Option<Rank>, usize);
 
 /// What the ranks of a communicator have done so far.
-#[derive(Default)]
-pub(super) struct Foresight {
-    last: Cell<Option<Act>>,
-    foreseen: Cell<Option<Act>>,
-    followers: RefCell<HashMap<Option<Act>, Act>>,
+pub(super) struct Foresight(RefCell<Past>);
+
+struct Past {
+    /// Each different call once, and the place of the one that has followed it last.
+    calls: Vec<(Act, usize)>,
+    places: HashMap<Act, usize>,
+    /// The place of the last call.
+    last: usize,
+}
+
+/// The place before the first call, which follows nothing.
+const START: usize = 0;
+const NOTHING: Act = Act(0, None, 0);
+
+impl Past {
+    fn new() -> Self {
+        Self { calls: vec![(NOTHING, START)], places: HashMap::new(), last: START }
+    }
 }
 
 impl Foresight {
+    pub(super) fn new() -> Self {
+        Self(RefCell::new(Past::new()))
+    }
+
     /// Notes a call; whether it was foreseen.
+    #[inline]
     fn note(&self, act: Act) -> bool {
-        let last = self.last.replace(Some(act));
-        let foreseen = self.foreseen.get() == Some(act);
-        if foreseen && last == Some(act) {
-            return true; // the same call over and over
+        let past = &mut *self.0.borrow_mut();
+        let foreseen = past.calls[past.last].1;
+        if past.calls[foreseen].0 == act {
+            past.last = foreseen;
+            return true;
         }
-        let mut followers = self.followers.borrow_mut();
-        if !foreseen {
-            if followers.len() >= REMEMBERED {
-                followers.clear();
-            }
-            followers.insert(last, act);
+        past.learn(act);
+        false
+    }
+}
+
+impl Past {
+    #[cold]
+    fn learn(&mut self, act: Act) {
+        if self.calls.len() > REMEMBERED {
+            *self = Self::new();
         }
-        self.foreseen.set(followers.get(&Some(act)).copied());
-        foreseen
+        let Self { calls, places, last } = self;
+        let place = *places.entry(act).or_insert_with(|| {
+            calls.push((act, START));
+            calls.len() - 1
+        });
+        calls[*last].1 = place;
+        *last = place;
     }
 }
 
@@ -162,7 +190,7 @@ mod tests {
     use super::*;
 
     fn acts(lengths: &[usize]) -> Vec<bool> {
-        let foresight = Foresight::default();
+        let foresight = Foresight::new();
         lengths.iter().map(|&length| foresight.note(Act(8, None, length))).collect()
     }
 

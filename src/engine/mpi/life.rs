@@ -107,7 +107,7 @@ impl MpiEngine {
             steps: duplicate(user)?,
             me: Rank::from(rank),
             ranks: (0..size).collect(),
-            foresight: Foresight::default(),
+            foresight: Foresight::new(),
         };
         let about = About {
             engine: "mpi",

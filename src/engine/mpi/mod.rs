@@ -167,13 +167,8 @@ impl MpiEngine {
         me: Rank,
         ranks: Box<[usize]>,
     ) -> Result<Context, ErrorKind> {
-        let space = Space {
-            user,
-            steps: self.duplicate(user)?,
-            me,
-            ranks,
-            foresight: Foresight::default(),
-        };
+        let space =
+            Space { user, steps: self.duplicate(user)?, me, ranks, foresight: Foresight::new() };
         let mut spaces = self.spaces.borrow_mut();
         spaces.push(Some(Rc::new(space)));
         Ok(Context(spaces.len() as u32 - 1))

@@ -71,6 +71,7 @@ pub(super) struct Extent {
 
 impl Extent {
     /// So many bytes.
+    #[inline(always)]
     pub(super) fn bytes(len: usize) -> Result<Self, ErrorKind> {
         // SAFETY: reading the library's handle of a predefined type.
         let byte = unsafe { ffi::RSMPI_UINT8_T };
