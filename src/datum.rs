@@ -12,7 +12,7 @@ use std::{
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Fault};
 
 /// A value that can travel in a message: plain data without padding or pointers.
 ///
@@ -207,7 +207,7 @@ impl<T: Datum> Landing<T> {
 
     /// Copies the first values, if their bytes are values of `T`.
     #[allow(unsafe_code)]
-    pub(crate) fn copy_to(&self, into: &mut [T]) -> Result<(), ErrorKind> {
+    pub(crate) fn copy_to(&self, into: &mut [T]) -> Result<(), Fault> {
         let landed = &self.memory[..into.len()];
         self.check(landed.len())?;
         // SAFETY: as many elements as `landed` has, initialised, and by the check values of `T`; `MaybeUninit<T>` has its layout.
@@ -219,7 +219,7 @@ impl<T: Datum> Landing<T> {
 
     /// Whether the bytes of the first `count` elements are values of `T`.
     #[allow(unsafe_code)]
-    fn check(&self, count: usize) -> Result<(), ErrorKind> {
+    fn check(&self, count: usize) -> Result<(), Fault> {
         if is_plain::<T>() {
             return Ok(());
         }
@@ -228,7 +228,7 @@ impl<T: Datum> Landing<T> {
             // `CheckedBitPattern`), so any initialised bytes are a `T::Bits`.
             let bits = unsafe { element.as_ptr().cast::<T::Bits>().read() };
             if !T::is_valid_bit_pattern(&bits) {
-                return Err(ErrorKind::InvalidValue { type_name: type_name::<T>(), index });
+                return Err(ErrorKind::InvalidValue { type_name: type_name::<T>(), index }.into());
             }
         }
         Ok(())
@@ -236,7 +236,7 @@ impl<T: Datum> Landing<T> {
 
     /// The first `count` values, if their bytes are values of `T`.
     #[allow(unsafe_code)]
-    pub(crate) fn into_values(mut self, count: usize) -> Result<Vec<T>, ErrorKind> {
+    pub(crate) fn into_values(mut self, count: usize) -> Result<Vec<T>, Fault> {
         self.memory.truncate(count);
         self.check(count)?;
         let mut memory = std::mem::ManuallyDrop::new(self.memory);
@@ -275,13 +275,15 @@ impl<T: Datum> Single<T> {
 
     /// The value, if the bytes are one.
     #[allow(unsafe_code)]
-    pub(crate) fn into_value(self) -> Result<T, ErrorKind> {
+    pub(crate) fn into_value(self) -> Result<T, Fault> {
         if !is_plain::<T>() {
             // SAFETY: initialised bytes, see `bytes_mut`; `T::Bits: AnyBitPattern` has the layout of `T` (contract of
             // `CheckedBitPattern`).
             let bits = unsafe { self.0.as_ptr().cast::<T::Bits>().read() };
             if !T::is_valid_bit_pattern(&bits) {
-                return Err(ErrorKind::InvalidValue { type_name: type_name::<T>(), index: 0 });
+                return Err(
+                    ErrorKind::InvalidValue { type_name: type_name::<T>(), index: 0 }.into()
+                );
             }
         }
         // SAFETY: initialised bytes, and by the check above or by `is_plain` a value.
@@ -433,7 +435,7 @@ mod tests {
         let mut landing = Landing::<bool>::new(3);
         landing.bytes_mut().copy_from_slice(&[1, 0, 7]);
         let expected = ErrorKind::InvalidValue { type_name: "bool", index: 2 };
-        assert_eq!(landing.into_values(3).unwrap_err(), expected);
+        assert_eq!(landing.into_values(3).unwrap_err(), expected.into());
     }
 
     #[test]

@@ -93,6 +93,12 @@ impl StdError for Error {
     }
 }
 
+/// Why a call fails, on its way to the program: one word, so that the results of verbs fit into registers.
+///
+/// A result that is handed on through memory, written in small pieces and moved in large ones, waits until what was stored
+/// before has left the processor: a message that was just sent, for a tenth of a microsecond.
+pub(crate) type Fault = Box<ErrorKind>;
+
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -4,7 +4,7 @@ use super::plain;
 use crate::{
     datum::Signature,
     engine::{Context, Rank, Source, Tag, Target},
-    error::{ErrorKind, With},
+    error::{ErrorKind, Fault, With},
 };
 
 /// No rank at all: messages to it vanish, messages from it are empty. [`Cart`](crate::Cart) uses it beyond closed borders.
@@ -59,31 +59,31 @@ pub(super) struct Space {
 
 impl Space {
     #[inline]
-    pub(super) fn rank(&self, rank: usize) -> Result<Rank, ErrorKind> {
+    pub(super) fn rank(&self, rank: usize) -> Result<Rank, Fault> {
         if rank < self.size {
             Ok(Rank::from(rank))
         } else {
-            Err(ErrorKind::InvalidRank { rank, size: self.size })
+            Err(ErrorKind::InvalidRank { rank, size: self.size }.into())
         }
     }
 
     #[inline]
-    fn tag(&self, tag: u32) -> Result<Tag, ErrorKind> {
+    fn tag(&self, tag: u32) -> Result<Tag, Fault> {
         let Tag(max) = self.max_tag;
-        if tag <= max { Ok(Tag(tag)) } else { Err(ErrorKind::InvalidTag { tag, max }) }
+        if tag <= max { Ok(Tag(tag)) } else { Err(ErrorKind::InvalidTag { tag, max }.into()) }
     }
 
     #[inline]
-    pub(super) fn target(&self, to: Dest, signature: Signature) -> Result<Target, ErrorKind> {
+    pub(super) fn target(&self, to: Dest, signature: Signature) -> Result<Target, Fault> {
         let (rank, tag) = (self.rank(to.rank)?, self.tag(to.tag)?);
         Ok(Target { context: self.context, rank, tag, label: plain(signature) })
     }
 
     #[inline]
-    pub(super) fn source(&self, from: Src, signature: Signature) -> Result<Source, ErrorKind> {
+    pub(super) fn source(&self, from: Src, signature: Signature) -> Result<Source, Fault> {
         if from.is_null() {
             let what = "the null rank sends nothing that could be waited for".to_owned();
-            return Err(ErrorKind::InvalidArgument { what });
+            return Err(ErrorKind::InvalidArgument { what }.into());
         }
         let rank = from.rank.map(|rank| self.rank(rank)).transpose()?;
         let tag = from.tag.map(|tag| self.tag(tag)).transpose()?;

@@ -8,7 +8,7 @@ use super::{Comm, View, step};
 use crate::{
     datum::{Datum, Signature, Stamp},
     engine::{Collective, CollectiveCall, Counts, Label, Rank, schedule},
-    error::{Call, ErrorKind, With},
+    error::{Call, ErrorKind, Fault, With},
 };
 
 /// What a collective call is about, as far as it must be the same on all ranks.
@@ -56,7 +56,7 @@ impl Comm {
     /// Makes sure that all ranks make the same collective call, where the engine does not do so itself and
     /// [`Checks::Collective`](crate::Checks) is asked for. To be called first in every blocking collective.
     #[inline]
-    pub(super) fn agree_on(&self, call: &Call, subject: Subject) -> Result<(), ErrorKind> {
+    pub(super) fn agree_on(&self, call: &Call, subject: Subject) -> Result<(), Fault> {
         if self.engine.leaves_agreement() && self.size > 1 {
             self.compare_calls(call, subject)
         } else {
@@ -65,7 +65,7 @@ impl Comm {
     }
 
     #[cold]
-    fn compare_calls(&self, call: &Call, subject: Subject) -> Result<(), ErrorKind> {
+    fn compare_calls(&self, call: &Call, subject: Subject) -> Result<(), Fault> {
         let mine = Record::new(*call, subject);
         let mut all = vec![mine; self.size];
         let what = Collective::Allgather {
@@ -85,7 +85,8 @@ impl Comm {
                 mine: mine.describe(),
                 rank,
                 theirs: all[rank].describe(),
-            }),
+            }
+            .into()),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{cell::OnceCell, ops::Deref};
 use super::{Comm, all, faces::Faces};
 use crate::{
     engine::Rank,
-    error::{ErrorKind, Result},
+    error::{ErrorKind, Fault, Result},
 };
 
 /// A communicator whose ranks stand on a grid of `D` axes, the last axis running fastest.
@@ -190,7 +190,7 @@ impl<const D: usize> Cart<D> {
                     Some(true) => format!("axis {axis} is named twice"),
                     None => format!("there is no axis {axis}, the grid has {D}"),
                 };
-                return Err(ErrorKind::InvalidArgument { what });
+                return Err(ErrorKind::InvalidArgument { what }.into());
             }
             let (dims, periodic) =
                 (axes.map(|axis| self.dims[axis]), axes.map(|axis| self.periodic[axis]));
@@ -224,13 +224,10 @@ impl<const D: usize> Deref for Cart<D> {
 }
 
 /// Fills in the free dimensions so that they are as equal as possible, larger ones first.
-fn choose_dims<const D: usize>(
-    size: usize,
-    dims: [Option<usize>; D],
-) -> Result<[usize; D], ErrorKind> {
+fn choose_dims<const D: usize>(size: usize, dims: [Option<usize>; D]) -> Result<[usize; D], Fault> {
     let fixed: usize = dims.iter().flatten().product();
     let free = dims.iter().filter(|dim| dim.is_none()).count();
-    let invalid = |what: String| Err(ErrorKind::InvalidArgument { what });
+    let invalid = |what: String| Err(ErrorKind::InvalidArgument { what }.into());
     if fixed == 0 {
         return invalid("a grid of zero ranks".to_owned());
     }

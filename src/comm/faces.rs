@@ -10,7 +10,7 @@ use super::{
 use crate::{
     datum::Datum,
     engine::Rank,
-    error::{ErrorKind, Result},
+    error::{Fault, Result},
 };
 
 impl<const D: usize> Cart<D> {
@@ -121,7 +121,7 @@ impl<const D: usize> Cart<D> {
     }
 
     /// The faces with a neighbour, and the graph along which they exchange; made by the first call, on all ranks together.
-    fn faces(&self) -> Result<&Faces, ErrorKind> {
+    fn faces(&self) -> Result<&Faces, Fault> {
         if let Some(faces) = self.faces.get() {
             return Ok(faces);
         }
@@ -172,8 +172,8 @@ impl Faces {
         &self,
         row: usize,
         out: &mut W,
-        share: impl FnOnce(&mut [W::Elem]) -> Result<(), ErrorKind>,
-    ) -> Result<(), ErrorKind> {
+        share: impl FnOnce(&mut [W::Elem]) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         if let Some(out) = out.as_slice_mut() {
             return self.exchange_in_place(row, out, share);
         }
@@ -187,8 +187,8 @@ impl Faces {
         &self,
         row: usize,
         out: &mut [T],
-        share: impl FnOnce(&mut [T]) -> Result<(), ErrorKind>,
-    ) -> Result<(), ErrorKind> {
+        share: impl FnOnce(&mut [T]) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let place = |face: usize| face * row..(face + 1) * row;
         if self.open.len() == self.count {
             share(out)?;

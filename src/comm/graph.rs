@@ -14,7 +14,7 @@ use crate::{
     engine::{
         Collective, Counts, Label, Mode, Neighbors, Op, Rank, Received, Source, Tag, Target, Ticket,
     },
-    error::{Call, Error, ErrorKind, Result},
+    error::{Call, Error, ErrorKind, Fault, Result},
 };
 
 /// A communicator whose ranks are the vertices of a directed graph: each knows its *sources* and *destinations*.
@@ -85,7 +85,7 @@ impl Comm {
         &self,
         sources: Vec<Rank>,
         destinations: Vec<Rank>,
-    ) -> Result<Graph, ErrorKind> {
+    ) -> Result<Graph, Fault> {
         let (turn, engine) = (self.next_turn(), &self.engine);
         let context = engine.derive_graph(self.context, turn, &sources, &destinations)?;
         let comm = self.sibling(context, self.rank, self.size);
@@ -96,7 +96,7 @@ impl Comm {
 /// Whether all edges are listed at both ends. Every rank checks all, so that all come to the same end.
 ///
 /// A rank's list is the number of its sources, the sources, and the destinations.
-fn check_edges(me: usize, lists: &Ragged<usize>) -> Result<(), ErrorKind> {
+fn check_edges(me: usize, lists: &Ragged<usize>) -> Result<(), Fault> {
     let size = lists.rows();
     let mut edges = BTreeMap::<(usize, usize), (usize, usize)>::new();
     for (rank, list) in lists.iter().enumerate() {
@@ -104,7 +104,7 @@ fn check_edges(me: usize, lists: &Ragged<usize>) -> Result<(), ErrorKind> {
         if let Some(&stranger) = list[1..].iter().find(|&&other| other >= size) {
             let kind = ErrorKind::InvalidRank { rank: stranger, size };
             let elsewhere = || ErrorKind::Elsewhere { rank, cause: kind.to_string() };
-            return Err(if rank == me { kind } else { elsewhere() });
+            return Err(if rank == me { kind } else { elsewhere() }.into());
         }
         for &to in destinations {
             edges.entry((rank, to)).or_default().0 += 1;
@@ -120,7 +120,7 @@ fn check_edges(me: usize, lists: &Ragged<usize>) -> Result<(), ErrorKind> {
         |edges: usize| if edges == 1 { "1 edge".to_owned() } else { format!("{edges} edges") };
     let sender = format!("graph with {} to rank {to}", count(sent));
     let receiver = format!("graph with {} from rank {from}", count(received));
-    Err(if me == from {
+    let kind = if me == from {
         ErrorKind::CollectiveMismatch { mine: sender, rank: to, theirs: receiver }
     } else if me == to {
         ErrorKind::CollectiveMismatch { mine: receiver, rank: from, theirs: sender }
@@ -129,7 +129,8 @@ fn check_edges(me: usize, lists: &Ragged<usize>) -> Result<(), ErrorKind> {
             rank: from,
             cause: format!("it calls {sender}, rank {to} calls {receiver}"),
         }
-    })
+    };
+    Err(kind.into())
 }
 
 impl Graph {
@@ -267,7 +268,7 @@ impl Graph {
         &self,
         label: &Label,
         row: impl Fn(usize) -> &'r [T],
-    ) -> Result<Ragged<T>, ErrorKind> {
+    ) -> Result<Ragged<T>, Fault> {
         let flow = self.flow(*label);
         let sends = flow.isend_all(|at| bytes_of(row(at)))?;
         let mut arrived = Vec::with_capacity(self.edges.sources.len());
@@ -282,7 +283,7 @@ impl Graph {
         label: &Label,
         mine: &[T],
         out: &mut (impl ViewMut<Elem = T> + ?Sized),
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         let needed = self.edges.sources.len() * mine.len();
         check_length("neighbor_allgather's out", needed, out.count())?;
         let (neighbors, counts) = (self.edges.neighbors(), Counts::Equal(size_of_val(mine)));
@@ -299,7 +300,7 @@ impl Graph {
         label: &Label,
         rows: &[T],
         out: &mut (impl ViewMut<Elem = T> + ?Sized),
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         let (sources, destinations) = (self.edges.sources.len(), self.edges.destinations.len());
         let row = match (destinations, sources) {
             (0, 0) => 0,
@@ -318,7 +319,7 @@ impl Graph {
         })
     }
 
-    fn check_rows<T>(&self, rows: &Ragged<T>) -> Result<(), ErrorKind> {
+    fn check_rows<T>(&self, rows: &Ragged<T>) -> Result<(), Fault> {
         check_length("neighbor_alltoall's rows", self.edges.destinations.len(), rows.rows())
     }
 
@@ -346,7 +347,7 @@ struct Flow<'g> {
 
 impl Flow<'_> {
     /// Starts to send a copy of a row to every destination.
-    fn isend_all<'r>(&self, row: impl Fn(usize) -> &'r [u8]) -> Result<Vec<Op>, ErrorKind> {
+    fn isend_all<'r>(&self, row: impl Fn(usize) -> &'r [u8]) -> Result<Vec<Op>, Fault> {
         let (comm, label, tag) = (&self.graph.comm, self.label, self.tag);
         let send = |(at, &rank): (usize, &Rank)| {
             let to = Target { context: comm.context, rank, tag, label };
@@ -359,7 +360,7 @@ impl Flow<'_> {
     }
 
     /// Takes the next source's message out of the queue, waiting for it if `wait`: whether it was there and wanted.
-    fn arrive(&self, arrived: &mut Vec<(Ticket, Received)>, wait: bool) -> Result<bool, ErrorKind> {
+    fn arrive(&self, arrived: &mut Vec<(Ticket, Received)>, wait: bool) -> Result<bool, Fault> {
         let Some(&rank) = self.graph.edges.sources.get(arrived.len()) else { return Ok(false) };
         let (comm, label) = (&self.graph.comm, self.label);
         let from = Source { context: comm.context, rank: Some(rank), tag: Some(self.tag), label };
@@ -369,7 +370,7 @@ impl Flow<'_> {
     }
 
     /// Receives the messages of all sources, a row for each.
-    fn fetch<T: Datum>(&self, arrived: Vec<(Ticket, Received)>) -> Result<Ragged<T>, ErrorKind> {
+    fn fetch<T: Datum>(&self, arrived: Vec<(Ticket, Received)>) -> Result<Ragged<T>, Fault> {
         let engine = &*self.graph.comm.engine;
         let size = size_of::<T>();
         // Another type's message may end within an element: room for that too, the engine then says what it is.

@@ -6,7 +6,7 @@ use super::{Comm, agreement::Subject, all};
 use crate::{
     datum::{bytes_of, fnv1a},
     engine::Rank,
-    error::{Call, ErrorKind, Result},
+    error::{Call, ErrorKind, Fault, Result},
 };
 
 /// How two communicators relate; see [`Comm::compare`].
@@ -34,9 +34,9 @@ impl Comm {
     }
 
     /// A duplicate, as a part of another call.
-    pub(super) fn twin(&self) -> Result<Self, ErrorKind> {
+    pub(super) fn twin(&self) -> Result<Self, Fault> {
         let ranks: Vec<Rank> = (0..self.size).map(Rank::from).collect();
-        self.derive(Some((0, &ranks)))?.ok_or(ErrorKind::Closed)
+        self.derive(Some((0, &ranks)))?.ok_or_else(|| ErrorKind::Closed.into())
     }
 
     /// One communicator for all ranks that give the same `color`, in the order of `key` (of rank where keys are equal);
@@ -76,7 +76,7 @@ impl Comm {
         let call = all("split_node");
         self.together(call, Subject::nothing(), |_| {
             let node = self.engine.node(self.context, self.next_turn())?;
-            self.split_as(call, Some(node), 0)?.ok_or(ErrorKind::Closed)
+            self.split_as(call, Some(node), 0)?.ok_or_else(|| ErrorKind::Closed.into())
         })
     }
 
@@ -106,7 +106,7 @@ impl Comm {
                 members.push(self.check_rank(rank)?);
                 if std::mem::replace(&mut named[rank], true) {
                     let what = format!("rank {rank} is named twice");
-                    return Err(ErrorKind::InvalidArgument { what });
+                    return Err(ErrorKind::InvalidArgument { what }.into());
                 }
             }
             self.derive(named[self.rank].then_some((0, members.as_slice())))
@@ -205,7 +205,7 @@ impl Comm {
         call: Call,
         color: Option<u32>,
         key: i64,
-    ) -> Result<Option<Self>, ErrorKind> {
+    ) -> Result<Option<Self>, Fault> {
         let mine = [i64::from(color.is_some()), i64::from(color.unwrap_or(0)), key];
         let rows = self.allgather_as(call, &mine)?;
         let colored = rows.iter().enumerate().filter(|(_, row)| row[0] == 1);
@@ -223,7 +223,7 @@ impl Comm {
     }
 
     /// The communicator of this rank's group: the number that all its members give it, and who they are.
-    pub(super) fn derive(&self, group: Option<(u32, &[Rank])>) -> Result<Option<Self>, ErrorKind> {
+    pub(super) fn derive(&self, group: Option<(u32, &[Rank])>) -> Result<Option<Self>, Fault> {
         let context = self.engine.derive(self.context, self.next_turn(), group)?;
         let (Some(context), Some((_, members))) = (context, group) else { return Ok(None) };
         let me = members.iter().position(|rank| rank.index() == self.rank);
@@ -239,7 +239,7 @@ impl Comm {
         call: Call,
         mine: &[usize],
         describe: impl Fn(&[usize]) -> String,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         let hash = |seed: u32| u64::from(fnv1a(seed, bytes_of(mine).iter().copied()));
         let summary = [mine.len() as u64, hash(0x811c_9dc5) << 32 | hash(0x9747_b28c)];
         let summaries = self.allgather_as(call, &summary)?;
@@ -251,7 +251,7 @@ impl Comm {
             None => Ok(()),
             Some((rank, theirs)) => {
                 let (mine, theirs) = (describe(mine), describe(theirs));
-                Err(ErrorKind::CollectiveMismatch { mine, rank, theirs })
+                Err(ErrorKind::CollectiveMismatch { mine, rank, theirs }.into())
             }
         }
     }

@@ -60,7 +60,7 @@ use crate::{
     checks::Checks,
     datum::Signature,
     engine::{About, Context, Engine, Label, Rank, Step, Tag},
-    error::{Call, Error, ErrorKind, Result, With},
+    error::{Call, Error, Fault, Result, With},
 };
 
 /// An ordered group of ranks with a message space of its own.
@@ -177,19 +177,19 @@ impl Comm {
     pub(super) fn perform<R>(
         &self,
         call: Call,
-        body: impl FnOnce() -> Result<R, ErrorKind>,
+        body: impl FnOnce() -> Result<R, Fault>,
     ) -> Result<R> {
         self.enter(call);
         let done = if self.recorder.on.get() { self.record(call, true, body) } else { body() };
-        done.map_err(|kind| self.failed(kind, call))
+        done.map_err(|fault| self.failed(fault, call))
     }
 
     /// Goes on with a call that was made before: waits for it.
     #[inline]
-    fn proceed<R>(&self, call: Call, body: impl FnOnce() -> Result<R, ErrorKind>) -> Result<R> {
+    fn proceed<R>(&self, call: Call, body: impl FnOnce() -> Result<R, Fault>) -> Result<R> {
         self.enter(call);
         let done = if self.recorder.on.get() { self.record(call, false, body) } else { body() };
-        done.map_err(|kind| self.failed(kind, call))
+        done.map_err(|fault| self.failed(fault, call))
     }
 
     /// Tells the engine whose call it serves from now on.
@@ -200,8 +200,8 @@ impl Comm {
 
     /// The error of a call of this rank.
     #[cold]
-    fn failed(&self, kind: ErrorKind, call: Call) -> Error {
-        Error::new(kind, self.rank, call).on(self.name.borrow().clone())
+    fn failed(&self, fault: Fault, call: Call) -> Error {
+        Error::new(*fault, self.rank, call).on(self.name.borrow().clone())
     }
 
     /// Where messages can go.
@@ -210,7 +210,7 @@ impl Comm {
         Space { context: self.context, size: self.size, max_tag: self.max_tag }
     }
 
-    fn check_rank(&self, rank: usize) -> Result<Rank, ErrorKind> {
+    fn check_rank(&self, rank: usize) -> Result<Rank, Fault> {
         self.space().rank(rank)
     }
 

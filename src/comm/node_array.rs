@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     engine::{Access, Rank},
-    error::{Call, ErrorKind, Result},
+    error::{Call, ErrorKind, Fault, Result},
 };
 
 /// One array in memory that the ranks of a host share: a block of it from each rank, read by all without a copy.
@@ -66,7 +66,7 @@ impl Comm {
 }
 
 impl<T: Plain> NodeArray<T> {
-    fn open(comm: &Comm, call: Call, len: usize) -> Result<Self, ErrorKind> {
+    fn open(comm: &Comm, call: Call, len: usize) -> Result<Self, Fault> {
         let region = Region::open::<T>(comm, call, len, Access::Shared)?;
         let mut starts = Vec::with_capacity(comm.size + 1);
         starts.push(0);
@@ -89,7 +89,8 @@ impl<T: Plain> NodeArray<T> {
                 return Err(ErrorKind::Unsupported {
                     what: "the ranks' blocks do not lie one behind the other",
                     how: "report which MPI library this is",
-                });
+                }
+                .into());
             }
         }
         if start.is_null() {

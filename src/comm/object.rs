@@ -10,7 +10,7 @@ use super::{
 use crate::{
     datum::Signature,
     engine::Label,
-    error::{Call, ErrorKind, Result},
+    error::{Call, ErrorKind, Fault, Result},
 };
 
 impl Comm {
@@ -293,7 +293,7 @@ impl Comm {
         label: &Label,
         mine: S,
         op: impl Fn(S, S) -> S,
-    ) -> Result<Option<S>, ErrorKind> {
+    ) -> Result<Option<S>, Fault> {
         let steps = self.steps(label);
         let mut value = mine;
         let mut reach = 1;
@@ -311,24 +311,24 @@ impl Comm {
     }
 }
 
-fn pack_all<S: Serialize>(values: &[S]) -> Result<Ragged<u8>, ErrorKind> {
+fn pack_all<S: Serialize>(values: &[S]) -> Result<Ragged<u8>, Fault> {
     let rows = values.iter().map(pack).collect::<Result<Vec<_>, _>>()?;
     Ok(Ragged::from_rows(rows))
 }
 
-fn unpack_all<D: DeserializeOwned>(rows: &Ragged<u8>) -> Result<Vec<D>, ErrorKind> {
+fn unpack_all<D: DeserializeOwned>(rows: &Ragged<u8>) -> Result<Vec<D>, Fault> {
     rows.iter().map(unpack).collect()
 }
 
-pub(super) fn pack<S: Serialize + ?Sized>(value: &S) -> Result<Vec<u8>, ErrorKind> {
+pub(super) fn pack<S: Serialize + ?Sized>(value: &S) -> Result<Vec<u8>, Fault> {
     postcard::to_stdvec(value).map_err(|error| failed::<S>("sent", &error))
 }
 
-pub(super) fn unpack<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, ErrorKind> {
+pub(super) fn unpack<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, Fault> {
     postcard::from_bytes(bytes).map_err(|error| failed::<D>("received", &error))
 }
 
-fn failed<T: ?Sized>(verb: &'static str, error: &postcard::Error) -> ErrorKind {
+fn failed<T: ?Sized>(verb: &'static str, error: &postcard::Error) -> Fault {
     let type_name = std::any::type_name::<T>();
-    ErrorKind::Object { type_name, verb, reason: error.to_string() }
+    ErrorKind::Object { type_name, verb, reason: error.to_string() }.into()
 }

@@ -5,7 +5,7 @@ use bytemuck::checked;
 use crate::{
     datum::Datum,
     engine::{Builtin, Element, Reduction},
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
 /// An associative operator on values of `T`: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`], [`Xor`],
@@ -237,7 +237,7 @@ pub(super) fn fold<T: Datum>(
     op: &impl ReduceOp<T>,
     left: &[u8],
     right: &mut [u8],
-) -> Result<(), ErrorKind> {
+) -> Result<(), Fault> {
     let Ok(left_values) = checked::try_cast_slice::<u8, T>(left) else {
         return fold_anywhere(op, left, right);
     };
@@ -255,7 +255,7 @@ fn fold_anywhere<T: Datum>(
     op: &impl ReduceOp<T>,
     left: &[u8],
     right: &mut [u8],
-) -> Result<(), ErrorKind> {
+) -> Result<(), Fault> {
     let elements = left.chunks_exact(size_of::<T>()).zip(right.chunks_exact_mut(size_of::<T>()));
     for (index, (left, right)) in elements.enumerate() {
         let result = op.apply(value(left, index)?, value(right, index)?);
@@ -265,9 +265,10 @@ fn fold_anywhere<T: Datum>(
 }
 
 /// The value that received bytes are, wherever they lie.
-fn value<T: Datum>(bytes: &[u8], index: usize) -> Result<T, ErrorKind> {
+fn value<T: Datum>(bytes: &[u8], index: usize) -> Result<T, Fault> {
     let type_name = std::any::type_name::<T>();
-    checked::try_pod_read_unaligned(bytes).map_err(|_| ErrorKind::InvalidValue { type_name, index })
+    let invalid = |_| ErrorKind::InvalidValue { type_name, index }.into();
+    checked::try_pod_read_unaligned(bytes).map_err(invalid)
 }
 
 #[cfg(test)]
@@ -291,8 +292,8 @@ mod tests {
     #[test]
     fn fold_refuses_bytes_that_are_no_values() {
         let invalid = ErrorKind::InvalidValue { type_name: "bool", index: 1 };
-        assert_eq!(fold::<bool>(&And, &[1, 7], &mut [1, 1]).unwrap_err(), invalid);
-        assert_eq!(fold::<bool>(&And, &[1, 1], &mut [1, 7]).unwrap_err(), invalid);
+        assert_eq!(fold::<bool>(&And, &[1, 7], &mut [1, 1]).unwrap_err(), invalid.clone().into());
+        assert_eq!(fold::<bool>(&And, &[1, 1], &mut [1, 7]).unwrap_err(), invalid.clone().into());
         let mut right = [0, 1];
         fold::<bool>(&Or, &[1, 0], &mut right).unwrap();
         assert_eq!(right, [1, 1]);

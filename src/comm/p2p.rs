@@ -7,7 +7,7 @@ use super::{
 use crate::{
     datum::{Datum, Landing, Memory, Signature, Single, bytes_of},
     engine::{Mode, Received, Source, Target, Ticket},
-    error::{Call, ErrorKind, Result},
+    error::{Call, ErrorKind, Fault, Result},
 };
 
 impl Comm {
@@ -110,7 +110,7 @@ impl Comm {
             let status = status::<T>(&received);
             if status.count == 0 {
                 let what = "the message";
-                return Err(ErrorKind::LengthMismatch { what, needed: 1, got: 0 });
+                return Err(ErrorKind::LengthMismatch { what, needed: 1, got: 0 }.into());
             }
             Ok((landing.into_value()?, status))
         })
@@ -225,7 +225,7 @@ impl Comm {
         to: Dest,
         into: &mut W,
         from: Src,
-    ) -> Result<Status, ErrorKind> {
+    ) -> Result<Status, Fault> {
         let signature = Signature::of::<W::Elem>();
         let bytes = bytes_of(values);
         if from.is_null() {
@@ -391,12 +391,7 @@ impl Comm {
         })
     }
 
-    fn send_view<V: View + ?Sized>(
-        &self,
-        mode: Mode,
-        values: &V,
-        to: Dest,
-    ) -> Result<(), ErrorKind> {
+    fn send_view<V: View + ?Sized>(&self, mode: Mode, values: &V, to: Dest) -> Result<(), Fault> {
         self.send_as(mode, Signature::of::<V::Elem>(), bytes_of(&contents(values)), to)
     }
 
@@ -405,7 +400,7 @@ impl Comm {
         signature: Signature,
         bytes: &[u8],
         to: Dest,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         self.send_as(Mode::Standard, signature, bytes, to)
     }
 
@@ -415,7 +410,7 @@ impl Comm {
         signature: Signature,
         bytes: &[u8],
         to: Dest,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         if to.is_null() {
             return Ok(());
         }
@@ -429,8 +424,8 @@ impl Comm {
     fn receive_into<V: ViewMut + ?Sized>(
         &self,
         into: &mut V,
-        receive: impl FnOnce(&mut [u8]) -> Result<Received, ErrorKind>,
-    ) -> Result<Status, ErrorKind> {
+        receive: impl FnOnce(&mut [u8]) -> Result<Received, Fault>,
+    ) -> Result<Status, Fault> {
         fill(into, |bytes| {
             let received = receive(bytes)?;
             self.received(received);
@@ -440,24 +435,24 @@ impl Comm {
     }
 
     #[inline]
-    pub(super) fn target(&self, to: Dest, signature: Signature) -> Result<Target, ErrorKind> {
+    pub(super) fn target(&self, to: Dest, signature: Signature) -> Result<Target, Fault> {
         self.space().target(to, signature)
     }
 
     #[inline]
-    pub(super) fn source(&self, from: Src, signature: Signature) -> Result<Source, ErrorKind> {
+    pub(super) fn source(&self, from: Src, signature: Signature) -> Result<Source, Fault> {
         self.space().source(from, signature)
     }
 
-    pub(super) fn await_message(&self, from: &Source) -> Result<(Ticket, Received), ErrorKind> {
-        self.engine.probe(from, true)?.ok_or(ErrorKind::Closed)
+    pub(super) fn await_message(&self, from: &Source) -> Result<(Ticket, Received), Fault> {
+        self.engine.probe(from, true)?.ok_or_else(|| ErrorKind::Closed.into())
     }
 
     fn fetch<T: Datum>(
         &self,
         ticket: Ticket,
         received: Received,
-    ) -> Result<(Vec<T>, Status), ErrorKind> {
+    ) -> Result<(Vec<T>, Status), Fault> {
         let signature = Signature::of::<T>();
         // Another type's message may end within an element: room for that too, the engine then says what it is.
         let mut landing = Landing::new(received.bytes.div_ceil(signature.size()));
@@ -535,7 +530,7 @@ impl<'c> Message<'c> {
     }
 
     /// Receives it as bytes, if it is a serialized object.
-    pub(super) fn recv_object(mut self) -> Result<Vec<u8>, ErrorKind> {
+    pub(super) fn recv_object(mut self) -> Result<Vec<u8>, Fault> {
         let ticket = self.ticket.take().ok_or(ErrorKind::Closed)?;
         let mut bytes = vec![0; self.received.bytes];
         self.comm.engine.fetch(ticket, &plain(Signature::OBJECT), &mut bytes)?;

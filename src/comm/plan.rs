@@ -20,7 +20,7 @@ use crate::{
         CollectivePlace, Done, Exchange, Exchanged, Mode, NativeReduction, Op, Pattern,
         Preparation, Rank, Received, ReductionKind,
     },
-    error::{Call, ErrorKind, Result},
+    error::{Call, ErrorKind, Fault, Result},
 };
 
 /// Operations that are built once and started again and again; see [`Comm::plan`].
@@ -115,8 +115,8 @@ enum Brings<'c> {
 }
 
 type Stores = [Box<dyn AnyStore>];
-type Start<'c> = dyn Fn(&Comm, &mut Stores) -> Result<Op, ErrorKind> + 'c;
-type Bring<'c> = dyn Fn(Exchanged, &mut Stores) -> Result<(), ErrorKind> + 'c;
+type Start<'c> = dyn Fn(&Comm, &mut Stores) -> Result<Op, Fault> + 'c;
+type Bring<'c> = dyn Fn(Exchanged, &mut Stores) -> Result<(), Fault> + 'c;
 
 impl<'c> Plan<'c> {
     /// Adds a send of these values, which [`Plan::get_mut`] changes between starts.
@@ -242,7 +242,7 @@ impl<'c> Plan<'c> {
             let (got, size) = (rows.len(), plan.comm.size);
             if got % size != 0 {
                 let needed = got.next_multiple_of(size);
-                return Err(ErrorKind::LengthMismatch { what: "the rows", needed, got });
+                return Err(ErrorKind::LengthMismatch { what: "the rows", needed, got }.into());
             }
             let subject = Subject::equal::<T>(got);
             let room = rows.clone();
@@ -317,7 +317,7 @@ impl<'c> Plan<'c> {
         self.comm.proceed(all("get"), || {
             let place = self.rested(&buffer)?;
             let store = self.stores[place].as_any().downcast_ref::<Store<T>>();
-            store.map(Store::values).ok_or(ErrorKind::Closed)
+            store.map(Store::values).ok_or_else(|| ErrorKind::Closed.into())
         })
     }
 
@@ -438,7 +438,7 @@ impl<'c> Plan<'c> {
     fn add<R>(
         &mut self,
         call: Call,
-        build: impl FnOnce(&mut Self, Call) -> Result<(R, How<'c>, Brings<'c>), ErrorKind>,
+        build: impl FnOnce(&mut Self, Call) -> Result<(R, How<'c>, Brings<'c>), Fault>,
     ) -> Result<R> {
         let comm = self.comm;
         comm.proceed(call, || {
@@ -458,7 +458,7 @@ impl<'c> Plan<'c> {
         (PlanBuffer { plan: self.id, place, elements: PhantomData }, place)
     }
 
-    fn prepare(&self, what: &Preparation<'_>) -> Result<Option<How<'c>>, ErrorKind> {
+    fn prepare(&self, what: &Preparation<'_>) -> Result<Option<How<'c>>, Fault> {
         Ok(self.comm.engine.prepare(what)?.map(How::Prepared))
     }
 
@@ -502,7 +502,7 @@ impl<'c> Plan<'c> {
     }
 
     /// The place of a buffer that is the program's at this time.
-    fn rested<T>(&self, buffer: &PlanBuffer<T>) -> Result<usize, ErrorKind> {
+    fn rested<T>(&self, buffer: &PlanBuffer<T>) -> Result<usize, Fault> {
         if buffer.plan != self.id {
             return Err(invalid("the buffer belongs to another plan"));
         }
@@ -512,13 +512,13 @@ impl<'c> Plan<'c> {
 
 const UNDER_WAY: &str = "the plan is under way: wait for it first";
 
-fn invalid(what: &str) -> ErrorKind {
-    ErrorKind::InvalidArgument { what: what.to_owned() }
+fn invalid(what: &str) -> Fault {
+    ErrorKind::InvalidArgument { what: what.to_owned() }.into()
 }
 
-fn check_length(needed: usize, got: usize) -> Result<(), ErrorKind> {
+fn check_length(needed: usize, got: usize) -> Result<(), Fault> {
     let what = "what another rank gave";
-    if needed == got { Ok(()) } else { Err(ErrorKind::LengthMismatch { what, needed, got }) }
+    if needed == got { Ok(()) } else { Err(ErrorKind::LengthMismatch { what, needed, got }.into()) }
 }
 
 impl Step<'_> {
@@ -582,15 +582,15 @@ fn rows_into<'c, T: Datum>(place: usize) -> Brings<'c> {
     }))
 }
 
-fn values_of<T: Datum>(exchanged: Exchanged) -> Result<Vec<T>, ErrorKind> {
+fn values_of<T: Datum>(exchanged: Exchanged) -> Result<Vec<T>, Fault> {
     let Exchanged { rows, counts, .. } = exchanged;
     let rows = rows.into_any().downcast::<Landing<T>>().map_err(|_| ErrorKind::Closed)?;
     rows.into_values(counts.iter().sum::<usize>() / size_of::<T>())
 }
 
 /// The store of a place; its type is that of the handle, which nobody else can make.
-fn store<T: Datum>(stores: &mut Stores, place: usize) -> Result<&mut Store<T>, ErrorKind> {
-    stores[place].as_any_mut().downcast_mut().ok_or(ErrorKind::Closed)
+fn store<T: Datum>(stores: &mut Stores, place: usize) -> Result<&mut Store<T>, Fault> {
+    stores[place].as_any_mut().downcast_mut().ok_or_else(|| ErrorKind::Closed.into())
 }
 
 /// A buffer of a plan.
@@ -623,7 +623,7 @@ impl<T: Datum> Store<T> {
     }
 
     /// Takes what has landed over, if it is values.
-    fn take_landed(&mut self, count: usize) -> Result<(), ErrorKind> {
+    fn take_landed(&mut self, count: usize) -> Result<(), Fault> {
         let Some(landing) = &self.landing else { return Ok(()) };
         // SAFETY: invariant 1; the operation that writes into this store is over, and no other was given it.
         landing.copy_to(unsafe { &mut self.values.as_mut()[..count] })
@@ -644,9 +644,9 @@ trait AnyStore {
     /// The bytes to be written from elsewhere.
     fn inlet(&mut self) -> RawBytes;
     /// A message has been written.
-    fn accept(&mut self, received: Received) -> Result<(), ErrorKind>;
+    fn accept(&mut self, received: Received) -> Result<(), Fault>;
     /// All bytes have been written.
-    fn accept_all(&mut self) -> Result<(), ErrorKind>;
+    fn accept_all(&mut self) -> Result<(), Fault>;
     fn received(&self) -> Option<Received>;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -671,12 +671,12 @@ impl<T: Datum> AnyStore for Store<T> {
         }
     }
 
-    fn accept(&mut self, received: Received) -> Result<(), ErrorKind> {
+    fn accept(&mut self, received: Received) -> Result<(), Fault> {
         self.received = Some(received);
         self.take_landed(received.bytes / size_of::<T>())
     }
 
-    fn accept_all(&mut self) -> Result<(), ErrorKind> {
+    fn accept_all(&mut self) -> Result<(), Fault> {
         self.take_landed(self.values.len())
     }
 

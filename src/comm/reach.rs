@@ -8,7 +8,7 @@ use super::{
 use crate::{
     datum::{Landing, bytes_of, bytes_of_mut},
     engine::{Builtin, Element, Rank, Rma, window::Update},
-    error::{Call, ErrorKind, Result},
+    error::{Call, ErrorKind, Fault, Result},
 };
 
 /// What an atomic access makes of an element and an operand: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`], [`Xor`],
@@ -314,7 +314,7 @@ impl<T: Plain> Window<T> {
         offset: usize,
         count: usize,
         what: Rma<'_>,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         let (rank, offset) = place::<T>(&self.region.lens, target, offset, count)?;
         let comm = &self.region.comm;
         match &what {
@@ -423,7 +423,7 @@ impl<T: Plain> Window<T> {
 }
 
 /// The change, if the elements are as large as it says: a type of the program's own may claim to be any number.
-fn known<T>(Change(update, element): Change) -> Result<(Update, Element), ErrorKind> {
+fn known<T>(Change(update, element): Change) -> Result<(Update, Element), Fault> {
     let bytes = match element {
         Element::I8 | Element::U8 => 1,
         Element::I16 | Element::U16 => 2,
@@ -434,5 +434,5 @@ fn known<T>(Change(update, element): Change) -> Result<(Update, Element), ErrorK
         return Ok((update, element));
     }
     let what = "elements of this type are not as large as the number that it says it is";
-    Err(ErrorKind::Unsupported { what, how: "use Rust's own numbers in windows" })
+    Err(ErrorKind::Unsupported { what, how: "use Rust's own numbers in windows" }.into())
 }

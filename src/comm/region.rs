@@ -21,7 +21,7 @@ use super::{Comm, Max, Ragged, agreement::Subject, op, step};
 use crate::{
     datum::{Datum, Signature, Stamp, bytes_of},
     engine::{Access, Collective, Counts, Rank, WindowId},
-    error::{Call, ErrorKind, Result, With},
+    error::{Call, ErrorKind, Fault, Result, With},
 };
 
 /// What ranks agree on.
@@ -108,7 +108,7 @@ impl Region {
         call: Call,
         len: usize,
         access: Access,
-    ) -> Result<Self, ErrorKind> {
+    ) -> Result<Self, Fault> {
         let engine = &*parent.engine;
         let yard = Rc::clone(parent.yard.get_or_init(Rc::default));
         let serial = yard.opened.replace(yard.opened.get() + 1);
@@ -146,11 +146,11 @@ impl Region {
         Ok(region)
     }
 
-    pub(super) fn check(&self) -> Result<(), ErrorKind> {
+    pub(super) fn check(&self) -> Result<(), Fault> {
         if self.broken.get() {
             let what =
                 "a phase has failed or panicked: this memory can no longer be used".to_owned();
-            return Err(ErrorKind::InvalidArgument { what });
+            return Err(ErrorKind::InvalidArgument { what }.into());
         }
         Ok(())
     }
@@ -171,12 +171,13 @@ impl Region {
     /// # Errors
     /// If the ranks call for different phases, on all of them; the region is as before. If no agreement was possible,
     /// the region is broken.
-    pub(super) fn begin(&self, call: Call, phase: Phase) -> Result<(), ErrorKind> {
+    pub(super) fn begin(&self, call: Call, phase: Phase) -> Result<(), Fault> {
         self.check()?;
         self.broken.set(true);
         let flush = || self.comm.engine.flush_window(self.id);
         let agreed = flush().and_then(|()| self.agree(call, phase)).and_then(|()| flush());
-        if matches!(agreed, Ok(()) | Err(ErrorKind::CollectiveMismatch { .. })) {
+        let disagree = |fault: &Fault| matches!(**fault, ErrorKind::CollectiveMismatch { .. });
+        if agreed.as_ref().err().is_none_or(disagree) {
             self.broken.set(false);
         }
         agreed
@@ -196,9 +197,9 @@ impl Region {
         self.broken.set(false);
         self.comm.perform(call, || match self.begin(call, Phase::End) {
             // All have agreed to begin this phase, so none can have called for another.
-            Err(kind @ ErrorKind::CollectiveMismatch { .. }) => {
+            Err(fault) if matches!(*fault, ErrorKind::CollectiveMismatch { .. }) => {
                 self.broken.set(true);
-                Err(kind)
+                Err(fault)
             }
             other => other,
         })?;
@@ -206,7 +207,7 @@ impl Region {
     }
 
     /// Closes the region. Collective.
-    pub(super) fn close(&self, call: Call) -> Result<(), ErrorKind> {
+    pub(super) fn close(&self, call: Call) -> Result<(), Fault> {
         self.begin(call, Phase::Close)?;
         self.broken.set(true); // closed once
         self.comm.engine.close_window(self.id)
@@ -215,7 +216,7 @@ impl Region {
     /// Makes sure that all ranks call for the same phase.
     ///
     /// Of a token and its complement the largest on any rank are this rank's own only if all tokens are equal.
-    fn agree(&self, call: Call, phase: Phase) -> Result<(), ErrorKind> {
+    fn agree(&self, call: Call, phase: Phase) -> Result<(), Fault> {
         let number = self.agreements.replace(self.agreements.get() + 1);
         let token = number << 8 | phase as u64;
         let label = &step(
@@ -243,18 +244,18 @@ impl Region {
             None => Ok(()),
             Some((rank, _)) if phase == Phase::Open => {
                 let cause = "it could not open its part".to_owned();
-                Err(ErrorKind::Elsewhere { rank, cause })
+                Err(ErrorKind::Elsewhere { rank, cause }.into())
             }
             Some((rank, &theirs)) => {
                 let (mine, theirs) = (describe(token), describe(theirs));
-                Err(ErrorKind::CollectiveMismatch { mine, rank, theirs })
+                Err(ErrorKind::CollectiveMismatch { mine, rank, theirs }.into())
             }
         }
     }
 }
 
 /// Whether what all ranks say of a new region fits together: if it does not, every rank finds that.
-fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>) -> Result<(), ErrorKind> {
+fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>) -> Result<(), Fault> {
     let mine = &all[me];
     for (rank, theirs) in all.iter().enumerate() {
         if theirs[..2] != mine[..2] {
@@ -263,19 +264,20 @@ fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>) -> Result<(), Error
                 mine: format!("{} of {}", call.op, Signature::of::<T>().name()),
                 rank,
                 theirs: format!("{} of {}", call.op, stamp.name()),
-            });
+            }
+            .into());
         }
         if theirs[2] == u64::MAX {
             let what = "more elements than an address space holds".to_owned();
             let kind = ErrorKind::InvalidArgument { what };
             let elsewhere = || ErrorKind::Elsewhere { rank, cause: kind.to_string() };
-            return Err(if rank == me { kind } else { elsewhere() });
+            return Err(if rank == me { kind } else { elsewhere() }.into());
         }
         if theirs[3] != all[0][3] {
             let what = format!(
                 "ranks 0 and {rank} are on different hosts and share no memory; `split_node` makes a communicator for each"
             );
-            return Err(ErrorKind::InvalidArgument { what });
+            return Err(ErrorKind::InvalidArgument { what }.into());
         }
     }
     Ok(())
@@ -283,7 +285,7 @@ fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>) -> Result<(), Error
 
 impl Yard {
     /// Closes what all ranks have dropped, as each says behind its head.
-    fn close(&self, all: &Ragged<u64>) -> Result<(), ErrorKind> {
+    fn close(&self, all: &Ragged<u64>) -> Result<(), Fault> {
         let everywhere =
             |remains: &Remains| all.iter().all(|row| row[HEAD..].contains(&remains.serial));
         let mut dropped = self.dropped.borrow_mut();
@@ -310,7 +312,7 @@ pub(super) fn place<T>(
     target: usize,
     offset: usize,
     count: usize,
-) -> Result<(Rank, usize), ErrorKind> {
+) -> Result<(Rank, usize), Fault> {
     let size = lens.len();
     let len = *lens.get(target).ok_or(ErrorKind::InvalidRank { rank: target, size })?;
     match offset.checked_add(count) {
@@ -319,7 +321,7 @@ pub(super) fn place<T>(
             let what = format!(
                 "{count} elements from element {offset} on are not in the part of rank {target}, which has {len}"
             );
-            Err(ErrorKind::InvalidArgument { what })
+            Err(ErrorKind::InvalidArgument { what }.into())
         }
     }
 }

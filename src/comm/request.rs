@@ -13,7 +13,7 @@ use super::{
 use crate::{
     datum::{Datum, Landing},
     engine::{Done, Ended, Op},
-    error::{Call, ErrorKind, Result},
+    error::{Call, ErrorKind, Fault, Result},
 };
 
 /// An operation under way, whose buffers the engine keeps.
@@ -38,8 +38,8 @@ enum State<'c, R> {
 /// Makes the result of what the engine gives back.
 enum Finish<'c, R> {
     /// For messages, which must not cost an allocation.
-    Plain(fn(Done) -> Result<R, ErrorKind>),
-    Boxed(Box<dyn FnOnce(Done) -> Result<R, ErrorKind> + 'c>),
+    Plain(fn(Done) -> Result<R, Fault>),
+    Boxed(Box<dyn FnOnce(Done) -> Result<R, Fault> + 'c>),
 }
 
 impl<'c, R> Request<'c, R> {
@@ -48,7 +48,7 @@ impl<'c, R> Request<'c, R> {
         comm: &'c Comm,
         call: Call,
         op: Op,
-        finish: impl FnOnce(Done) -> Result<R, ErrorKind> + 'c,
+        finish: impl FnOnce(Done) -> Result<R, Fault> + 'c,
     ) -> Self {
         Self { comm, call, state: State::Pending(op, Finish::Boxed(Box::new(finish))) }
     }
@@ -68,7 +68,7 @@ impl<'c, R> Request<'c, R> {
             State::Pending(op, finish) => self.comm.proceed(self.call, || {
                 self.comm.engine.wait(op).and_then(|done| finish.of(self.comm, done))
             }),
-            State::Over => self.comm.proceed(self.call, || Err(ErrorKind::Closed)),
+            State::Over => self.comm.proceed(self.call, || Err(ErrorKind::Closed.into())),
         }
     }
 
@@ -118,9 +118,9 @@ impl<'c, R> Request<'c, R> {
     }
 
     /// The result of an operation that the engine has finished.
-    fn conclude(&mut self, done: Result<Done, ErrorKind>) -> Result<R> {
+    fn conclude(&mut self, done: Result<Done, Fault>) -> Result<R> {
         let State::Pending(_, finish) = mem::replace(&mut self.state, State::Over) else {
-            return self.comm.proceed(self.call, || Err(ErrorKind::Closed));
+            return self.comm.proceed(self.call, || Err(ErrorKind::Closed.into()));
         };
         self.comm.proceed(self.call, || done.and_then(|done| finish.of(self.comm, done)))
     }
@@ -134,7 +134,7 @@ impl<'c, R> Request<'c, R> {
 }
 
 impl<R> Finish<'_, R> {
-    fn of(self, comm: &Comm, done: Done) -> Result<R, ErrorKind> {
+    fn of(self, comm: &Comm, done: Done) -> Result<R, Fault> {
         comm.arrived(&done);
         match self {
             Self::Plain(finish) => finish(done),
@@ -147,7 +147,7 @@ impl<'c, B: OwnedBuf> Request<'c, B> {
     pub(super) fn sending(comm: &'c Comm, call: Call, op: Op) -> Self {
         let finish = |done: Done| {
             let buffer = done.buffer.ok_or(ErrorKind::Closed)?.into_any().downcast::<Outbound<B>>();
-            buffer.map(|buffer| buffer.owner).map_err(|_| ErrorKind::Closed)
+            buffer.map(|buffer| buffer.owner).map_err(|_| ErrorKind::Closed.into())
         };
         Self { comm, call, state: State::Pending(op, Finish::Plain(finish)) }
     }
@@ -186,7 +186,7 @@ impl<'c, T: Datum> Request<'c, (Vec<T>, Status)> {
     pub fn cancel(mut self) -> Result<Option<(Vec<T>, Status)>> {
         match mem::replace(&mut self.state, State::Over) {
             State::Ready(result) => Ok(Some(result)),
-            State::Over => self.comm.proceed(self.call, || Err(ErrorKind::Closed)),
+            State::Over => self.comm.proceed(self.call, || Err(ErrorKind::Closed.into())),
             State::Pending(op, finish) => {
                 self.comm.proceed(self.call, || match self.comm.engine.cancel(op)? {
                     Ended::Done(done) => finish.of(self.comm, done).map(Some),
@@ -201,7 +201,7 @@ impl<'c, T: Datum> Request<'c, (Vec<T>, Status)> {
 }
 
 /// The values of a finished receive.
-pub(super) fn landed<T: Datum>(done: Done) -> Result<(Vec<T>, Status), ErrorKind> {
+pub(super) fn landed<T: Datum>(done: Done) -> Result<(Vec<T>, Status), Fault> {
     let buffer = done.buffer.ok_or(ErrorKind::Closed)?.into_any().downcast::<Landing<T>>();
     let buffer = buffer.map_err(|_| ErrorKind::Closed)?;
     let status = status::<T>(&done.received.ok_or(ErrorKind::Closed)?);

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     datum::{Landing, Memory, Outgoing, RawBytes, Signature, bytes_of, bytes_of_mut},
     engine::{Begun, Done, Mode, Op},
-    error::{Call, ErrorKind, Result},
+    error::{Call, ErrorKind, Fault, Result},
 };
 
 /// Where operations with borrowed data live; see [`Comm::scope`].
@@ -343,8 +343,8 @@ enum State {
     /// The message has to be brought to its place when it is here.
     Copied(Op, Unpack),
     /// Over as soon as it was started, with an error that nobody has been told of.
-    Refused(Box<ErrorKind>),
-    Over(Result<Status, Box<ErrorKind>>),
+    Refused(Fault),
+    Over(Result<Status, Fault>),
     /// Being waited for at this moment.
     Taken,
     /// Free; the next free place.
@@ -352,7 +352,7 @@ enum State {
 }
 
 /// It borrows for the scope, in truth: see `Board::receive`.
-type Unpack = Box<dyn FnOnce(Done) -> Result<Status, ErrorKind>>;
+type Unpack = Box<dyn FnOnce(Done) -> Result<Status, Fault>>;
 
 impl State {
     /// Whether there is something to wait for or to tell.
@@ -451,10 +451,10 @@ impl Board<'_> {
                         self.comm.received(received);
                         Place::Over(status::<V::Elem>(&received))
                     }
-                    Begun::Over(Err(kind)) => self.enter(call, || State::Refused(Box::new(kind))),
+                    Begun::Over(Err(kind)) => self.enter(call, || State::Refused(kind)),
                 })
             } else {
-                let unpack: Box<dyn FnOnce(Done) -> Result<Status, ErrorKind> + 'scope> =
+                let unpack: Box<dyn FnOnce(Done) -> Result<Status, Fault> + 'scope> =
                     Box::new(move |done| {
                         let (values, status) = landed::<V::Elem>(done)?;
                         // SAFETY: as above; the ticket gives `kept` back only when this has returned.
@@ -465,8 +465,8 @@ impl Board<'_> {
                 // stands in an entry of this board, and `End` takes all entries out.
                 let unpack = unsafe {
                     mem::transmute::<
-                        Box<dyn FnOnce(Done) -> Result<Status, ErrorKind> + 'scope>,
-                        Box<dyn FnOnce(Done) -> Result<Status, ErrorKind>>,
+                        Box<dyn FnOnce(Done) -> Result<Status, Fault> + 'scope>,
+                        Box<dyn FnOnce(Done) -> Result<Status, Fault>>,
                     >(unpack)
                 };
                 let landing = Landing::<V::Elem>::new(count);
@@ -494,7 +494,7 @@ impl Board<'_> {
 
     /// The outcome of an operation, waited for if `wait`; `None` if it goes on. Its place stays taken.
     #[inline(always)]
-    fn outcome(&self, place: usize, wait: bool) -> Result<Option<Status>, ErrorKind> {
+    fn outcome(&self, place: usize, wait: bool) -> Result<Option<Status>, Fault> {
         // An entry is looked at where it is: to move whole ones would cost every message dearly, see `Entries::insert`.
         let direct = match self.entries.borrow().all[place].state {
             State::Direct(op, size) => Some((op, size)),
@@ -511,7 +511,7 @@ impl Board<'_> {
     }
 
     /// As [`Self::outcome`], if the engine does not do it alone.
-    fn indirect(&self, place: usize, wait: bool) -> Result<Option<Status>, ErrorKind> {
+    fn indirect(&self, place: usize, wait: bool) -> Result<Option<Status>, Fault> {
         let engine = &self.comm.engine;
         let done = match self.op(place) {
             None => None,
@@ -528,9 +528,9 @@ impl Board<'_> {
                 self.comm.arrived(&done);
                 unpack(done).map(Some)
             }
-            (State::Refused(kind) | State::Over(Err(kind)), _) => Err(*kind),
+            (State::Refused(kind) | State::Over(Err(kind)), _) => Err(kind),
             (State::Over(Ok(status)), _) => Ok(Some(status)),
-            _ => Err(ErrorKind::Closed),
+            _ => Err(ErrorKind::Closed.into()),
         }
     }
 
@@ -545,7 +545,7 @@ impl Board<'_> {
             match self.comm.proceed(self.call(place), || self.outcome(place, true)) {
                 Ok(status) => self.settle(place, Ok(status)),
                 Err(error) => {
-                    self.settle(place, Err(error.kind().clone()));
+                    self.settle(place, Err(error.kind().clone().into()));
                     first = first.and(Err(error));
                 }
             }
@@ -555,12 +555,12 @@ impl Board<'_> {
 
     /// Keeps the outcome of an operation for its ticket, if there is one.
     #[inline(always)]
-    fn settle(&self, place: usize, outcome: Result<Option<Status>, ErrorKind>) {
+    fn settle(&self, place: usize, outcome: Result<Option<Status>, Fault>) {
         let entries = &mut *self.entries.borrow_mut();
         if entries.all[place].disowned {
             return entries.free(place);
         }
-        let outcome = outcome.map(|status| status.unwrap_or(Status::NULL)).map_err(Box::new);
+        let outcome = outcome.map(|status| status.unwrap_or(Status::NULL));
         entries.all[place].state = State::Over(outcome);
     }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     datum::{Datum, Landing, Signature, bytes_of, landing},
     engine::{Received, SharedEngine},
-    error::{Call, Error, ErrorKind, Result},
+    error::{Call, Error, ErrorKind, Fault, Result},
 };
 
 /// The ranks of a communicator with a message space that all threads of a rank can use at the same time, in rayon
@@ -118,7 +118,7 @@ impl SharedComm {
             let (values, status) = self.receive(call, Signature::of::<T>(), from)?;
             let &[value] = &values[..] else {
                 let what = "the message";
-                return Err(ErrorKind::LengthMismatch { what, needed: 1, got: values.len() });
+                return Err(ErrorKind::LengthMismatch { what, needed: 1, got: values.len() }.into());
             };
             Ok((value, status))
         })
@@ -149,8 +149,8 @@ impl SharedComm {
         })
     }
 
-    fn perform<R>(&self, call: Call, body: impl FnOnce(Call) -> Result<R, ErrorKind>) -> Result<R> {
-        body(call).map_err(|kind| Error::new(kind, self.rank, call))
+    fn perform<R>(&self, call: Call, body: impl FnOnce(Call) -> Result<R, Fault>) -> Result<R> {
+        body(call).map_err(|fault| Error::new(*fault, self.rank, call))
     }
 
     fn send_bytes(
@@ -159,7 +159,7 @@ impl SharedComm {
         signature: Signature,
         bytes: &[u8],
         to: Dest,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         if to.is_null() {
             return Ok(());
         }
@@ -171,7 +171,7 @@ impl SharedComm {
         call: Call,
         signature: Signature,
         from: Src,
-    ) -> Result<(Vec<T>, Status), ErrorKind> {
+    ) -> Result<(Vec<T>, Status), Fault> {
         let from = self.space.source(from, signature)?;
         let (buffer, received): (_, Received) = self.engine.recv(call, &from, landing::<T>)?;
         let buffer = buffer.into_any().downcast::<Landing<T>>().map_err(|_| ErrorKind::Closed)?;

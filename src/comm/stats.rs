@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Comm;
 use crate::{
     engine::{Collective, Done, Rank, Received},
-    error::{Call, ErrorKind, Result},
+    error::{Call, Fault, Result},
 };
 
 /// What calls have cost: messages, bytes and time, by operation and by peer; see [`Comm::stats`].
@@ -89,8 +89,8 @@ impl Comm {
         &self,
         call: Call,
         starts: bool,
-        body: impl FnOnce() -> Result<R, ErrorKind>,
-    ) -> Result<R, ErrorKind> {
+        body: impl FnOnce() -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
         let outer = self.recorder.current.replace(Some(call.op));
         let start = Instant::now();
         let result = body();

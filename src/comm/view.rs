@@ -6,7 +6,7 @@ use ndarray::{ArrayBase, ArrayRef, Data, DataMut, Dimension};
 
 use crate::{
     datum::{Buffer, Datum, Landing, bytes_of, bytes_of_mut},
-    error::ErrorKind,
+    error::Fault,
 };
 
 /// Elements in an order, to be sent: a slice, an array, a `Vec`, a single number, or an `ndarray` array or view of any
@@ -77,8 +77,8 @@ pub(crate) fn packed<V: View + ?Sized>(view: &V) -> Vec<V::Elem> {
 #[inline]
 pub(crate) fn fill<V: ViewMut + ?Sized, R>(
     into: &mut V,
-    receive: impl FnOnce(&mut [u8]) -> Result<(R, usize), ErrorKind>,
-) -> Result<R, ErrorKind> {
+    receive: impl FnOnce(&mut [u8]) -> Result<(R, usize), Fault>,
+) -> Result<R, Fault> {
     if let Some(bytes) = into.as_slice_mut().and_then(bytes_of_mut) {
         return receive(bytes).map(|(result, _)| result);
     }

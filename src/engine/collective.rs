@@ -1,7 +1,7 @@
 //! The vocabulary of collectives: what the typed layer asks of an engine, in bytes.
 
 use super::{Context, Label, Rank};
-use crate::{datum::Buffer, error::ErrorKind};
+use crate::{datum::Buffer, error::Fault};
 
 /// A built-in reduction operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +45,7 @@ pub(crate) struct Reduction<'a> {
 }
 
 /// Combines the elements of two ranks' contributions.
-pub(crate) type Fold<'a> = dyn Fn(&[u8], &mut [u8]) -> Result<(), ErrorKind> + 'a;
+pub(crate) type Fold<'a> = dyn Fn(&[u8], &mut [u8]) -> Result<(), Fault> + 'a;
 
 /// How many bytes come from, or go to, each rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ pub(crate) use self::{
 use crate::{
     checks::Checks,
     datum::{Buffer, Memory, RawBytes, Signature},
-    error::{Call, ErrorKind, With},
+    error::{Call, ErrorKind, Fault, With},
 };
 
 /// The position of a rank in the communicator that a context belongs to.
@@ -101,7 +101,7 @@ impl Eq for Step {}
 
 impl Label {
     /// Whether a receiver that expects this label may take a message labelled `got` that `peer` sent.
-    pub(crate) fn admits(&self, got: &Self, peer: Rank) -> Result<(), ErrorKind> {
+    pub(crate) fn admits(&self, got: &Self, peer: Rank) -> Result<(), Fault> {
         if self == got {
             return Ok(());
         }
@@ -114,13 +114,14 @@ impl Label {
                 };
                 let mine = describe(mine, self.signature);
                 let theirs = describe(theirs, got.signature);
-                Err(ErrorKind::CollectiveMismatch { mine, rank, theirs })
+                Err(ErrorKind::CollectiveMismatch { mine, rank, theirs }.into())
             }
             _ => Err(ErrorKind::TypeMismatch {
                 peer: rank,
                 expected: self.signature.name().to_owned(),
                 got: got.signature.name().to_owned(),
-            }),
+            }
+            .into()),
         }
     }
 
@@ -177,7 +178,7 @@ pub(crate) struct Done {
 pub(crate) enum Begun {
     UnderWay(Op),
     /// The message was there.
-    Over(Result<Received, ErrorKind>),
+    Over(Result<Received, Fault>),
 }
 
 /// How an operation ended that was to be cancelled.
@@ -279,10 +280,10 @@ pub(crate) trait Engine {
     // ---- Messages ----
 
     /// Sends `bytes`; returns when the caller may change them.
-    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), ErrorKind>;
+    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault>;
 
     /// Receives a message of at most `into.len()` bytes.
-    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, ErrorKind>;
+    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault>;
 
     /// Sends and receives at once, so that two ranks can exchange messages of any size.
     fn sendrecv(
@@ -291,15 +292,15 @@ pub(crate) trait Engine {
         bytes: &[u8],
         from: &Source,
         into: &mut [u8],
-    ) -> Result<Received, ErrorKind>;
+    ) -> Result<Received, Fault>;
 
     /// Takes the first message that fits out of the queue, waiting for one if `wait`.
     ///
     /// The label of `from` says which queue; it is compared when the message is fetched.
-    fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, ErrorKind>;
+    fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault>;
 
     /// Receives a probed message into its first bytes' worth of `into`.
-    fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), ErrorKind>;
+    fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), Fault>;
 
     /// Drops a probed message.
     fn discard(&self, message: Ticket);
@@ -307,36 +308,35 @@ pub(crate) trait Engine {
     // ---- Operations under way ----
 
     /// Starts to send.
-    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, ErrorKind>;
+    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault>;
 
     /// Starts to receive.
-    fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind>;
+    fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, Fault>;
 
     /// As [`Engine::isend`] with lent bytes, by a lender who never leaves the operation unfinished; `None` if the bytes are
     /// the lender's again already.
-    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes)
-    -> Result<Option<Op>, ErrorKind>;
+    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault>;
 
     /// As [`Engine::irecv`] with lent bytes, by a lender who never leaves the operation unfinished.
-    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, ErrorKind>;
+    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, Fault>;
 
     /// The result of `op` if it is done; `op` is gone then, and lent memory is not touched any more, whatever the result.
-    fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>>;
+    fn test(&self, op: Op) -> Option<Result<Done, Fault>>;
 
     /// The result of `op` when it is done; `op` is gone then, and lent memory is not touched any more, whatever the result.
-    fn wait(&self, op: Op) -> Result<Done, ErrorKind>;
+    fn wait(&self, op: Op) -> Result<Done, Fault>;
 
     /// Whether `op`, whose buffer nobody wants back, is done, waiting for it if `wait`; if so, what was received. `op` is gone
     /// then, with its buffer if the engine owned it, whatever the result; one that was prepared can be started again.
     #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
-    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, ErrorKind>;
+    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault>;
 
     /// Waits until one of `ops` is done and says which; it stays to be tested or waited for. `None` if that has not happened
     /// by `until`.
-    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, ErrorKind>;
+    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, Fault>;
 
     /// Withdraws a receive, unless it is done; `op` is gone.
-    fn cancel(&self, op: Op) -> Result<Ended, ErrorKind>;
+    fn cancel(&self, op: Op) -> Result<Ended, Fault>;
 
     /// Nobody will ask for `op` again: a receive is withdrawn, a send of owned memory goes on without its owner.
     fn forsake(&self, op: Op);
@@ -354,13 +354,13 @@ pub(crate) trait Engine {
     /// memory stays valid until then.
     ///
     /// Whether an engine declines must depend on nothing but what is the same on every rank.
-    fn prepare(&self, _what: &Preparation<'_>) -> Result<Option<Op>, ErrorKind> {
+    fn prepare(&self, _what: &Preparation<'_>) -> Result<Option<Op>, Fault> {
         Ok(None)
     }
 
     /// Starts a prepared operation, which is not under way.
-    fn start(&self, _op: Op) -> Result<(), ErrorKind> {
-        Err(ErrorKind::Closed)
+    fn start(&self, _op: Op) -> Result<(), Fault> {
+        Err(ErrorKind::Closed.into())
     }
 
     // ---- Collectives ----
@@ -368,11 +368,11 @@ pub(crate) trait Engine {
     /// Makes the collective call in the engine's own way; `None` leaves it to [`schedule`].
     ///
     /// Whether an engine declines must depend on nothing but what is the same on every rank.
-    fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), ErrorKind>>;
+    fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), Fault>>;
 
     /// Starts a non-blocking collective, whose lengths need be known to nobody else; what it brings is in
     /// [`Done::exchanged`]. It makes progress whenever a rank is in any verb that waits.
-    fn exchange(&self, call: Exchange) -> Result<Op, ErrorKind>;
+    fn exchange(&self, call: Exchange) -> Result<Op, Fault>;
 
     // ---- Groups ----
 
@@ -384,7 +384,7 @@ pub(crate) trait Engine {
         parent: Context,
         turn: u64,
         group: Option<(u32, &[Rank])>,
-    ) -> Result<Option<Context>, ErrorKind>;
+    ) -> Result<Option<Context>, Fault>;
 
     /// Opens a context of the same ranks that knows this rank's neighbours, for neighbourhood collectives.
     /// Collective over `parent`.
@@ -394,10 +394,10 @@ pub(crate) trait Engine {
         turn: u64,
         sources: &[Rank],
         destinations: &[Rank],
-    ) -> Result<Context, ErrorKind>;
+    ) -> Result<Context, Fault>;
 
     /// A number that is the same for the ranks of a host, which can share memory. Collective over `context`.
-    fn node(&self, context: Context, turn: u64) -> Result<u32, ErrorKind>;
+    fn node(&self, context: Context, turn: u64) -> Result<u32, Fault>;
 
     /// The communicator of `context` is gone on this rank.
     fn release(&self, context: Context);
@@ -422,10 +422,10 @@ pub(crate) trait Engine {
         turn: u64,
         bytes: usize,
         access: Access,
-    ) -> Result<WindowId, ErrorKind>;
+    ) -> Result<WindowId, Fault>;
 
     /// Where the part of `rank` lies in this process: this rank's own, or, with `Access::Shared`, anyone's.
-    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, ErrorKind>;
+    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, Fault>;
 
     /// Reads or changes the part of `target`, from its byte `offset` on; returns when the buffers may be used again.
     /// Element-wise atomic against other ranks' accesses where [`Rma`] says so. The range has been checked.
@@ -435,26 +435,26 @@ pub(crate) trait Engine {
         target: Rank,
         offset: usize,
         what: Rma<'_>,
-    ) -> Result<(), ErrorKind>;
+    ) -> Result<(), Fault>;
 
     /// Waits until nobody holds the part of `target` (nobody exclusively, if not `exclusive`) and holds it.
-    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), ErrorKind>;
+    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), Fault>;
 
     /// Completes this rank's accesses to the part of `target` and lets go of it.
-    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), ErrorKind>;
+    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), Fault>;
 
     /// All accesses of this rank are complete at their targets, and memory changed by others is seen after the next
     /// barrier.
-    fn flush_window(&self, window: WindowId) -> Result<(), ErrorKind>;
+    fn flush_window(&self, window: WindowId) -> Result<(), Fault>;
 
     /// Closes the window. Collective; nobody reaches it any more when this is called.
-    fn close_window(&self, window: WindowId) -> Result<(), ErrorKind>;
+    fn close_window(&self, window: WindowId) -> Result<(), Fault>;
 
     // ---- Threads ----
 
     /// What other threads of this rank may use at the same time as this one, on the ranks of `context`.
     /// Collective over `context`.
-    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, ErrorKind>;
+    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, Fault>;
 
     // ---- The end ----
 
@@ -468,7 +468,7 @@ pub(crate) trait Engine {
 /// A rank's message space that all its threads can use at the same time. Contexts in targets and sources are ignored.
 pub(crate) trait SharedEngine: Send + Sync {
     /// As [`Engine::send`].
-    fn send(&self, call: Call, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind>;
+    fn send(&self, call: Call, to: &Target, bytes: &[u8]) -> Result<(), Fault>;
 
     /// Receives a message of any size into the buffer that `room` makes for so many bytes.
     fn recv(
@@ -476,5 +476,5 @@ pub(crate) trait SharedEngine: Send + Sync {
         call: Call,
         from: &Source,
         room: fn(usize) -> Box<dyn Buffer>,
-    ) -> Result<(Box<dyn Buffer>, Received), ErrorKind>;
+    ) -> Result<(Box<dyn Buffer>, Received), Fault>;
 }

@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{
     datum::{Memory, Outgoing},
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
-type Outcome = Result<(), ErrorKind>;
+type Outcome = Result<(), Fault>;
 
 /// Up to this many bytes in all, an allgather goes over a tree (⌈log₂ p⌉ · 2 steps), above round a ring (p − 1 steps).
 const ALLGATHER_TREE_BYTES: usize = 32 * 1024;
@@ -100,19 +100,22 @@ impl Steps<'_> {
     }
 
     /// All ranks contribute equally much; another length is a disagreement about the call.
-    fn whole(&self, rank: usize, got: Result<Received, ErrorKind>, bytes: usize) -> Outcome {
+    fn whole(&self, rank: usize, got: Result<Received, Fault>, bytes: usize) -> Outcome {
         let theirs = match got {
             Ok(received) if received.bytes == bytes => return Ok(()),
             Ok(received) => received.bytes,
-            Err(ErrorKind::Truncated { message, .. }) => message,
-            Err(other) => return Err(other),
+            Err(fault) => match *fault {
+                ErrorKind::Truncated { message, .. } => message,
+                other => return Err(other.into()),
+            },
         };
         let size = self.label.signature.size();
         let describe = |bytes: usize| match self.label.step {
             Some(step) => format!("{} with {} elements", step.call, bytes / size),
             None => format!("{} elements", bytes / size),
         };
-        Err(ErrorKind::CollectiveMismatch { mine: describe(bytes), rank, theirs: describe(theirs) })
+        Err(ErrorKind::CollectiveMismatch { mine: describe(bytes), rank, theirs: describe(theirs) }
+            .into())
     }
 
     /// Dissemination: in round k every rank signals the one 2ᵏ ahead.

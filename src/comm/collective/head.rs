@@ -3,7 +3,7 @@
 use crate::{
     datum::{Signature, Stamp},
     engine::Label,
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
 /// Up to this many bytes travel in the head itself.
@@ -46,7 +46,7 @@ impl Head {
     }
 
     /// The length of `rank`'s data in bytes, if they are of the type that `mine` says.
-    pub(super) fn check(&self, mine: &Label, rank: usize) -> Result<usize, ErrorKind> {
+    pub(super) fn check(&self, mine: &Label, rank: usize) -> Result<usize, Fault> {
         if Stamp(self.stamp) == mine.signature.stamp() {
             return Ok(self.bytes as usize);
         }
@@ -55,11 +55,12 @@ impl Head {
             mine: format!("{op} of {}", mine.signature.name()),
             rank,
             theirs: format!("{op} of {}", Stamp(self.stamp).name()),
-        })
+        }
+        .into())
     }
 
     /// The lengths in bytes of what all ranks have, if they are of the type that `mine` says.
-    pub(super) fn check_all(heads: &[Self], mine: &Label) -> Result<Vec<usize>, ErrorKind> {
+    pub(super) fn check_all(heads: &[Self], mine: &Label) -> Result<Vec<usize>, Fault> {
         heads.iter().enumerate().map(|(rank, head)| head.check(mine, rank)).collect()
     }
 

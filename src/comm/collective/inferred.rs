@@ -8,7 +8,7 @@ use crate::{
     comm::{Comm, Ragged, View, agreement::Subject, all, view::contents},
     datum::{Datum, Landing, bytes_of},
     engine::{Collective, Counts, Label},
-    error::{Call, ErrorKind, Result},
+    error::{Call, Fault, Result},
 };
 
 impl Comm {
@@ -34,7 +34,7 @@ impl Comm {
         root: usize,
         label: &Label,
         at_root: impl FnOnce() -> Vec<T>,
-    ) -> Result<Vec<T>, ErrorKind> {
+    ) -> Result<Vec<T>, Fault> {
         let root_rank = self.check_rank(root)?;
         let mine = (self.rank == root).then(at_root);
         let mut head = Head::of(label.signature, mine.as_deref().map_or(&[], bytes_of));
@@ -80,7 +80,7 @@ impl Comm {
         root: usize,
         label: &Label,
         mine: &[T],
-    ) -> Result<Option<Ragged<T>>, ErrorKind> {
+    ) -> Result<Option<Ragged<T>>, Fault> {
         let root_rank = self.check_rank(root)?;
         let head = Head::of(label.signature, bytes_of(mine));
         let counts = Counts::Equal(size_of_val(&head));
@@ -143,7 +143,7 @@ impl Comm {
         root: usize,
         label: &Label,
         at_root: impl FnOnce() -> Ragged<T>,
-    ) -> Result<Vec<T>, ErrorKind> {
+    ) -> Result<Vec<T>, Fault> {
         let root_rank = self.check_rank(root)?;
         let rows = if self.rank == root {
             let rows = at_root();
@@ -192,7 +192,7 @@ impl Comm {
         &self,
         call: Call,
         mine: &[T],
-    ) -> Result<Ragged<T>, ErrorKind> {
+    ) -> Result<Ragged<T>, Fault> {
         let subject = Subject::any::<T>();
         self.agree_on(&call, subject)?;
         self.allgather_values(&subject.label(call), mine)
@@ -202,7 +202,7 @@ impl Comm {
         &self,
         label: &Label,
         mine: &[T],
-    ) -> Result<Ragged<T>, ErrorKind> {
+    ) -> Result<Ragged<T>, Fault> {
         let head = Head::of(label.signature, bytes_of(mine));
         let mut heads = vec![Head::EMPTY; self.size];
         let counts = Counts::Equal(size_of_val(&head));
@@ -248,7 +248,7 @@ impl Comm {
         &self,
         label: &Label,
         rows: &Ragged<T>,
-    ) -> Result<Ragged<T>, ErrorKind> {
+    ) -> Result<Ragged<T>, Fault> {
         self.check_rows("alltoall's rows", rows)?;
         let mine = Head::of_rows(label.signature, rows.iter().map(bytes_of));
         let mut theirs = vec![Head::EMPTY; self.size];
@@ -282,7 +282,7 @@ pub(super) fn byte_counts<T>(rows: &Ragged<T>) -> Vec<usize> {
 pub(super) fn into_rows<T: Datum>(
     landing: Landing<T>,
     bytes: &[usize],
-) -> Result<Ragged<T>, ErrorKind> {
+) -> Result<Ragged<T>, Fault> {
     let counts = bytes.iter().map(|bytes| bytes / size_of::<T>());
     let values = landing.into_values(counts.clone().sum())?;
     Ok(Ragged::from_flat(values, counts))

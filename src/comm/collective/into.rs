@@ -17,7 +17,7 @@ use crate::{
     },
     datum::{Landing, bytes_of, bytes_of_mut},
     engine::{Collective, Counts, Label, Reduction},
-    error::{ErrorKind, Result},
+    error::{Fault, Result},
 };
 
 impl Comm {
@@ -322,7 +322,7 @@ impl Comm {
         out: &mut W,
         op: &impl ReduceOp<W::Elem>,
         what: impl for<'a> FnOnce(&'a [u8], &'a mut [u8], &'a Reduction<'a>) -> Collective<'a>,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         op::reduction(op, |with| {
             in_place(out, |out| self.collective(label, what(bytes_of(mine), out, with)))
         })
@@ -334,8 +334,8 @@ impl Comm {
 #[inline(always)]
 fn in_place<W: ViewMut + ?Sized>(
     values: &mut W,
-    share: impl FnOnce(&mut [u8]) -> Result<(), ErrorKind>,
-) -> Result<(), ErrorKind> {
+    share: impl FnOnce(&mut [u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     if let Some(bytes) = values.as_slice_mut().and_then(bytes_of_mut) {
         return share(bytes);
     }

@@ -9,7 +9,7 @@ use crate::{
     comm::{Comm, Ragged, View, agreement::Subject, all, view::contents},
     datum::{Datum, Landing, bytes_of},
     engine::{Collective, Counts},
-    error::{ErrorKind, Result},
+    error::{Fault, Result},
 };
 
 impl Comm {
@@ -167,7 +167,7 @@ impl Comm {
         &self,
         counts: &[usize],
         own: usize,
-    ) -> Result<Vec<usize>, ErrorKind> {
+    ) -> Result<Vec<usize>, Fault> {
         check_length("the counts", self.size, counts.len())?;
         check_length("what this rank contributes", counts[self.rank], own)?;
         Ok(counts.iter().map(|count| count * size_of::<T>()).collect())

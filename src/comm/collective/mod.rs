@@ -22,7 +22,7 @@ pub(super) use self::steps::Steps;
 use super::{Comm, Ragged, agreement::Subject, all};
 use crate::{
     engine::{Collective, CollectiveCall, Label, Rank, Tag, schedule},
-    error::{Call, ErrorKind, Result, With},
+    error::{Call, ErrorKind, Fault, Result, With},
 };
 
 impl Comm {
@@ -43,7 +43,7 @@ impl Comm {
         &self,
         Call { op, with, at }: Call,
         subject: Subject,
-        body: impl FnOnce(&Label) -> Result<R, ErrorKind>,
+        body: impl FnOnce(&Label) -> Result<R, Fault>,
     ) -> Result<R> {
         // Of its parts, twice: a copy of the whole would wait, see `Comm::enter`.
         let (call, label) = (Call { op, with, at }, subject.label(Call { op, with, at }));
@@ -57,7 +57,7 @@ impl Comm {
     ///
     /// Inlined, so that the call is put together in its place; see [`Table::insert`](crate::engine::table::Table::insert).
     #[inline(always)]
-    pub(super) fn collective(&self, label: &Label, what: Collective<'_>) -> Result<(), ErrorKind> {
+    pub(super) fn collective(&self, label: &Label, what: Collective<'_>) -> Result<(), Fault> {
         let (context, rank, size) = (self.context, Rank::from(self.rank), self.size);
         let mut call = CollectiveCall { context, rank, size, turn: self.next_turn(), label, what };
         self.moved_by(&call.what);
@@ -71,7 +71,7 @@ impl Comm {
         Steps { comm: self, label: *label, tag }
     }
 
-    fn check_rows<T>(&self, what: &'static str, rows: &Ragged<T>) -> Result<(), ErrorKind> {
+    fn check_rows<T>(&self, what: &'static str, rows: &Ragged<T>) -> Result<(), Fault> {
         check_length(what, self.size, rows.rows())
     }
 }
@@ -83,6 +83,6 @@ pub(super) fn rooted(op: &'static str, root: usize) -> Call {
     Call::new(op, With::root(root))
 }
 
-pub(super) fn check_length(what: &'static str, needed: usize, got: usize) -> Result<(), ErrorKind> {
-    if needed == got { Ok(()) } else { Err(ErrorKind::LengthMismatch { what, needed, got }) }
+pub(super) fn check_length(what: &'static str, needed: usize, got: usize) -> Result<(), Fault> {
+    if needed == got { Ok(()) } else { Err(ErrorKind::LengthMismatch { what, needed, got }.into()) }
 }

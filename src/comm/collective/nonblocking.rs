@@ -12,7 +12,7 @@ use crate::{
     },
     datum::{Datum, Landing, landing},
     engine::{Done, Exchange, Exchanged, NativeReduction, Pattern, Rank, ReductionKind},
-    error::{Call, ErrorKind, Result},
+    error::{Call, ErrorKind, Fault, Result},
 };
 
 impl Comm {
@@ -322,7 +322,7 @@ impl<'c> Plan<'c> {
         self,
         mine: B,
         counts: Vec<usize>,
-        finish: impl FnOnce(Rows<B::Elem>) -> Result<R, ErrorKind> + 'c,
+        finish: impl FnOnce(Rows<B::Elem>) -> Result<R, Fault> + 'c,
     ) -> Result<Request<'c, R>> {
         let Self { comm, call, subject, pattern, reduce } = self;
         comm.perform(call, || {
@@ -355,7 +355,7 @@ struct Rows<T> {
 }
 
 impl<T: Datum> Rows<T> {
-    fn of(call: Call, done: Done) -> Result<Self, ErrorKind> {
+    fn of(call: Call, done: Done) -> Result<Self, Fault> {
         let Exchanged { rows, counts, reduced } = *done.exchanged.ok_or(ErrorKind::Closed)?;
         let rows = rows.into_any().downcast::<Landing<T>>().map_err(|_| ErrorKind::Closed)?;
         let counts: Vec<usize> = counts.into_iter().map(|bytes| bytes / size_of::<T>()).collect();
@@ -372,7 +372,7 @@ impl<T: Datum> Rows<T> {
         mut self,
         op: &impl ReduceOp<T>,
         ranks: impl std::slice::SliceIndex<[usize], Output = [usize]>,
-    ) -> Result<Option<Vec<T>>, ErrorKind> {
+    ) -> Result<Option<Vec<T>>, Fault> {
         if self.reduced {
             return Ok((!self.counts.is_empty()).then_some(self.values));
         }
@@ -381,7 +381,7 @@ impl<T: Datum> Rows<T> {
             let call = self.call;
             let describe = |count: usize| format!("{call} with {count} elements");
             let (mine, theirs) = (describe(count), describe(self.counts[rank]));
-            return Err(ErrorKind::CollectiveMismatch { mine, rank, theirs });
+            return Err(ErrorKind::CollectiveMismatch { mine, rank, theirs }.into());
         }
         let end = self.counts[ranks].len() * count;
         let (first, others) = self.values[..end].split_at_mut(count);

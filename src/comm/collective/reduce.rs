@@ -5,7 +5,7 @@ use crate::{
     comm::{Comm, ReduceOp, View, agreement::Subject, all, op, op::by, view::contents},
     datum::{Datum, Landing, bytes_of},
     engine::{Collective, Counts, Label, Reduction},
-    error::{ErrorKind, Result},
+    error::{Fault, Result},
 };
 
 impl Comm {
@@ -174,7 +174,7 @@ impl Comm {
         room: usize,
         op: &impl ReduceOp<T>,
         what: impl for<'a> FnOnce(&'a [u8], &'a mut [u8], &'a Reduction<'a>) -> Collective<'a>,
-    ) -> Result<Vec<T>, ErrorKind> {
+    ) -> Result<Vec<T>, Fault> {
         let mut landing = Landing::new(room);
         let (mine, out) = (bytes_of(mine), landing.bytes_mut());
         op::reduction(op, |with| self.collective(label, what(mine, out, with)))?;

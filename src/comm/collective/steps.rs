@@ -4,7 +4,7 @@ use crate::{
     comm::Comm,
     datum::{Datum, Landing},
     engine::{Label, Mode, Rank, Source, Tag, Target},
-    error::ErrorKind,
+    error::Fault,
 };
 
 /// The messages of one collective call.
@@ -25,13 +25,13 @@ impl Steps<'_> {
         Source { context, rank: Some(Rank::from(rank)), tag: Some(tag), label }
     }
 
-    pub(in crate::comm) fn send(&self, rank: usize, bytes: &[u8]) -> Result<(), ErrorKind> {
+    pub(in crate::comm) fn send(&self, rank: usize, bytes: &[u8]) -> Result<(), Fault> {
         self.comm.moved(bytes.len(), 0);
         self.comm.engine.send(&self.to(rank), Mode::Standard, bytes)
     }
 
     /// Receives a message of any length.
-    pub(in crate::comm) fn recv<T: Datum>(&self, rank: usize) -> Result<Vec<T>, ErrorKind> {
+    pub(in crate::comm) fn recv<T: Datum>(&self, rank: usize) -> Result<Vec<T>, Fault> {
         let (ticket, received) = self.comm.await_message(&self.from(rank))?;
         self.comm.moved(0, received.bytes);
         let mut landing = Landing::<T>::new(received.bytes.div_ceil(size_of::<T>()));
@@ -40,22 +40,14 @@ impl Steps<'_> {
     }
 
     /// Receives a message whose length is known.
-    pub(in crate::comm) fn recv_exact(
-        &self,
-        rank: usize,
-        into: &mut [u8],
-    ) -> Result<(), ErrorKind> {
+    pub(in crate::comm) fn recv_exact(&self, rank: usize, into: &mut [u8]) -> Result<(), Fault> {
         let received = self.comm.engine.recv(&self.from(rank), into)?;
         self.comm.moved(0, received.bytes);
         Ok(())
     }
 
     /// Exchanges messages of any length with one rank.
-    pub(in crate::comm) fn exchange(
-        &self,
-        rank: usize,
-        bytes: &[u8],
-    ) -> Result<Vec<u8>, ErrorKind> {
+    pub(in crate::comm) fn exchange(&self, rank: usize, bytes: &[u8]) -> Result<Vec<u8>, Fault> {
         let engine = &*self.comm.engine;
         let (to, from) = (self.to(rank), self.from(rank));
         let mut length = [0; 8];

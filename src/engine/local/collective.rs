@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     engine::{Collective, CollectiveCall, Counts, Rank, Reduction},
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
 /// What a reduction combines at a time: it stays in the first cache.
@@ -22,7 +22,7 @@ const DIVIDED_BYTES: usize = 16 * 1024;
 /// From this length on, both of two ranks copy a broadcast.
 const JOINT_BYTES: usize = 32 * 1024;
 
-type Outcome = Result<(), ErrorKind>;
+type Outcome = Result<(), Fault>;
 
 pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option<Outcome> {
     let (kind, root, bytes) = facts(&call.what)?;
@@ -67,7 +67,7 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
                 scan(visit, mine, me, out, &Folding { with, element_bytes })
             }
             Collective::NeighborAllgather { .. } | Collective::NeighborAlltoall { .. } => {
-                Err(ErrorKind::Closed)
+                Err(ErrorKind::Closed.into())
             }
         }
     };

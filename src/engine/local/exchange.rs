@@ -13,11 +13,11 @@ use super::{
 use crate::{
     datum::Buffer,
     engine::{Exchange, Exchanged, Label, NativeReduction, Op, Pattern, Rank},
-    error::{Call, ErrorKind},
+    error::{Call, ErrorKind, Fault},
 };
 
 /// Leaves the contribution of this rank.
-pub(super) fn start(engine: &LocalEngine, call: Exchange) -> Result<Op, ErrorKind> {
+pub(super) fn start(engine: &LocalEngine, call: Exchange) -> Result<Op, Fault> {
     engine.job.hall.check()?;
     let members = engine.members(call.context)?;
     let (me, size, room, pattern) = (members.me.index(), call.size, call.room, call.pattern);
@@ -118,11 +118,11 @@ unsafe impl Send for Contribution {}
 unsafe impl Sync for Contribution {}
 
 impl Contribution {
-    fn new(call: Exchange) -> Result<Self, ErrorKind> {
+    fn new(call: Exchange) -> Result<Self, Fault> {
         let Exchange { label, pattern, mine, counts, reduce, .. } = call;
         let (needed, got) = (counts.iter().sum(), mine.bytes().len());
         if needed > got {
-            return Err(ErrorKind::LengthMismatch { what: "the contribution", needed, got });
+            return Err(ErrorKind::LengthMismatch { what: "the contribution", needed, got }.into());
         }
         Ok(Self { label, pattern, reduce, counts, start: mine.bytes().as_ptr(), _mine: mine })
     }
@@ -146,7 +146,7 @@ impl Contribution {
         what(self) == what(other) && (self.reduce.is_none() || self.counts == other.counts)
     }
 
-    fn complaint(&self, rank: usize, theirs: &Self) -> ErrorKind {
+    fn complaint(&self, rank: usize, theirs: &Self) -> Fault {
         if let Err(kind) = self.label.admits(&theirs.label, Rank::from(rank)) {
             return kind;
         }
@@ -161,6 +161,7 @@ impl Contribution {
             }
         };
         ErrorKind::CollectiveMismatch { mine: describe(self), rank, theirs: describe(theirs) }
+            .into()
     }
 }
 
@@ -204,7 +205,7 @@ impl Part {
     }
 
     /// Builds this rank's rows; once done.
-    pub(super) fn collect(self) -> Result<Exchanged, ErrorKind> {
+    pub(super) fn collect(self) -> Result<Exchanged, Fault> {
         let state = lock(&self.cell.state);
         let contribution = |rank: usize| state.contributions[rank].clone().ok_or(ErrorKind::Closed);
         if let Some((one, other)) = state.discord {
@@ -294,7 +295,7 @@ mod tests {
         (rows.into_values(exchanged.counts.iter().sum()).unwrap(), exchanged.counts)
     }
 
-    fn exchange(engine: &LocalEngine, call: Exchange) -> Result<(Vec<u8>, Vec<usize>), ErrorKind> {
+    fn exchange(engine: &LocalEngine, call: Exchange) -> Result<(Vec<u8>, Vec<usize>), Fault> {
         let op = engine.exchange(call)?;
         engine.wait(op).map(|done| rows(*done.exchanged.unwrap()))
     }
@@ -352,9 +353,9 @@ mod tests {
                 engine.wait(op).map(drop)
             });
             for (rank, outcome) in got.into_iter().enumerate() {
-                let Err(ErrorKind::CollectiveMismatch { mine, rank: other, theirs }) = outcome
-                else {
-                    panic!("rank {rank}: {outcome:?}")
+                let fault = *outcome.unwrap_err();
+                let ErrorKind::CollectiveMismatch { mine, rank: other, theirs } = fault else {
+                    panic!("rank {rank}: {fault:?}")
                 };
                 assert_eq!(other == 2, rank != 2);
                 assert!(
@@ -372,7 +373,7 @@ mod tests {
                 return true;
             }
             let waited = exchange(engine, call(rank, Pattern::All, &[&[1]]));
-            matches!(waited, Err(ErrorKind::Deadlock { .. }))
+            matches!(*waited.unwrap_err(), ErrorKind::Deadlock { .. })
         });
         assert_eq!(got, [true; 3]);
     }

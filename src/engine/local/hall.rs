@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::sync::{
     AtomicBool, Condvar, Fences, Mutex, Ordering, lock, spin_loop, wait, wait_for, yield_now,
 };
-use crate::error::{Call, ErrorKind};
+use crate::error::{Call, ErrorKind, Fault};
 
 /// How long a rank looks again and again before it sleeps.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +116,7 @@ impl Hall {
         call: impl Fn() -> Call,
         until: Option<Instant>,
         mut ready: impl FnMut() -> bool,
-    ) -> Result<bool, ErrorKind> {
+    ) -> Result<bool, Fault> {
         loop {
             match self.look_again(until, &mut ready)? {
                 Seen::Ready => return Ok(true),
@@ -146,7 +146,7 @@ impl Hall {
     /// # Errors
     /// As [`Self::poll`].
     #[inline]
-    pub(super) fn watch(&self, mut ready: impl FnMut() -> bool) -> Result<bool, ErrorKind> {
+    pub(super) fn watch(&self, mut ready: impl FnMut() -> bool) -> Result<bool, Fault> {
         Ok(self.look_again(None, &mut ready)? == Seen::Ready)
     }
 
@@ -155,7 +155,7 @@ impl Hall {
         &self,
         until: Option<Instant>,
         ready: &mut impl FnMut() -> bool,
-    ) -> Result<Seen, ErrorKind> {
+    ) -> Result<Seen, Fault> {
         let Patience { spins, yields, .. } = self.patience;
         let mut turn = spins.min(EAGER_LOOKS);
         for _ in 0..turn {
@@ -249,13 +249,13 @@ impl Hall {
     /// # Errors
     /// The verdict, if the job has failed.
     #[inline]
-    pub(super) fn check(&self) -> Result<(), ErrorKind> {
+    pub(super) fn check(&self) -> Result<(), Fault> {
         if self.ended.load(Ordering::Acquire) { self.verdict() } else { Ok(()) }
     }
 
     #[cold]
-    fn verdict(&self) -> Result<(), ErrorKind> {
-        lock(&self.roll).verdict.clone().map_or(Ok(()), Err)
+    fn verdict(&self) -> Result<(), Fault> {
+        lock(&self.roll).verdict.clone().map_or(Ok(()), |verdict| Err(verdict.into()))
     }
 }
 

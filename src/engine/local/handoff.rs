@@ -24,7 +24,7 @@ use super::{
 use crate::{
     datum::{Memory, Outgoing},
     engine::{Label, Received, matching::Key},
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
 /// From this size on a lender who waits helps its receiver to copy.
@@ -112,7 +112,7 @@ impl Parcel<'_> {
         expected: &Label,
         into: &mut [u8],
         hall: &Hall,
-    ) -> Result<Received, ErrorKind> {
+    ) -> Result<Received, Fault> {
         let bytes = self.len();
         let checked = self.check(key, expected, into.len());
         let into = checked.is_ok().then(|| &mut into[..bytes]);
@@ -128,11 +128,11 @@ impl Parcel<'_> {
 
     /// Whether the message is for a buffer of so many bytes, and if not, why.
     #[inline]
-    fn check(&self, key: &Key, expected: &Label, buffer: usize) -> Result<(), ErrorKind> {
+    fn check(&self, key: &Key, expected: &Label, buffer: usize) -> Result<(), Fault> {
         expected.admits(&self.label, key.source)?;
         let message = self.len();
         if message > buffer {
-            return Err(ErrorKind::Truncated { message, buffer });
+            return Err(ErrorKind::Truncated { message, buffer }.into());
         }
         Ok(())
     }

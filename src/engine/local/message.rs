@@ -14,11 +14,11 @@ use crate::{
         Begun, Done, Ended, Label, Mode, Op, Received, Source, Target, Ticket,
         matching::{Key, Space, Wanted},
     },
-    error::{Call, ErrorKind},
+    error::{Call, ErrorKind, Fault},
 };
 
 /// What became of a receive.
-type Outcome = Result<Received, ErrorKind>;
+type Outcome = Result<Received, Fault>;
 
 /// A standard send of at most so many bytes never waits for its receiver longer than patience lasts.
 const BUFFERED_BYTES: usize = if cfg!(loom) { 5 } else { 8 * 1024 };
@@ -66,7 +66,7 @@ impl LocalEngine {
 
     /// What a message to `to` is matched by, and the world rank of its receiver.
     #[inline]
-    fn address(&self, to: &Target) -> Result<(Key, usize), ErrorKind> {
+    fn address(&self, to: &Target) -> Result<(Key, usize), Fault> {
         self.with_members(to.context, |members| {
             let space = Space { context: members.context, step: to.label.is_step() };
             let key = Key { space, source: members.me, tag: to.tag };
@@ -76,7 +76,7 @@ impl LocalEngine {
 
     /// What a receive from `from` wants, and the world rank of the sender if that is known.
     #[inline]
-    fn wanted(&self, from: &Source) -> Result<(Wanted, Option<usize>), ErrorKind> {
+    fn wanted(&self, from: &Source) -> Result<(Wanted, Option<usize>), Fault> {
         self.with_members(from.context, |members| {
             let space = Space { context: members.context, step: from.label.is_step() };
             let wanted = Wanted { space, source: from.rank, tag: from.tag };
@@ -92,7 +92,7 @@ impl LocalEngine {
         call: impl Fn() -> Call,
         until: Option<Instant>,
         mut ready: impl FnMut() -> bool,
-    ) -> Result<bool, ErrorKind> {
+    ) -> Result<bool, Fault> {
         let around = self.surroundings();
         let desk = &mut *self.desk.borrow_mut();
         self.job.hall.poll(self.rank, call, until, || {
@@ -109,7 +109,7 @@ impl LocalEngine {
         mode: Mode,
         bytes: &[u8],
         memory: impl FnOnce() -> Memory,
-    ) -> Result<Option<Arc<Loan>>, ErrorKind> {
+    ) -> Result<Option<Arc<Loan>>, Fault> {
         self.job.hall.check()?;
         let (key, receiver) = self.address(to)?;
         let at = self.call.get().at;
@@ -135,7 +135,7 @@ impl LocalEngine {
         to: &Target,
         mode: Mode,
         bytes: &'a [u8],
-    ) -> Result<Option<Lending<'a>>, ErrorKind> {
+    ) -> Result<Option<Lending<'a>>, Fault> {
         if mode == Mode::Standard && bytes.len() <= BUFFERED_BYTES && self.job.hall.is_crowded() {
             // The receiver has to wait for this CPU: do not wait for the receiver.
             let copy = || Memory::Owned(Box::new(Outgoing(bytes.to_vec())));
@@ -148,12 +148,7 @@ impl LocalEngine {
     }
 
     /// Waits until the receiver has copied what was lent, or, if it is little and nobody takes it, leaves a copy.
-    fn end_send(
-        &self,
-        mut lending: Lending<'_>,
-        mode: Mode,
-        bytes: usize,
-    ) -> Result<(), ErrorKind> {
+    fn end_send(&self, mut lending: Lending<'_>, mode: Mode, bytes: usize) -> Result<(), Fault> {
         if mode == Mode::Standard && bytes <= BUFFERED_BYTES {
             let around = self.surroundings();
             let desk = &mut *self.desk.borrow_mut();
@@ -172,7 +167,7 @@ impl LocalEngine {
     }
 
     #[inline]
-    pub(super) fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), ErrorKind> {
+    pub(super) fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
         match self.start_send(to, mode, bytes)? {
             None => Ok(()),
             Some(lending) => self.end_send(lending, mode, bytes.len()),
@@ -180,7 +175,7 @@ impl LocalEngine {
     }
 
     #[inline]
-    pub(super) fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, ErrorKind> {
+    pub(super) fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault> {
         self.job.hall.check()?;
         let (wanted, sender) = self.wanted(from)?;
         let wish = Wish { wanted: &wanted, sender, claim: Claim::Receive };
@@ -198,7 +193,7 @@ impl LocalEngine {
                 outcome = desk.serve(around, &wish, &mut open);
                 outcome.is_some()
             })?;
-            return outcome.unwrap_or(Err(ErrorKind::Closed));
+            return outcome.unwrap_or_else(|| Err(ErrorKind::Closed.into()));
         };
         // Only one lane can bring it and nothing else is waited for: that lane is all there is to look at.
         loop {
@@ -216,7 +211,7 @@ impl LocalEngine {
         bytes: &[u8],
         from: &Source,
         into: &mut [u8],
-    ) -> Result<Received, ErrorKind> {
+    ) -> Result<Received, Fault> {
         let lending = self.start_send(to, Mode::Standard, bytes)?;
         let received = self.recv(from, into);
         // A message that is refused is no reason to keep the other rank waiting for this one's.
@@ -226,7 +221,7 @@ impl LocalEngine {
         received
     }
 
-    pub(super) fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, ErrorKind> {
+    pub(super) fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
         let call = self.call.get();
         let mut memory = Some(memory);
         let bytes: *const [u8] = memory.as_ref().map_or(&[], |memory| memory.bytes());
@@ -237,7 +232,7 @@ impl LocalEngine {
         let pending = match (loan, memory) {
             (Some(loan), _) => Pending::Lent(loan, Some(call)),
             (None, Some(memory)) => Pending::Sent(memory, call),
-            (None, None) => return Err(ErrorKind::Closed),
+            (None, None) => return Err(ErrorKind::Closed.into()),
         };
         Ok(Op(self.ops.insert(|| pending)))
     }
@@ -248,7 +243,7 @@ impl LocalEngine {
         to: &Target,
         mode: Mode,
         bytes: RawBytes,
-    ) -> Result<Option<Op>, ErrorKind> {
+    ) -> Result<Option<Op>, Fault> {
         let message: *const [u8] = bytes.bytes();
         // SAFETY: the lender's promise, which holds on while a loan has the bytes.
         let message = unsafe { &*message };
@@ -256,10 +251,9 @@ impl LocalEngine {
         Ok(loan.map(|loan| Op(self.ops.insert(|| Pending::Lent(loan, None)))))
     }
 
-    pub(super) fn irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, ErrorKind> {
+    pub(super) fn irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, Fault> {
         let (wanted, outcome) = self.begin_receive(from, memory.bytes_mut())?;
         let is_open = outcome.is_none();
-        let outcome = outcome.map(|outcome| outcome.map_err(Box::new));
         let Label { signature, step } = from.label;
         let (step, call) = (step.map(Box::new), Some(self.call.get()));
         let op = self.ops.insert(|| Pending::Receive { memory, signature, step, outcome, call });
@@ -269,7 +263,7 @@ impl LocalEngine {
         Ok(Op(op))
     }
 
-    pub(super) fn irecv_lent(&self, from: &Source, mut into: RawBytes) -> Result<Begun, ErrorKind> {
+    pub(super) fn irecv_lent(&self, from: &Source, mut into: RawBytes) -> Result<Begun, Fault> {
         let (wanted, outcome) = self.begin_receive(from, into.bytes_mut())?;
         if let Some(outcome) = outcome {
             return Ok(Begun::Over(outcome));
@@ -292,7 +286,7 @@ impl LocalEngine {
         &self,
         from: &Source,
         into: &mut [u8],
-    ) -> Result<(Wanted, Option<Outcome>), ErrorKind> {
+    ) -> Result<(Wanted, Option<Outcome>), Fault> {
         self.job.hall.check()?;
         let (wanted, sender) = self.wanted(from)?;
         let wish = Wish { wanted: &wanted, sender, claim: Claim::Receive };
@@ -315,7 +309,7 @@ impl LocalEngine {
         self.ops.with(op.0, |pending| pending.is_done()).unwrap_or(true)
     }
 
-    pub(super) fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>> {
+    pub(super) fn test(&self, op: Op) -> Option<Result<Done, Fault>> {
         match self.becomes_done(op, false) {
             Err(verdict) => Some(Err(verdict)),
             Ok(false) => None,
@@ -323,13 +317,13 @@ impl LocalEngine {
         }
     }
 
-    pub(super) fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
+    pub(super) fn wait(&self, op: Op) -> Result<Done, Fault> {
         self.becomes_done(op, true)?;
         self.conclude(op)
     }
 
     #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
-    pub(super) fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, ErrorKind> {
+    pub(super) fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault> {
         if !self.becomes_done(op, wait)? {
             return Ok(None);
         }
@@ -345,7 +339,7 @@ impl LocalEngine {
 
     /// Whether the operation is done, waiting for it if `wait`. It is gone if the job has failed meanwhile.
     #[inline]
-    fn becomes_done(&self, op: Op, wait: bool) -> Result<bool, ErrorKind> {
+    fn becomes_done(&self, op: Op, wait: bool) -> Result<bool, Fault> {
         if self.is_done(op) {
             return Ok(true);
         }
@@ -365,7 +359,7 @@ impl LocalEngine {
     }
 
     /// The result of an operation that is done.
-    fn conclude(&self, op: Op) -> Result<Done, ErrorKind> {
+    fn conclude(&self, op: Op) -> Result<Done, Fault> {
         self.finished(self.ops.remove(op.0).ok_or(ErrorKind::Closed)?)
     }
 
@@ -373,7 +367,7 @@ impl LocalEngine {
         &self,
         ops: &[Op],
         until: Option<Instant>,
-    ) -> Result<Option<usize>, ErrorKind> {
+    ) -> Result<Option<usize>, Fault> {
         let mut found = None;
         self.await_ready(
             || self.call.get(),
@@ -387,7 +381,7 @@ impl LocalEngine {
     }
 
     /// The result of an operation that is done.
-    fn finished(&self, pending: Pending) -> Result<Done, ErrorKind> {
+    fn finished(&self, pending: Pending) -> Result<Done, Fault> {
         let (memory, received) = match pending {
             Pending::Sent(memory, _) => (memory, None),
             Pending::Lent(loan, _) => {
@@ -396,7 +390,7 @@ impl LocalEngine {
                 (memory, None)
             }
             Pending::Receive { memory, outcome, .. } => {
-                (memory, Some(outcome.ok_or(ErrorKind::Closed)?.map_err(|kind| *kind)?))
+                (memory, Some(outcome.ok_or(ErrorKind::Closed)??))
             }
             Pending::Exchange(part) => {
                 let exchanged = Some(Box::new(part.collect()?));
@@ -406,7 +400,7 @@ impl LocalEngine {
         Ok(Done { buffer: memory.into_owned(), received, exchanged: None })
     }
 
-    pub(super) fn cancel(&self, op: Op) -> Result<Ended, ErrorKind> {
+    pub(super) fn cancel(&self, op: Op) -> Result<Ended, Fault> {
         match self.ops.remove(op.0).ok_or(ErrorKind::Closed)? {
             Pending::Receive { memory, outcome: None, .. } => {
                 self.withdraw(op);
@@ -448,7 +442,7 @@ impl LocalEngine {
         &self,
         from: &Source,
         wait: bool,
-    ) -> Result<Option<(Ticket, Received)>, ErrorKind> {
+    ) -> Result<Option<(Ticket, Received)>, Fault> {
         self.job.hall.check()?;
         let (wanted, sender) = self.wanted(from)?;
         let wish = Wish { wanted: &wanted, sender, claim: Claim::Reserve };
@@ -477,7 +471,7 @@ impl LocalEngine {
         message: Ticket,
         label: &Label,
         into: &mut [u8],
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         let (key, parcel) = self.probed.remove(message.0).ok_or(ErrorKind::Closed)?;
         if let Body::Lent(loan) = &parcel.body {
             loan.begin();

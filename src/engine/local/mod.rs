@@ -46,7 +46,7 @@ use super::{
 use crate::{
     checks::Checks,
     datum::{Memory, RawBytes, Signature},
-    error::{Call, ErrorKind, With},
+    error::{Call, ErrorKind, Fault, With},
 };
 
 /// What the ranks of one job share.
@@ -174,7 +174,7 @@ enum Pending {
         signature: Signature,
         /// Of a step of a collective, which none is that is posted now; they would not fit into two cache lines.
         step: Option<Box<Step>>,
-        outcome: Option<Result<Received, Box<ErrorKind>>>,
+        outcome: Option<Result<Received, Fault>>,
         call: Option<Call>,
     },
     /// A part in a non-blocking collective.
@@ -206,13 +206,13 @@ impl Pending {
         if let Self::Receive { memory, signature, step, outcome, .. } = self {
             let label = Label { signature: *signature, step: step.as_deref().copied() };
             let opened = parcel.open(key, &label, memory.bytes_mut(), hall);
-            *outcome = Some(opened.map_err(Box::new));
+            *outcome = Some(opened);
         }
     }
 }
 
 impl LocalEngine {
-    fn members(&self, context: Context) -> Result<Rc<Members>, ErrorKind> {
+    fn members(&self, context: Context) -> Result<Rc<Members>, Fault> {
         self.with_members(context, Rc::clone)
     }
 
@@ -221,10 +221,10 @@ impl LocalEngine {
         &self,
         context: Context,
         look: impl FnOnce(&Rc<Members>) -> R,
-    ) -> Result<R, ErrorKind> {
+    ) -> Result<R, Fault> {
         let members = self.members.borrow();
         let members = members.get(context.0 as usize).and_then(Option::as_ref);
-        members.map(look).ok_or(ErrorKind::Closed)
+        members.map(look).ok_or_else(|| ErrorKind::Closed.into())
     }
 }
 
@@ -245,11 +245,11 @@ impl Engine for LocalEngine {
         self.call.set(Call { op, with, at });
     }
 
-    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), ErrorKind> {
+    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
         self.send(to, mode, bytes)
     }
 
-    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, ErrorKind> {
+    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault> {
         self.recv(from, into)
     }
 
@@ -259,48 +259,43 @@ impl Engine for LocalEngine {
         bytes: &[u8],
         from: &Source,
         into: &mut [u8],
-    ) -> Result<Received, ErrorKind> {
+    ) -> Result<Received, Fault> {
         self.sendrecv(to, bytes, from, into)
     }
 
-    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, ErrorKind> {
+    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
         self.isend(to, mode, memory)
     }
 
-    fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind> {
+    fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, Fault> {
         self.irecv(from, memory)
     }
 
-    fn isend_lent(
-        &self,
-        to: &Target,
-        mode: Mode,
-        bytes: RawBytes,
-    ) -> Result<Option<Op>, ErrorKind> {
+    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault> {
         self.isend_lent(to, mode, bytes)
     }
 
-    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, ErrorKind> {
+    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, Fault> {
         self.irecv_lent(from, into)
     }
 
-    fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>> {
+    fn test(&self, op: Op) -> Option<Result<Done, Fault>> {
         self.test(op)
     }
 
-    fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
+    fn wait(&self, op: Op) -> Result<Done, Fault> {
         self.wait(op)
     }
 
-    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, ErrorKind> {
+    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault> {
         self.finish(op, wait)
     }
 
-    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, ErrorKind> {
+    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, Fault> {
         self.wait_any(ops, until)
     }
 
-    fn cancel(&self, op: Op) -> Result<Ended, ErrorKind> {
+    fn cancel(&self, op: Op) -> Result<Ended, Fault> {
         self.cancel(op)
     }
 
@@ -312,11 +307,11 @@ impl Engine for LocalEngine {
         self.retract(op);
     }
 
-    fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, ErrorKind> {
+    fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault> {
         self.probe(from, wait)
     }
 
-    fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), ErrorKind> {
+    fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), Fault> {
         self.fetch(message, label, into)
     }
 
@@ -324,11 +319,11 @@ impl Engine for LocalEngine {
         self.discard(message);
     }
 
-    fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), ErrorKind>> {
+    fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), Fault>> {
         collective::run(self, call)
     }
 
-    fn exchange(&self, call: Exchange) -> Result<Op, ErrorKind> {
+    fn exchange(&self, call: Exchange) -> Result<Op, Fault> {
         exchange::start(self, call)
     }
 
@@ -338,13 +333,13 @@ impl Engine for LocalEngine {
         turn: u64,
         _sources: &[Rank],
         _destinations: &[Rank],
-    ) -> Result<Context, ErrorKind> {
+    ) -> Result<Context, Fault> {
         let size = self.members(parent)?.ranks.len();
         let all: Vec<Rank> = (0..size).map(Rank::from).collect();
-        self.derive(parent, turn, Some((0, &all)))?.ok_or(ErrorKind::Closed)
+        self.derive(parent, turn, Some((0, &all)))?.ok_or_else(|| ErrorKind::Closed.into())
     }
 
-    fn node(&self, _context: Context, _turn: u64) -> Result<u32, ErrorKind> {
+    fn node(&self, _context: Context, _turn: u64) -> Result<u32, Fault> {
         Ok(0)
     }
 
@@ -354,11 +349,11 @@ impl Engine for LocalEngine {
         turn: u64,
         bytes: usize,
         access: Access,
-    ) -> Result<WindowId, ErrorKind> {
+    ) -> Result<WindowId, Fault> {
         window::open(self, context, turn, bytes, access)
     }
 
-    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, ErrorKind> {
+    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
         window::part(self, window, rank)
     }
 
@@ -368,27 +363,27 @@ impl Engine for LocalEngine {
         target: Rank,
         offset: usize,
         what: Rma<'_>,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         window::access(self, window, target, offset, what)
     }
 
-    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), ErrorKind> {
+    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), Fault> {
         window::lock(self, window, target, exclusive)
     }
 
-    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), ErrorKind> {
+    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), Fault> {
         window::unlock(self, window, target)
     }
 
-    fn flush_window(&self, window: WindowId) -> Result<(), ErrorKind> {
+    fn flush_window(&self, window: WindowId) -> Result<(), Fault> {
         window::flush(self, window)
     }
 
-    fn close_window(&self, window: WindowId) -> Result<(), ErrorKind> {
+    fn close_window(&self, window: WindowId) -> Result<(), Fault> {
         window::close(self, window)
     }
 
-    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
+    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
         shared::open(self, context, turn)
     }
 
@@ -405,7 +400,7 @@ impl Engine for LocalEngine {
         parent: Context,
         turn: u64,
         group: Option<(u32, &[Rank])>,
-    ) -> Result<Option<Context>, ErrorKind> {
+    ) -> Result<Option<Context>, Fault> {
         let Some((group, members)) = group else { return Ok(None) };
         let parent = self.members(parent)?;
         let context = lock(&self.job.contexts).open((parent.context, turn, group), members.len());

@@ -15,7 +15,7 @@ use crate::{
         Context, Label, Rank, Received, SharedEngine, Source, Target,
         matching::{Key, Queues, Space, Wanted},
     },
-    error::{Call, ErrorKind},
+    error::{Call, ErrorKind, Fault},
 };
 
 /// How long a thread sleeps before it looks whether the job has failed.
@@ -48,7 +48,7 @@ pub(super) fn open(
     engine: &LocalEngine,
     context: Context,
     turn: u64,
-) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
+) -> Result<Arc<dyn SharedEngine>, Fault> {
     engine.job.hall.check()?;
     let members = engine.members(context)?;
     let size = members.ranks.len();
@@ -62,14 +62,14 @@ impl Office {
         Self((0..ranks).map(|_| mailbox()).collect())
     }
 
-    fn mailbox(&self, rank: Rank) -> Result<&Mailbox, ErrorKind> {
-        let invalid = ErrorKind::InvalidRank { rank: rank.index(), size: self.0.len() };
-        self.0.get(rank.index()).ok_or(invalid)
+    fn mailbox(&self, rank: Rank) -> Result<&Mailbox, Fault> {
+        let (rank, size) = (rank.index(), self.0.len());
+        self.0.get(rank).ok_or_else(|| ErrorKind::InvalidRank { rank, size }.into())
     }
 }
 
 impl SharedEngine for Counter {
-    fn send(&self, _call: Call, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind> {
+    fn send(&self, _call: Call, to: &Target, bytes: &[u8]) -> Result<(), Fault> {
         self.job.hall.check()?;
         let mailbox = self.office.mailbox(to.rank)?;
         let key = Key { space: SPACE, source: self.me, tag: to.tag };
@@ -85,7 +85,7 @@ impl SharedEngine for Counter {
         _call: Call,
         from: &Source,
         room: fn(usize) -> Box<dyn Buffer>,
-    ) -> Result<(Box<dyn Buffer>, Received), ErrorKind> {
+    ) -> Result<(Box<dyn Buffer>, Received), Fault> {
         let mailbox = self.office.mailbox(self.me)?;
         let wanted = Wanted { space: SPACE, source: from.rank, tag: from.tag };
         let mut letters = lock(&mailbox.letters);

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     datum::RawBytes,
     engine::{Access, Builtin, Context, Element, Rank, Rma, WindowId, window::Update},
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
 /// Every window begins here, and every part of one that is not shared.
@@ -37,7 +37,7 @@ struct Opening {
     /// The bytes of each rank, as they come.
     sizes: Vec<Option<usize>>,
     /// Made by the last.
-    memory: Option<Result<Arc<Memory>, ErrorKind>>,
+    memory: Option<Result<Arc<Memory>, Fault>>,
 }
 
 /// A rank's hold of a window.
@@ -52,7 +52,7 @@ pub(super) fn open(
     turn: u64,
     bytes: usize,
     access: Access,
-) -> Result<WindowId, ErrorKind> {
+) -> Result<WindowId, Fault> {
     engine.job.hall.check()?;
     let members = engine.members(context)?;
     let size = members.ranks.len();
@@ -65,7 +65,7 @@ pub(super) fn open(
     let made = || hold(&region.opening).memory.is_some();
     engine.await_ready(|| engine.call.get(), None, made)?;
     let memory = hold(&region.opening).memory.clone();
-    let memory = memory.unwrap_or(Err(ErrorKind::Closed))?;
+    let memory = memory.unwrap_or_else(|| Err(ErrorKind::Closed.into()))?;
     let mut windows = engine.windows.borrow_mut();
     windows.push(Some(Window { region, memory }));
     Ok(WindowId(windows.len() as u32 - 1))
@@ -75,17 +75,16 @@ pub(super) fn open(
 fn with<R>(
     engine: &LocalEngine,
     WindowId(number): WindowId,
-    look: impl FnOnce(&Window) -> Result<R, ErrorKind>,
-) -> Result<R, ErrorKind> {
+    look: impl FnOnce(&Window) -> Result<R, Fault>,
+) -> Result<R, Fault> {
     let windows = engine.windows.borrow();
-    windows.get(number as usize).and_then(Option::as_ref).map_or(Err(ErrorKind::Closed), look)
+    windows
+        .get(number as usize)
+        .and_then(Option::as_ref)
+        .map_or_else(|| Err(ErrorKind::Closed.into()), look)
 }
 
-pub(super) fn part(
-    engine: &LocalEngine,
-    window: WindowId,
-    rank: Rank,
-) -> Result<RawBytes, ErrorKind> {
+pub(super) fn part(engine: &LocalEngine, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
     with(engine, window, |window| {
         let (start, bytes) = window.memory.part(rank.index())?;
         // SAFETY: the bytes are initialised (zero, or what ranks have written) and live until all ranks have closed the
@@ -100,7 +99,7 @@ pub(super) fn access(
     target: Rank,
     offset: usize,
     what: Rma<'_>,
-) -> Result<(), ErrorKind> {
+) -> Result<(), Fault> {
     engine.job.hall.check()?;
     with(engine, window, |window| window.memory.access(target.index(), offset, what))
 }
@@ -110,7 +109,7 @@ pub(super) fn lock(
     window: WindowId,
     target: Rank,
     exclusive: bool,
-) -> Result<(), ErrorKind> {
+) -> Result<(), Fault> {
     engine.job.hall.check()?;
     let region = with(engine, window, |window| Ok(Arc::clone(&window.region)))?;
     let door = region.doors.get(target.index()).ok_or(ErrorKind::Closed)?;
@@ -124,11 +123,7 @@ pub(super) fn lock(
     waited.map(drop)
 }
 
-pub(super) fn unlock(
-    engine: &LocalEngine,
-    window: WindowId,
-    target: Rank,
-) -> Result<(), ErrorKind> {
+pub(super) fn unlock(engine: &LocalEngine, window: WindowId, target: Rank) -> Result<(), Fault> {
     with(engine, window, |window| {
         let door = window.region.doors.get(target.index()).ok_or(ErrorKind::Closed)?;
         door.leave(engine.rank, |rank| engine.job.hall.wake(rank));
@@ -137,13 +132,13 @@ pub(super) fn unlock(
 }
 
 /// Every access is complete when it returns, and whatever lets ranks agree makes it visible.
-pub(super) fn flush(engine: &LocalEngine, window: WindowId) -> Result<(), ErrorKind> {
+pub(super) fn flush(engine: &LocalEngine, window: WindowId) -> Result<(), Fault> {
     with(engine, window, |_| Ok(()))
 }
 
-pub(super) fn close(engine: &LocalEngine, WindowId(number): WindowId) -> Result<(), ErrorKind> {
+pub(super) fn close(engine: &LocalEngine, WindowId(number): WindowId) -> Result<(), Fault> {
     let closed = engine.windows.borrow_mut().get_mut(number as usize).and_then(Option::take);
-    closed.map(drop).ok_or(ErrorKind::Closed)
+    closed.map(drop).ok_or_else(|| ErrorKind::Closed.into())
 }
 
 impl Region {
@@ -182,7 +177,7 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    fn new(sizes: Vec<usize>, access: Access) -> Result<Self, ErrorKind> {
+    fn new(sizes: Vec<usize>, access: Access) -> Result<Self, Fault> {
         let missing = || ErrorKind::InvalidArgument {
             what: "there is not so much memory for a window".to_owned(),
         };
@@ -202,8 +197,8 @@ impl Memory {
         Ok(Self { start, layout, parts: parts.into() })
     }
 
-    fn part(&self, rank: usize) -> Result<(usize, usize), ErrorKind> {
-        self.parts.get(rank).copied().ok_or(ErrorKind::Closed)
+    fn part(&self, rank: usize) -> Result<(usize, usize), Fault> {
+        self.parts.get(rank).copied().ok_or_else(|| ErrorKind::Closed.into())
     }
 
     /// The word that holds byte `at`.
@@ -218,7 +213,7 @@ impl Memory {
         unsafe { &*self.start.as_ptr().add(at - at % WORD).cast::<AtomicU64>() }
     }
 
-    fn access(&self, target: usize, offset: usize, what: Rma<'_>) -> Result<(), ErrorKind> {
+    fn access(&self, target: usize, offset: usize, what: Rma<'_>) -> Result<(), Fault> {
         let (start, bytes) = self.part(target)?;
         let place = |len: usize| {
             let inside = offset.checked_add(len).is_some_and(|end| end <= bytes);
@@ -312,16 +307,11 @@ impl Memory {
     }
 
     /// Replaces the element of `size` bytes at `at` atomically; gives what it was.
-    fn change(
-        &self,
-        at: usize,
-        size: usize,
-        change: impl Fn(Bits) -> Bits,
-    ) -> Result<Bits, ErrorKind> {
+    fn change(&self, at: usize, size: usize, change: impl Fn(Bits) -> Bits) -> Result<Bits, Fault> {
         let within = at % WORD..at % WORD + size;
         if within.end > WORD {
             let what = "an element that is changed atomically lies at a multiple of its size";
-            return Err(ErrorKind::InvalidArgument { what: what.to_owned() });
+            return Err(ErrorKind::InvalidArgument { what: what.to_owned() }.into());
         }
         let replace = |word: u64| {
             let mut bytes = word.to_ne_bytes();

@@ -23,10 +23,10 @@ use super::{
 };
 use crate::{
     engine::{Collective, CollectiveCall, Context, Counts, Rank},
-    error::ErrorKind,
+    error::Fault,
 };
 
-type Outcome = Result<(), ErrorKind>;
+type Outcome = Result<(), Fault>;
 
 /// Makes one of the library's collective calls, blocking or not: the names of both forms, and what both take.
 ///
@@ -143,7 +143,7 @@ struct Caller<'e> {
 
 /// A row of so many bytes, `rows` of which are in a buffer: bytes, or one element of a type if they are too many.
 #[inline(always)]
-fn row_of(bytes: usize, rows: usize) -> Result<Extent, ErrorKind> {
+fn row_of(bytes: usize, rows: usize) -> Result<Extent, Fault> {
     match bytes.checked_mul(rows).map(c_int::try_from) {
         Some(Ok(_)) => Extent::bytes(bytes),
         _ => Datatype::head_and_body(0, 0, bytes).map(Extent::one),
@@ -303,7 +303,7 @@ pub(super) fn derive_graph(
     parent: Context,
     sources: &[Rank],
     destinations: &[Rank],
-) -> Result<Context, ErrorKind> {
+) -> Result<Context, Fault> {
     let parent = engine.space(parent)?;
     let list = |ranks: &[Rank]| ranks.iter().map(|rank| rank.0 as c_int).collect::<Vec<_>>();
     let (from, to) = (list(sources), list(destinations));

@@ -31,11 +31,11 @@ use super::{
 use crate::{
     checks::Checks,
     engine::{Engine, Exchange, Label, Op, Rank},
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
 /// Starts the exchange.
-pub(super) fn start(engine: &MpiEngine, call: Exchange) -> Result<Op, ErrorKind> {
+pub(super) fn start(engine: &MpiEngine, call: Exchange) -> Result<Op, Fault> {
     let checked = engine.checks() >= Checks::Collective;
     let is_barrier = call.label.step.is_some_and(|step| step.call.op == "ibarrier");
     let reduction = call.reduce.filter(|_| !engine.foresees()).filter(|reduce| {
@@ -52,8 +52,8 @@ pub(super) fn start(engine: &MpiEngine, call: Exchange) -> Result<Op, ErrorKind>
 }
 
 /// Whether the message of rank `from`, behind its head, belongs to the same call.
-fn agree(label: &Label, message: &[u8], from: Rank) -> Result<(), ErrorKind> {
+fn agree(label: &Label, message: &[u8], from: Rank) -> Result<(), Fault> {
     let (head, row) = message.split_first_chunk::<HEAD>().ok_or(ErrorKind::Closed)?;
     wire::check(label, head, from)?;
-    if row.len() == wire::length(head) { Ok(()) } else { Err(ErrorKind::Closed) }
+    if row.len() == wire::length(head) { Ok(()) } else { Err(ErrorKind::Closed.into()) }
 }

@@ -28,7 +28,7 @@ use super::{MpiEngine, Space};
 use crate::{
     checks::Checks,
     engine::{Collective, CollectiveCall, Counts, Preparation, Rank},
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
 /// So many different calls are remembered; a program whose every call is another forgets all, on all ranks at once.
@@ -97,11 +97,7 @@ impl Past {
 impl MpiEngine {
     /// Makes sure that the ranks' calls fit together, where that is a matter of memory safety; whether the library may
     /// make the call. If not, it may on no rank.
-    pub(super) fn foresee(
-        &self,
-        space: &Space,
-        call: &CollectiveCall<'_>,
-    ) -> Result<bool, ErrorKind> {
+    pub(super) fn foresee(&self, space: &Space, call: &CollectiveCall<'_>) -> Result<bool, Fault> {
         if self.guard.is_none() || call.size == 1 {
             return Ok(true);
         }
@@ -118,7 +114,7 @@ impl MpiEngine {
     }
 
     /// Makes sure that the ranks prepare the same collective.
-    pub(super) fn compare_preparations(&self, what: &Preparation<'_>) -> Result<(), ErrorKind> {
+    pub(super) fn compare_preparations(&self, what: &Preparation<'_>) -> Result<(), Fault> {
         if !self.foresees() {
             return Ok(());
         }
@@ -137,7 +133,7 @@ impl MpiEngine {
     }
 
     /// Compares with all ranks what they are about to do.
-    fn compare(&self, space: &Space, what: (Act, u64)) -> Result<(), ErrorKind> {
+    fn compare(&self, space: &Space, what: (Act, u64)) -> Result<(), Fault> {
         let mut hasher = DefaultHasher::new(); // the same keys in every process
         what.hash(&mut hasher);
         let hash = hasher.finish();
@@ -155,7 +151,7 @@ impl MpiEngine {
                 }
             }
         })?;
-        if most == mine { Ok(()) } else { Err(ErrorKind::Disagreement) }
+        if most == mine { Ok(()) } else { Err(ErrorKind::Disagreement.into()) }
     }
 }
 

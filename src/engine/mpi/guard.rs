@@ -16,7 +16,7 @@ use std::{
 use mpi::ffi;
 
 use super::raw::{Datatype, Extent, blank_status, check, made};
-use crate::error::ErrorKind;
+use crate::error::Fault;
 
 /// Buffers up to this size are filled from a copy,
 pub(super) const SMALL: usize = 1024;
@@ -58,7 +58,7 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new() -> Result<Self, ErrorKind> {
+    pub(super) fn new() -> Result<Self, Fault> {
         let small = ManuallyDrop::new(Datatype::with_gap(SMALL)?);
         Ok(Self { small, copies: RefCell::default() })
     }
@@ -79,7 +79,7 @@ impl Guard {
 }
 
 /// Whether this library writes a message that is too long behind its buffer's end. `comm` carries no other message.
-pub(super) fn overruns(comm: ffi::MPI_Comm, me: c_int) -> Result<bool, ErrorKind> {
+pub(super) fn overruns(comm: ffi::MPI_Comm, me: c_int) -> Result<bool, Fault> {
     const SENT: usize = 1 << 14;
     const ROOM: usize = 8;
     let (sent, mut room) = (vec![1_u8; SENT], vec![0_u8; SENT]);

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     checks::Checks,
     engine::{About, Context, Leftover, Rank, Tag, table::Table},
-    error::{Call, ErrorKind, With},
+    error::{Call, ErrorKind, Fault, With},
 };
 
 /// How long the last messages may take once all programs have returned.
@@ -67,7 +67,7 @@ impl MpiEngine {
     ///
     /// # Errors
     /// If MPI was initialised before, or does not let threads other than the caller's exist where there are some.
-    pub(crate) fn start(settings: Settings) -> Result<(Self, World), ErrorKind> {
+    pub(crate) fn start(settings: Settings) -> Result<(Self, World), Fault> {
         let launch = |what: &str| ErrorKind::Launch { what: what.to_owned() };
         let wanted = match settings.threads {
             Threads::One => Threading::Single,
@@ -79,7 +79,7 @@ impl MpiEngine {
         if level < wanted.min(Threading::Funneled) {
             let what =
                 "this MPI library allows no threads (MPI_THREAD_SINGLE): start with --threads 1";
-            return Err(launch(what));
+            return Err(launch(what).into());
         }
         // SAFETY: MPI is initialised; the world is a predefined communicator.
         let world = unsafe { ffi::RSMPI_COMM_WORLD };
@@ -164,7 +164,7 @@ impl MpiEngine {
     ///
     /// # Errors
     /// If a message is left that cannot be received any more, and its sender could not end.
-    pub(crate) fn finish(&self) -> Result<(), ErrorKind> {
+    pub(crate) fn finish(&self) -> Result<(), Fault> {
         let world = self.space(Context::WORLD)?;
         if let Some(watch) = &self.watch {
             watch.finish();
@@ -189,7 +189,7 @@ impl MpiEngine {
                         ")",
                     ]);
                 }
-                return Err(ErrorKind::InvalidArgument { what });
+                return Err(ErrorKind::InvalidArgument { what }.into());
             }
             Ok(left == 0)
         })?;
@@ -206,8 +206,8 @@ impl MpiEngine {
     fn drain_until_all(
         &self,
         world: &Space,
-        ready: impl Fn(usize) -> Result<bool, ErrorKind>,
-    ) -> Result<(), ErrorKind> {
+        ready: impl Fn(usize) -> Result<bool, Fault>,
+    ) -> Result<(), Fault> {
         let mut barrier = None;
         loop {
             self.abandon_staged(); // before their messages are received here
@@ -238,7 +238,7 @@ impl MpiEngine {
     }
 
     /// Receives and drops what is there, on all communicators; gives up what is under way. Notes both.
-    fn drain(&self) -> Result<(), ErrorKind> {
+    fn drain(&self) -> Result<(), Fault> {
         let me = self.space(Context::WORLD)?.me.index();
         let note = |leftover| self.leftovers.borrow_mut().push(leftover);
         for pending in self.ops.drain() {
@@ -265,7 +265,7 @@ impl MpiEngine {
     }
 
     /// Receives and drops what is there on a communicator, and notes it.
-    pub(super) fn drain_space(&self, space: &Space) -> Result<(), ErrorKind> {
+    pub(super) fn drain_space(&self, space: &Space) -> Result<(), Fault> {
         let me = self.space(Context::WORLD)?.me.index();
         // Steps that are left are those of a collective that failed here, or whose owner has lost interest.
         let steps = space.lane(true, self.checks);
@@ -318,7 +318,7 @@ fn library_yields() -> bool {
 }
 
 /// Puts together what the ranks want and what their libraries do.
-fn agree(comm: ffi::MPI_Comm, settings: Settings, overruns: bool) -> Result<Agreed, ErrorKind> {
+fn agree(comm: ffi::MPI_Comm, settings: Settings, overruns: bool) -> Result<Agreed, Fault> {
     let levels = [Checks::Off, Checks::Local, Checks::Collective, Checks::Full];
     let level = levels.iter().position(|&level| level == settings.checks);
     let milliseconds = |limit: Duration| (limit.as_millis() as i64).max(1);
@@ -343,7 +343,7 @@ pub(super) fn free(mut comm: ffi::MPI_Comm) {
 }
 
 /// A communicator with the same ranks.
-fn duplicate(comm: ffi::MPI_Comm) -> Result<ffi::MPI_Comm, ErrorKind> {
+fn duplicate(comm: ffi::MPI_Comm) -> Result<ffi::MPI_Comm, Fault> {
     // SAFETY: a live communicator; the new one is written on success.
     unsafe { made(|made| ffi::MPI_Comm_dup(comm, made)) }
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     datum::{Memory, Outgoing},
     engine::{Label, Mode, Rank, Received, Source, Tag, Target, Ticket},
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
 /// Where messages of one kind go.
@@ -41,12 +41,7 @@ pub(super) struct Probed {
 }
 
 impl MpiEngine {
-    pub(super) fn send_message(
-        &self,
-        to: &Target,
-        mode: Mode,
-        bytes: &[u8],
-    ) -> Result<(), ErrorKind> {
+    pub(super) fn send_message(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
         let lane = self.lane(to.context, to.label.is_step())?;
         if to.rank == lane.me && mode == Mode::Standard && bytes.len() <= COPIED {
             return self.send_to_myself(lane, to, bytes);
@@ -71,7 +66,7 @@ impl MpiEngine {
     }
 
     /// A small message is on its way when this returns, also to oneself, where MPICH would wait for the receive.
-    fn send_to_myself(&self, lane: Lane, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind> {
+    fn send_to_myself(&self, lane: Lane, to: &Target, bytes: &[u8]) -> Result<(), Fault> {
         let memory = Memory::Owned(Box::new(Outgoing(bytes.to_vec())));
         // SAFETY: memory and head are kept with the request until it is complete.
         let (request, beside) =
@@ -85,7 +80,7 @@ impl MpiEngine {
         &self,
         from: &Source,
         into: &mut [u8],
-    ) -> Result<Received, ErrorKind> {
+    ) -> Result<Received, Fault> {
         let lane = self.lane(from.context, from.label.is_step())?;
         let mut status = blank_status();
         let expected = Expected::of(&from.label);
@@ -140,7 +135,7 @@ impl MpiEngine {
         status: &ffi::MPI_Status,
         into: &mut [u8],
         expected: Expected,
-    ) -> Result<Received, ErrorKind> {
+    ) -> Result<Received, Fault> {
         match beside {
             Beside::Nothing => landed(code, status, into.len(), expected),
             Beside::More(headed) => headed.unpack(code, status, into, expected),
@@ -164,7 +159,7 @@ impl MpiEngine {
         bytes: &[u8],
         from: &Source,
         into: &mut [u8],
-    ) -> Result<Received, ErrorKind> {
+    ) -> Result<Received, Fault> {
         let lane = self.lane(to.context, to.label.is_step())?;
         // SAFETY: the request is completed below before `bytes` and `beside` go, also when receiving fails.
         let (mut request, beside) = unsafe { self.start_send(lane, to, Mode::Standard, bytes) }?;
@@ -185,7 +180,7 @@ impl MpiEngine {
         to: &Target,
         mode: Mode,
         bytes: &[u8],
-    ) -> Result<(ffi::MPI_Request, Beside), ErrorKind> {
+    ) -> Result<(ffi::MPI_Request, Beside), Fault> {
         let Lane { comm, headed, .. } = lane;
         let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
         let start = |at: *const u8, extent: &Extent| {
@@ -209,7 +204,7 @@ impl MpiEngine {
             return Ok((request, Beside::more(label, Wire::Copied(copy))));
         }
         let headed = Box::new(Headed { label, wire: Wire::Split(head) });
-        let Wire::Split(head) = &headed.wire else { return Err(ErrorKind::Closed) };
+        let Wire::Split(head) = &headed.wire else { return Err(ErrorKind::Closed.into()) };
         let (head, len) = (head.as_ptr(), bytes.len());
         let whole = Datatype::head_and_body(HEAD, distance(head, bytes.as_ptr()), len)?;
         Ok((start(head, &Extent::one(whole))?, Beside::More(headed)))
@@ -225,7 +220,7 @@ impl MpiEngine {
         lane: Lane,
         from: &Source,
         into: &mut [u8],
-    ) -> Result<(ffi::MPI_Request, Beside), ErrorKind> {
+    ) -> Result<(ffi::MPI_Request, Beside), Fault> {
         // SAFETY: (1) by this function's own contract.
         let start = |at, extent: &_| unsafe { start_irecv(lane, from, at, extent) };
         match &self.guard {
@@ -250,13 +245,15 @@ impl MpiEngine {
         lane: Lane,
         from: &Source,
         into: &mut [u8],
-    ) -> Result<(ffi::MPI_Request, Beside), ErrorKind> {
+    ) -> Result<(ffi::MPI_Request, Beside), Fault> {
         // SAFETY: by this function's own contract.
         let start = |at, extent: &_| unsafe { start_irecv(lane, from, at, extent) };
         let label = from.label;
         if !lane.headed {
             let mut apart = Box::new(Headed { label, wire: Wire::Apart([0; 2]) });
-            let Wire::Apart([_, byte]) = &mut apart.wire else { return Err(ErrorKind::Closed) };
+            let Wire::Apart([_, byte]) = &mut apart.wire else {
+                return Err(ErrorKind::Closed.into());
+            };
             let (at, away) = (into.as_mut_ptr(), distance(into.as_ptr(), byte));
             let request = start(at, &Extent::one(Datatype::body_and_byte(into.len(), away)?))?;
             return Ok((request, Beside::More(apart)));
@@ -267,7 +264,7 @@ impl MpiEngine {
             return Ok((request, Beside::more(label, Wire::Copied(copy))));
         }
         let mut headed = Box::new(Headed { label, wire: Wire::Split([0; HEAD]) });
-        let Wire::Split(head) = &mut headed.wire else { return Err(ErrorKind::Closed) };
+        let Wire::Split(head) = &mut headed.wire else { return Err(ErrorKind::Closed.into()) };
         let (head, len) = (head.as_mut_ptr(), into.len());
         let whole = Datatype::head_and_body(HEAD, distance(head, into.as_ptr()), len)?;
         Ok((start(head, &Extent::one(whole))?, Beside::More(headed)))
@@ -278,7 +275,7 @@ impl MpiEngine {
         &self,
         from: &Source,
         wait: bool,
-    ) -> Result<Option<(Ticket, Received)>, ErrorKind> {
+    ) -> Result<Option<(Ticket, Received)>, Fault> {
         let lane = self.lane(from.context, from.label.is_step())?;
         let found = if wait {
             Some(self.await_matched(lane.comm, from.rank, from.tag)?)
@@ -298,7 +295,7 @@ impl MpiEngine {
         comm: ffi::MPI_Comm,
         rank: Option<Rank>,
         tag: Option<Tag>,
-    ) -> Result<(ffi::MPI_Message, Received), ErrorKind> {
+    ) -> Result<(ffi::MPI_Message, Received), Fault> {
         let _waiting = self.waiting();
         loop {
             if let Some(found) = matched(comm, rank, tag, !self.polls.get())? {
@@ -314,7 +311,7 @@ impl MpiEngine {
         ticket: Ticket,
         label: &Label,
         into: &mut [u8],
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         let Probed { message, received, lane } =
             self.probed.remove(ticket.0).ok_or(ErrorKind::Closed)?;
         let bytes = received.bytes;
@@ -338,18 +335,18 @@ impl MpiEngine {
         received: Received,
         expected: Expected,
         into: &mut [u8],
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         let (message_bytes, buffer) = (received.bytes, into.len());
         let Some(into) = into.get_mut(..message_bytes) else {
             self.receive_bare(message, &mut vec![0; message_bytes])?;
-            return Err(ErrorKind::Truncated { message: message_bytes, buffer });
+            return Err(ErrorKind::Truncated { message: message_bytes, buffer }.into());
         };
         self.receive_bare(message, into)?;
         whole(received, expected).map(drop)
     }
 
     /// Receives a probed message of which nobody wants the data; its head, if it has one.
-    pub(super) fn swallow(&self, probed: Probed) -> Result<Option<wire::Head>, ErrorKind> {
+    pub(super) fn swallow(&self, probed: Probed) -> Result<Option<wire::Head>, Fault> {
         let mut data = vec![0; probed.received.bytes];
         if probed.lane.headed {
             return self.receive_headed(probed.message, &mut data).map(Some);
@@ -358,7 +355,7 @@ impl MpiEngine {
     }
 
     /// Receives a probed message of just so many bytes.
-    fn receive_bare(&self, message: ffi::MPI_Message, into: &mut [u8]) -> Result<(), ErrorKind> {
+    fn receive_bare(&self, message: ffi::MPI_Message, into: &mut [u8]) -> Result<(), Fault> {
         let extent = Extent::bytes(into.len())?;
         // SAFETY: `into` is borrowed until the message is received.
         unsafe { self.receive_matched(message, into.as_mut_ptr(), &extent) }
@@ -369,7 +366,7 @@ impl MpiEngine {
         &self,
         message: ffi::MPI_Message,
         into: &mut [u8],
-    ) -> Result<wire::Head, ErrorKind> {
+    ) -> Result<wire::Head, Fault> {
         let mut head = [0; HEAD];
         let start = head.as_mut_ptr();
         let whole = Datatype::head_and_body(HEAD, distance(start, into.as_ptr()), into.len())?;
@@ -385,7 +382,7 @@ impl MpiEngine {
         mut message: ffi::MPI_Message,
         at: *mut u8,
         extent: &Extent,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         let (at, message) = (at.cast::<c_void>(), &raw mut message);
         let (Extent { count, unit, .. }, mut status) = (extent, blank_status());
         if self.polls.get() {
@@ -400,7 +397,7 @@ impl MpiEngine {
     }
 
     /// Takes a message of any kind out of the queue, if there is one.
-    pub(super) fn next_unwanted(lane: Lane) -> Result<Option<(Probed, Received)>, ErrorKind> {
+    pub(super) fn next_unwanted(lane: Lane) -> Result<Option<(Probed, Received)>, Fault> {
         let found = matched(lane.comm, None, None, false)?;
         Ok(found.map(|(message, mut received)| {
             received.bytes -= if lane.headed { HEAD.min(received.bytes) } else { 0 };
@@ -449,7 +446,7 @@ unsafe fn start_irecv(
     from: &Source,
     at: *mut u8,
     extent: &Extent,
-) -> Result<ffi::MPI_Request, ErrorKind> {
+) -> Result<ffi::MPI_Request, Fault> {
     let (at, rank, tag) = (at.cast::<c_void>(), source(from.rank), tag(from.tag));
     let Extent { count, unit, .. } = extent;
     // SAFETY: a live communicator; the memory by this function's own contract.

@@ -53,7 +53,7 @@ use super::{
 use crate::{
     checks::Checks,
     datum::{Memory, RawBytes},
-    error::{Call, ErrorKind, With},
+    error::{Call, ErrorKind, Fault, With},
 };
 
 /// So many communicators are kept that the program has dropped: libraries have two thousand at least.
@@ -132,7 +132,7 @@ impl MpiEngine {
     fn collectively(
         &self,
         call: impl FnOnce(Option<*mut ffi::MPI_Request>) -> c_int,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         if !self.yields.get() {
             let _waiting = self.waiting();
             return check(call(None));
@@ -144,7 +144,7 @@ impl MpiEngine {
     }
 
     /// A communicator with the same ranks.
-    fn duplicate(&self, comm: ffi::MPI_Comm) -> Result<ffi::MPI_Comm, ErrorKind> {
+    fn duplicate(&self, comm: ffi::MPI_Comm) -> Result<ffi::MPI_Comm, Fault> {
         // SAFETY: a constant of the library.
         let mut copy = unsafe { ffi::RSMPI_COMM_NULL };
         let into = &raw mut copy;
@@ -166,7 +166,7 @@ impl MpiEngine {
         user: ffi::MPI_Comm,
         me: Rank,
         ranks: Box<[usize]>,
-    ) -> Result<Context, ErrorKind> {
+    ) -> Result<Context, Fault> {
         let space =
             Space { user, steps: self.duplicate(user)?, me, ranks, foresight: Foresight::new() };
         let mut spaces = self.spaces.borrow_mut();
@@ -174,16 +174,19 @@ impl MpiEngine {
         Ok(Context(spaces.len() as u32 - 1))
     }
 
-    fn space(&self, context: Context) -> Result<Rc<Space>, ErrorKind> {
+    fn space(&self, context: Context) -> Result<Rc<Space>, Fault> {
         let spaces = self.spaces.borrow();
-        spaces.get(context.0 as usize).and_then(Clone::clone).ok_or(ErrorKind::Closed)
+        spaces
+            .get(context.0 as usize)
+            .and_then(Clone::clone)
+            .ok_or_else(|| ErrorKind::Closed.into())
     }
 
     /// Where messages of the program (or steps of its collectives) go.
-    fn lane(&self, context: Context, step: bool) -> Result<Lane, ErrorKind> {
+    fn lane(&self, context: Context, step: bool) -> Result<Lane, Fault> {
         let spaces = self.spaces.borrow();
         let Some(Some(space)) = spaces.get(context.0 as usize) else {
-            return Err(ErrorKind::Closed);
+            return Err(ErrorKind::Closed.into());
         };
         Ok(space.lane(step, self.checks))
     }
@@ -236,11 +239,11 @@ impl Engine for MpiEngine {
         }
     }
 
-    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), ErrorKind> {
+    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
         self.send_message(to, mode, bytes)
     }
 
-    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, ErrorKind> {
+    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault> {
         self.receive_message(from, into)
     }
 
@@ -250,48 +253,43 @@ impl Engine for MpiEngine {
         bytes: &[u8],
         from: &Source,
         into: &mut [u8],
-    ) -> Result<Received, ErrorKind> {
+    ) -> Result<Received, Fault> {
         self.exchange_messages(to, bytes, from, into)
     }
 
-    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, ErrorKind> {
+    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
         self.start_isend(to, mode, memory)
     }
 
-    fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, ErrorKind> {
+    fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, Fault> {
         self.start_irecv(from, memory)
     }
 
-    fn isend_lent(
-        &self,
-        to: &Target,
-        mode: Mode,
-        bytes: RawBytes,
-    ) -> Result<Option<Op>, ErrorKind> {
+    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault> {
         self.start_isend_lent(to, mode, bytes)
     }
 
-    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, ErrorKind> {
+    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, Fault> {
         self.start_irecv_lent(from, into).map(Begun::UnderWay)
     }
 
-    fn test(&self, op: Op) -> Option<Result<Done, ErrorKind>> {
+    fn test(&self, op: Op) -> Option<Result<Done, Fault>> {
         self.test_operation(op)
     }
 
-    fn wait(&self, op: Op) -> Result<Done, ErrorKind> {
+    fn wait(&self, op: Op) -> Result<Done, Fault> {
         self.wait_operation(op)
     }
 
-    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, ErrorKind> {
+    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault> {
         self.finish_operation(op, wait)
     }
 
-    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, ErrorKind> {
+    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, Fault> {
         self.wait_for_any(ops, until)
     }
 
-    fn cancel(&self, op: Op) -> Result<Ended, ErrorKind> {
+    fn cancel(&self, op: Op) -> Result<Ended, Fault> {
         self.cancel_operation(op)
     }
 
@@ -305,19 +303,19 @@ impl Engine for MpiEngine {
         self.reclaim(op);
     }
 
-    fn prepare(&self, what: &Preparation<'_>) -> Result<Option<Op>, ErrorKind> {
+    fn prepare(&self, what: &Preparation<'_>) -> Result<Option<Op>, Fault> {
         self.prepare_operation(what)
     }
 
-    fn start(&self, op: Op) -> Result<(), ErrorKind> {
+    fn start(&self, op: Op) -> Result<(), Fault> {
         self.start_prepared(op)
     }
 
-    fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, ErrorKind> {
+    fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault> {
         self.probe_message(from, wait)
     }
 
-    fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), ErrorKind> {
+    fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), Fault> {
         self.fetch_message(message, label, into)
     }
 
@@ -329,7 +327,7 @@ impl Engine for MpiEngine {
         }
     }
 
-    fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), ErrorKind>> {
+    fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), Fault>> {
         // Not by the library: MPICH 5.0 takes a message to oneself with the tag that it uses for its own.
         if call.size == 1 && call.what.make_alone() {
             return Some(Ok(()));
@@ -344,7 +342,7 @@ impl Engine for MpiEngine {
         }
     }
 
-    fn exchange(&self, call: Exchange) -> Result<Op, ErrorKind> {
+    fn exchange(&self, call: Exchange) -> Result<Op, Fault> {
         exchange::start(self, call)
     }
 
@@ -354,12 +352,12 @@ impl Engine for MpiEngine {
         _turn: u64,
         sources: &[Rank],
         destinations: &[Rank],
-    ) -> Result<Context, ErrorKind> {
+    ) -> Result<Context, Fault> {
         let _waiting = self.waiting();
         collective::derive_graph(self, parent, sources, destinations)
     }
 
-    fn node(&self, context: Context, _turn: u64) -> Result<u32, ErrorKind> {
+    fn node(&self, context: Context, _turn: u64) -> Result<u32, Fault> {
         let _waiting = self.waiting();
         window::node(self, context)
     }
@@ -370,12 +368,12 @@ impl Engine for MpiEngine {
         _turn: u64,
         bytes: usize,
         access: Access,
-    ) -> Result<WindowId, ErrorKind> {
+    ) -> Result<WindowId, Fault> {
         let _waiting = self.waiting();
         window::open(self, context, bytes, access)
     }
 
-    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, ErrorKind> {
+    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
         window::part(self, window, rank)
     }
 
@@ -385,32 +383,32 @@ impl Engine for MpiEngine {
         target: Rank,
         offset: usize,
         what: Rma<'_>,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         let _waiting = self.waiting();
         window::access(self, window, target, offset, what)
     }
 
-    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), ErrorKind> {
+    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), Fault> {
         let _waiting = self.waiting();
         window::lock(self, window, target, exclusive)
     }
 
-    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), ErrorKind> {
+    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), Fault> {
         let _waiting = self.waiting();
         window::unlock(self, window, target)
     }
 
-    fn flush_window(&self, window: WindowId) -> Result<(), ErrorKind> {
+    fn flush_window(&self, window: WindowId) -> Result<(), Fault> {
         let _waiting = self.waiting();
         window::flush(self, window)
     }
 
-    fn close_window(&self, window: WindowId) -> Result<(), ErrorKind> {
+    fn close_window(&self, window: WindowId) -> Result<(), Fault> {
         let _waiting = self.waiting();
         window::close(self, window)
     }
 
-    fn shared(&self, context: Context, _turn: u64) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
+    fn shared(&self, context: Context, _turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
         shared::open(self, context)
     }
 
@@ -423,7 +421,7 @@ impl Engine for MpiEngine {
         parent: Context,
         _turn: u64,
         group: Option<(u32, &[Rank])>,
-    ) -> Result<Option<Context>, ErrorKind> {
+    ) -> Result<Option<Context>, Fault> {
         let parent = self.space(parent)?;
         let place = |members: &[Rank]| members.iter().position(|&rank| rank == parent.me);
         let me = group.and_then(|(_, members)| place(members)).map(Rank::from);

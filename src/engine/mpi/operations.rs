@@ -17,7 +17,7 @@ use super::{
 use crate::{
     datum::{Memory, RawBytes},
     engine::{Done, Ended, Mode, Op, Received, Source, Target},
-    error::{Call, ErrorKind},
+    error::{Call, ErrorKind, Fault},
 };
 
 /// How long a send of lent memory may still take when its lender wants it back.
@@ -49,7 +49,7 @@ impl Pending {
 pub(super) enum Stage {
     /// It is among the engine's [`MpiEngine::staged`].
     UnderWay,
-    Over(Result<Done, ErrorKind>),
+    Over(Result<Done, Fault>),
 }
 
 /// An operation of several steps, each a non-blocking one of MPI.
@@ -61,10 +61,10 @@ pub(super) enum Stage {
 /// What it has MPI work on lies on the heap, and is leaked rather than freed if it is dropped before MPI is done.
 pub(super) trait Staged {
     /// Takes the next steps, without waiting; whether that was the last. After an error it is dropped.
-    fn poll(&mut self, engine: &MpiEngine) -> Result<bool, ErrorKind>;
+    fn poll(&mut self, engine: &MpiEngine) -> Result<bool, Fault>;
 
     /// What it has brought, after `poll` has said that it is done.
-    fn finish(self: Box<Self>) -> Result<Done, ErrorKind>;
+    fn finish(self: Box<Self>) -> Result<Done, Fault>;
 
     /// All programs have ended, and the engine receives what still comes: only what MPI works on is waited for from now on.
     fn abandon(&mut self, engine: &MpiEngine);
@@ -78,12 +78,7 @@ pub(super) struct UnderWay {
 }
 
 impl MpiEngine {
-    pub(super) fn start_isend(
-        &self,
-        to: &Target,
-        mode: Mode,
-        memory: Memory,
-    ) -> Result<Op, ErrorKind> {
+    pub(super) fn start_isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
         let lane = self.lane(to.context, to.label.is_step())?;
         // SAFETY: memory (whose bytes keep their address) and head are kept in the table until the request is complete.
         let (request, beside) = unsafe { self.start_send(lane, to, mode, memory.bytes()) }?;
@@ -98,7 +93,7 @@ impl MpiEngine {
         to: &Target,
         mode: Mode,
         bytes: RawBytes,
-    ) -> Result<Option<Op>, ErrorKind> {
+    ) -> Result<Option<Op>, Fault> {
         let lane = self.lane(to.context, to.label.is_step())?;
         // SAFETY: the bytes by their lender's promise, the head as it is kept in the table until the request is complete.
         let (mut request, beside) = unsafe { self.start_send(lane, to, mode, bytes.bytes()) }?;
@@ -119,7 +114,7 @@ impl MpiEngine {
         }))))
     }
 
-    pub(super) fn start_irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, ErrorKind> {
+    pub(super) fn start_irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, Fault> {
         let lane = self.lane(from.context, from.label.is_step())?;
         // SAFETY: as above.
         let (request, beside) = unsafe { self.start_recv(lane, from, memory.bytes_mut()) }?;
@@ -129,11 +124,7 @@ impl MpiEngine {
     }
 
     /// Starts to receive into lent bytes.
-    pub(super) fn start_irecv_lent(
-        &self,
-        from: &Source,
-        mut into: RawBytes,
-    ) -> Result<Op, ErrorKind> {
+    pub(super) fn start_irecv_lent(&self, from: &Source, mut into: RawBytes) -> Result<Op, Fault> {
         let lane = self.lane(from.context, from.label.is_step())?;
         // SAFETY: as above, by the lender's promise.
         let (request, beside) = unsafe { self.start_recv(lane, from, into.bytes_mut()) }?;
@@ -154,7 +145,7 @@ impl MpiEngine {
     }
 
     /// Sees an operation through that nobody waits for.
-    pub(super) fn keep(&self, mut work: Box<dyn Staged>) -> Result<(), ErrorKind> {
+    pub(super) fn keep(&self, mut work: Box<dyn Staged>) -> Result<(), Fault> {
         if !work.poll(self)? {
             self.staged.borrow_mut().push(UnderWay { op: None, work });
         }
@@ -201,7 +192,7 @@ impl MpiEngine {
         *self.staged.borrow_mut() = under_way;
     }
 
-    pub(super) fn test_operation(&self, op: Op) -> Option<Result<Done, ErrorKind>> {
+    pub(super) fn test_operation(&self, op: Op) -> Option<Result<Done, Fault>> {
         self.progress();
         let (mut done, mut status, mut code) = (0, blank_status(), 0);
         let look = self.ops.with(op.0, |pending| match pending {
@@ -214,7 +205,7 @@ impl MpiEngine {
             }
         });
         match look {
-            None => Some(Err(ErrorKind::Closed)),
+            None => Some(Err(ErrorKind::Closed.into())),
             Some(false) => None,
             Some(true) => match self.ops.remove(op.0)? {
                 Pending::Transfer(transfer) => Some(transfer.finished(self, code, &status)),
@@ -224,7 +215,7 @@ impl MpiEngine {
         }
     }
 
-    pub(super) fn wait_operation(&self, op: Op) -> Result<Done, ErrorKind> {
+    pub(super) fn wait_operation(&self, op: Op) -> Result<Done, Fault> {
         if self.polls.get() {
             let _waiting = self.waiting();
             let goes_on =
@@ -238,12 +229,12 @@ impl MpiEngine {
             Some(Pending::Staged(Stage::Over(over), _)) => over,
             // A plan has verbs of its own.
             Some(Pending::Staged(Stage::UnderWay, _) | Pending::Plan(_)) | None => {
-                Err(ErrorKind::Closed)
+                Err(ErrorKind::Closed.into())
             }
         }
     }
 
-    fn await_transfer(&self, mut transfer: Transfer) -> Result<Done, ErrorKind> {
+    fn await_transfer(&self, mut transfer: Transfer) -> Result<Done, Fault> {
         let mut status = blank_status();
         let code = self.complete(&mut transfer.request, &mut status);
         transfer.finished(self, code, &status)
@@ -254,7 +245,7 @@ impl MpiEngine {
         &self,
         op: Op,
         wait: bool,
-    ) -> Result<Option<Option<Received>>, ErrorKind> {
+    ) -> Result<Option<Option<Received>>, Fault> {
         if !wait {
             self.progress();
         }
@@ -279,9 +270,9 @@ impl MpiEngine {
             let looked = self.ops.with(op.0, |pending| match pending {
                 Pending::Plan(plan) => plan.look(blocks),
                 Pending::Transfer(_) => Ok(None),
-                Pending::Staged(..) => Err(ErrorKind::Closed),
+                Pending::Staged(..) => Err(ErrorKind::Closed.into()),
             });
-            let found = looked.unwrap_or(Err(ErrorKind::Closed))?;
+            let found = looked.unwrap_or_else(|| Err(ErrorKind::Closed.into()))?;
             if found.is_some() || !wait {
                 return Ok(found);
             }
@@ -293,7 +284,7 @@ impl MpiEngine {
         &self,
         ops: &[Op],
         until: Option<Instant>,
-    ) -> Result<Option<usize>, ErrorKind> {
+    ) -> Result<Option<usize>, Fault> {
         let _waiting = self.waiting();
         loop {
             self.progress();
@@ -324,13 +315,13 @@ impl MpiEngine {
         self.ops.with(op.0, look).unwrap_or(true)
     }
 
-    pub(super) fn cancel_operation(&self, op: Op) -> Result<Ended, ErrorKind> {
+    pub(super) fn cancel_operation(&self, op: Op) -> Result<Ended, Fault> {
         let transfer = match self.ops.remove(op.0) {
             Some(Pending::Transfer(transfer)) => transfer,
             Some(Pending::Staged(Stage::Over(over), _)) => return over.map(Ended::Done),
             // Nobody needs what it brings, others need what it does.
             Some(Pending::Staged(Stage::UnderWay, _)) => return Ok(Ended::Cancelled(None)),
-            Some(Pending::Plan(_)) | None => return Err(ErrorKind::Closed),
+            Some(Pending::Plan(_)) | None => return Err(ErrorKind::Closed.into()),
         };
         if transfer.expects.is_none() {
             return self.await_transfer(transfer).map(Ended::Done); // no MPI takes a send back
@@ -339,7 +330,7 @@ impl MpiEngine {
     }
 
     /// Takes a receive back unless a message has met it.
-    fn withdraw(&self, mut transfer: Transfer) -> Result<Ended, ErrorKind> {
+    fn withdraw(&self, mut transfer: Transfer) -> Result<Ended, Fault> {
         let (mut status, mut cancelled) = (blank_status(), 0);
         // SAFETY: a live request of a receive (or the null request of one that is over, which the library refuses).
         let asked = unsafe { ffi::MPI_Cancel(&raw mut transfer.request) };

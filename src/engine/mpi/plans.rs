@@ -13,7 +13,7 @@ use super::{
 use crate::{
     datum::{Memory, Outgoing},
     engine::{Mode, Op, Preparation, Received},
-    error::{Call, ErrorKind},
+    error::{Call, ErrorKind, Fault},
 };
 
 /// A persistent request of MPI's.
@@ -37,10 +37,7 @@ impl Plan {
 impl MpiEngine {
     /// Prepares a message, where messages have no heads (one would be the same at every start), or a collective, where
     /// the library knows how.
-    pub(super) fn prepare_operation(
-        &self,
-        what: &Preparation<'_>,
-    ) -> Result<Option<Op>, ErrorKind> {
+    pub(super) fn prepare_operation(&self, what: &Preparation<'_>) -> Result<Option<Op>, Fault> {
         let (context, label) = match what {
             Preparation::Send { to, .. } => (to.context, &to.label),
             Preparation::Recv { from, .. } => (from.context, &from.label),
@@ -105,15 +102,15 @@ impl MpiEngine {
         Ok(Some(Op(self.ops.insert(|| Pending::Plan(plan)))))
     }
 
-    pub(super) fn start_prepared(&self, op: Op) -> Result<(), ErrorKind> {
+    pub(super) fn start_prepared(&self, op: Op) -> Result<(), Fault> {
         let start = |pending: &mut Pending| {
-            let Pending::Plan(plan) = pending else { return Err(ErrorKind::Closed) };
+            let Pending::Plan(plan) = pending else { return Err(ErrorKind::Closed.into()) };
             // SAFETY: a live persistent request that is not under way.
             check(unsafe { ffi::MPI_Start(&raw mut plan.request) })?;
             plan.under_way = true;
             Ok(())
         };
-        self.ops.with(op.0, start).unwrap_or(Err(ErrorKind::Closed))
+        self.ops.with(op.0, start).unwrap_or_else(|| Err(ErrorKind::Closed.into()))
     }
 
     /// Ends a prepared operation; one that is under way goes on, unless it is a receive.
@@ -145,7 +142,7 @@ impl MpiEngine {
 impl Plan {
     /// What there is to tell if it is done, or when it is, if `blocks`.
     #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
-    pub(super) fn look(&mut self, blocks: bool) -> Result<Option<Option<Received>>, ErrorKind> {
+    pub(super) fn look(&mut self, blocks: bool) -> Result<Option<Option<Received>>, Fault> {
         let (mut done, mut status) = (1, blank_status());
         // SAFETY: a live persistent request, which stays.
         let code = unsafe {

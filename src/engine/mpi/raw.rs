@@ -7,15 +7,15 @@ use std::{
 
 use mpi::ffi;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Fault};
 
 /// Turns a return code into a result.
-pub(super) fn check(code: c_int) -> Result<(), ErrorKind> {
+pub(super) fn check(code: c_int) -> Result<(), Fault> {
     if code == ffi::MPI_SUCCESS as c_int { Ok(()) } else { Err(failure(code)) }
 }
 
 #[cold]
-fn failure(code: c_int) -> ErrorKind {
+fn failure(code: c_int) -> Fault {
     // Longer than any library's MPI_MAX_ERROR_STRING (256 in Open MPI, 512 to 1024 in MPICH).
     let mut text = [0_u8; 2048];
     let mut len = 0;
@@ -25,7 +25,7 @@ fn failure(code: c_int) -> ErrorKind {
     let known = told == ffi::MPI_SUCCESS as c_int;
     let text =
         if known { &text[..usize::try_from(len).unwrap_or(0).min(text.len())] } else { b"?" };
-    ErrorKind::Mpi { code, text: String::from_utf8_lossy(text).trim().to_owned() }
+    ErrorKind::Mpi { code, text: String::from_utf8_lossy(text).trim().to_owned() }.into()
 }
 
 /// Whether the code says that a message was longer than its buffer.
@@ -40,7 +40,7 @@ pub(super) fn is_truncation(code: c_int) -> bool {
 ///
 /// # Safety
 /// If the call succeeds it has written the value.
-pub(super) unsafe fn made<T>(call: impl FnOnce(*mut T) -> c_int) -> Result<T, ErrorKind> {
+pub(super) unsafe fn made<T>(call: impl FnOnce(*mut T) -> c_int) -> Result<T, Fault> {
     let mut value = MaybeUninit::uninit();
     check(call(value.as_mut_ptr()))?;
     // SAFETY: by this function's contract.
@@ -72,7 +72,7 @@ pub(super) struct Extent {
 impl Extent {
     /// So many bytes.
     #[inline(always)]
-    pub(super) fn bytes(len: usize) -> Result<Self, ErrorKind> {
+    pub(super) fn bytes(len: usize) -> Result<Self, Fault> {
         // SAFETY: reading the library's handle of a predefined type.
         let byte = unsafe { ffi::RSMPI_UINT8_T };
         match c_int::try_from(len) {
@@ -105,21 +105,17 @@ impl Datatype {
 
     /// `head` bytes at the address that a call is given, followed by `len` bytes `distance` bytes away from it: a
     /// message of any size whose parts lie apart in memory.
-    pub(super) fn head_and_body(
-        head: usize,
-        distance: isize,
-        len: usize,
-    ) -> Result<Self, ErrorKind> {
+    pub(super) fn head_and_body(head: usize, distance: isize, len: usize) -> Result<Self, Fault> {
         Self::parts([(head, 0), (len, distance)])
     }
 
     /// `len` bytes at the address that a call is given, followed by one byte `distance` bytes away from it.
-    pub(super) fn body_and_byte(len: usize, distance: isize) -> Result<Self, ErrorKind> {
+    pub(super) fn body_and_byte(len: usize, distance: isize) -> Result<Self, Fault> {
         Self::parts([(len, 0), (1, distance)])
     }
 
     /// `len` bytes, at most a chunk, and a byte that is left out: several of it are not contiguous.
-    pub(super) fn with_gap(len: usize) -> Result<Self, ErrorKind> {
+    pub(super) fn with_gap(len: usize) -> Result<Self, Fault> {
         // SAFETY: reading the library's handle of a predefined type.
         let dense = Self::contiguous(unsafe { ffi::RSMPI_UINT8_T }, len)?;
         let extent = (len + 1) as ffi::MPI_Aint;
@@ -133,7 +129,7 @@ impl Datatype {
     }
 
     /// Two parts of so many bytes, so far away from the address that a call is given.
-    fn parts(parts: [(usize, isize); 2]) -> Result<Self, ErrorKind> {
+    fn parts(parts: [(usize, isize); 2]) -> Result<Self, Fault> {
         // SAFETY: reading the library's handle of a predefined type.
         let byte = unsafe { ffi::RSMPI_UINT8_T };
         let large = parts.iter().any(|&(len, _)| len >= CHUNK_BYTES);
@@ -160,7 +156,7 @@ impl Datatype {
         Ok(whole)
     }
 
-    fn contiguous(of: ffi::MPI_Datatype, count: usize) -> Result<Self, ErrorKind> {
+    fn contiguous(of: ffi::MPI_Datatype, count: usize) -> Result<Self, Fault> {
         // SAFETY: a live datatype; the count is at most CHUNK_BYTES, which fits into an int.
         unsafe { made(|made| ffi::MPI_Type_contiguous(count as c_int, of, made)) }.map(Self)
     }
@@ -190,7 +186,7 @@ impl Drop for Datatype {
 }
 
 /// The largest tag of the communicator's messages.
-pub(super) fn tag_limit(comm: ffi::MPI_Comm) -> Result<u32, ErrorKind> {
+pub(super) fn tag_limit(comm: ffi::MPI_Comm) -> Result<u32, Fault> {
     let mut value: *mut c_int = std::ptr::null_mut();
     let mut found = 0;
     let into = (&raw mut value).cast::<c_void>();

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     datum::Buffer,
     engine::{Context, Rank, Received, SharedEngine, Source, Target},
-    error::{Call, ErrorKind},
+    error::{Call, ErrorKind, Fault},
 };
 
 /// A communicator of MPI's for all threads of this process.
@@ -49,15 +49,12 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 /// Opens a communicator of the same ranks.
-pub(super) fn open(
-    engine: &MpiEngine,
-    context: Context,
-) -> Result<Arc<dyn SharedEngine>, ErrorKind> {
+pub(super) fn open(engine: &MpiEngine, context: Context) -> Result<Arc<dyn SharedEngine>, Fault> {
     if !engine.multiple {
         return Err(ErrorKind::Unsupported {
             what: "MPI was not asked to serve several threads of a rank at once, or cannot",
             how: "start the program with --thread-multiple or SPMD_THREAD_MULTIPLE=1, on an MPI built with full thread support",
-        });
+        }.into());
     }
     let space = engine.space(context)?;
     let shared = Arc::new(Shared {
@@ -84,23 +81,23 @@ impl Drop for Inside<'_> {
 
 impl Shared {
     /// Enters, unless MPI is about to be finalised: either this sees `closed`, or `close` sees this call.
-    fn enter(&self) -> Result<Inside<'_>, ErrorKind> {
+    fn enter(&self) -> Result<Inside<'_>, Fault> {
         self.active.fetch_add(1, Ordering::SeqCst);
         let inside = Inside(self);
-        if self.closed.load(Ordering::SeqCst) { Err(ErrorKind::Closed) } else { Ok(inside) }
+        if self.closed.load(Ordering::SeqCst) { Err(ErrorKind::Closed.into()) } else { Ok(inside) }
     }
 
     /// The program has returned: nobody enters any more.
     ///
     /// # Errors
     /// If a thread is still sending, which nobody can stop.
-    pub(super) fn close(&self) -> Result<(), ErrorKind> {
+    pub(super) fn close(&self) -> Result<(), Fault> {
         self.closed.store(true, Ordering::SeqCst);
         let started = Instant::now();
         while self.active.load(Ordering::SeqCst) > 0 {
             if started.elapsed() > LAST_MESSAGES {
                 let what = "a thread still sends by a shared communicator".to_owned();
-                return Err(ErrorKind::InvalidArgument { what });
+                return Err(ErrorKind::InvalidArgument { what }.into());
             }
             thread::yield_now();
         }
@@ -120,7 +117,7 @@ impl Shared {
     }
 
     /// Looks until the request is complete.
-    fn complete(request: &mut ffi::MPI_Request) -> Result<(), ErrorKind> {
+    fn complete(request: &mut ffi::MPI_Request) -> Result<(), Fault> {
         while tested(request)?.is_none() {
             thread::yield_now();
         }
@@ -129,7 +126,7 @@ impl Shared {
 
     /// # Safety
     /// The bytes stay alive and unchanged until the request is complete.
-    unsafe fn start(&self, to: &Target, bytes: &[u8]) -> Result<ffi::MPI_Request, ErrorKind> {
+    unsafe fn start(&self, to: &Target, bytes: &[u8]) -> Result<ffi::MPI_Request, Fault> {
         let Extent { count, unit, .. } = &Extent::bytes(bytes.len())?;
         let (start, comm) = (bytes.as_ptr().cast::<c_void>(), self.comm);
         let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
@@ -139,7 +136,7 @@ impl Shared {
 }
 
 impl SharedEngine for Shared {
-    fn send(&self, call: Call, to: &Target, bytes: &[u8]) -> Result<(), ErrorKind> {
+    fn send(&self, call: Call, to: &Target, bytes: &[u8]) -> Result<(), Fault> {
         let _inside = self.enter()?;
         let _waiting = self.watch.as_deref().map(|watch| watch.thread_waiting(call));
         let mut copy = Vec::new();
@@ -171,7 +168,7 @@ impl SharedEngine for Shared {
         call: Call,
         from: &Source,
         room: fn(usize) -> Box<dyn Buffer>,
-    ) -> Result<(Box<dyn Buffer>, Received), ErrorKind> {
+    ) -> Result<(Box<dyn Buffer>, Received), Fault> {
         let _waiting = self.watch.as_deref().map(|watch| watch.thread_waiting(call));
         loop {
             let _inside = self.enter()?;
@@ -196,7 +193,7 @@ impl SharedEngine for Shared {
 }
 
 /// Receives a matched message of so many bytes.
-fn receive(mut message: ffi::MPI_Message, into: &mut [u8], bytes: usize) -> Result<(), ErrorKind> {
+fn receive(mut message: ffi::MPI_Message, into: &mut [u8], bytes: usize) -> Result<(), Fault> {
     let into = &mut into[..bytes];
     let Extent { count, unit, .. } = &Extent::bytes(bytes)?;
     let (start, message) = (into.as_mut_ptr().cast::<c_void>(), &raw mut message);

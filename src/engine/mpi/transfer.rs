@@ -12,7 +12,7 @@ use super::{
 use crate::{
     datum::{Memory, RawBytes, Signature},
     engine::{Done, Label, Rank, Received, Tag},
-    error::{Call, ErrorKind},
+    error::{Call, ErrorKind, Fault},
 };
 
 /// A message on its way, which MPI works on. What it points MPI to does not move with it and stays here until it is done.
@@ -74,7 +74,7 @@ impl Headed {
         status: &ffi::MPI_Status,
         into: &mut [u8],
         expected: Expected,
-    ) -> Result<Received, ErrorKind> {
+    ) -> Result<Received, Fault> {
         match check(code) {
             Err(error) if !is_truncation(code) => return Err(error), // the head tells of truncation, and better
             _ => {}
@@ -105,7 +105,7 @@ impl Transfer {
         engine: &MpiEngine,
         code: c_int,
         status: &ffi::MPI_Status,
-    ) -> Result<Done, ErrorKind> {
+    ) -> Result<Done, Fault> {
         let received = self.outcome(engine, code, status)?;
         Ok(Done { buffer: self.memory.into_owned(), received, exchanged: None })
     }
@@ -116,7 +116,7 @@ impl Transfer {
         &mut self,
         engine: &MpiEngine,
         blocks: bool,
-    ) -> Option<Result<Option<Received>, ErrorKind>> {
+    ) -> Option<Result<Option<Received>, Fault>> {
         let (mut done, mut status) = (1, blank_status());
         // SAFETY: a live request of ours, whose buffers stay until it is complete.
         let code = unsafe {
@@ -137,7 +137,7 @@ impl Transfer {
         engine: &MpiEngine,
         code: c_int,
         status: &ffi::MPI_Status,
-    ) -> Result<Option<Received>, ErrorKind> {
+    ) -> Result<Option<Received>, Fault> {
         let beside = mem::replace(&mut self.beside, Beside::Nothing);
         let Some(expected) = self.expects else {
             return check(code).map(|()| None).inspect_err(|_| {
@@ -159,7 +159,7 @@ pub(super) fn landed(
     status: &ffi::MPI_Status,
     room: usize,
     expected: Expected,
-) -> Result<Received, ErrorKind> {
+) -> Result<Received, Fault> {
     if code != ffi::MPI_SUCCESS as c_int {
         return Err(refused(code, status, room));
     }
@@ -168,28 +168,28 @@ pub(super) fn landed(
         return Ok(received);
     }
     if received.bytes > room {
-        return Err(ErrorKind::Truncated { message: received.bytes, buffer: room });
+        return Err(ErrorKind::Truncated { message: received.bytes, buffer: room }.into());
     }
     whole(received, expected)
 }
 
 /// Why a receive into so many bytes has failed.
 #[cold]
-fn refused(code: c_int, status: &ffi::MPI_Status, room: usize) -> ErrorKind {
+fn refused(code: c_int, status: &ffi::MPI_Status, room: usize) -> Fault {
     match check(code) {
         Err(error) if !is_truncation(code) => error,
         _ => {
             // Not every library says how long the message was.
             let told = bytes_in(status);
             let message = if told > room { told } else { usize::MAX };
-            ErrorKind::Truncated { message, buffer: room }
+            ErrorKind::Truncated { message, buffer: room }.into()
         }
     }
 }
 
 /// Whether the bytes make up whole elements.
 #[inline]
-pub(super) fn whole(received: Received, expected: Expected) -> Result<Received, ErrorKind> {
+pub(super) fn whole(received: Received, expected: Expected) -> Result<Received, Fault> {
     let Expected(element) = expected;
     if received.bytes.is_multiple_of(element.size()) {
         return Ok(received);
@@ -199,11 +199,12 @@ pub(super) fn whole(received: Received, expected: Expected) -> Result<Received, 
         peer: received.rank.index(),
         expected: name.to_owned(),
         got: format!("unknown ({} bytes, which no number of {name} has)", received.bytes),
-    })
+    }
+    .into())
 }
 
 /// The status of a request that MPI is done with.
-pub(super) fn tested(request: &mut ffi::MPI_Request) -> Result<Option<ffi::MPI_Status>, ErrorKind> {
+pub(super) fn tested(request: &mut ffi::MPI_Request) -> Result<Option<ffi::MPI_Status>, Fault> {
     let (mut done, mut status) = (0, blank_status());
     // SAFETY: a live request of ours, or the null request after it has completed.
     check(unsafe { ffi::MPI_Test(request, &raw mut done, &raw mut status) })?;
@@ -216,7 +217,7 @@ pub(super) fn matched(
     rank: Option<Rank>,
     wanted: Option<Tag>,
     wait: bool,
-) -> Result<Option<(ffi::MPI_Message, Received)>, ErrorKind> {
+) -> Result<Option<(ffi::MPI_Message, Received)>, Fault> {
     let (mut found, mut status) = (1, blank_status());
     let (rank, tag) = (source(rank), tag(wanted));
     // SAFETY: a live communicator; the message is written on success, whatever `found` says (MPI 4.1 §3.8.2), and not
@@ -248,11 +249,11 @@ pub(super) fn admit(
     label: &Label,
     received: Received,
     buffer: usize,
-) -> Result<Received, ErrorKind> {
+) -> Result<Received, Fault> {
     wire::check(label, head, received.rank)?;
     let message = wire::length(head);
     if message > buffer {
-        return Err(ErrorKind::Truncated { message, buffer });
+        return Err(ErrorKind::Truncated { message, buffer }.into());
     }
     Ok(Received { bytes: message, ..received })
 }

@@ -22,10 +22,10 @@ use super::{
 use crate::{
     datum::RawBytes,
     engine::{Access, Context, Element, Rank, Rma, WindowId, window::Update},
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
-type Outcome = Result<(), ErrorKind>;
+type Outcome = Result<(), Fault>;
 
 /// Where every part begins.
 const ALIGNMENT: usize = 64;
@@ -75,7 +75,7 @@ pub(super) fn open(
     context: Context,
     bytes: usize,
     access: Access,
-) -> Result<WindowId, ErrorKind> {
+) -> Result<WindowId, Fault> {
     let space = engine.space(context)?;
     let ranks = space.ranks.len();
     let _waiting = engine.waiting();
@@ -138,11 +138,7 @@ pub(super) fn open(
 }
 
 /// Memory of the library's for a window. Collective.
-fn allocate(
-    space: &Space,
-    bytes: usize,
-    access: Access,
-) -> Result<(ffi::MPI_Win, *mut u8), ErrorKind> {
+fn allocate(space: &Space, bytes: usize, access: Access) -> Result<(ffi::MPI_Win, *mut u8), Fault> {
     let mut start: *mut u8 = std::ptr::null_mut();
     let base = (&raw mut start).cast::<c_void>();
     let size = bytes as ffi::MPI_Aint;
@@ -160,7 +156,7 @@ fn allocate(
 }
 
 /// Whether all ranks of a space are on one host; the same on all of them.
-fn on_one_host(space: &Space) -> Result<bool, ErrorKind> {
+fn on_one_host(space: &Space) -> Result<bool, Fault> {
     let mut size = 0;
     // SAFETY: live communicators; each call writes one value on success.
     unsafe {
@@ -174,7 +170,7 @@ fn on_one_host(space: &Space) -> Result<bool, ErrorKind> {
 }
 
 /// Where the memory of the first rank is in this process.
-fn address(window: ffi::MPI_Win) -> Result<*mut u8, ErrorKind> {
+fn address(window: ffi::MPI_Win) -> Result<*mut u8, Fault> {
     let (mut size, mut unit, mut start) = (0, 0, std::ptr::null_mut::<u8>());
     // SAFETY: a live shared window; the library writes size, unit and a pointer.
     check(unsafe {
@@ -185,7 +181,7 @@ fn address(window: ffi::MPI_Win) -> Result<*mut u8, ErrorKind> {
 }
 
 /// What each rank has to say.
-fn tell(engine: &MpiEngine, space: &Space, mine: [u64; 2]) -> Result<Vec<[u64; 2]>, ErrorKind> {
+fn tell(engine: &MpiEngine, space: &Space, mine: [u64; 2]) -> Result<Vec<[u64; 2]>, Fault> {
     let mut all = vec![[0_u64; 2]; space.ranks.len()];
     super::collective::allgather(
         engine,
@@ -197,10 +193,10 @@ fn tell(engine: &MpiEngine, space: &Space, mine: [u64; 2]) -> Result<Vec<[u64; 2
 }
 
 impl Window {
-    fn part(&self, rank: Rank) -> Result<RawBytes, ErrorKind> {
+    fn part(&self, rank: Rank) -> Result<RawBytes, Fault> {
         let Part { start, bytes, .. } = self.parts[rank.index()];
         let distance = match self.access {
-            Access::Remote if rank != self.me => return Err(ErrorKind::Closed),
+            Access::Remote if rank != self.me => return Err(ErrorKind::Closed.into()),
             Access::Remote => 0,
             Access::Shared => start - self.parts[0].start,
         };
@@ -233,7 +229,7 @@ impl Window {
 }
 
 /// A number for the ranks of a host: the smallest of their world ranks.
-pub(super) fn node(engine: &MpiEngine, context: Context) -> Result<u32, ErrorKind> {
+pub(super) fn node(engine: &MpiEngine, context: Context) -> Result<u32, Fault> {
     let space = engine.space(context)?;
     let _waiting = engine.waiting();
     let key = space.me.0 as c_int;
@@ -251,11 +247,7 @@ pub(super) fn node(engine: &MpiEngine, context: Context) -> Result<u32, ErrorKin
     }
 }
 
-pub(super) fn part(
-    engine: &MpiEngine,
-    window: WindowId,
-    rank: Rank,
-) -> Result<RawBytes, ErrorKind> {
+pub(super) fn part(engine: &MpiEngine, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
     engine.window(window)?.part(rank)
 }
 
@@ -388,7 +380,7 @@ const LOCK_BYTES: usize = 24;
 
 impl Window {
     /// Adds to a word of the lock of `target`; what it was before.
-    fn add(&self, target: Rank, word: ffi::MPI_Aint, summand: i64) -> Result<i64, ErrorKind> {
+    fn add(&self, target: Rank, word: ffi::MPI_Aint, summand: i64) -> Result<i64, Fault> {
         let (rank, win) = (target.0 as c_int, self.locks);
         let mut before = 0_i64;
         // SAFETY: both buffers hold one word until the access is complete.
@@ -415,7 +407,8 @@ pub(super) fn lock(engine: &MpiEngine, window: WindowId, target: Rank, exclusive
     if window.changed.borrow().held[target.index()].is_some() {
         return Err(ErrorKind::InvalidArgument {
             what: format!("this rank holds the part of rank {} already", target.0),
-        });
+        }
+        .into());
     }
     let _waiting = engine.waiting();
     let ticket = window.add(target, TICKETS, 1)?;
@@ -477,8 +470,11 @@ pub(super) fn close(engine: &MpiEngine, window: WindowId) -> Outcome {
 }
 
 impl MpiEngine {
-    fn window(&self, window: WindowId) -> Result<Rc<Window>, ErrorKind> {
+    fn window(&self, window: WindowId) -> Result<Rc<Window>, Fault> {
         let windows = self.windows.borrow();
-        windows.get(window.0 as usize).and_then(Clone::clone).ok_or(ErrorKind::Closed)
+        windows
+            .get(window.0 as usize)
+            .and_then(Clone::clone)
+            .ok_or_else(|| ErrorKind::Closed.into())
     }
 }

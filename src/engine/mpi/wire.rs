@@ -15,7 +15,7 @@ use std::panic::Location;
 use crate::{
     datum::Stamp,
     engine::{Label, Rank},
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
 /// The size of the head.
@@ -85,13 +85,13 @@ pub(super) fn place(head: &Head) -> String {
 }
 
 /// Whether a message that `peer` sent is what the receiver expects.
-pub(super) fn check(expected: &Label, head: &Head, peer: Rank) -> Result<(), ErrorKind> {
+pub(super) fn check(expected: &Label, head: &Head, peer: Rank) -> Result<(), Fault> {
     if head[..KIND] == kind(expected) {
         return Ok(());
     }
     let (rank, theirs) = (peer.index(), type_name(head));
     let mine = expected.signature.name();
-    Err(match expected.step {
+    let kind = match expected.step {
         Some(step) => {
             let root = number(head, 32).checked_sub(1);
             let root = root.map_or(String::new(), |root| format!(" with root {root}"));
@@ -103,7 +103,8 @@ pub(super) fn check(expected: &Label, head: &Head, peer: Rank) -> Result<(), Err
             }
         }
         None => ErrorKind::TypeMismatch { peer: rank, expected: mine.to_owned(), got: theirs },
-    })
+    };
+    Err(kind.into())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::{
             sync::{AtomicU64, Ordering, fence, yield_now},
         },
     },
-    error::{Call, ErrorKind},
+    error::{Call, ErrorKind, Fault},
 };
 
 /// So often a rank looks for what it waits for before it looks at anything else: what is on its way comes within 0.1 µs.
@@ -43,10 +43,10 @@ impl Seat {
         &'a self,
         engine: &'a LocalEngine,
         occasion: &'a Occasion,
-    ) -> Result<Visit<'a>, ErrorKind> {
+    ) -> Result<Visit<'a>, Fault> {
         if self.busy.get() {
             let what = "an operator makes a collective call on the communicator that it reduces on";
-            return Err(ErrorKind::InvalidArgument { what: what.to_owned() });
+            return Err(ErrorKind::InvalidArgument { what: what.to_owned() }.into());
         }
         engine.job.hall.check()?;
         self.busy.set(true);
@@ -288,7 +288,7 @@ impl Visit<'_> {
 
     /// Waits until `ready`, which becomes true with what `want` says.
     #[inline]
-    fn wait(&self, want: Want, ready: impl Fn() -> bool) -> Result<(), ErrorKind> {
+    fn wait(&self, want: Want, ready: impl Fn() -> bool) -> Result<(), Fault> {
         let looks = if self.is_crowded() { 1 } else { LOOKS };
         for _ in 0..looks {
             if ready() {
@@ -300,7 +300,7 @@ impl Visit<'_> {
 
     /// Meanwhile the posted receives are served.
     #[cold]
-    fn wait_long(&self, want: Want, ready: &dyn Fn() -> bool) -> Result<(), ErrorKind> {
+    fn wait_long(&self, want: Want, ready: &dyn Fn() -> bool) -> Result<(), Fault> {
         let around = self.engine.surroundings();
         let seen = self.hall.watch(|| {
             ready() || {
@@ -323,14 +323,14 @@ impl Visit<'_> {
     ///
     /// # Errors
     /// [`ErrorKind::CollectiveMismatch`] if it makes another call; the verdict, if the job fails.
-    pub(crate) fn meet(&self, rank: usize) -> Result<(), ErrorKind> {
+    pub(crate) fn meet(&self, rank: usize) -> Result<(), Fault> {
         let filled = &self.stage.slots[Stage::slot_of(rank, self.epoch)].epoch;
         self.wait(Want::Filled(rank), || filled.load(Ordering::Acquire) >= self.epoch)?;
         self.compare(rank)
     }
 
     /// Waits until all ranks have filled their slots; errors as [`Self::meet`].
-    pub(crate) fn meet_all(&self) -> Result<(), ErrorKind> {
+    pub(crate) fn meet_all(&self) -> Result<(), Fault> {
         let (stage, epoch, me, size) = (self.stage, self.epoch, self.me(), self.size());
         if self.is_crowded() {
             // Whoever disagrees may keep the others from ever coming.
@@ -356,7 +356,7 @@ impl Visit<'_> {
     }
 
     /// Compares this rank's call with those of the ranks that are there. Of two ranks that do this, one sees the other.
-    pub(crate) fn glance(&self) -> Result<(), ErrorKind> {
+    pub(crate) fn glance(&self) -> Result<(), Fault> {
         fence(Ordering::SeqCst); // between filling the own slot and looking at the others'
         for rank in (0..self.size()).filter(|&rank| rank != self.me()) {
             let epoch = &self.stage.slots[Stage::slot_of(rank, self.epoch)].epoch;
@@ -367,7 +367,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    fn compare(&self, rank: usize) -> Result<(), ErrorKind> {
+    fn compare(&self, rank: usize) -> Result<(), Fault> {
         let at = Stage::slot_of(rank, self.epoch);
         // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with it.
         let theirs = self.stage.slots[at].shown.with(|shown| unsafe { (*shown).digest });
@@ -375,7 +375,7 @@ impl Visit<'_> {
     }
 
     #[cold]
-    fn compare_in_full(&self, rank: usize, at: usize) -> Result<(), ErrorKind> {
+    fn compare_in_full(&self, rank: usize, at: usize) -> Result<(), Fault> {
         // SAFETY: as in `compare`; the label was written before the slot's epoch was set.
         let theirs = self.stage.said[at].0.with(|said| unsafe { (*said).assume_init() });
         let mine = self.occasion.said;
@@ -387,16 +387,12 @@ impl Visit<'_> {
             mine: mine.describe(mine.turn != theirs.turn),
             rank,
             theirs: theirs.describe(mine.turn != theirs.turn),
-        })
+        }
+        .into())
     }
 
     /// Two ranks disagree about the length of a row.
-    pub(crate) fn disagreement(
-        &self,
-        rank: usize,
-        mine: usize,
-        theirs: Option<usize>,
-    ) -> ErrorKind {
+    pub(crate) fn disagreement(&self, rank: usize, mine: usize, theirs: Option<usize>) -> Fault {
         let at = Stage::slot_of(rank, self.epoch);
         // SAFETY: as in `compare_in_full`; lengths are compared after the slot has been met.
         let said = self.stage.said[at].0.with(|said| unsafe { (*said).assume_init() });
@@ -405,6 +401,7 @@ impl Visit<'_> {
             rank,
             theirs: Said { bytes: theirs.unwrap_or(said.bytes), ..said }.describe(false),
         }
+        .into()
     }
 
     /// What `rank`, which has been met, shows.
@@ -442,7 +439,7 @@ impl Visit<'_> {
     pub(crate) fn claim(
         &mut self,
         ranks: impl Iterator<Item = usize> + Clone,
-    ) -> Result<(), ErrorKind> {
+    ) -> Result<(), Fault> {
         if !ranks.clone().any(|rank| self.is_lent(rank)) {
             return Ok(());
         }
@@ -467,14 +464,14 @@ impl Visit<'_> {
 
     /// Why another rank has withdrawn or could not do its share: it has seen that ranks disagree, or the job fails.
     #[cold]
-    fn forsaken(&mut self) -> ErrorKind {
+    fn forsaken(&mut self) -> Fault {
         self.unclaim();
         if let Err(kind) = self.glance() {
             return kind;
         }
         self.go();
         let verdict = self.engine.await_ready(|| self.call(), None, || false);
-        verdict.err().unwrap_or(ErrorKind::Closed)
+        verdict.err().unwrap_or_else(|| ErrorKind::Closed.into())
     }
 
     /// Tells that this rank could not do its share of the common work.
@@ -484,7 +481,7 @@ impl Visit<'_> {
     }
 
     /// Reaches round `round` of a barrier, and waits until `rank` has.
-    pub(crate) fn round(&self, round: u64, rank: usize) -> Result<(), ErrorKind> {
+    pub(crate) fn round(&self, round: u64, rank: usize) -> Result<(), Fault> {
         let word = self.epoch << 6 | round;
         self.stage.places[self.me()].round.0.store(word, Ordering::Release);
         self.wake(Want::Filled(self.me()), None);
@@ -496,7 +493,7 @@ impl Visit<'_> {
     ///
     /// # Errors
     /// The verdict, if the job fails before that.
-    pub(crate) fn leave(mut self) -> Result<(), ErrorKind> {
+    pub(crate) fn leave(mut self) -> Result<(), Fault> {
         self.depart()
     }
 
@@ -504,7 +501,7 @@ impl Visit<'_> {
     ///
     /// # Errors
     /// Why a share is missing.
-    pub(crate) fn leave_together(mut self) -> Result<(), ErrorKind> {
+    pub(crate) fn leave_together(mut self) -> Result<(), Fault> {
         self.depart()?;
         // Whoever has left without its share has seen the end of the job, or says so.
         self.hall.check()?;
@@ -513,7 +510,7 @@ impl Visit<'_> {
         if self.stage.places.iter().any(broken) { Err(self.forsaken()) } else { Ok(()) }
     }
 
-    fn depart(&mut self) -> Result<(), ErrorKind> {
+    fn depart(&mut self) -> Result<(), Fault> {
         self.go();
         let (stage, epoch, me) = (self.stage, self.epoch, self.me());
         let left = match self.lends {

@@ -15,7 +15,7 @@ use crate::{
             raw::{Extent, made},
         },
     },
-    error::ErrorKind,
+    error::Fault,
 };
 
 /// Prepares the collective; nothing if the library cannot, or if it is no collective.
@@ -25,7 +25,7 @@ use crate::{
 pub(in crate::engine::mpi) unsafe fn prepare(
     engine: &MpiEngine,
     what: &Preparation<'_>,
-) -> Result<Option<MPI_Request>, ErrorKind> {
+) -> Result<Option<MPI_Request>, Fault> {
     let newer = newer();
     // SAFETY: a constant of the library.
     let info: MPI_Info = unsafe { ffi::RSMPI_INFO_NULL };

@@ -10,7 +10,7 @@ use crate::{
         Counts, Neighbors,
         mpi::{newer::newer, raw::Datatype},
     },
-    error::ErrorKind,
+    error::Fault,
 };
 
 /// Where rows of different lengths lie, for calls that take large counts.
@@ -200,7 +200,7 @@ struct Rows {
 
 impl Rows {
     /// From the places and lengths in bytes.
-    fn new(rows: impl Iterator<Item = (usize, usize)>) -> Result<Self, ErrorKind> {
+    fn new(rows: impl Iterator<Item = (usize, usize)>) -> Result<Self, Fault> {
         let mut all =
             Self { counts: Vec::new(), places: Vec::new(), types: Vec::new(), own: Vec::new() };
         for (place, bytes) in rows {

@@ -18,7 +18,7 @@ use crate::{
             transfer::tested,
         },
     },
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
 /// A barrier or a reduction that the library makes by itself.
@@ -48,7 +48,7 @@ impl Native {
         call: Exchange,
         reduction: Option<NativeReduction>,
         agreement: Option<Rows>,
-    ) -> Result<Self, ErrorKind> {
+    ) -> Result<Self, Fault> {
         let space = engine.space(call.context)?;
         let (mine, comm) = (call.mine, space.user);
         let Some(NativeReduction { kind, op, element }) = reduction else {
@@ -98,7 +98,7 @@ impl Native {
 }
 
 impl Staged for Native {
-    fn poll(&mut self, engine: &MpiEngine) -> Result<bool, ErrorKind> {
+    fn poll(&mut self, engine: &MpiEngine) -> Result<bool, Fault> {
         if let Some(agreement) = &mut self.agreement
             && !agreement.poll(engine)?
         {
@@ -109,9 +109,9 @@ impl Staged for Native {
         Ok(self.done)
     }
 
-    fn finish(mut self: Box<Self>) -> Result<Done, ErrorKind> {
+    fn finish(mut self: Box<Self>) -> Result<Done, Fault> {
         let Some(Held { rows, .. }) = self.held.take_if(|_| self.done) else {
-            return Err(ErrorKind::Closed);
+            return Err(ErrorKind::Closed.into());
         };
         let counts = std::mem::take(&mut self.counts);
         let exchanged = Some(Box::new(Exchanged { rows, counts, reduced: self.reduced }));

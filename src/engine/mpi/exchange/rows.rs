@@ -22,7 +22,7 @@ use crate::{
             wire::{self, HEAD},
         },
     },
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
 };
 
 /// The receiving half of an exchange: finds out how much comes from each rank, makes room, and receives.
@@ -70,7 +70,7 @@ struct Held {
 
 impl Rows {
     /// The comparison of calls alone, for a call that the library makes.
-    pub(super) fn agreement(engine: &MpiEngine, call: &Exchange) -> Result<Self, ErrorKind> {
+    pub(super) fn agreement(engine: &MpiEngine, call: &Exchange) -> Result<Self, Fault> {
         let &Exchange { context, rank, size, turn, label, room, .. } = call;
         let (pattern, mine, counts, reduce) = (Pattern::All, room(0), Vec::new(), None);
         let nothing =
@@ -79,11 +79,7 @@ impl Rows {
     }
 
     /// Sends this rank's rows on their way.
-    pub(super) fn start(
-        engine: &MpiEngine,
-        call: Exchange,
-        checked: bool,
-    ) -> Result<Self, ErrorKind> {
+    pub(super) fn start(engine: &MpiEngine, call: Exchange, checked: bool) -> Result<Self, Fault> {
         let Exchange { context, size, label, pattern, mine, counts, room, .. } = call;
         let space = engine.space(context)?;
         let me = call.rank.index();
@@ -126,7 +122,7 @@ impl Rows {
     }
 
     /// Takes the messages that have come out of MPI's queue; whether that was the last of them.
-    fn find(&mut self) -> Result<bool, ErrorKind> {
+    fn find(&mut self) -> Result<bool, Fault> {
         while let Some(&from) = self.sources.get(self.found.len()) {
             let (mut there, mut status) = (0, blank_status());
             let (source, tag, comm) = (from as c_int, self.tag, self.space.steps);
@@ -160,7 +156,7 @@ impl Rows {
     }
 
     /// Makes room and starts to receive what was found.
-    fn receive(&mut self) -> Result<(), ErrorKind> {
+    fn receive(&mut self) -> Result<(), Fault> {
         let held = Held { receives: Vec::new(), rows: None, messages: Vec::new() };
         let held = self.held.insert(held);
         if self.checked || self.abandoned {
@@ -181,7 +177,7 @@ impl Rows {
             rows.bytes_mut()[start..start + self.own.len()].copy_from_slice(&self.own);
         }
         let base = rows.bytes_mut().as_mut_ptr();
-        let Some(held) = &mut self.held else { return Err(ErrorKind::Closed) };
+        let Some(held) = &mut self.held else { return Err(ErrorKind::Closed.into()) };
         held.rows = Some(rows);
         for found in &mut self.found {
             let start = starts[found.from - self.givers.start];
@@ -192,7 +188,7 @@ impl Rows {
     }
 
     /// Compares the heads of what has come, and takes the rows from behind them.
-    fn open(&self, messages: &[Box<[u8]>]) -> Result<Box<dyn Buffer>, ErrorKind> {
+    fn open(&self, messages: &[Box<[u8]>]) -> Result<Box<dyn Buffer>, Fault> {
         for (found, message) in self.found.iter().zip(messages) {
             agree(&self.label, message, Rank::from(found.from))?;
         }
@@ -216,7 +212,7 @@ impl Rows {
 }
 
 impl Staged for Rows {
-    fn poll(&mut self, _engine: &MpiEngine) -> Result<bool, ErrorKind> {
+    fn poll(&mut self, _engine: &MpiEngine) -> Result<bool, Fault> {
         if self.rows.is_some() {
             return Ok(true);
         }
@@ -226,11 +222,11 @@ impl Staged for Rows {
             }
             self.receive()?;
         }
-        let Some(held) = &mut self.held else { return Err(ErrorKind::Closed) };
+        let Some(held) = &mut self.held else { return Err(ErrorKind::Closed.into()) };
         if !all_done(&mut held.receives)? {
             return Ok(false);
         }
-        let Some(held) = self.held.take() else { return Err(ErrorKind::Closed) };
+        let Some(held) = self.held.take() else { return Err(ErrorKind::Closed.into()) };
         self.rows = Some(match held.rows {
             Some(rows) => rows,
             None if self.abandoned => (self.room)(0),
@@ -239,7 +235,7 @@ impl Staged for Rows {
         Ok(true)
     }
 
-    fn finish(mut self: Box<Self>) -> Result<Done, ErrorKind> {
+    fn finish(mut self: Box<Self>) -> Result<Done, Fault> {
         let rows = self.rows.take().ok_or(ErrorKind::Closed)?;
         let exchanged = Exchanged { rows, counts: self.counts(), reduced: false };
         let exchanged = Some(Box::new(exchanged));
@@ -263,7 +259,7 @@ impl Found {
     ///
     /// # Safety
     /// At `start` there is room for the message, which is let alone until the request is complete.
-    unsafe fn receive(&mut self, start: *mut u8) -> Result<ffi::MPI_Request, ErrorKind> {
+    unsafe fn receive(&mut self, start: *mut u8) -> Result<ffi::MPI_Request, Fault> {
         let message = &raw mut self.message;
         let Extent { count, unit, .. } = &Extent::bytes(self.bytes)?;
         // SAFETY: by this function's contract; the message is a matched one.
@@ -332,8 +328,8 @@ impl Sends {
         tag: c_int,
         part: Range<usize>,
         label: Option<&Label>,
-    ) -> Result<(), ErrorKind> {
-        let Some(held) = &mut self.held else { return Err(ErrorKind::Closed) };
+    ) -> Result<(), Fault> {
+        let Some(held) = &mut self.held else { return Err(ErrorKind::Closed.into()) };
         let row = &held.mine.bytes()[part];
         let message = match label {
             Some(label) => {
@@ -356,7 +352,7 @@ impl Sends {
 }
 
 impl Staged for Sends {
-    fn poll(&mut self, _engine: &MpiEngine) -> Result<bool, ErrorKind> {
+    fn poll(&mut self, _engine: &MpiEngine) -> Result<bool, Fault> {
         if let Some(held) = &mut self.held
             && !all_done(&mut held.requests)?
         {
@@ -366,7 +362,7 @@ impl Staged for Sends {
         Ok(true)
     }
 
-    fn finish(self: Box<Self>) -> Result<Done, ErrorKind> {
+    fn finish(self: Box<Self>) -> Result<Done, Fault> {
         Ok(Done { buffer: None, received: None, exchanged: None })
     }
 
@@ -380,7 +376,7 @@ impl Drop for Sends {
 }
 
 /// Whether MPI is done with all these requests.
-fn all_done(requests: &mut [ffi::MPI_Request]) -> Result<bool, ErrorKind> {
+fn all_done(requests: &mut [ffi::MPI_Request]) -> Result<bool, Fault> {
     for request in requests {
         if tested(request)?.is_none() {
             return Ok(false);
