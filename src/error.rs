@@ -17,7 +17,7 @@ pub struct Error(Box<Facts>);
 
 #[derive(Clone)]
 struct Facts {
-    kind: ErrorKind,
+    kind: Fault,
     rank: usize,
     call: Call,
     /// The communicator's name, if the program gave it one.
@@ -25,8 +25,8 @@ struct Facts {
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, rank: usize, call: Call) -> Self {
-        Self(Box::new(Facts { kind, rank, call, comm: None }))
+    pub(crate) fn new(kind: impl Into<Fault>, rank: usize, call: Call) -> Self {
+        Self(Box::new(Facts { kind: kind.into(), rank, call, comm: None }))
     }
 
     /// The same error, on a communicator of this name.

@@ -3,7 +3,7 @@
 use super::plain;
 use crate::{
     datum::Signature,
-    engine::{Context, Rank, Source, Tag, Target},
+    engine::{Choice, Context, Rank, Source, Tag, Target},
     error::{ErrorKind, Fault, With},
 };
 
@@ -57,38 +57,53 @@ pub(super) struct Space {
     pub(super) max_tag: Tag,
 }
 
+/// Addresses are made in their places: handed on through memory they would wait there, see [`Fault`].
 impl Space {
-    #[inline]
+    #[inline(always)]
     pub(super) fn rank(&self, rank: usize) -> Result<Rank, Fault> {
-        if rank < self.size {
-            Ok(Rank::from(rank))
-        } else {
-            Err(ErrorKind::InvalidRank { rank, size: self.size }.into())
-        }
+        if rank < self.size { Ok(Rank::from(rank)) } else { Err(self.no_rank(rank)) }
     }
 
-    #[inline]
+    #[cold]
+    fn no_rank(&self, rank: usize) -> Fault {
+        ErrorKind::InvalidRank { rank, size: self.size }.into()
+    }
+
+    #[inline(always)]
     fn tag(&self, tag: u32) -> Result<Tag, Fault> {
-        let Tag(max) = self.max_tag;
-        if tag <= max { Ok(Tag(tag)) } else { Err(ErrorKind::InvalidTag { tag, max }.into()) }
+        if tag <= self.max_tag.0 { Ok(Tag(tag)) } else { Err(self.no_tag(tag)) }
     }
 
-    #[inline]
+    #[cold]
+    fn no_tag(&self, tag: u32) -> Fault {
+        ErrorKind::InvalidTag { tag, max: self.max_tag.0 }.into()
+    }
+
+    #[inline(always)]
     pub(super) fn target(&self, to: Dest, signature: Signature) -> Result<Target, Fault> {
         let (rank, tag) = (self.rank(to.rank)?, self.tag(to.tag)?);
         Ok(Target { context: self.context, rank, tag, label: plain(signature) })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn source(&self, from: Src, signature: Signature) -> Result<Source, Fault> {
         if from.is_null() {
-            let what = "the null rank sends nothing that could be waited for".to_owned();
-            return Err(ErrorKind::InvalidArgument { what }.into());
+            return Err(nothing_comes());
         }
         let rank = from.rank.map(|rank| self.rank(rank)).transpose()?;
         let tag = from.tag.map(|tag| self.tag(tag)).transpose()?;
-        Ok(Source { context: self.context, rank, tag, label: plain(signature) })
+        Ok(Source {
+            context: self.context,
+            choice: Choice::new(rank, tag),
+            label: plain(signature),
+        })
     }
+}
+
+#[cold]
+fn nothing_comes() -> Fault {
+    let what = "the null rank sends nothing that could be waited for".to_owned();
+    ErrorKind::InvalidArgument { what }.into()
 }
 
 impl Dest {

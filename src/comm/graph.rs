@@ -12,7 +12,8 @@ use super::{
 use crate::{
     datum::{Datum, Landing, Memory, Outgoing, bytes_of},
     engine::{
-        Collective, Counts, Label, Mode, Neighbors, Op, Rank, Received, Source, Tag, Target, Ticket,
+        Choice, Collective, Counts, Label, Mode, Neighbors, Op, Rank, Received, Source, Tag,
+        Target, Ticket,
     },
     error::{Call, Error, ErrorKind, Fault, Result},
 };
@@ -363,7 +364,11 @@ impl Flow<'_> {
     fn arrive(&self, arrived: &mut Vec<(Ticket, Received)>, wait: bool) -> Result<bool, Fault> {
         let Some(&rank) = self.graph.edges.sources.get(arrived.len()) else { return Ok(false) };
         let (comm, label) = (&self.graph.comm, self.label);
-        let from = Source { context: comm.context, rank: Some(rank), tag: Some(self.tag), label };
+        let from = Source {
+            context: comm.context,
+            choice: Choice::new(Some(rank), Some(self.tag)),
+            label,
+        };
         let found = comm.engine.probe(&from, wait)?;
         arrived.extend(found);
         Ok(found.is_some())

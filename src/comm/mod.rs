@@ -201,7 +201,7 @@ impl Comm {
     /// The error of a call of this rank.
     #[cold]
     fn failed(&self, fault: Fault, call: Call) -> Error {
-        Error::new(*fault, self.rank, call).on(self.name.borrow().clone())
+        Error::new(fault, self.rank, call).on(self.name.borrow().clone())
     }
 
     /// Where messages can go.

@@ -434,12 +434,12 @@ impl Comm {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn target(&self, to: Dest, signature: Signature) -> Result<Target, Fault> {
         self.space().target(to, signature)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn source(&self, from: Src, signature: Signature) -> Result<Source, Fault> {
         self.space().source(from, signature)
     }

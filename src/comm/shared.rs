@@ -150,7 +150,7 @@ impl SharedComm {
     }
 
     fn perform<R>(&self, call: Call, body: impl FnOnce(Call) -> Result<R, Fault>) -> Result<R> {
-        body(call).map_err(|fault| Error::new(*fault, self.rank, call))
+        body(call).map_err(|fault| Error::new(fault, self.rank, call))
     }
 
     fn send_bytes(

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Rank, Tag};
+use super::{Choice, Rank, Tag};
 
 /// What an arrived message is matched by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +27,13 @@ pub(crate) struct Space {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) space: Space,
-    pub(crate) source: Option<Rank>,
-    pub(crate) tag: Option<Tag>,
+    pub(crate) choice: Choice,
 }
 
 impl Wanted {
+    #[inline]
     pub(crate) fn fits(&self, key: &Key) -> bool {
-        self.space == key.space
-            && self.source.is_none_or(|source| source == key.source)
-            && self.tag.is_none_or(|tag| tag == key.tag)
+        self.space == key.space && self.choice.fits(key.source, key.tag)
     }
 }
 
@@ -104,7 +102,7 @@ mod tests {
     }
 
     fn wanted(source: Option<u32>, tag: Option<u32>) -> Wanted {
-        Wanted { space: SPACE, source: source.map(Rank), tag: tag.map(Tag) }
+        Wanted { space: SPACE, choice: Choice::new(source.map(Rank), tag.map(Tag)) }
     }
 
     #[test]

@@ -140,13 +140,49 @@ pub(crate) struct Target {
     pub(crate) label: Label,
 }
 
-/// Which message is wanted: `None` takes any rank or any tag.
+/// Which message is wanted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source {
     pub(crate) context: Context,
-    pub(crate) rank: Option<Rank>,
-    pub(crate) tag: Option<Tag>,
+    pub(crate) choice: Choice,
     pub(crate) label: Label,
+}
+
+/// Whose messages are wanted, and with which tag: one, or any.
+///
+/// It is a single word as every receive copies it right after it was made; see [`Fault`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choice(u64);
+
+impl Choice {
+    /// Neither a rank nor a tag can be so large.
+    const ANY: u32 = u32::MAX;
+
+    /// `None` takes any.
+    #[inline(always)]
+    pub(crate) fn new(rank: Option<Rank>, tag: Option<Tag>) -> Self {
+        let rank = rank.map_or(Self::ANY, |Rank(rank)| rank);
+        let tag = tag.map_or(Self::ANY, |Tag(tag)| tag);
+        Self(u64::from(rank) << 32 | u64::from(tag))
+    }
+
+    #[inline(always)]
+    pub(crate) fn rank(self) -> Option<Rank> {
+        let rank = (self.0 >> 32) as u32;
+        (rank != Self::ANY).then_some(Rank(rank))
+    }
+
+    #[inline(always)]
+    pub(crate) fn tag(self) -> Option<Tag> {
+        let tag = self.0 as u32;
+        (tag != Self::ANY).then_some(Tag(tag))
+    }
+
+    /// Whether a message from `rank` with `tag` is wanted.
+    #[inline(always)]
+    pub(crate) fn fits(self, rank: Rank, tag: Tag) -> bool {
+        self.rank().is_none_or(|one| one == rank) && self.tag().is_none_or(|one| one == tag)
+    }
 }
 
 /// What has been received.

@@ -5,8 +5,8 @@
 //! Hensgen, Finkel, Manber, "Two algorithms for barrier synchronization" (1988).
 
 use super::{
-    Collective, CollectiveCall, Context, Counts, Engine, Label, Mode, Rank, Received, Reduction,
-    Source, Tag, Target, collective::Neighbors,
+    Choice, Collective, CollectiveCall, Context, Counts, Engine, Label, Mode, Rank, Received,
+    Reduction, Source, Tag, Target, collective::Neighbors,
 };
 use crate::{
     datum::{Memory, Outgoing},
@@ -82,7 +82,7 @@ impl Steps<'_> {
 
     fn from(&self, rank: usize) -> Source {
         let (rank, tag) = (Some(Rank::from(rank)), Some(self.tag));
-        Source { context: self.context, rank, tag, label: self.label }
+        Source { context: self.context, choice: Choice::new(rank, tag), label: self.label }
     }
 
     fn send(&self, to: usize, bytes: &[u8]) -> Outcome {

@@ -3,7 +3,7 @@
 use crate::{
     comm::Comm,
     datum::{Datum, Landing},
-    engine::{Label, Mode, Rank, Source, Tag, Target},
+    engine::{Choice, Label, Mode, Rank, Source, Tag, Target},
     error::Fault,
 };
 
@@ -22,7 +22,7 @@ impl Steps<'_> {
 
     fn from(&self, rank: usize) -> Source {
         let (context, label, tag) = (self.comm.context, self.label, self.tag);
-        Source { context, rank: Some(Rank::from(rank)), tag: Some(tag), label }
+        Source { context, choice: Choice::new(Some(Rank::from(rank)), Some(tag)), label }
     }
 
     pub(in crate::comm) fn send(&self, rank: usize, bytes: &[u8]) -> Result<(), Fault> {

@@ -65,7 +65,7 @@ impl LocalEngine {
     }
 
     /// What a message to `to` is matched by, and the world rank of its receiver.
-    #[inline]
+    #[inline(always)]
     fn address(&self, to: &Target) -> Result<(Key, usize), Fault> {
         self.with_members(to.context, |members| {
             let space = Space { context: members.context, step: to.label.is_step() };
@@ -75,12 +75,12 @@ impl LocalEngine {
     }
 
     /// What a receive from `from` wants, and the world rank of the sender if that is known.
-    #[inline]
+    #[inline(always)]
     fn wanted(&self, from: &Source) -> Result<(Wanted, Option<usize>), Fault> {
         self.with_members(from.context, |members| {
             let space = Space { context: members.context, step: from.label.is_step() };
-            let wanted = Wanted { space, source: from.rank, tag: from.tag };
-            (wanted, from.rank.map(|rank| members.ranks[rank.index()]))
+            let wanted = Wanted { space, choice: from.choice };
+            (wanted, from.choice.rank().map(|rank| members.ranks[rank.index()]))
         })
     }
 

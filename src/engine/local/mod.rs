@@ -216,7 +216,7 @@ impl LocalEngine {
         self.with_members(context, Rc::clone)
     }
 
-    #[inline]
+    #[inline(always)]
     fn with_members<R>(
         &self,
         context: Context,

@@ -10,7 +10,8 @@ use super::{Job, LocalEngine, Patience};
 use crate::{
     datum::{Landing, Memory, Outgoing, RawBytes, Signature},
     engine::{
-        Context, Done, Ended, Engine, Label, Mode, Rank, Received, Source, Step, Tag, Target,
+        Choice, Context, Done, Ended, Engine, Label, Mode, Rank, Received, Source, Step, Tag,
+        Target,
     },
     error::{Call, ErrorKind, Fault, With},
 };
@@ -69,7 +70,7 @@ fn to(rank: u32) -> Target {
 
 fn from(rank: impl Into<Option<u32>>) -> Source {
     let rank = rank.into().map(Rank);
-    Source { context: Context::WORLD, rank, tag: Some(Tag(7)), label: LABEL }
+    Source { context: Context::WORLD, choice: Choice::new(rank, Some(Tag(7))), label: LABEL }
 }
 
 /// A message that the engine keeps until it is sent.
@@ -497,7 +498,7 @@ fn waiting_for_any_finds_the_one_that_is_done() {
         if rank == 0 {
             return engine.send(&to(1), Mode::Standard, &SMALL).unwrap();
         }
-        let other = Source { tag: Some(Tag(8)), ..from(0) };
+        let other = Source { choice: Choice::new(Some(Rank(0)), Some(Tag(8))), ..from(0) };
         let ops = [&other, &from(0)].map(|source| engine.irecv(source, landing()).unwrap());
         assert_eq!(engine.wait_any(&ops, None), Ok(Some(1)));
         assert_landed(engine.wait(ops[1]).unwrap(), 0, &SMALL);

@@ -87,7 +87,7 @@ impl SharedEngine for Counter {
         room: fn(usize) -> Box<dyn Buffer>,
     ) -> Result<(Box<dyn Buffer>, Received), Fault> {
         let mailbox = self.office.mailbox(self.me)?;
-        let wanted = Wanted { space: SPACE, source: from.rank, tag: from.tag };
+        let wanted = Wanted { space: SPACE, choice: from.choice };
         let mut letters = lock(&mailbox.letters);
         let (key, letter) = loop {
             if let Some(found) = letters.take_unexpected(&wanted) {

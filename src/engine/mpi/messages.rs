@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     datum::{Memory, Outgoing},
-    engine::{Label, Mode, Rank, Received, Source, Tag, Target, Ticket},
+    engine::{Choice, Label, Mode, Rank, Received, Source, Target, Ticket},
     error::{ErrorKind, Fault},
 };
 
@@ -99,7 +99,7 @@ impl MpiEngine {
                 into[..received.bytes].copy_from_slice(unsafe { copy.first(received.bytes) });
                 return Ok(received);
             }
-            let (message, received) = self.await_matched(lane.comm, from.rank, from.tag)?;
+            let (message, received) = self.await_matched(lane.comm, from.choice)?;
             self.receive_whole(message, received, expected, into)?;
             return Ok(received);
         }
@@ -119,7 +119,7 @@ impl MpiEngine {
         extent: &Extent,
         status: &mut ffi::MPI_Status,
     ) -> c_int {
-        let (at, rank, tag) = (at.cast::<c_void>(), source(from.rank), tag(from.tag));
+        let (at, rank, tag) = (at.cast::<c_void>(), source(from.choice), tag(from.choice));
         let Extent { count, unit, .. } = extent;
         let _waiting = self.waiting();
         // SAFETY: a live communicator; the memory is the caller's for this blocking call.
@@ -278,10 +278,10 @@ impl MpiEngine {
     ) -> Result<Option<(Ticket, Received)>, Fault> {
         let lane = self.lane(from.context, from.label.is_step())?;
         let found = if wait {
-            Some(self.await_matched(lane.comm, from.rank, from.tag)?)
+            Some(self.await_matched(lane.comm, from.choice)?)
         } else {
             self.progress();
-            matched(lane.comm, from.rank, from.tag, false)?
+            matched(lane.comm, from.choice, false)?
         };
         Ok(found.map(|(message, mut received)| {
             received.bytes -= if lane.headed { HEAD.min(received.bytes) } else { 0 };
@@ -293,12 +293,11 @@ impl MpiEngine {
     fn await_matched(
         &self,
         comm: ffi::MPI_Comm,
-        rank: Option<Rank>,
-        tag: Option<Tag>,
+        choice: Choice,
     ) -> Result<(ffi::MPI_Message, Received), Fault> {
         let _waiting = self.waiting();
         loop {
-            if let Some(found) = matched(comm, rank, tag, !self.polls.get())? {
+            if let Some(found) = matched(comm, choice, !self.polls.get())? {
                 return Ok(found);
             }
             self.idle();
@@ -398,7 +397,7 @@ impl MpiEngine {
 
     /// Takes a message of any kind out of the queue, if there is one.
     pub(super) fn next_unwanted(lane: Lane) -> Result<Option<(Probed, Received)>, Fault> {
-        let found = matched(lane.comm, None, None, false)?;
+        let found = matched(lane.comm, Choice::new(None, None), false)?;
         Ok(found.map(|(message, mut received)| {
             received.bytes -= if lane.headed { HEAD.min(received.bytes) } else { 0 };
             (Probed { message, received, lane }, received)
@@ -447,7 +446,7 @@ unsafe fn start_irecv(
     at: *mut u8,
     extent: &Extent,
 ) -> Result<ffi::MPI_Request, Fault> {
-    let (at, rank, tag) = (at.cast::<c_void>(), source(from.rank), tag(from.tag));
+    let (at, rank, tag) = (at.cast::<c_void>(), source(from.choice), tag(from.choice));
     let Extent { count, unit, .. } = extent;
     // SAFETY: a live communicator; the memory by this function's own contract.
     unsafe { made(|made| ffi::MPI_Irecv(at, *count, *unit, rank, tag, lane.comm, made)) }

@@ -87,7 +87,7 @@ impl MpiEngine {
                     }
                 };
                 let Extent { count, unit, .. } = &extent;
-                let (rank, tag) = (source(from.rank), tag(from.tag));
+                let (rank, tag) = (source(from.choice), tag(from.choice));
                 // SAFETY: as above; the byte apart stays with the request.
                 let request = unsafe {
                     made(|made| {

@@ -172,7 +172,7 @@ impl SharedEngine for Shared {
         let _waiting = self.watch.as_deref().map(|watch| watch.thread_waiting(call));
         loop {
             let _inside = self.enter()?;
-            let Some((message, received)) = matched(self.comm, from.rank, from.tag, false)? else {
+            let Some((message, received)) = matched(self.comm, from.choice, false)? else {
                 thread::yield_now();
                 continue;
             };

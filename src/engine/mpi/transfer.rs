@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     datum::{Memory, RawBytes, Signature},
-    engine::{Done, Label, Rank, Received, Tag},
+    engine::{Choice, Done, Label, Rank, Received, Tag},
     error::{Call, ErrorKind, Fault},
 };
 
@@ -214,12 +214,11 @@ pub(super) fn tested(request: &mut ffi::MPI_Request) -> Result<Option<ffi::MPI_S
 /// Takes the first message that fits out of MPI's queue. Its size is that of all its bytes, a head among them.
 pub(super) fn matched(
     comm: ffi::MPI_Comm,
-    rank: Option<Rank>,
-    wanted: Option<Tag>,
+    choice: Choice,
     wait: bool,
 ) -> Result<Option<(ffi::MPI_Message, Received)>, Fault> {
     let (mut found, mut status) = (1, blank_status());
-    let (rank, tag) = (source(rank), tag(wanted));
+    let (rank, tag) = (source(choice), tag(choice));
     // SAFETY: a live communicator; the message is written on success, whatever `found` says (MPI 4.1 §3.8.2), and not
     // looked at unless found: with nothing found it starts as a null message.
     let message = unsafe {
@@ -263,12 +262,12 @@ pub(super) fn distance(from: *const u8, to: *const u8) -> isize {
     to.addr().wrapping_sub(from.addr()).cast_signed()
 }
 
-pub(super) fn source(rank: Option<Rank>) -> c_int {
+pub(super) fn source(choice: Choice) -> c_int {
     // SAFETY: a constant of the library.
-    rank.map_or(unsafe { ffi::RSMPI_ANY_SOURCE }, |Rank(rank)| rank as c_int)
+    choice.rank().map_or(unsafe { ffi::RSMPI_ANY_SOURCE }, |Rank(rank)| rank as c_int)
 }
 
-pub(super) fn tag(tag: Option<Tag>) -> c_int {
+pub(super) fn tag(choice: Choice) -> c_int {
     // SAFETY: a constant of the library.
-    tag.map_or(unsafe { ffi::RSMPI_ANY_TAG }, |Tag(tag)| tag as c_int)
+    choice.tag().map_or(unsafe { ffi::RSMPI_ANY_TAG }, |Tag(tag)| tag as c_int)
 }
