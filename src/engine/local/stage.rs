@@ -30,7 +30,11 @@ const HALF: u64 = DEPTH / 2;
 const INLINE_BYTES: usize = if cfg!(loom) { 32 } else { 8 * 1024 };
 
 /// As [`INLINE_BYTES`], where there is a core for every rank: then readers are soon done, and a copy costs more than they.
-const EAGER_BYTES: usize = if cfg!(loom) { 32 } else { 256 };
+/// In a call with a root only one rank lends, or waits; this is what the slot's first two lines hold.
+const EAGER_BYTES: usize = if cfg!(loom) { 32 } else { 88 };
+
+/// As [`EAGER_BYTES`], in a call where every rank lends and waits for the others.
+const MUTUAL_BYTES: usize = if cfg!(loom) { 32 } else { 192 };
 
 /// Said instead of a length where ranks have different ones.
 pub(super) const EACH: usize = (1 << 56) - 1;
@@ -39,8 +43,6 @@ pub(super) const EACH: usize = (1 << 56) - 1;
 pub(super) struct Stage {
     /// World ranks.
     ranks: Box<[usize]>,
-    /// More than this is lent.
-    inline_bytes: usize,
     /// [`DEPTH`] of each rank.
     slots: Box<[Slot]>,
     /// What is called in the slot of the same number, in full: looked at only to explain a disagreement.
@@ -150,7 +152,6 @@ impl Stage {
         let tally = || Line(Tally { filled: AtomicU64::new(0), done: AtomicU64::new(0) });
         Self {
             ranks: ranks.into(),
-            inline_bytes: if crowded { INLINE_BYTES } else { EAGER_BYTES },
             slots: empty_slots(slots),
             said: (0..slots).map(|_| label()).collect(),
             places: ranks.iter().map(|_| Place::new()).collect(),

@@ -2,7 +2,10 @@
 
 use std::{cell::Cell, sync::Arc};
 
-use super::{DEPTH, Digest, HALF, LENT, Loan, Place, Said, Stage, TABLE, Tally, Want};
+use super::{
+    DEPTH, Digest, EAGER_BYTES, HALF, INLINE_BYTES, LENT, Loan, MUTUAL_BYTES, Place, Said, Stage,
+    TABLE, Tally, Want,
+};
 use crate::{
     engine::{
         Rank,
@@ -228,7 +231,12 @@ impl Visit<'_> {
         let mut form = (len as u64) << 2 | if starts.is_empty() { 0 } else { TABLE };
         let table = size_of_val(starts);
         let start = if starts.is_empty() { std::ptr::null() } else { starts.as_ptr() };
-        let lends = !room.is_null() || table + len > stage.inline_bytes;
+        let inline = match self.occasion.root {
+            _ if self.is_crowded() => INLINE_BYTES,
+            Some(_) => EAGER_BYTES,
+            None => MUTUAL_BYTES,
+        };
+        let lends = !room.is_null() || table + len > inline;
         if lends {
             form |= LENT;
             self.lends = readers;
