@@ -114,6 +114,7 @@ impl MpiEngine {
             library: library(&library_version().unwrap_or_default()),
             thread_level: format!("{level:?}").to_lowercase(),
         };
+        let misses_any = about.library.starts_with("MPICH");
         let engine = Self {
             universe: RefCell::new(Some(universe)),
             about,
@@ -125,6 +126,7 @@ impl MpiEngine {
             timeout,
             multiple: level == Threading::Multiple,
             guard,
+            misses_any,
             spins,
             call: Cell::new(Call::new("start", With::ALL)),
             ops: Table::new(),

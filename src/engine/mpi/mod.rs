@@ -80,6 +80,9 @@ pub(crate) struct MpiEngine {
     multiple: bool,
     /// For libraries that let messages overrun buffers.
     guard: Option<Guard>,
+    /// Whether a receive from any rank may miss its message, which a matched probe does not: MPICH 5.0 over several hosts (its
+    /// way `ucx`).
+    misses_any: bool,
     /// Whether the library keeps its CPU while it waits, whoever needs it.
     spins: bool,
     /// The program's call that is being served.

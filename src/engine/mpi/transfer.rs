@@ -75,19 +75,26 @@ impl Headed {
         into: &mut [u8],
         expected: Expected,
     ) -> Result<Received, Fault> {
-        match check(code) {
-            Err(error) if !is_truncation(code) => return Err(error), // the head tells of truncation, and better
-            _ => {}
-        }
         let received = received(status, HEAD);
+        // Of a message that is too long the head tells, and better, unless the library leaves it out too.
+        let told = |head: &Head| match check(code) {
+            Err(_) if !is_truncation(code) || *head == [0; HEAD] => {
+                Err(refused(code, status, into.len()))
+            }
+            _ => Ok(()),
+        };
         match &self.wire {
             Wire::Copied(message) => {
                 let (head, data) = message.split_first_chunk().ok_or(ErrorKind::Closed)?;
+                told(head)?;
                 let received = admit(head, &self.label, received, into.len())?;
                 into[..received.bytes].copy_from_slice(&data[..received.bytes]);
                 Ok(received)
             }
-            Wire::Split(head) => admit(head, &self.label, received, into.len()),
+            Wire::Split(head) => {
+                told(head)?;
+                admit(head, &self.label, received, into.len())
+            }
             Wire::Apart(_) => landed(code, status, into.len(), expected),
         }
     }
