@@ -14,7 +14,6 @@ mod node_array;
 mod object;
 mod op;
 mod p2p;
-#[allow(unsafe_code)] // keeps memory that the engine uses; each block states its reasons
 mod plan;
 mod ragged;
 mod reach;

@@ -4,21 +4,23 @@
 //! on the heap and stay where they are from the building to the end of the plan, so that an engine can prepare for them
 //! ([`Preparation`]). One that does not gets the same operations anew at each start.
 
+#[allow(unsafe_code)] // keeps memory that the engine uses; each block states its reasons
+mod store;
+
 use std::{
-    any::Any,
     marker::PhantomData,
-    ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use self::store::{AnyStore, Store, Stores, store};
 use super::{
     Comm, Dest, ReduceOp, Src, Status, agreement::Subject, all, collective::rooted, op, p2p::status,
 };
 use crate::{
-    datum::{Datum, Landing, Memory, Outgoing, RawBytes, Signature, is_plain, landing},
+    datum::{Datum, Landing, Memory, Outgoing, Signature, landing},
     engine::{
         CollectivePlace, Done, Exchange, Exchanged, Mode, NativeReduction, Op, Pattern,
-        Preparation, Rank, Received, ReductionKind,
+        Preparation, Rank, ReductionKind,
     },
     error::{Call, ErrorKind, Fault, Result},
 };
@@ -114,7 +116,6 @@ enum Brings<'c> {
     Rows(Box<Bring<'c>>),
 }
 
-type Stores = [Box<dyn AnyStore>];
 type Start<'c> = dyn Fn(&Comm, &mut Stores) -> Result<Op, Fault> + 'c;
 type Bring<'c> = dyn Fn(Exchanged, &mut Stores) -> Result<(), Fault> + 'c;
 
@@ -586,109 +587,4 @@ fn values_of<T: Datum>(exchanged: Exchanged) -> Result<Vec<T>, Fault> {
     let Exchanged { rows, counts, .. } = exchanged;
     let rows = rows.into_any().downcast::<Landing<T>>().map_err(|_| ErrorKind::Closed)?;
     rows.into_values(counts.iter().sum::<usize>() / size_of::<T>())
-}
-
-/// The store of a place; its type is that of the handle, which nobody else can make.
-fn store<T: Datum>(stores: &mut Stores, place: usize) -> Result<&mut Store<T>, Fault> {
-    stores[place].as_any_mut().downcast_mut().ok_or_else(|| ErrorKind::Closed.into())
-}
-
-/// A buffer of a plan.
-///
-/// # Invariants
-/// 1. `values` is a boxed slice that this store owns. It is reached through this pointer only, so that an engine which was
-///    given the address long ago may use it whenever the plan is under way, and the program whenever it is not.
-/// 2. Bytes from elsewhere are written there only if all bytes are values of `T`; else into `landing`.
-struct Store<T> {
-    values: NonNull<[T]>,
-    landing: Option<Landing<T>>,
-    received: Option<Received>,
-}
-
-impl<T: Datum> Store<T> {
-    fn new(values: Vec<T>, receives: bool) -> Self {
-        let landing = (receives && !is_plain::<T>()).then(|| Landing::new(values.len()));
-        let values = NonNull::from(Box::leak(values.into_boxed_slice()));
-        Self { values, landing, received: None }
-    }
-
-    fn values(&self) -> &[T] {
-        // SAFETY: invariant 1; `Plan` calls this while nothing is under way, or for a buffer that is only read meanwhile.
-        unsafe { self.values.as_ref() }
-    }
-
-    fn values_mut(&mut self) -> &mut [T] {
-        // SAFETY: invariant 1; `Plan` calls this while nothing is under way, or for a buffer that no engine was given.
-        unsafe { self.values.as_mut() }
-    }
-
-    /// Takes what has landed over, if it is values.
-    fn take_landed(&mut self, count: usize) -> Result<(), Fault> {
-        let Some(landing) = &self.landing else { return Ok(()) };
-        // SAFETY: invariant 1; the operation that writes into this store is over, and no other was given it.
-        landing.copy_to(unsafe { &mut self.values.as_mut()[..count] })
-    }
-}
-
-impl<T> Drop for Store<T> {
-    fn drop(&mut self) {
-        // SAFETY: made of a box by `new`, and freed once.
-        drop(unsafe { Box::from_raw(self.values.as_ptr()) });
-    }
-}
-
-/// A store, whatever its type.
-trait AnyStore {
-    /// The bytes to be sent.
-    fn outlet(&mut self) -> RawBytes;
-    /// The bytes to be written from elsewhere.
-    fn inlet(&mut self) -> RawBytes;
-    /// A message has been written.
-    fn accept(&mut self, received: Received) -> Result<(), Fault>;
-    /// All bytes have been written.
-    fn accept_all(&mut self) -> Result<(), Fault>;
-    fn received(&self) -> Option<Received>;
-    fn as_any(&self) -> &dyn Any;
-    fn as_any_mut(&mut self) -> &mut dyn Any;
-}
-
-impl<T: Datum> AnyStore for Store<T> {
-    fn outlet(&mut self) -> RawBytes {
-        let bytes = self.values.len() * size_of::<T>();
-        // SAFETY: initialised bytes of this store (`T: NoUninit`). They stay valid until it is dropped, which happens when
-        // nothing is under way (`Plan::drop`); while something is, `Plan` gives nobody else the values (`rested`).
-        unsafe { RawBytes::to_receive(self.values.cast::<u8>().as_ptr(), bytes) }
-    }
-
-    fn inlet(&mut self) -> RawBytes {
-        match &mut self.landing {
-            None => self.outlet(), // any bytes are values
-            Some(landing) => {
-                let bytes = landing.bytes_mut();
-                // SAFETY: as for `outlet`; the landing's memory does not move, and is looked at only by `take_landed`.
-                unsafe { RawBytes::to_receive(bytes.as_mut_ptr(), bytes.len()) }
-            }
-        }
-    }
-
-    fn accept(&mut self, received: Received) -> Result<(), Fault> {
-        self.received = Some(received);
-        self.take_landed(received.bytes / size_of::<T>())
-    }
-
-    fn accept_all(&mut self) -> Result<(), Fault> {
-        self.take_landed(self.values.len())
-    }
-
-    fn received(&self) -> Option<Received> {
-        self.received
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
 }
