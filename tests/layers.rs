@@ -22,7 +22,7 @@ const LAYERS: [&[&str]; 8] = [
 const UNSAFE_ROOMS: [&str; 9] = [
     "comm/node_array.rs",
     "comm/plan/store.rs",
-    "comm/scope.rs",
+    "comm/scope",
     "comm/window.rs",
     "datum.rs",
     "engine/local/",

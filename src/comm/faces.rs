@@ -48,7 +48,7 @@ impl<const D: usize> Cart<D> {
     /// (MPI 4.1, 8.6.1); elsewhere at most 2 `D` messages per rank.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if `out` is not 2 `D` times as long as `mine`.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not 2 `D` times as long as `mine`.
     #[track_caller]
     pub fn neighbor_allgather_into<V, W>(&self, mine: &V, out: &mut W) -> Result<()>
     where
@@ -70,7 +70,7 @@ impl<const D: usize> Cart<D> {
     /// As [`neighbor_allgather`](Self::neighbor_allgather). MPI: `MPI_Neighbor_alltoallv` on a Cartesian topology (MPI 4.1, 8.6.2).
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if there are not 2 `D` rows.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if there are not 2 `D` rows.
     ///
     /// # Examples
     /// ```
@@ -100,7 +100,7 @@ impl<const D: usize> Cart<D> {
     /// elsewhere at most 2 `D` messages per rank.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if `rows` is not 2 `D` equally long rows, or `out` not as long.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `rows` is not 2 `D` equally long rows, or `out` not as long.
     #[track_caller]
     pub fn neighbor_alltoall_into<V, W>(&self, rows: &V, out: &mut W) -> Result<()>
     where

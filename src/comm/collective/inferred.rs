@@ -117,7 +117,7 @@ impl Comm {
     /// All ranks, with the same root. One scatter of 128 bytes per rank; a second one where a row has more than 96 bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] on the root if there is not one row per rank.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root if there is not one row per rank.
     ///
     /// # Examples
     /// ```
@@ -226,7 +226,7 @@ impl Comm {
     /// One alltoall of 128 bytes per row; a second one where some row of some rank has more than 96 bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if there is not one row per rank.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if there is not one row per rank.
     ///
     /// # Examples
     /// ```

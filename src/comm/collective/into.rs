@@ -49,7 +49,7 @@ impl Comm {
     /// All ranks, with the same root and the same length of `mine`.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] on the root if `out` has not `size` times the length of `mine`.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root if `out` has not `size` times the length of `mine`.
     #[track_caller]
     pub fn gather_into<V, W>(&self, root: usize, mine: &V, out: &mut W) -> Result<()>
     where
@@ -78,7 +78,7 @@ impl Comm {
     /// All ranks, with the same root and the same length of `mine`.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] on the root if `rows` has not `size` times the length of `mine`.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root if `rows` has not `size` times the length of `mine`.
     #[track_caller]
     pub fn scatter_into<V, W>(&self, root: usize, rows: &V, mine: &mut W) -> Result<()>
     where
@@ -108,7 +108,7 @@ impl Comm {
     /// All ranks, with the same length of `mine`.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if `out` has not `size` times the length of `mine`.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` has not `size` times the length of `mine`.
     ///
     /// # Examples
     /// ```
@@ -139,7 +139,7 @@ impl Comm {
     /// All ranks, with the same length of `rows`.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if `rows` is not a multiple of `size` long, or `out` not as long as `rows`.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `rows` is not a multiple of `size` long, or `out` not as long as `rows`.
     #[track_caller]
     pub fn alltoall_into<V, W>(&self, rows: &V, out: &mut W) -> Result<()>
     where
@@ -166,7 +166,7 @@ impl Comm {
     /// All ranks, with the same root, operator and length.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] on the root if `out` is not as long as `mine`.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root if `out` is not as long as `mine`.
     #[track_caller]
     pub fn reduce_into<V, W>(
         &self,
@@ -203,7 +203,7 @@ impl Comm {
     /// All ranks, with the same operator and length.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if `out` is not as long as `mine`.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as `mine`.
     ///
     /// # Examples
     /// ```
@@ -240,7 +240,7 @@ impl Comm {
     /// All ranks, with the same operator and length.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if `mine` has not `size` times the length of `out`.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `mine` has not `size` times the length of `out`.
     #[track_caller]
     pub fn reduce_scatter_into<V, W>(
         &self,
@@ -267,7 +267,7 @@ impl Comm {
     /// All ranks, with the same operator and length.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if `out` is not as long as `mine`.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as `mine`.
     #[track_caller]
     pub fn scan_into<V, W>(&self, mine: &V, out: &mut W, op: impl ReduceOp<V::Elem>) -> Result<()>
     where
@@ -288,7 +288,7 @@ impl Comm {
     /// All ranks, with the same operator and length.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if `out` is not as long as `mine`.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as `mine`.
     ///
     /// # Examples
     /// ```

@@ -20,7 +20,7 @@ impl Comm {
     /// All ranks, with the same root.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] on the root if there is not one count per rank, or its own is wrong.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root if there is not one count per rank, or its own is wrong.
     ///
     /// # Examples
     /// ```
@@ -57,7 +57,7 @@ impl Comm {
     /// All ranks, with the same root.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] on the root if there is not one row per rank, or its own row has another length.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root if there is not one row per rank, or its own row has another length.
     ///
     /// # Examples
     /// ```
@@ -100,7 +100,7 @@ impl Comm {
     /// All ranks, with the same counts.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if there is not one count per rank, or this rank's is wrong.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if there is not one count per rank, or this rank's is wrong.
     ///
     /// # Examples
     /// ```
@@ -132,7 +132,7 @@ impl Comm {
     /// # Collective
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if there is not one row and one count per rank, or the count of this rank's own row
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if there is not one row and one count per rank, or the count of this rank's own row
     /// is wrong.
     ///
     /// # Examples

@@ -15,7 +15,7 @@ impl Comm {
     /// All ranks, with the same root, operator and length.
     ///
     /// # Errors
-    /// [`ErrorKind::CollectiveMismatch`] if the lengths differ (see [`Checks`](crate::Checks)).
+    /// [`ErrorKind::CollectiveMismatch`](crate::ErrorKind::CollectiveMismatch) if the lengths differ (see [`Checks`](crate::Checks)).
     #[track_caller]
     pub fn reduce<V: View + ?Sized>(
         &self,
@@ -40,7 +40,7 @@ impl Comm {
     /// All ranks, with the same operator and length.
     ///
     /// # Errors
-    /// [`ErrorKind::CollectiveMismatch`] if the lengths differ (see [`Checks`](crate::Checks)).
+    /// [`ErrorKind::CollectiveMismatch`](crate::ErrorKind::CollectiveMismatch) if the lengths differ (see [`Checks`](crate::Checks)).
     ///
     /// # Examples
     /// ```
@@ -76,7 +76,7 @@ impl Comm {
     /// All ranks, with the same operator, counts and length.
     ///
     /// # Errors
-    /// [`ErrorKind::LengthMismatch`] if there is not one count per rank, or they do not add up to the length of `mine`.
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if there is not one count per rank, or they do not add up to the length of `mine`.
     ///
     /// # Examples
     /// ```
