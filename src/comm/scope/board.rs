@@ -79,12 +79,13 @@ impl Entries {
         let place = self.free;
         let Call { op, with, at } = call;
         let entry = &mut self.all[place];
-        if let State::Free(next) = entry.state {
-            self.free = next;
-            (entry.call.op, entry.call.with, entry.call.at) = (op, with, at);
-            entry.disowned = false;
-            entry.state = make();
-        }
+        let State::Free(next) = entry.state else {
+            unreachable!("the list of free places leads to free ones");
+        };
+        self.free = next;
+        (entry.call.op, entry.call.with, entry.call.at) = (op, with, at);
+        entry.disowned = false;
+        entry.state = make();
         place
     }
 
