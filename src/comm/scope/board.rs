@@ -160,7 +160,7 @@ impl<'c> Board<'c> {
                         self.comm.received(received);
                         Place::Over(status::<V::Elem>(&received))
                     }
-                    Begun::Over(Err(kind)) => self.enter(call, || State::Refused(kind)),
+                    Begun::Over(Err(fault)) => self.enter(call, || State::Refused(fault)),
                 })
             } else {
                 let unpack: Box<dyn FnOnce(Done) -> Result<Status, Fault> + 'scope> =
@@ -237,7 +237,7 @@ impl<'c> Board<'c> {
                 self.comm.arrived(&done);
                 unpack(done).map(Some)
             }
-            (State::Refused(kind) | State::Over(Err(kind)), _) => Err(kind),
+            (State::Refused(fault) | State::Over(Err(fault)), _) => Err(fault),
             (State::Over(Ok(status)), _) => Ok(Some(status)),
             _ => Err(ErrorKind::Closed.into()),
         }

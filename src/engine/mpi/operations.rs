@@ -257,8 +257,8 @@ impl MpiEngine {
             let ended = self.ops.end(op.0, |pending| match pending {
                 Pending::Transfer(transfer) => Some(match transfer.end(self, blocks)? {
                     Ok(received) => received,
-                    Err(kind) => {
-                        failed = Some(kind);
+                    Err(fault) => {
+                        failed = Some(fault);
                         None
                     }
                 }),

@@ -8,7 +8,7 @@ use super::{
     MpiEngine, collective,
     operations::Pending,
     raw::{Datatype, Extent, blank_status, check, made},
-    transfer::{Beside, Expected, Transfer, distance, landed, source, tag},
+    transfer::{Beside, Expected, Transfer, distance, ended, landed, source, tag},
 };
 use crate::{
     datum::{Memory, Outgoing},
@@ -143,18 +143,10 @@ impl Plan {
     /// What there is to tell if it is done, or when it is, if `blocks`.
     #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
     pub(super) fn look(&mut self, blocks: bool) -> Result<Option<Option<Received>>, Fault> {
-        let (mut done, mut status) = (1, blank_status());
-        // SAFETY: a live persistent request, which stays.
-        let code = unsafe {
-            if blocks {
-                ffi::MPI_Wait(&raw mut self.request, &raw mut status)
-            } else {
-                ffi::MPI_Test(&raw mut self.request, &raw mut done, &raw mut status)
-            }
-        };
-        if done == 0 && check(code).is_ok() {
+        // SAFETY: a live persistent request; its memory stays by the promise of `Preparation`.
+        let Some((code, status)) = (unsafe { ended(&mut self.request, blocks) }) else {
             return Ok(None);
-        }
+        };
         self.under_way = false;
         match self.expects {
             None => check(code).map(|()| Some(None)),

@@ -124,17 +124,9 @@ impl Transfer {
         engine: &MpiEngine,
         blocks: bool,
     ) -> Option<Result<Option<Received>, Fault>> {
-        let (mut done, mut status) = (1, blank_status());
         // SAFETY: a live request of ours, whose buffers stay until it is complete.
-        let code = unsafe {
-            if blocks {
-                ffi::MPI_Wait(&raw mut self.request, &raw mut status)
-            } else {
-                ffi::MPI_Test(&raw mut self.request, &raw mut done, &raw mut status)
-            }
-        };
-        let goes_on = done == 0 && check(code).is_ok();
-        (!goes_on).then(|| self.outcome(engine, code, &status))
+        let (code, status) = unsafe { ended(&mut self.request, blocks) }?;
+        Some(self.outcome(engine, code, &status))
     }
 
     /// What has come of it, MPI having completed it with this code and status.
@@ -208,6 +200,28 @@ pub(super) fn whole(received: Received, expected: Expected) -> Result<Received, 
         got: format!("unknown ({} bytes, which no number of {name} has)", received.bytes),
     }
     .into())
+}
+
+/// MPI's return code and status if it is done with a request, or when it is, if `blocks`.
+///
+/// # Safety
+/// A live request, whose buffers stay until it is complete.
+#[inline(always)]
+pub(super) unsafe fn ended(
+    request: &mut ffi::MPI_Request,
+    blocks: bool,
+) -> Option<(c_int, ffi::MPI_Status)> {
+    let (mut done, mut status) = (1, blank_status());
+    // SAFETY: by this function's own contract; MPI writes `done` and the status.
+    let code = unsafe {
+        if blocks {
+            ffi::MPI_Wait(request, &raw mut status)
+        } else {
+            ffi::MPI_Test(request, &raw mut done, &raw mut status)
+        }
+    };
+    let goes_on = done == 0 && check(code).is_ok();
+    (!goes_on).then_some((code, status))
 }
 
 /// The status of a request that MPI is done with.
