@@ -88,7 +88,7 @@ pub struct Comm {
     /// What reports call it.
     name: RefCell<Option<Arc<str>>>,
     /// Room for the operations of the next scope.
-    scraps: Cell<Vec<scope::Entry>>,
+    scraps: Cell<scope::Entries>,
     recorder: Rc<Recorder>,
     /// Made by the first window.
     yard: OnceCell<Rc<region::Yard>>,
@@ -113,7 +113,7 @@ impl Comm {
         size: usize,
     ) -> Self {
         let (turn, name, max_tag) = (Cell::new(0), RefCell::new(None), engine.max_tag());
-        let (scraps, yard) = (Cell::new(Vec::new()), OnceCell::new());
+        let (scraps, yard) = (Cell::default(), OnceCell::new());
         Self { engine, context, rank, size, turn, max_tag, name, scraps, recorder, yard }
     }
 
@@ -179,7 +179,7 @@ impl Comm {
         body: impl FnOnce() -> Result<R, Fault>,
     ) -> Result<R> {
         self.enter(call);
-        let done = if self.recorder.on.get() { self.record(call, true, body) } else { body() };
+        let done = if self.is_recording() { self.record(call, true, body) } else { body() };
         done.map_err(|fault| self.failed(fault, call))
     }
 
@@ -187,7 +187,7 @@ impl Comm {
     #[inline]
     fn proceed<R>(&self, call: Call, body: impl FnOnce() -> Result<R, Fault>) -> Result<R> {
         self.enter(call);
-        let done = if self.recorder.on.get() { self.record(call, false, body) } else { body() };
+        let done = if self.is_recording() { self.record(call, false, body) } else { body() };
         done.map_err(|fault| self.failed(fault, call))
     }
 

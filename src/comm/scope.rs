@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(super) use self::board::Entry;
+pub(super) use self::board::Entries;
 use self::board::{Board, End};
 use super::{
     Comm, Dest, Src, Status,

@@ -83,6 +83,11 @@ impl Comm {
         self.recorder.on.set(on);
     }
 
+    #[inline]
+    pub(super) fn is_recording(&self) -> bool {
+        self.recorder.on.get()
+    }
+
     /// A call while statistics are recorded.
     #[cold]
     pub(super) fn record<R>(
@@ -108,7 +113,7 @@ impl Comm {
     /// Notes a message to a rank.
     #[inline]
     pub(super) fn sent(&self, to: Rank, bytes: usize) {
-        if self.recorder.on.get() {
+        if self.is_recording() {
             self.recorder.moved(bytes, 0);
             self.recorder.peer(self.engine.world_rank(self.context, to), |peer| {
                 peer.messages_sent += 1;
@@ -120,7 +125,7 @@ impl Comm {
     /// Notes a message from a rank.
     #[inline]
     pub(super) fn received(&self, Received { rank: from, bytes, .. }: Received) {
-        if self.recorder.on.get() {
+        if self.is_recording() {
             self.recorder.moved(0, bytes);
             self.recorder.peer(self.engine.world_rank(self.context, from), |peer| {
                 peer.messages_received += 1;
@@ -132,7 +137,7 @@ impl Comm {
     /// Notes what a finished operation has brought.
     #[inline]
     pub(super) fn arrived(&self, done: &Done) {
-        if self.recorder.on.get() {
+        if self.is_recording() {
             if let Some(received) = done.received {
                 self.received(received);
             }
@@ -145,7 +150,7 @@ impl Comm {
     /// Notes the bytes that a collective takes from this rank and brings to it.
     #[inline]
     pub(super) fn moved(&self, sent: usize, received: usize) {
-        if self.recorder.on.get() {
+        if self.is_recording() {
             self.recorder.moved(sent, received);
         }
     }
@@ -153,7 +158,7 @@ impl Comm {
     /// Notes the bytes of a collective.
     #[inline]
     pub(super) fn moved_by(&self, what: &Collective<'_>) {
-        if self.recorder.on.get() {
+        if self.is_recording() {
             let (sent, received) = bytes_of(what, Rank::from(self.rank));
             self.recorder.moved(sent, received);
         }

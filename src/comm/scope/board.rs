@@ -21,19 +21,18 @@ pub(super) struct Board<'c> {
     entries: RefCell<Entries>,
 }
 
-/// Operations by place; those that are free are a list.
-struct Entries {
+/// Operations by place.
+#[derive(Default)]
+pub(in crate::comm) struct Entries {
     all: Vec<Entry>,
     /// How many have been used in this scope.
     used: usize,
-    free: usize,
+    /// Those of them that are free again.
+    free: Vec<usize>,
 }
 
-/// The end of the list of free places.
-const NONE: usize = usize::MAX;
-
 /// One operation of a scope.
-pub(in crate::comm) struct Entry {
+struct Entry {
     call: Call,
     state: State,
     /// Nobody will ask for its result.
@@ -50,8 +49,7 @@ enum State {
     Over(Result<Status, Fault>),
     /// Being waited for at this moment.
     Taken,
-    /// Free; the next free place.
-    Free(usize),
+    Free,
 }
 
 /// It borrows for the scope, in truth: see `Board::receive`.
@@ -69,20 +67,16 @@ impl Entries {
     /// Made in its place, as by [`Table::insert`](crate::engine::table::Table::insert).
     #[inline(always)]
     fn insert(&mut self, call: Call, make: impl FnOnce() -> State) -> usize {
-        if self.free == NONE {
+        let place = self.free.pop().unwrap_or_else(|| {
             if self.used == self.all.len() {
-                self.all.push(Entry { call, state: State::Free(NONE), disowned: false });
+                self.all.push(Entry { call, state: State::Free, disowned: false });
             }
-            self.free = self.used;
             self.used += 1;
-        }
-        let place = self.free;
+            self.used - 1
+        });
         let Call { op, with, at } = call;
         let entry = &mut self.all[place];
-        let State::Free(next) = entry.state else {
-            unreachable!("the list of free places leads to free ones");
-        };
-        self.free = next;
+        assert!(matches!(entry.state, State::Free), "free places hold nothing");
         (entry.call.op, entry.call.with, entry.call.at) = (op, with, at);
         entry.disowned = false;
         entry.state = make();
@@ -91,15 +85,14 @@ impl Entries {
 
     #[inline]
     fn free(&mut self, place: usize) {
-        self.all[place].state = State::Free(self.free);
-        self.free = place;
+        self.all[place].state = State::Free;
+        self.free.push(place);
     }
 }
 
 impl<'c> Board<'c> {
     pub(super) fn new(comm: &'c Comm) -> Self {
-        let entries = Entries { all: comm.scraps.take(), used: 0, free: NONE };
-        Self { comm, entries: RefCell::new(entries) }
+        Self { comm, entries: RefCell::new(comm.scraps.take()) }
     }
 
     pub(super) fn send<'scope, V: View + ?Sized>(
@@ -248,18 +241,50 @@ impl<'c> Board<'c> {
         let mut first = Ok(());
         let places = self.entries.borrow().used;
         for place in 0..places {
-            if !self.entries.borrow().all[place].state.is_open() {
-                continue;
-            }
-            match self.comm.proceed(self.call(place), || self.outcome(place, true)) {
-                Ok(status) => self.settle(place, Ok(status)),
-                Err(error) => {
-                    self.settle(place, Err(error.kind().clone().into()));
-                    first = first.and(Err(error));
-                }
+            if !self.ends_unasked(place) && self.entries.borrow().all[place].state.is_open() {
+                first = first.and(self.end(place));
             }
         }
         first
+    }
+
+    /// Waits for an operation whose result nobody will ask for; whether it was one, and has ended well.
+    ///
+    /// What nobody asks for need not be handed on, see `Entries::insert`.
+    #[inline(always)]
+    fn ends_unasked(&self, place: usize) -> bool {
+        let (op, call) = match self.entries.borrow().all[place] {
+            Entry { state: State::Direct(op, _), disowned: true, call } => (op, call),
+            _ => return false,
+        };
+        if self.comm.is_recording() {
+            return false;
+        }
+        self.comm.enter(call);
+        let ended = self.comm.engine.finish(op, true);
+        let entries = &mut *self.entries.borrow_mut();
+        let state = &mut entries.all[place].state;
+        if let Err(fault) = ended {
+            *state = State::Refused(fault);
+            return false;
+        }
+        mem::forget(mem::replace(state, State::Free)); // it holds nothing to be dropped
+        entries.free.push(place);
+        true
+    }
+
+    /// Waits for an operation, and keeps what has come of it for its ticket, if there is one.
+    fn end(&self, place: usize) -> Result<()> {
+        match self.comm.proceed(self.call(place), || self.outcome(place, true)) {
+            Ok(status) => {
+                self.settle(place, Ok(status));
+                Ok(())
+            }
+            Err(error) => {
+                self.settle(place, Err(error.kind().clone().into()));
+                Err(error)
+            }
+        }
     }
 
     /// Keeps the outcome of an operation for its ticket, if there is one.
@@ -290,7 +315,7 @@ impl<'c> Board<'c> {
     pub(super) fn op(&self, place: usize) -> Option<Op> {
         match self.entries.borrow().all[place].state {
             State::Direct(op, _) | State::Copied(op, _) => Some(op),
-            State::Refused(_) | State::Over(_) | State::Taken | State::Free(_) => None,
+            State::Refused(_) | State::Over(_) | State::Taken | State::Free => None,
         }
     }
 
@@ -315,16 +340,21 @@ pub(super) struct End<'b>(pub(super) &'b Board<'b>);
 impl Drop for End<'_> {
     fn drop(&mut self) {
         let certain = AbortUnlessForgotten; // a panic here would leave lent memory behind
-        let Entries { all, used, .. } = &mut *self.0.entries.borrow_mut();
-        for entry in &all[..*used] {
-            if let State::Direct(op, _) | State::Copied(op, _) = entry.state {
-                self.0.comm.enter(entry.call);
-                self.0.comm.engine.retract(op);
+        let entries = &mut *self.0.entries.borrow_mut();
+        let Entries { all, used, free } = entries;
+        if free.len() < *used {
+            for entry in &all[..*used] {
+                if let State::Direct(op, _) | State::Copied(op, _) = entry.state {
+                    self.0.comm.enter(entry.call);
+                    self.0.comm.engine.retract(op);
+                }
             }
+            all[..*used].iter_mut().for_each(|entry| entry.state = State::Free);
         }
         mem::forget(certain);
-        all[..*used].iter_mut().for_each(|entry| entry.state = State::Free(NONE));
-        self.0.comm.scraps.set(mem::take(all)); // the next scope need not allocate
+        free.clear();
+        *used = 0;
+        self.0.comm.scraps.set(mem::take(entries)); // the next scope need not allocate
     }
 }
 

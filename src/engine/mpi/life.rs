@@ -20,7 +20,7 @@ use super::{
     foresight::Foresight,
     guard::{self, Guard},
     messages::Lane,
-    raw::{check, made, tag_limit},
+    raw::{blank_status, check, made, tag_limit},
     transfer::tested,
     wire,
 };
@@ -115,6 +115,10 @@ impl MpiEngine {
             thread_level: format!("{level:?}").to_lowercase(),
         };
         let misses_any = about.library.starts_with("MPICH");
+        let over_at_once = match about.library.starts_with("Open MPI") {
+            true => over_at_once(user)?,
+            false => None,
+        };
         let engine = Self {
             universe: RefCell::new(Some(universe)),
             about,
@@ -127,6 +131,7 @@ impl MpiEngine {
             multiple: level == Threading::Multiple,
             guard,
             misses_any,
+            over_at_once,
             spins,
             call: Cell::new(Call::new("start", With::ALL)),
             ops: Table::new(),
@@ -348,6 +353,21 @@ pub(super) fn free(mut comm: ffi::MPI_Comm) {
 fn duplicate(comm: ffi::MPI_Comm) -> Result<ffi::MPI_Comm, Fault> {
     // SAFETY: a live communicator; the new one is written on success.
     unsafe { made(|made| ffi::MPI_Comm_dup(comm, made)) }
+}
+
+/// The request that the library gives for all sends that are over at once, if it is the same one.
+fn over_at_once(comm: ffi::MPI_Comm) -> Result<Option<ffi::MPI_Request>, Fault> {
+    // SAFETY: a live communicator; a message of no bytes to nobody.
+    let start = || unsafe {
+        let (nobody, byte) = (ffi::RSMPI_PROC_NULL, ffi::RSMPI_UINT8_T);
+        made(|made| ffi::MPI_Isend([0_u8; 1].as_ptr().cast(), 0, byte, nobody, 0, comm, made))
+    };
+    let (first, second) = (start()?, start()?);
+    for mut request in [first, second] {
+        // SAFETY: a request that has been started, or one request that stands for any number of them.
+        check(unsafe { ffi::MPI_Wait(&raw mut request, &mut blank_status()) })?;
+    }
+    Ok((first == second).then_some(first))
 }
 
 /// Name and version out of what the library says of itself, which can be a page long.

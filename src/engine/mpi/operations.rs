@@ -97,6 +97,9 @@ impl MpiEngine {
         let lane = self.lane(to.context, to.label.is_step())?;
         // SAFETY: the bytes by their lender's promise, the head as it is kept in the table until the request is complete.
         let (mut request, beside) = unsafe { self.start_send(lane, to, mode, bytes.bytes()) }?;
+        if self.over_at_once == Some(request) {
+            return Ok(None);
+        }
         // A small message has left by now, most often.
         if bytes.len() <= SMALL && mode == Mode::Standard {
             match tested(&mut request) {

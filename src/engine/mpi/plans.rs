@@ -143,8 +143,9 @@ impl Plan {
     /// What there is to tell if it is done, or when it is, if `blocks`.
     #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
     pub(super) fn look(&mut self, blocks: bool) -> Result<Option<Option<Received>>, Fault> {
+        let mut status = blank_status();
         // SAFETY: a live persistent request; its memory stays by the promise of `Preparation`.
-        let Some((code, status)) = (unsafe { ended(&mut self.request, blocks) }) else {
+        let Some(code) = (unsafe { ended(&mut self.request, blocks, &mut status) }) else {
             return Ok(None);
         };
         self.under_way = false;

@@ -54,9 +54,21 @@ pub(super) fn blank_status() -> ffi::MPI_Status {
 }
 
 /// The size in bytes of what the status tells of; 0 if the library cannot say.
+#[inline]
 pub(super) fn bytes_in(status: &ffi::MPI_Status) -> usize {
-    let mut count: ffi::MPI_Count = 0;
+    let mut few = -1;
     // SAFETY: the status was filled in by a receive or probe (or is zero); MPI_UINT8_T is a predefined type.
+    let code = unsafe { ffi::MPI_Get_count(status, ffi::RSMPI_UINT8_T, &raw mut few) };
+    match usize::try_from(few) {
+        Ok(bytes) if code == ffi::MPI_SUCCESS as c_int => bytes,
+        _ => many_bytes_in(status), // more than an `int` can tell
+    }
+}
+
+#[cold]
+fn many_bytes_in(status: &ffi::MPI_Status) -> usize {
+    let mut count: ffi::MPI_Count = 0;
+    // SAFETY: as above.
     let code = unsafe { ffi::MPI_Get_elements_x(status, ffi::RSMPI_UINT8_T, &raw mut count) };
     if code == ffi::MPI_SUCCESS as c_int { usize::try_from(count).unwrap_or(0) } else { 0 }
 }

@@ -124,8 +124,9 @@ impl Transfer {
         engine: &MpiEngine,
         blocks: bool,
     ) -> Option<Result<Option<Received>, Fault>> {
+        let mut status = blank_status();
         // SAFETY: a live request of ours, whose buffers stay until it is complete.
-        let (code, status) = unsafe { ended(&mut self.request, blocks) }?;
+        let code = unsafe { ended(&mut self.request, blocks, &mut status) }?;
         Some(self.outcome(engine, code, &status))
     }
 
@@ -202,7 +203,9 @@ pub(super) fn whole(received: Received, expected: Expected) -> Result<Received, 
     .into())
 }
 
-/// MPI's return code and status if it is done with a request, or when it is, if `blocks`.
+/// MPI's return code if it is done with a request, or when it is, if `blocks`.
+///
+/// The status stays where MPI writes it; see `Table::insert`.
 ///
 /// # Safety
 /// A live request, whose buffers stay until it is complete.
@@ -210,18 +213,19 @@ pub(super) fn whole(received: Received, expected: Expected) -> Result<Received, 
 pub(super) unsafe fn ended(
     request: &mut ffi::MPI_Request,
     blocks: bool,
-) -> Option<(c_int, ffi::MPI_Status)> {
-    let (mut done, mut status) = (1, blank_status());
+    status: &mut ffi::MPI_Status,
+) -> Option<c_int> {
+    let mut done = 1;
     // SAFETY: by this function's own contract; MPI writes `done` and the status.
     let code = unsafe {
         if blocks {
-            ffi::MPI_Wait(request, &raw mut status)
+            ffi::MPI_Wait(request, status)
         } else {
-            ffi::MPI_Test(request, &raw mut done, &raw mut status)
+            ffi::MPI_Test(request, &raw mut done, status)
         }
     };
-    let goes_on = done == 0 && check(code).is_ok();
-    (!goes_on).then_some((code, status))
+    let goes_on = done == 0 && code == ffi::MPI_SUCCESS as c_int;
+    (!goes_on).then_some(code)
 }
 
 /// The status of a request that MPI is done with.
