@@ -308,6 +308,7 @@ impl<T: Plain> Held<'_, T> {
 }
 
 impl<T: Plain> Window<T> {
+    #[inline(always)]
     fn access(
         &self,
         target: usize,
