@@ -7,7 +7,7 @@
 use super::{Comm, View, step};
 use crate::{
     datum::{Datum, Signature, Stamp},
-    engine::{Collective, CollectiveCall, Counts, Label, Rank, schedule},
+    engine::{Collective, CollectiveCall, Counts, Label, Rank, Step, schedule},
     error::{Call, ErrorKind, Fault, With},
 };
 
@@ -56,17 +56,18 @@ impl Comm {
     /// Makes sure that all ranks make the same collective call, where the engine does not do so itself and
     /// [`Checks::Collective`](crate::Checks) is asked for. To be called first in every blocking collective.
     #[inline]
-    pub(super) fn agree_on(&self, call: &Call, subject: Subject) -> Result<(), Fault> {
+    pub(super) fn agree_on(&self, label: &Label, subject: Subject) -> Result<(), Fault> {
         if self.engine.leaves_agreement() && self.size > 1 {
-            self.compare_calls(call, subject)
+            self.compare_calls(label, subject)
         } else {
             Ok(())
         }
     }
 
     #[cold]
-    fn compare_calls(&self, call: &Call, subject: Subject) -> Result<(), Fault> {
-        let mine = Record::new(*call, subject);
+    fn compare_calls(&self, label: &Label, subject: Subject) -> Result<(), Fault> {
+        let Some(Step { call }) = label.step else { return Err(ErrorKind::Closed.into()) };
+        let mine = Record::new(call, subject);
         let mut all = vec![mine; self.size];
         let what = Collective::Allgather {
             mine: bytemuck::bytes_of(&mine),

@@ -175,12 +175,20 @@ impl Comm {
     #[inline(always)]
     pub(super) fn perform<R>(
         &self,
-        call: Call,
+        Call { op, with, at }: Call,
         body: impl FnOnce() -> Result<R, Fault>,
     ) -> Result<R> {
-        self.enter(call);
-        let done = if self.is_recording() { self.record(call, true, body) } else { body() };
-        done.map_err(|fault| self.failed(fault, call))
+        // In parts, as by `enter`: whole it is put together only where it is told of.
+        self.engine.enter(op, with, at);
+        let done = if self.is_recording() {
+            self.record(Call { op, with, at }, true, body)
+        } else {
+            body()
+        };
+        match done {
+            Ok(result) => Ok(result),
+            Err(fault) => Err(self.failed(fault, Call { op, with, at })),
+        }
     }
 
     /// Goes on with a call that was made before: waits for it.

@@ -115,7 +115,7 @@ impl Region {
         let host = match access {
             Access::Remote => 0,
             Access::Shared => {
-                parent.agree_on(&call, Subject::nothing())?;
+                parent.agree_on(&Subject::nothing().label(call), Subject::nothing())?;
                 engine.node(parent.context, parent.next_turn())?
             }
         };

@@ -194,8 +194,9 @@ impl Comm {
         mine: &[T],
     ) -> Result<Ragged<T>, Fault> {
         let subject = Subject::any::<T>();
-        self.agree_on(&call, subject)?;
-        self.allgather_values(&subject.label(call), mine)
+        let label = subject.label(call);
+        self.agree_on(&label, subject)?;
+        self.allgather_values(&label, mine)
     }
 
     pub(in crate::comm) fn allgather_values<T: Datum>(

@@ -45,10 +45,10 @@ impl Comm {
         subject: Subject,
         body: impl FnOnce(&Label) -> Result<R, Fault>,
     ) -> Result<R> {
-        // Of its parts, twice: a copy of the whole would wait, see `Comm::enter`.
-        let (call, label) = (Call { op, with, at }, subject.label(Call { op, with, at }));
-        self.perform(call, || {
-            self.agree_on(&call, subject)?;
+        // Of its parts, twice: a copy of the whole would wait, see `Engine::enter`.
+        let label = subject.label(Call { op, with, at });
+        self.perform(Call { op, with, at }, || {
+            self.agree_on(&label, subject)?;
             body(&label)
         })
     }

@@ -3,10 +3,12 @@
 //! Who only gives shows its bytes and goes on (once what it has lent is free again); who takes waits for the ranks whose
 //! bytes it needs and copies or combines them itself. Reductions go from the highest rank to the lowest, so that
 //! what is combined is always `left` of all that is there: an operator need be associative only, and all ranks get the same bits.
+//!
+//! SAFETY (1), of all that is shown: it is borrowed for longer than the visit lasts, and `run` drops the visit.
 
 use super::{
     LocalEngine,
-    stage::{EACH, Occasion, Readers, Said, Shows, Sight, Visit},
+    stage::{EACH, Occasion, Readers, Shows, Sight, Visit},
 };
 use crate::{
     engine::{Collective, CollectiveCall, Counts, Rank, Reduction},
@@ -31,23 +33,27 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
         return Some(Ok(()));
     }
     let element_bytes = call.label.signature.size();
-    let said = Said { label: *call.label, turn: call.turn, kind, bytes };
-    let occasion = Occasion { said, root };
+    let occasion = Occasion { label: call.label, turn: call.turn, kind, bytes, root };
     let mut work = || {
         let members = engine.members(call.context)?;
-        let visit = members.seat(engine).enter(engine, &occasion)?;
+        let seat = members.seat(engine);
+        seat.is_free(engine)?;
+        // Where the rows begin that are shown with a table; declared before the visit, so that it outlives it.
+        let table = table(&call.what, call.rank, call.size);
+        let visit = &mut Visit::new(seat, engine, &occasion);
+        visit.await_room()?;
         match &mut call.what {
             Collective::Barrier => barrier(visit),
             Collective::Bcast { root, buffer } => bcast(visit, root.index(), buffer),
             Collective::Gather { root, mine, counts, out } => {
                 gather(visit, root.index(), mine, counts, out)
             }
-            Collective::Scatter { root, rows, counts, out } => {
-                scatter(visit, root.index(), rows, counts, out)
+            Collective::Scatter { root, rows, out, .. } => {
+                scatter(visit, root.index(), rows, &table, out)
             }
             Collective::Allgather { mine, counts, out } => allgather(visit, mine, counts, out),
-            Collective::Alltoall { rows, send_counts, out, recv_counts } => {
-                alltoall(visit, rows, send_counts, out, recv_counts)
+            Collective::Alltoall { rows, out, recv_counts, .. } => {
+                alltoall(visit, rows, &table, out, recv_counts)
             }
             Collective::Reduce { root, mine, out, with } => {
                 reduce(visit, root.index(), mine, out, &Folding { with, element_bytes })
@@ -72,6 +78,16 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
         }
     };
     Some(work())
+}
+
+/// Where the rows begin that this rank shows to each other one.
+fn table(what: &Collective<'_>, me: Rank, ranks: usize) -> Starts {
+    match what {
+        // Only the root knows more than its own.
+        Collective::Scatter { root, counts, .. } if *root == me => Starts::new(counts, ranks),
+        Collective::Alltoall { send_counts, .. } => Starts::new(send_counts, ranks),
+        _ => Starts::Equal(0),
+    }
 }
 
 /// What all ranks must say alike: a number for the kind, the root, and a length in bytes. `None` for what goes by messages.
@@ -134,9 +150,9 @@ fn others(me: usize, size: usize) -> impl Iterator<Item = usize> + Clone {
 }
 
 /// Dissemination (Hensgen, Finkel, Manber 1988): in round k every rank hears of the one 2ᵏ before.
-fn barrier(mut visit: Visit<'_>) -> Outcome {
+fn barrier(visit: &mut Visit<'_>) -> Outcome {
     let (me, size) = (visit.me(), visit.size());
-    // SAFETY: nothing is shown.
+    // SAFETY: (1).
     unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
     if visit.is_crowded() {
         visit.meet_all()?;
@@ -153,17 +169,17 @@ fn barrier(mut visit: Visit<'_>) -> Outcome {
     visit.leave()
 }
 
-fn bcast(mut visit: Visit<'_>, root: usize, buffer: &mut [u8]) -> Outcome {
+fn bcast<'a>(visit: &mut Visit<'a>, root: usize, buffer: &'a mut [u8]) -> Outcome {
     let me = visit.me();
     if visit.size() == 2 && !visit.is_crowded() && buffer.len() >= JOINT_BYTES {
         return bcast_jointly(visit, root, buffer);
     }
     if me == root {
-        // SAFETY: the buffer is borrowed until this function returns, and not changed.
+        // SAFETY: (1).
         unsafe { visit.show(Shows::Rows(buffer), Readers::All) };
         visit.glance()?;
     } else {
-        // SAFETY: nothing is shown.
+        // SAFETY: (1).
         unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
         visit.meet(root)?;
         visit.claim(std::iter::once(root))?;
@@ -176,11 +192,11 @@ fn bcast(mut visit: Visit<'_>, root: usize, buffer: &mut [u8]) -> Outcome {
 }
 
 /// Each of two ranks copies one half.
-fn bcast_jointly(mut visit: Visit<'_>, root: usize, buffer: &mut [u8]) -> Outcome {
+fn bcast_jointly<'a>(visit: &mut Visit<'a>, root: usize, buffer: &'a mut [u8]) -> Outcome {
     let (me, len) = (visit.me(), buffer.len());
     let peer = 1 - me;
     let mine = buffer.as_mut_ptr();
-    // SAFETY: from here to the end of the visit the buffer is reached through this pointer and by the peer only.
+    // SAFETY: (1); from here to the end of the visit the buffer is reached through this pointer and by the peer only.
     unsafe { visit.show(Shows::Shared { rows: mine, room: mine, len }, Readers::One(peer)) };
     visit.meet(peer)?;
     visit.claim(std::iter::once(peer))?;
@@ -214,21 +230,21 @@ unsafe fn whole<'s>(sight: Sight) -> Option<&'s [u8]> {
     unsafe { sight.bytes(0, sight.len()) }
 }
 
-fn gather(
-    mut visit: Visit<'_>,
+fn gather<'a>(
+    visit: &mut Visit<'a>,
     root: usize,
-    mine: &[u8],
+    mine: &'a [u8],
     counts: &Counts<'_>,
     out: &mut [u8],
 ) -> Outcome {
     let (me, size) = (visit.me(), visit.size());
     if me != root {
-        // SAFETY: `mine` is borrowed until this function returns.
+        // SAFETY: (1).
         unsafe { visit.show(Shows::Rows(mine), Readers::One(root)) };
         visit.glance()?;
         return visit.leave();
     }
-    // SAFETY: nothing is shown.
+    // SAFETY: (1).
     unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
     let starts = Starts::new(counts, size);
     out[starts.of(me)].copy_from_slice(mine);
@@ -237,45 +253,46 @@ fn gather(
         visit.claim(std::iter::once(rank))?;
         // SAFETY: the visit has not ended and holds its claim.
         let row = unsafe { whole(visit.sight(rank)) };
-        copy(&visit, rank, row, &mut out[starts.of(rank)])?;
+        copy(visit, rank, row, &mut out[starts.of(rank)])?;
         visit.unclaim();
     }
     visit.leave()
 }
 
-fn scatter(
-    visit: Visit<'_>,
+fn scatter<'a>(
+    visit: &mut Visit<'a>,
     root: usize,
-    rows: &[u8],
-    counts: &Counts<'_>,
+    rows: &'a [u8],
+    starts: &'a Starts,
     out: &mut [u8],
 ) -> Outcome {
     let (me, size) = (visit.me(), visit.size());
     if me == root {
-        let starts = Starts::new(counts, size);
-        // Declared after what it shows, so that it ends before.
-        let mut visit = visit;
-        // SAFETY: `rows` are borrowed, and `starts` lives, until the visit ends.
+        // SAFETY: (1).
         unsafe { visit.show(starts.show(rows), Readers::All) };
         out.copy_from_slice(&rows[starts.of(me)]);
         visit.glance()?;
         return visit.leave();
     }
-    let mut visit = visit;
-    // SAFETY: nothing is shown.
+    // SAFETY: (1).
     unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
     visit.meet(root)?;
     visit.claim(std::iter::once(root))?;
     let sight = visit.sight(root);
     // SAFETY: the visit has not ended and holds its claim; a table has a row for every rank.
     let row = unsafe { sight.row_or_part(me, size) };
-    copy(&visit, root, row, out)?;
+    copy(visit, root, row, out)?;
     visit.leave()
 }
 
-fn allgather(mut visit: Visit<'_>, mine: &[u8], counts: &Counts<'_>, out: &mut [u8]) -> Outcome {
+fn allgather<'a>(
+    visit: &mut Visit<'a>,
+    mine: &'a [u8],
+    counts: &Counts<'_>,
+    out: &mut [u8],
+) -> Outcome {
     let (me, size) = (visit.me(), visit.size());
-    // SAFETY: `mine` is borrowed until this function returns.
+    // SAFETY: (1).
     unsafe { visit.show(Shows::Rows(mine), Readers::All) };
     let starts = Starts::new(counts, size);
     out[starts.of(me)].copy_from_slice(mine);
@@ -284,24 +301,21 @@ fn allgather(mut visit: Visit<'_>, mine: &[u8], counts: &Counts<'_>, out: &mut [
     for rank in others(me, size) {
         // SAFETY: the visit has not ended and holds its claim.
         let row = unsafe { whole(visit.sight(rank)) };
-        copy(&visit, rank, row, &mut out[starts.of(rank)])?;
+        copy(visit, rank, row, &mut out[starts.of(rank)])?;
     }
     visit.leave()
 }
 
-fn alltoall(
-    visit: Visit<'_>,
-    rows: &[u8],
-    send_counts: &Counts<'_>,
+fn alltoall<'a>(
+    visit: &mut Visit<'a>,
+    rows: &'a [u8],
+    send: &'a Starts,
     out: &mut [u8],
     recv_counts: &Counts<'_>,
 ) -> Outcome {
     let (me, size) = (visit.me(), visit.size());
-    let send = Starts::new(send_counts, size);
     let recv = Starts::new(recv_counts, size);
-    // Declared after what it shows, so that it ends before.
-    let mut visit = visit;
-    // SAFETY: `rows` are borrowed, and `send` lives, until the visit ends.
+    // SAFETY: (1).
     unsafe { visit.show(send.show(rows), Readers::All) };
     out[recv.of(me)].copy_from_slice(&rows[send.of(me)]);
     visit.meet_all()?;
@@ -310,7 +324,7 @@ fn alltoall(
         let sight = visit.sight(rank);
         // SAFETY: the visit has not ended and holds its claim; a table has a row for every rank.
         let row = unsafe { sight.row_or_part(me, size) };
-        copy(&visit, rank, row, &mut out[recv.of(rank)])?;
+        copy(visit, rank, row, &mut out[recv.of(rank)])?;
     }
     visit.leave()
 }
@@ -366,54 +380,59 @@ unsafe fn rows_of<'v>(visit: &'v Visit<'_>, mine: &'v [u8]) -> impl Fn(usize) ->
     }
 }
 
-fn reduce(
-    mut visit: Visit<'_>,
+fn reduce<'a>(
+    visit: &mut Visit<'a>,
     root: usize,
-    mine: &[u8],
+    mine: &'a [u8],
     out: &mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
     let (me, size) = (visit.me(), visit.size());
     if me != root {
-        // SAFETY: `mine` is borrowed until this function returns.
+        // SAFETY: (1).
         unsafe { visit.show(Shows::Rows(mine), Readers::One(root)) };
         visit.glance()?;
         return visit.leave();
     }
-    // SAFETY: nothing is shown.
+    // SAFETY: (1).
     unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
     visit.meet_all()?;
     visit.claim(others(me, size))?;
     // SAFETY: the claim is held until the visit is left; all have been met, and equal calls show equally many bytes.
-    with.fold(size, unsafe { rows_of(&visit, mine) }, 0, out)?;
+    with.fold(size, unsafe { rows_of(visit, mine) }, 0, out)?;
     visit.leave()
 }
 
-fn allreduce(mut visit: Visit<'_>, mine: &[u8], out: &mut [u8], with: &Folding<'_>) -> Outcome {
+fn allreduce<'a>(
+    visit: &mut Visit<'a>,
+    mine: &'a [u8],
+    out: &'a mut [u8],
+    with: &Folding<'_>,
+) -> Outcome {
     let (me, size) = (visit.me(), visit.size());
     if mine.len() * size > DIVIDED_BYTES {
         return allreduce_divided(visit, mine, out, with);
     }
-    // SAFETY: `mine` is borrowed until this function returns.
+    // SAFETY: (1).
     unsafe { visit.show(Shows::Rows(mine), Readers::All) };
     visit.meet_all()?;
     visit.claim(others(me, size))?;
     // SAFETY: as in `reduce`.
-    with.fold(size, unsafe { rows_of(&visit, mine) }, 0, out)?;
+    with.fold(size, unsafe { rows_of(visit, mine) }, 0, out)?;
     visit.leave()
 }
 
 /// Every rank combines its share of all contributions and puts it into all results.
-fn allreduce_divided(
-    mut visit: Visit<'_>,
-    mine: &[u8],
-    out: &mut [u8],
+fn allreduce_divided<'a>(
+    visit: &mut Visit<'a>,
+    mine: &'a [u8],
+    out: &'a mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
     let (me, size, len) = (visit.me(), visit.size(), mine.len());
     assert_eq!(out.len(), len, "a result is as long as a contribution");
     let room = out.as_mut_ptr();
-    // SAFETY: `mine` is borrowed, and `out` is reached through `room` and by the other ranks only, until the visit ends.
+    // SAFETY: (1); until the visit ends `out` is reached through `room` and by the other ranks only.
     unsafe { visit.show(Shows::Shared { rows: mine.as_ptr(), room, len }, Readers::All) };
     visit.meet_all()?;
     visit.claim(others(me, size))?;
@@ -425,7 +444,7 @@ fn allreduce_divided(
         // SAFETY: all results have `len` bytes, as equal calls are equally long, and nobody but this rank touches its share of them.
         let part = unsafe { std::slice::from_raw_parts_mut(room.add(from), bytes) };
         // SAFETY: as in `reduce`.
-        let folded = with.fold(size, unsafe { rows_of(&visit, mine) }, from, part);
+        let folded = with.fold(size, unsafe { rows_of(visit, mine) }, from, part);
         if let Err(kind) = folded {
             visit.fail();
             return Err(kind);
@@ -438,34 +457,34 @@ fn allreduce_divided(
     visit.leave_together()
 }
 
-fn reduce_scatter(
-    mut visit: Visit<'_>,
-    mine: &[u8],
+fn reduce_scatter<'a>(
+    visit: &mut Visit<'a>,
+    mine: &'a [u8],
     counts: &Counts<'_>,
     out: &mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
     let (me, size) = (visit.me(), visit.size());
-    // SAFETY: `mine` is borrowed until this function returns.
+    // SAFETY: (1).
     unsafe { visit.show(Shows::Rows(mine), Readers::All) };
     let from = Starts::new(counts, size).of(me).start;
     visit.meet_all()?;
     visit.claim(others(me, size))?;
     // SAFETY: as in `reduce`.
-    with.fold(size, unsafe { rows_of(&visit, mine) }, from, out)?;
+    with.fold(size, unsafe { rows_of(visit, mine) }, from, out)?;
     visit.leave()
 }
 
 /// Combines the rows of the first `rows` ranks.
-fn scan(
-    mut visit: Visit<'_>,
-    mine: &[u8],
+fn scan<'a>(
+    visit: &mut Visit<'a>,
+    mine: &'a [u8],
     rows: usize,
     out: &mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
     let me = visit.me();
-    // SAFETY: `mine` is borrowed until this function returns.
+    // SAFETY: (1).
     unsafe { visit.show(Shows::Rows(mine), Readers::All) };
     if me == 0 {
         visit.glance()?;
@@ -476,7 +495,7 @@ fn scan(
     visit.claim(0..me)?;
     if rows > 0 {
         // SAFETY: the claim on all lower ranks is held, which have been met.
-        with.fold(rows, unsafe { rows_of(&visit, mine) }, 0, out)?;
+        with.fold(rows, unsafe { rows_of(visit, mine) }, 0, out)?;
     }
     visit.leave()
 }

@@ -45,8 +45,8 @@ pub(super) struct Stage {
     ranks: Box<[usize]>,
     /// [`DEPTH`] of each rank.
     slots: Box<[Slot]>,
-    /// What is called in the slot of the same number, in full: looked at only to explain a disagreement.
-    said: Box<[Line<UnsafeCell<MaybeUninit<Said>>>]>,
+    /// What is called in the slot of the same number, in full.
+    words: Box<[Line<Words>]>,
     places: Box<[Place]>,
     /// How many ranks sleep in the hall for something on this stage.
     sleepers: Line<AtomicU64>,
@@ -57,6 +57,13 @@ pub(super) struct Stage {
 /// A value on cache lines of its own (processors fetch them in pairs).
 #[repr(align(128))]
 struct Line<T>(T);
+
+/// A call in full: looked at only to explain a disagreement.
+struct Words {
+    /// The epoch in which it was written last.
+    epoch: AtomicU64,
+    said: UnsafeCell<MaybeUninit<Said>>,
+}
 
 /// How many ranks have filled, and have been done with, the slots of one number so far.
 struct Tally {
@@ -101,9 +108,18 @@ struct Loan {
 
 /// A call in a few words. Different calls have different digests; equal calls have equal ones, as long as the compiler keeps
 /// the name of the operation in one place.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 #[repr(C)]
 struct Digest([u64; 3]);
+
+impl PartialEq for Digest {
+    /// Word by word: compared as arrays, one that was just made would first go through memory.
+    #[inline(always)]
+    fn eq(&self, Self(theirs): &Self) -> bool {
+        let Self(mine) = self;
+        (mine[0] ^ theirs[0]) | (mine[1] ^ theirs[1]) | (mine[2] ^ theirs[2]) == 0
+    }
+}
 
 /// A call in full.
 #[derive(Clone, Copy)]
@@ -137,7 +153,7 @@ struct Rare {
     broken: [AtomicU64; DEPTH as usize],
 }
 
-// SAFETY: slots and their labels are written by their rank before it sets `epoch` (Release), read by others after they have
+// SAFETY: slots and words are written by their rank before it sets their `epoch` (Release), read by others after they have
 // seen that (Acquire) and before they set `done` (Release), and written again after all `done` have been seen (Acquire).
 // Pointers in a slot are followed only with a claim.
 unsafe impl Send for Stage {}
@@ -148,12 +164,15 @@ impl Stage {
     /// For the ranks of these numbers in the world; `crowded` if ranks outnumber cores.
     pub(super) fn new(ranks: &[usize], crowded: bool) -> Self {
         let slots = ranks.len() * DEPTH as usize;
-        let label = || Line(UnsafeCell::new(MaybeUninit::uninit()));
+        let words = || Words {
+            epoch: AtomicU64::new(0),
+            said: UnsafeCell::new(MaybeUninit::uninit()),
+        };
         let tally = || Line(Tally { filled: AtomicU64::new(0), done: AtomicU64::new(0) });
         Self {
             ranks: ranks.into(),
             slots: empty_slots(slots),
-            said: (0..slots).map(|_| label()).collect(),
+            words: (0..slots).map(|_| Line(words())).collect(),
             places: ranks.iter().map(|_| Place::new()).collect(),
             sleepers: Line(AtomicU64::new(0)),
             tallies: crowded.then(|| (0..DEPTH).map(|_| tally()).collect()),

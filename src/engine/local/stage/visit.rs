@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     engine::{
-        Rank,
+        Label, Rank,
         local::{
             LocalEngine, Members,
             hall::Hall,
@@ -38,48 +38,17 @@ impl Seat {
         Self { stage, me, epoch, entered, busy }
     }
 
-    /// Begins a call.
+    /// Whether a call can begin.
     ///
     /// # Errors
     /// The verdict, if the job has failed; and a call out of the operator of another one.
-    pub(crate) fn enter<'a>(
-        &'a self,
-        engine: &'a LocalEngine,
-        occasion: &'a Occasion,
-    ) -> Result<Visit<'a>, Fault> {
+    #[inline]
+    pub(crate) fn is_free(&self, engine: &LocalEngine) -> Result<(), Fault> {
         if self.busy.get() {
             let what = "an operator makes a collective call on the communicator that it reduces on";
             return Err(ErrorKind::InvalidArgument { what: what.to_owned() }.into());
         }
-        engine.job.hall.check()?;
-        self.busy.set(true);
-        let epoch = self.epoch.get() + 1;
-        self.epoch.set(epoch);
-        let &Occasion { said: Said { label, turn, kind, bytes }, root } = occasion;
-        let op = label.step.map_or(0, |step| step.call.op.as_ptr().addr() as u64);
-        let digest = Digest([
-            turn << 32 | root.map_or(0, |root| u64::from(root.0) + 1),
-            u64::from(kind) << 56 | bytes as u64,
-            label.signature.word() ^ op,
-        ]);
-        let visit = Visit {
-            stage: &self.stage,
-            engine,
-            hall: &engine.job.hall,
-            occasion,
-            seat: self,
-            epoch,
-            digest,
-            lends: Readers::Nobody,
-            stands: Stands::Outside,
-        };
-        if epoch.is_multiple_of(HALF) && self.entered.get() <= epoch - HALF {
-            let before = epoch - HALF;
-            let stage = visit.stage;
-            let ready = || stage.all(|rank| rank == self.me || stage.is_done(rank, before));
-            visit.wait(Want::AllDone, ready)?;
-        }
-        Ok(visit)
+        engine.job.hall.check()
     }
 }
 
@@ -96,9 +65,32 @@ impl Members {
 }
 
 /// What makes two ranks' calls the same.
-pub(crate) struct Occasion {
-    pub(crate) said: Said,
+pub(crate) struct Occasion<'a> {
+    pub(crate) label: &'a Label,
+    pub(crate) turn: u64,
+    /// What kind of collective.
+    pub(crate) kind: u8,
+    /// What all ranks say alike.
+    pub(crate) bytes: usize,
     pub(crate) root: Option<Rank>,
+}
+
+impl Occasion<'_> {
+    #[inline(always)]
+    fn digest(&self) -> Digest {
+        let &Self { label, turn, kind, bytes, root } = self;
+        let op = label.step.as_ref().map_or(0, |step| step.call.op.as_ptr().addr() as u64);
+        Digest([
+            turn << 32 | root.map_or(0, |root| u64::from(root.0) + 1),
+            u64::from(kind) << 56 | bytes as u64,
+            label.signature.word() ^ op,
+        ])
+    }
+
+    fn said(&self) -> Said {
+        let &Self { label, turn, kind, bytes, .. } = self;
+        Said { label: *label, turn, kind, bytes }
+    }
 }
 
 /// Who may touch what this rank has lent.
@@ -142,10 +134,9 @@ pub(crate) struct Visit<'a> {
     stage: &'a Stage,
     engine: &'a LocalEngine,
     hall: &'a Hall,
-    occasion: &'a Occasion,
+    occasion: &'a Occasion<'a>,
     seat: &'a Seat,
     epoch: u64,
-    digest: Digest,
     lends: Readers,
     stands: Stands,
 }
@@ -193,7 +184,41 @@ impl Sight {
     }
 }
 
-impl Visit<'_> {
+impl<'a> Visit<'a> {
+    /// Begins a call on a seat that is free. Inlined, so that it is made in its place, see `Table::insert`.
+    #[inline(always)]
+    pub(crate) fn new(
+        seat: &'a Seat,
+        engine: &'a LocalEngine,
+        occasion: &'a Occasion<'a>,
+    ) -> Self {
+        seat.busy.set(true);
+        let epoch = seat.epoch.get() + 1;
+        seat.epoch.set(epoch);
+        Self {
+            stage: &seat.stage,
+            engine,
+            hall: &engine.job.hall,
+            occasion,
+            seat,
+            epoch,
+            lends: Readers::Nobody,
+            stands: Stands::Outside,
+        }
+    }
+
+    /// Waits until this rank's slot may be filled again.
+    #[inline]
+    pub(crate) fn await_room(&self) -> Result<(), Fault> {
+        let (seat, stage) = (self.seat, self.stage);
+        if !self.epoch.is_multiple_of(HALF) || seat.entered.get() > self.epoch - HALF {
+            return Ok(());
+        }
+        let before = self.epoch - HALF;
+        let ready = || stage.all(|rank| rank == seat.me || stage.is_done(rank, before));
+        self.wait(Want::AllDone, ready)
+    }
+
     pub(crate) fn size(&self) -> usize {
         self.stage.ranks.len()
     }
@@ -204,7 +229,7 @@ impl Visit<'_> {
 
     /// The program's call.
     fn call(&self) -> Call {
-        let step = self.occasion.said.label.step;
+        let step = self.occasion.label.step;
         step.map_or_else(|| self.engine.call.get(), |step| step.call)
     }
 
@@ -216,9 +241,9 @@ impl Visit<'_> {
     /// Fills this rank's slot. `readers` may touch what does not fit into it.
     ///
     /// # Safety
-    /// What is shown stays as it is, and `Shared` memory is touched by nobody who has no part in the call, until the visit
-    /// has been left or dropped.
-    pub(crate) unsafe fn show(&mut self, shows: Shows<'_>, readers: Readers) {
+    /// The visit is dropped, not forgotten. Until then, or until it has been left, `Shared` memory is valid and touched by
+    /// nobody who has no part in the call.
+    pub(crate) unsafe fn show(&mut self, shows: Shows<'a>, readers: Readers) {
         let stage = self.stage;
         let at = Stage::slot_of(self.me(), self.epoch);
         let slot = &stage.slots[at];
@@ -242,9 +267,9 @@ impl Visit<'_> {
             self.lends = readers;
         }
         slot.shown.with_mut(|shown| {
-            // SAFETY: `enter` has seen all other ranks be done with this slot; they read it again after `epoch` is set.
+            // SAFETY: `await_room` has seen all other ranks be done with this slot; they read it again after `epoch` is set.
             unsafe {
-                (*shown).digest = self.digest;
+                (*shown).digest = self.occasion.digest();
                 (*shown).form = form;
                 let body = &raw mut (*shown).body;
                 if lends {
@@ -256,12 +281,15 @@ impl Visit<'_> {
                 }
             }
         });
-        stage.said[at].0.with_mut(|said| {
-            // SAFETY: as above.
-            unsafe { (*said).write(self.occasion.said) };
-        });
         self.stands = Stands::Inside;
         slot.epoch.store(self.epoch, Ordering::Release);
+        // Behind what the others wait for: the copy of the label has to wait itself, see `Table::insert`.
+        let words = &stage.words[at].0;
+        words.said.with_mut(|said| {
+            // SAFETY: as above, before the words' own `epoch` is set.
+            unsafe { (*said).write(self.occasion.said()) };
+        });
+        words.epoch.store(self.epoch, Ordering::Release);
         let last = self.tally(|tally| &tally.filled);
         self.wake(Want::Filled(self.me()), last.then_some(Want::AllFilled));
     }
@@ -379,14 +407,23 @@ impl Visit<'_> {
         let at = Stage::slot_of(rank, self.epoch);
         // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with it.
         let theirs = self.stage.slots[at].shown.with(|shown| unsafe { (*shown).digest });
-        if theirs == self.digest { Ok(()) } else { self.compare_in_full(rank, at) }
+        if theirs == self.occasion.digest() { Ok(()) } else { self.compare_in_full(rank) }
+    }
+
+    /// What a rank that has been met calls, in full.
+    #[cold]
+    fn words_of(&self, rank: usize) -> Said {
+        let words = &self.stage.words[Stage::slot_of(rank, self.epoch)].0;
+        while words.epoch.load(Ordering::Acquire) < self.epoch {
+            yield_now(); // it is writing them at this moment
+        }
+        // SAFETY: written before the epoch was set, and as in `compare`.
+        words.said.with(|said| unsafe { (*said).assume_init() })
     }
 
     #[cold]
-    fn compare_in_full(&self, rank: usize, at: usize) -> Result<(), Fault> {
-        // SAFETY: as in `compare`; the label was written before the slot's epoch was set.
-        let theirs = self.stage.said[at].0.with(|said| unsafe { (*said).assume_init() });
-        let mine = self.occasion.said;
+    fn compare_in_full(&self, rank: usize) -> Result<(), Fault> {
+        let (mine, theirs) = (self.occasion.said(), self.words_of(rank));
         mine.label.admits(&theirs.label, Rank::from(rank))?;
         if (mine.turn, mine.kind, mine.bytes) == (theirs.turn, theirs.kind, theirs.bytes) {
             return Ok(());
@@ -401,11 +438,9 @@ impl Visit<'_> {
 
     /// Two ranks disagree about the length of a row.
     pub(crate) fn disagreement(&self, rank: usize, mine: usize, theirs: Option<usize>) -> Fault {
-        let at = Stage::slot_of(rank, self.epoch);
-        // SAFETY: as in `compare_in_full`; lengths are compared after the slot has been met.
-        let said = self.stage.said[at].0.with(|said| unsafe { (*said).assume_init() });
+        let said = self.words_of(rank);
         ErrorKind::CollectiveMismatch {
-            mine: Said { bytes: mine, ..self.occasion.said }.describe(false),
+            mine: Said { bytes: mine, ..self.occasion.said() }.describe(false),
             rank,
             theirs: Said { bytes: theirs.unwrap_or(said.bytes), ..said }.describe(false),
         }
@@ -501,7 +536,7 @@ impl Visit<'_> {
     ///
     /// # Errors
     /// The verdict, if the job fails before that.
-    pub(crate) fn leave(mut self) -> Result<(), Fault> {
+    pub(crate) fn leave(&mut self) -> Result<(), Fault> {
         self.depart()
     }
 
@@ -509,7 +544,7 @@ impl Visit<'_> {
     ///
     /// # Errors
     /// Why a share is missing.
-    pub(crate) fn leave_together(mut self) -> Result<(), Fault> {
+    pub(crate) fn leave_together(&mut self) -> Result<(), Fault> {
         self.depart()?;
         // Whoever has left without its share has seen the end of the job, or says so.
         self.hall.check()?;
