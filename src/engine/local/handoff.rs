@@ -105,7 +105,7 @@ impl Parcel<'_> {
     }
 
     /// Copies the claimed message into its receiver's buffer, if it is what the receiver expects and fits.
-    #[inline]
+    #[inline(always)]
     pub(super) fn open(
         &self,
         key: &Key,
@@ -113,6 +113,23 @@ impl Parcel<'_> {
         into: &mut [u8],
         hall: &Hall,
     ) -> Result<Received, Fault> {
+        // Put together where it is wanted, see `Table::insert`.
+        self.deliver(key, expected, into, hall).map(|bytes| Received {
+            rank: key.source,
+            tag: key.tag,
+            bytes,
+        })
+    }
+
+    /// As `open`, and tells the length only.
+    #[inline]
+    fn deliver(
+        &self,
+        key: &Key,
+        expected: &Label,
+        into: &mut [u8],
+        hall: &Hall,
+    ) -> Result<usize, Fault> {
         let bytes = self.len();
         let checked = self.check(key, expected, into.len());
         let into = checked.is_ok().then(|| &mut into[..bytes]);
@@ -123,7 +140,7 @@ impl Parcel<'_> {
             (Body::Few(bytes, few), Some(into)) => into.copy_from_slice(&few[..*bytes]),
             (Body::Boxed(bytes), Some(into)) => into.copy_from_slice(bytes),
         }
-        checked.map(|()| Received { rank: key.source, tag: key.tag, bytes })
+        checked.map(|()| bytes)
     }
 
     /// Whether the message is for a buffer of so many bytes, and if not, why.
