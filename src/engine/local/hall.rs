@@ -20,6 +20,8 @@ use crate::error::{Call, ErrorKind, Fault};
 /// How long a rank looks again and again before it sleeps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
+    /// Whether ranks outnumber cores.
+    crowded: bool,
     spins: u32,
     yields: u32,
     /// Whether ranks seldom sleep, so that the fence of those that wake others is worth avoiding.
@@ -30,12 +32,13 @@ impl Patience {
     /// With a core for every rank, spinning is the fastest way to see a message (waking a sleeper costs 30 to 60 µs
     /// across cores); without, it only keeps the sender from running.
     pub(crate) fn for_ranks(ranks: usize, cores: usize) -> Self {
+        let crowded = ranks > cores;
         if cfg!(loom) {
-            Self { spins: 0, yields: 0, sleeps_are_rare: false }
-        } else if ranks <= cores {
-            Self { spins: 20_000, yields: 100, sleeps_are_rare: true }
+            Self { crowded, spins: 0, yields: 0, sleeps_are_rare: false }
+        } else if crowded {
+            Self { crowded, spins: 0, yields: 16, sleeps_are_rare: false }
         } else {
-            Self { spins: 0, yields: 16, sleeps_are_rare: false }
+            Self { crowded, spins: 20_000, yields: 100, sleeps_are_rare: true }
         }
     }
 }
@@ -95,7 +98,7 @@ impl Hall {
 
     /// Whether ranks outnumber cores.
     pub(super) fn is_crowded(&self) -> bool {
-        self.patience.spins == 0 && !cfg!(loom)
+        self.patience.crowded
     }
 
     /// What stands between a change and the look for sleepers, and between going to sleep and the last look.

@@ -33,20 +33,21 @@ pub(super) fn explore(
     ranks: usize,
     program: impl Fn(usize, &Job, &LocalEngine) + Copy + Send + Sync + 'static,
 ) {
-    explore_within(PREEMPTIONS[ranks], ranks, program);
+    explore_within(PREEMPTIONS[ranks], ranks, ranks, program);
 }
 
-/// Runs `program` on so many ranks, in every order of so many forced switches.
+/// Runs `program` on so many ranks on so many cores, in every order of so many forced switches.
 pub(super) fn explore_within(
     preemptions: usize,
     ranks: usize,
+    cores: usize,
     program: impl Fn(usize, &Job, &LocalEngine) + Copy + Send + Sync + 'static,
 ) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound.get_or_insert(preemptions);
     model.max_branches = 100_000;
     model.check(move || {
-        let job = Job::new(ranks, Patience::for_ranks(ranks, ranks));
+        let job = Job::new(ranks, Patience::for_ranks(ranks, cores));
         let live = move |rank: usize, job: &Arc<Job>| {
             let engine = job.engine(rank);
             engine.enter("model", With::ALL, std::panic::Location::caller());

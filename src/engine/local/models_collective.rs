@@ -74,13 +74,38 @@ fn is_told<T>(result: &Result<T, Fault>) -> bool {
 #[test]
 fn slots_are_filled_again_after_all_have_read_them() {
     // Three calls are needed to fill a slot again; more switches take minutes.
-    explore_within(1, 2, |rank, _, engine| {
+    explore_within(1, 2, 2, |rank, _, engine| {
         for turn in 0..3 {
             let root = turn as usize % 2;
             let mut buffer = [if rank == root { turn as u8 + 1 } else { 0 }; SMALL];
             bcast(engine, (rank, 2), turn, root, &mut buffer).unwrap();
             assert_eq!(buffer, [turn as u8 + 1; SMALL]);
         }
+    });
+}
+
+#[test]
+fn nobody_leaves_a_barrier_before_all_have_come() {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    // Three ranks: the last round is that of the barrier itself, not of its slots.
+    for cores in [3, 1] {
+        static COME: AtomicUsize = AtomicUsize::new(0);
+        explore_within(1, 3, cores, |rank, _, engine| {
+            barrier(engine, (rank, 3), 0).unwrap();
+            COME.fetch_add(1, SeqCst);
+            barrier(engine, (rank, 3), 1).unwrap();
+            assert_eq!(COME.load(SeqCst) % 3, 0);
+        });
+    }
+}
+
+#[test]
+fn who_shares_a_core_is_woken_by_the_last() {
+    explore_within(2, 2, 1, |rank, _, engine| {
+        let mut out = [0; SMALL];
+        allreduce(engine, (rank, 2), &[rank as u8 + 1; SMALL], &mut out).unwrap();
+        assert_eq!(out, [3; SMALL]);
+        barrier(engine, (rank, 2), 1).unwrap();
     });
 }
 
