@@ -88,37 +88,27 @@ pub(crate) fn fill<V: ViewMut + ?Sized, R>(
     Ok(result)
 }
 
-impl<V: View + ?Sized> View for &V {
-    type Elem = V::Elem;
+macro_rules! seen_through {
+    ($($reference:ty),*) => {$(
+        impl<V: View + ?Sized> View for $reference {
+            type Elem = V::Elem;
 
-    fn count(&self) -> usize {
-        (**self).count()
-    }
+            fn count(&self) -> usize {
+                (**self).count()
+            }
 
-    fn as_slice(&self) -> Option<&[V::Elem]> {
-        (**self).as_slice()
-    }
+            fn as_slice(&self) -> Option<&[V::Elem]> {
+                (**self).as_slice()
+            }
 
-    fn pack(&self, onto: &mut Vec<V::Elem>) {
-        (**self).pack(onto);
-    }
+            fn pack(&self, onto: &mut Vec<V::Elem>) {
+                (**self).pack(onto);
+            }
+        }
+    )*};
 }
 
-impl<V: View + ?Sized> View for &mut V {
-    type Elem = V::Elem;
-
-    fn count(&self) -> usize {
-        (**self).count()
-    }
-
-    fn as_slice(&self) -> Option<&[V::Elem]> {
-        (**self).as_slice()
-    }
-
-    fn pack(&self, onto: &mut Vec<V::Elem>) {
-        (**self).pack(onto);
-    }
-}
+seen_through!(&V, &mut V);
 
 impl<V: ViewMut + ?Sized> ViewMut for &mut V {
     fn as_slice_mut(&mut self) -> Option<&mut [V::Elem]> {

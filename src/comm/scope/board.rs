@@ -253,9 +253,10 @@ impl<'c> Board<'c> {
     /// What nobody asks for need not be handed on, see `Entries::insert`.
     #[inline(always)]
     fn ends_unasked(&self, place: usize) -> bool {
-        let (op, call) = match self.entries.borrow().all[place] {
-            Entry { state: State::Direct(op, _), disowned: true, call } => (op, call),
-            _ => return false,
+        let Entry { state: State::Direct(op, _), disowned: true, call } =
+            self.entries.borrow().all[place]
+        else {
+            return false;
         };
         if self.comm.is_recording() {
             return false;

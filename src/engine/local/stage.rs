@@ -164,10 +164,8 @@ impl Stage {
     /// For the ranks of these numbers in the world; `crowded` if ranks outnumber cores.
     pub(super) fn new(ranks: &[usize], crowded: bool) -> Self {
         let slots = ranks.len() * DEPTH as usize;
-        let words = || Words {
-            epoch: AtomicU64::new(0),
-            said: UnsafeCell::new(MaybeUninit::uninit()),
-        };
+        let words =
+            || Words { epoch: AtomicU64::new(0), said: UnsafeCell::new(MaybeUninit::uninit()) };
         let tally = || Line(Tally { filled: AtomicU64::new(0), done: AtomicU64::new(0) });
         Self {
             ranks: ranks.into(),

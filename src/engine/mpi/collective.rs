@@ -171,6 +171,17 @@ fn writable(start: *mut u8, len: usize) -> *mut c_void {
     if len == 0 { NonNull::<u128>::dangling().as_ptr().cast() } else { start.cast() }
 }
 
+/// Makes a call that reads so many elements at each place and writes as many, of one type, both said by the extent.
+macro_rules! move_rows {
+    ($caller:ident, $waits:path | $starts:path, $rows:ident, $out:ident, $extent:expr $(, $root:ident)?) => {{
+        let Caller { engine, comm } = $caller;
+        let (send, into) = (read($rows), write($out));
+        let extent = &$extent?;
+        let (count, of) = (extent.count, extent.unit);
+        call!(engine, $waits | $starts, send, count, of, into, count, of $(, $root)?, comm)
+    }};
+}
+
 impl Caller<'_> {
     fn bcast(self, root: c_int, buffer: &mut [u8]) -> Outcome {
         let Self { engine, comm } = self;
@@ -182,118 +193,64 @@ impl Caller<'_> {
     }
 
     fn gather(self, ranks: usize, root: c_int, mine: &[u8], out: &mut [u8]) -> Outcome {
-        let Self { engine, comm } = self;
-        let (send, into) = (read(mine), write(out));
-        let extent = &row_of(mine.len(), ranks)?;
-        let (count, of) = (extent.count, extent.unit);
         // Every rank sends `count` elements; the root's `out` has room for so many from each.
-        call!(
-            engine,
+        move_rows!(
+            self,
             ffi::MPI_Gather | ffi::MPI_Igather,
-            send,
-            count,
-            of,
-            into,
-            count,
-            of,
-            root,
-            comm
+            mine,
+            out,
+            row_of(mine.len(), ranks),
+            root
         )
     }
 
     fn scatter(self, ranks: usize, root: c_int, rows: &[u8], out: &mut [u8]) -> Outcome {
-        let Self { engine, comm } = self;
-        let (send, into) = (read(rows), write(out));
-        let extent = &row_of(out.len(), ranks)?;
-        let (count, of) = (extent.count, extent.unit);
         // The root's `rows` hold `count` elements for every rank, and `out` has room for so many.
-        call!(
-            engine,
+        move_rows!(
+            self,
             ffi::MPI_Scatter | ffi::MPI_Iscatter,
-            send,
-            count,
-            of,
-            into,
-            count,
-            of,
-            root,
-            comm
+            rows,
+            out,
+            row_of(out.len(), ranks),
+            root
         )
     }
 
     fn allgather(self, ranks: usize, mine: &[u8], out: &mut [u8]) -> Outcome {
-        let Self { engine, comm } = self;
-        let (send, into) = (read(mine), write(out));
-        let extent = &row_of(mine.len(), ranks)?;
-        let (count, of) = (extent.count, extent.unit);
         // Every rank sends `count` elements; `out` has room for so many from each.
-        call!(
-            engine,
+        move_rows!(
+            self,
             ffi::MPI_Allgather | ffi::MPI_Iallgather,
-            send,
-            count,
-            of,
-            into,
-            count,
-            of,
-            comm
+            mine,
+            out,
+            row_of(mine.len(), ranks)
         )
     }
 
     fn alltoall(self, ranks: usize, bytes: usize, rows: &[u8], out: &mut [u8]) -> Outcome {
-        let Self { engine, comm } = self;
-        let (send, into) = (read(rows), write(out));
-        let extent = &row_of(bytes, ranks)?;
-        let (count, of) = (extent.count, extent.unit);
         // `rows` and `out` hold `count` elements for and from every rank.
-        call!(
-            engine,
-            ffi::MPI_Alltoall | ffi::MPI_Ialltoall,
-            send,
-            count,
-            of,
-            into,
-            count,
-            of,
-            comm
-        )
+        move_rows!(self, ffi::MPI_Alltoall | ffi::MPI_Ialltoall, rows, out, row_of(bytes, ranks))
     }
 
     fn neighbor_allgather(self, bytes: usize, mine: &[u8], out: &mut [u8]) -> Outcome {
-        let Self { engine, comm } = self;
-        let (send, into) = (read(mine), write(out));
-        let extent = &Extent::bytes(bytes)?;
-        let (count, of) = (extent.count, extent.unit);
         // `mine` has `count` elements; `out` has room for so many from each source.
-        call!(
-            engine,
+        move_rows!(
+            self,
             ffi::MPI_Neighbor_allgather | ffi::MPI_Ineighbor_allgather,
-            send,
-            count,
-            of,
-            into,
-            count,
-            of,
-            comm
+            mine,
+            out,
+            Extent::bytes(bytes)
         )
     }
 
     fn neighbor_alltoall(self, bytes: usize, rows: &[u8], out: &mut [u8]) -> Outcome {
-        let Self { engine, comm } = self;
-        let (send, into) = (read(rows), write(out));
-        let extent = &Extent::bytes(bytes)?;
-        let (count, of) = (extent.count, extent.unit);
         // `rows` have `count` elements for each destination; `out` has room for so many from each source.
-        call!(
-            engine,
+        move_rows!(
+            self,
             ffi::MPI_Neighbor_alltoall | ffi::MPI_Ineighbor_alltoall,
-            send,
-            count,
-            of,
-            into,
-            count,
-            of,
-            comm
+            rows,
+            out,
+            Extent::bytes(bytes)
         )
     }
 }

@@ -115,10 +115,8 @@ impl MpiEngine {
             thread_level: format!("{level:?}").to_lowercase(),
         };
         let misses_any = about.library.starts_with("MPICH");
-        let over_at_once = match about.library.starts_with("Open MPI") {
-            true => over_at_once(user)?,
-            false => None,
-        };
+        let shares_requests = about.library.starts_with("Open MPI");
+        let over_at_once = if shares_requests { over_at_once(user)? } else { None };
         let engine = Self {
             universe: RefCell::new(Some(universe)),
             about,

@@ -187,11 +187,7 @@ impl Sight {
 impl<'a> Visit<'a> {
     /// Begins a call on a seat that is free. Inlined, so that it is made in its place, see `Table::insert`.
     #[inline(always)]
-    pub(crate) fn new(
-        seat: &'a Seat,
-        engine: &'a LocalEngine,
-        occasion: &'a Occasion<'a>,
-    ) -> Self {
+    pub(crate) fn new(seat: &'a Seat, engine: &'a LocalEngine, occasion: &'a Occasion<'a>) -> Self {
         seat.busy.set(true);
         let epoch = seat.epoch.get() + 1;
         seat.epoch.set(epoch);
