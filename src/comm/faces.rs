@@ -1,11 +1,11 @@
 //! Collectives across the faces of a grid's cells: with the two neighbours along every axis.
 
 use super::{
-    Cart, Graph, Ragged, View, ViewMut,
+    Cart, Graph, NeighborRequest, Ragged, View, ViewMut,
     agreement::Subject,
     all,
     collective::check_length,
-    view::{contents, packed},
+    view::{OwnedBuf, contents, packed},
 };
 use crate::{
     datum::Datum,
@@ -120,6 +120,55 @@ impl<const D: usize> Cart<D> {
         })
     }
 
+    /// Starts a [`neighbor_allgather`](Self::neighbor_allgather) of rows of any lengths.
+    ///
+    /// # Collective
+    /// All ranks start, in the same order among the grid's collectives; the first neighbourhood call on a grid makes a communicator and
+    /// waits for all ranks. MPI: `MPI_Ineighbor_allgatherv` on a Cartesian topology (MPI 4.1, 8.7.1).
+    #[track_caller]
+    pub fn ineighbor_allgather<B: OwnedBuf>(
+        &self,
+        mine: B,
+    ) -> Result<NeighborRequest<'_, B::Elem>> {
+        let call = all("ineighbor_allgather");
+        self.perform(call, || {
+            let faces = self.faces()?;
+            let mine = contents(&mine);
+            faces.graph.start_rows(call, Some(faces), |_| &mine)
+        })
+    }
+
+    /// Starts a [`neighbor_alltoall`](Self::neighbor_alltoall) of rows of any lengths.
+    ///
+    /// # Collective
+    /// As [`ineighbor_allgather`](Self::ineighbor_allgather). MPI: `MPI_Ineighbor_alltoallv` on a Cartesian topology (MPI 4.1, 8.7.2).
+    ///
+    /// # Errors
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if there are not 2 `D` rows.
+    ///
+    /// # Examples
+    /// The borders travel while the inside is computed:
+    /// ```
+    /// use spmd::Ragged;
+    /// let rows = spmd::local(4, |world| {
+    ///     let ring = world.cart([None], [true])?.expect("all ranks are on the grid");
+    ///     let me = ring.rank();
+    ///     let borders = ring.ineighbor_alltoall(Ragged::from_rows([vec![me], vec![10 * me; 2]]))?;
+    ///     // ... compute what needs no border ...
+    ///     Ok(borders.wait()?)
+    /// });
+    /// assert_eq!(rows.unwrap()[1], Ragged::from_rows([vec![0, 0], vec![2]]));
+    /// ```
+    #[track_caller]
+    pub fn ineighbor_alltoall<T: Datum>(&self, rows: Ragged<T>) -> Result<NeighborRequest<'_, T>> {
+        let call = all("ineighbor_alltoall");
+        self.perform(call, || {
+            check_length("ineighbor_alltoall's rows", 2 * D, rows.rows())?;
+            let faces = self.faces()?;
+            faces.graph.start_rows(call, Some(faces), |at| &rows[faces.open[at]])
+        })
+    }
+
     /// The faces with a neighbour, and the graph along which they exchange; made by the first call, on all ranks together.
     fn faces(&self) -> Result<&Faces, Fault> {
         if let Some(faces) = self.faces.get() {
@@ -155,7 +204,7 @@ pub(super) struct Faces {
 
 impl Faces {
     /// Rows by edge as rows by face.
-    fn arrange<T: Datum>(&self, rows: Ragged<T>) -> Ragged<T> {
+    pub(super) fn arrange<T: Datum>(&self, rows: Ragged<T>) -> Ragged<T> {
         if self.open.len() == self.count && self.crossed.is_empty() {
             return rows;
         }

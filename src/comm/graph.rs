@@ -7,7 +7,8 @@ use super::{
     agreement::Subject,
     all,
     collective::check_length,
-    view::{contents, fill},
+    faces::Faces,
+    view::{OwnedBuf, contents, fill},
 };
 use crate::{
     datum::{Datum, Landing, Memory, Outgoing, bytes_of},
@@ -256,12 +257,51 @@ impl Graph {
         let call = all("ineighbor_alltoall");
         self.comm.perform(call, || {
             self.check_rows(&rows)?;
-            let flow = self.flow(Subject::any::<T>().label(call));
-            for op in flow.isend_all(|at| bytes_of(&rows[at]))? {
-                flow.graph.comm.engine.forsake(op); // the rows go on without their owner
-            }
-            Ok(NeighborRequest { flow, call, arrived: Vec::new(), rows: PhantomData })
+            self.start_rows(call, None, |at| &rows[at])
         })
+    }
+
+    /// Starts to send `mine` to every destination; [`NeighborRequest::wait`] gives what the sources sent.
+    ///
+    /// # Collective
+    /// As [`neighbor_allgather`](Self::neighbor_allgather). All ranks start, in the same order among the graph's collectives.
+    /// MPI: `MPI_Ineighbor_allgatherv` (MPI 4.1, 8.7.1).
+    ///
+    /// # Examples
+    /// ```
+    /// let got = spmd::local(3, |world| {
+    ///     let (me, size) = (world.rank(), world.size());
+    ///     let ring = world.graph(&[(me + size - 1) % size], &[(me + 1) % size])?;
+    ///     let request = ring.ineighbor_allgather(vec![me; me])?;
+    ///     // ... compute meanwhile ...
+    ///     Ok(request.wait()?.into_flat())
+    /// });
+    /// assert_eq!(got.unwrap(), [vec![2, 2], vec![], vec![1]]);
+    /// ```
+    #[track_caller]
+    pub fn ineighbor_allgather<B: OwnedBuf>(
+        &self,
+        mine: B,
+    ) -> Result<NeighborRequest<'_, B::Elem>> {
+        let call = all("ineighbor_allgather");
+        self.comm.perform(call, || {
+            let mine = contents(&mine);
+            self.start_rows(call, None, |_| &mine)
+        })
+    }
+
+    /// Starts to send rows of any lengths along all edges; what comes is told by face where the graph is that of a grid.
+    pub(super) fn start_rows<'g, 'r, T: Datum>(
+        &'g self,
+        call: Call,
+        faces: Option<&'g Faces>,
+        row: impl Fn(usize) -> &'r [T],
+    ) -> Result<NeighborRequest<'g, T>, Fault> {
+        let flow = self.flow(Subject::any::<T>().label(call));
+        for op in flow.isend_all(|at| bytes_of(row(at)))? {
+            self.comm.engine.forsake(op); // the rows go on without their owner
+        }
+        Ok(NeighborRequest { flow, call, faces, arrived: Vec::new(), rows: PhantomData })
     }
 
     /// Rows of any lengths along all edges: `row(at)` is for the destination number `at`.
@@ -407,6 +447,8 @@ impl Flow<'_> {
 pub struct NeighborRequest<'g, T> {
     flow: Flow<'g>,
     call: Call,
+    /// Those of the grid, on a grid.
+    faces: Option<&'g Faces>,
     /// The messages of the first sources, which are here.
     arrived: Vec<(Ticket, Received)>,
     rows: PhantomData<fn() -> T>,
@@ -416,12 +458,16 @@ impl<T: Datum> NeighborRequest<'_, T> {
     /// Waits for the sources' rows.
     ///
     /// # Errors
-    /// As [`Graph::neighbor_alltoall`]; the error names the place where the call was started.
+    /// As the call that waits; the error names the place where the call was started.
     pub fn wait(mut self) -> Result<Ragged<T>> {
         let mut arrived = std::mem::take(&mut self.arrived);
         self.flow.graph.comm.perform(self.call, || {
             while self.flow.arrive(&mut arrived, true)? {}
-            self.flow.fetch(std::mem::take(&mut arrived))
+            let rows = self.flow.fetch(std::mem::take(&mut arrived))?;
+            Ok(match self.faces {
+                Some(faces) => faces.arrange(rows),
+                None => rows,
+            })
         })
     }
 

@@ -15,11 +15,13 @@ pub(super) const CASES: &[Case] = &[
     ("grids that make no sense or differ are refused", cart_refused),
     ("cart's faces gather from both neighbours along every axis", faces_allgather),
     ("cart's faces exchange a row with both neighbours along every axis", faces_alltoall),
+    ("the faces' values and rows travel while ranks compute", faces_later),
     ("rows that are not one per face are refused", faces_refused),
     ("a graph is a communicator with edges", graph_edges),
     ("neighbor_allgather brings every source's values", graph_allgather),
     ("neighbor_alltoall brings every edge its row", graph_alltoall),
     ("ineighbor_alltoall brings every edge its row later", graph_ialltoall),
+    ("ineighbor_allgather brings every source's values later", graph_iallgather),
     ("a neighbourhood collective that is dropped harms nobody", graph_dropped),
     ("edges that are listed at one end only are refused", graph_refused),
     ("rows that do not fit the edges are refused", graph_wrong_rows),
@@ -244,10 +246,26 @@ fn faces_alltoall(ground: &Ground<'_>) -> Result<()> {
     Ok(())
 }
 
+fn faces_later(ground: &Ground<'_>) -> Result<()> {
+    fn try_it<const D: usize>(ground: &Ground<'_>, grid: &Cart<D>) -> Result<()> {
+        let me = grid.rank();
+        let rows = Ragged::from_rows((0..2 * D).map(|face| values(10 * me + face, me + face)));
+        let gathered = grid.ineighbor_allgather(values(me, 3 * me))?;
+        let exchanged = grid.ineighbor_alltoall(rows.clone())?;
+        ground.equal("rows", exchanged.wait()?, grid.neighbor_alltoall(&rows)?);
+        let wanted = grid.neighbor_allgather(&values(me, 3 * me))?;
+        ground.equal("values", gathered.wait()?, wanted);
+        Ok(())
+    }
+    on_grids!(ground, try_it);
+    Ok(())
+}
+
 fn faces_refused(ground: &Ground<'_>) -> Result<()> {
     if let Some(grid) = ground.cart([None, None], [true, false])? {
         let rows = Ragged::from_rows(vec![vec![0_u8]; 3]);
         ground.refused("three rows", grid.neighbor_alltoall(&rows), wrong_length);
+        ground.refused("three rows", grid.ineighbor_alltoall(rows), wrong_length);
         let mut out = [0_u8; 7];
         ground.refused("out", grid.neighbor_allgather_into(&[1, 2], &mut out), wrong_length);
         ground.refused("rows", grid.neighbor_alltoall_into(&[1; 7], &mut out), wrong_length);
@@ -371,6 +389,17 @@ fn graph_ialltoall(ground: &Ground<'_>) -> Result<()> {
     };
     ground.equal("the second, tested for", got, wanted(1025));
     ground.equal("the first, waited for", first.wait()?, wanted(1));
+    Ok(())
+}
+
+fn graph_iallgather(ground: &Ground<'_>) -> Result<()> {
+    let shape = Multigraph { size: ground.size() };
+    let graph = shape.on(ground)?;
+    let mine = |unit: usize| values(ground.rank(), (1 + ground.rank()) * unit);
+    let first = graph.ineighbor_allgather(mine(1))?;
+    let second = graph.ineighbor_allgather(mine(1025))?;
+    ground.equal("the second", second.wait()?, graph.neighbor_allgather(&mine(1025))?);
+    ground.equal("the first", first.wait()?, graph.neighbor_allgather(&mine(1))?);
     Ok(())
 }
 
