@@ -5,11 +5,11 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Comm, Dest, Message, Ragged, Src, Status, agreement::Subject, all, collective::rooted,
+    Comm, Dest, Message, Ragged, Request, Src, Status, agreement::Subject, all, collective::rooted,
 };
 use crate::{
-    datum::Signature,
-    engine::Label,
+    datum::{Memory, Outgoing, Signature},
+    engine::{Label, Mode, Op, Source},
     error::{Call, ErrorKind, Fault, Result},
 };
 
@@ -49,11 +49,106 @@ impl Comm {
         let from = from.into();
         self.perform(Call::new("recv_obj", from.with()), || {
             let from = self.source(from, Signature::OBJECT)?;
-            let (ticket, received) = self.await_message(&from)?;
-            let message = Message::new(self, ticket, received);
-            let status = Status { count: 1, ..message.status() };
-            Ok((unpack(&message.recv_object()?)?, status))
+            self.receive_object(&from)
         })
+    }
+
+    /// Starts to send one value; the request is done when its bytes are on their way. The value may change at once.
+    ///
+    /// To receive without waiting: [`Comm::iprobe`], then [`Message::recv_obj`].
+    ///
+    /// # Errors
+    /// As [`Comm::send_obj`].
+    ///
+    /// # Examples
+    /// ```
+    /// let got = spmd::local(2, |world| {
+    ///     let other = 1 - world.rank();
+    ///     let sending = world.isend_obj(&format!("from {}", world.rank()), other)?;
+    ///     let message = loop {
+    ///         if let Some(message) = world.iprobe(other)? {
+    ///             break message;
+    ///         }
+    ///         // ... compute meanwhile ...
+    ///     };
+    ///     let text: String = message.recv_obj()?;
+    ///     sending.wait()?;
+    ///     Ok(text)
+    /// });
+    /// assert_eq!(got.unwrap(), ["from 1", "from 0"]);
+    /// ```
+    #[track_caller]
+    pub fn isend_obj<S: Serialize + ?Sized>(
+        &self,
+        value: &S,
+        to: impl Into<Dest>,
+    ) -> Result<Request<'_, ()>> {
+        let to = to.into();
+        let call = Call::new("isend_obj", to.with());
+        self.perform(call, || {
+            Ok(match self.start_object(value, to)? {
+                Some(op) => Request::new(self, call, op, |_| Ok(())),
+                None => Request::ready(self, call, ()),
+            })
+        })
+    }
+
+    /// Sends one value to one rank and receives one of another type, perhaps, from another (or the same) at once: never a
+    /// deadlock between two ranks that exchange values of any size.
+    ///
+    /// # Errors
+    /// As [`Comm::send_obj`] and [`Comm::recv_obj`].
+    ///
+    /// # Examples
+    /// ```
+    /// let left = spmd::local(3, |world| {
+    ///     let (rank, size) = (world.rank(), world.size());
+    ///     let name = format!("rank {rank}");
+    ///     let (left, _) = world.sendrecv_obj::<_, String>(&name, (rank + 1) % size, (rank + size - 1) % size)?;
+    ///     Ok(left)
+    /// });
+    /// assert_eq!(left.unwrap(), ["rank 2", "rank 0", "rank 1"]);
+    /// ```
+    #[track_caller]
+    pub fn sendrecv_obj<S: Serialize + ?Sized, D: DeserializeOwned>(
+        &self,
+        value: &S,
+        to: impl Into<Dest>,
+        from: impl Into<Src>,
+    ) -> Result<(D, Status)> {
+        let (to, from) = (to.into(), from.into());
+        self.perform(Call::new("sendrecv_obj", from.with()), || {
+            let from = self.source(from, Signature::OBJECT)?;
+            let sending = self.start_object(value, to)?;
+            let received = self.receive_object(&from);
+            if let Some(op) = sending {
+                self.engine.wait(op)?;
+            }
+            received
+        })
+    }
+
+    /// Starts to send a value, unless to nobody.
+    fn start_object<S: Serialize + ?Sized>(
+        &self,
+        value: &S,
+        to: Dest,
+    ) -> Result<Option<Op>, Fault> {
+        let bytes = pack(value)?;
+        if to.is_null() {
+            return Ok(None);
+        }
+        let to = self.target(to, Signature::OBJECT)?;
+        self.sent(to.rank, bytes.len());
+        let memory = Memory::Owned(Box::new(Outgoing(bytes)));
+        self.engine.isend(&to, Mode::Standard, memory).map(Some)
+    }
+
+    fn receive_object<D: DeserializeOwned>(&self, from: &Source) -> Result<(D, Status), Fault> {
+        let (ticket, received) = self.await_message(from)?;
+        let message = Message::new(self, ticket, received);
+        let status = Status { count: 1, ..message.status() };
+        Ok((unpack(&message.recv_object()?)?, status))
     }
 
     /// The root's value on every rank; `at_root` runs on the root only.
@@ -264,27 +359,69 @@ impl Comm {
         op: impl Fn(S, S) -> S,
     ) -> Result<S> {
         self.together(all("scan_obj"), Subject::objects(), |label| {
-            let steps = self.steps(label);
-            // `block` grows to cover aligned blocks of ranks; the lower ones among them make up the prefix.
-            let mut block = pack(&mine)?;
-            let mut prefix = mine;
-            let mut distance = 1;
-            while distance < self.size {
-                let peer = self.rank ^ distance;
-                distance *= 2;
-                if peer >= self.size {
-                    continue;
-                }
-                let theirs = steps.exchange(peer, &block)?;
-                let (lower, upper) =
-                    if peer < self.rank { (&theirs, &block) } else { (&block, &theirs) };
-                if peer < self.rank {
-                    prefix = op(unpack(&theirs)?, prefix);
-                }
-                block = pack(&op(unpack(lower)?, unpack(upper)?))?;
-            }
-            Ok(prefix)
+            let packed = pack(&mine)?;
+            self.prefix(label, packed, Some(mine), op)?.ok_or_else(|| ErrorKind::Closed.into())
         })
+    }
+
+    /// The reduction of the values of the ranks before this one; `None` on rank 0. `op` is associative; its left operand
+    /// belongs to lower ranks.
+    ///
+    /// # Collective
+    /// As [`Comm::scan_obj`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Object`] where a value cannot be serialized or read back.
+    ///
+    /// # Examples
+    /// ```
+    /// let before = spmd::local(3, |world| {
+    ///     let mine = ["a", "b", "c"][world.rank()].to_owned();
+    ///     Ok(world.exscan_obj(mine, |left, right| left + &right)?)
+    /// });
+    /// assert_eq!(before.unwrap(), [None, Some("a".to_owned()), Some("ab".to_owned())]);
+    /// ```
+    #[track_caller]
+    pub fn exscan_obj<S: Serialize + DeserializeOwned>(
+        &self,
+        mine: S,
+        op: impl Fn(S, S) -> S,
+    ) -> Result<Option<S>> {
+        self.together(all("exscan_obj"), Subject::objects(), |label| {
+            self.prefix(label, pack(&mine)?, None, op)
+        })
+    }
+
+    /// Puts the values of all lower ranks before `prefix`; `block` is this rank's own.
+    fn prefix<S: Serialize + DeserializeOwned>(
+        &self,
+        label: &Label,
+        mut block: Vec<u8>,
+        mut prefix: Option<S>,
+        op: impl Fn(S, S) -> S,
+    ) -> Result<Option<S>, Fault> {
+        let steps = self.steps(label);
+        // `block` grows to cover aligned blocks of ranks; the lower ones among them make up the prefix.
+        let mut distance = 1;
+        while distance < self.size {
+            let peer = self.rank ^ distance;
+            distance *= 2;
+            if peer >= self.size {
+                continue;
+            }
+            let theirs = steps.exchange(peer, &block)?;
+            let (lower, upper) =
+                if peer < self.rank { (&theirs, &block) } else { (&block, &theirs) };
+            if peer < self.rank {
+                let lower = unpack(&theirs)?;
+                prefix = Some(match prefix {
+                    Some(upper) => op(lower, upper),
+                    None => lower,
+                });
+            }
+            block = pack(&op(unpack(lower)?, unpack(upper)?))?;
+        }
+        Ok(prefix)
     }
 
     /// Binomial tree to rank 0, which keeps the order of ranks.
@@ -308,6 +445,17 @@ impl Comm {
             reach *= 2;
         }
         Ok(Some(value))
+    }
+}
+
+impl Message<'_> {
+    /// Receives it, if it was sent with [`Comm::send_obj`] or [`Comm::isend_obj`].
+    ///
+    /// # Errors
+    /// As [`Comm::recv_obj`].
+    #[track_caller]
+    pub fn recv_obj<D: DeserializeOwned>(self) -> Result<D> {
+        self.comm().perform(self.call("recv_obj"), || unpack(&self.recv_object()?))
     }
 }
 

@@ -507,7 +507,7 @@ impl<'c> Message<'c> {
     #[track_caller]
     pub fn recv<T: Datum>(mut self) -> Result<Vec<T>> {
         let comm = self.comm;
-        comm.perform(self.call(), || {
+        comm.perform(self.call("recv"), || {
             let ticket = self.ticket.take().ok_or(ErrorKind::Closed)?;
             comm.fetch(ticket, self.received).map(|(values, _)| values)
         })
@@ -520,7 +520,7 @@ impl<'c> Message<'c> {
     #[track_caller]
     pub fn recv_into<V: ViewMut + ?Sized>(mut self, into: &mut V) -> Result<Status> {
         let (comm, received) = (self.comm, self.received);
-        comm.perform(self.call(), || {
+        comm.perform(self.call("recv"), || {
             let ticket = self.ticket.take().ok_or(ErrorKind::Closed)?;
             let label = plain(Signature::of::<V::Elem>());
             comm.receive_into(into, |bytes| {
@@ -538,13 +538,17 @@ impl<'c> Message<'c> {
         Ok(bytes)
     }
 
+    pub(super) fn comm(&self) -> &'c Comm {
+        self.comm
+    }
+
     pub(super) fn status(&self) -> Status {
         status::<u8>(&self.received)
     }
 
     #[track_caller]
-    fn call(&self) -> Call {
-        Call::new("recv", Src::from((self.source(), self.tag())).with())
+    pub(super) fn call(&self, op: &'static str) -> Call {
+        Call::new(op, Src::from((self.source(), self.tag())).with())
     }
 }
 

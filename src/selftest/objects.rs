@@ -13,9 +13,10 @@ use crate::{
 
 pub(super) const CASES: &[Case] = &[
     ("send_obj and recv_obj", send_recv),
+    ("isend_obj and sendrecv_obj never wait for each other", exchanged),
     ("bcast_obj from every root", bcast),
     ("gather_obj, scatter_obj, allgather_obj and alltoall_obj", rows),
-    ("reduce_obj, allreduce_obj and scan_obj keep the order of ranks", reductions),
+    ("reduce_obj, allreduce_obj, scan_obj and exscan_obj keep the order of ranks", reductions),
     ("objects and plain messages are not taken for each other", not_mixed),
     ("bytes of another object are refused", wrong_object),
 ];
@@ -59,6 +60,23 @@ fn send_recv(ground: &Ground<'_>) -> Result<()> {
     Ok(())
 }
 
+fn exchanged(ground: &Ground<'_>) -> Result<()> {
+    let (to, from) = (ground.after(1), ground.before(1));
+    let mine = vec![ground.rank(); 30_000];
+    let sending = ground.isend_obj(&mine, (to, 1))?;
+    let message = ground.probe((from, 1))?;
+    ground.equal("its sender", message.source(), from);
+    ground.same("by probe", &message.recv_obj::<Vec<usize>>()?, &vec![from; 30_000]);
+    sending.wait()?;
+    let (got, status) = ground.sendrecv_obj::<_, Vec<usize>>(&mine, (to, 2), (ANY, 2))?;
+    ground.same("sendrecv_obj", &got, &vec![from; 30_000]);
+    ground.equal("its sender", (status.source, status.count), (from, 1));
+    ground.isend_obj("nobody", None)?.wait()?;
+    let nobody = ground.sendrecv_obj::<_, String>("", to, None);
+    ground.refused("from nobody", nobody, |kind| matches!(kind, ErrorKind::InvalidArgument { .. }));
+    ground.still_works()
+}
+
 fn bcast(ground: &Ground<'_>) -> Result<()> {
     for root in ground.ranks() {
         let got = ground.bcast_obj(root, || orders(root))?;
@@ -100,6 +118,8 @@ fn reductions(ground: &Ground<'_>) -> Result<()> {
         }
         ground.same("allreduce_obj", &ground.allreduce_obj(word(me), join)?, &words(0..size));
         ground.same("scan_obj", &ground.scan_obj(word(me), join)?, &words(0..me + 1));
+        let before = (me > 0).then(|| words(0..me));
+        ground.equal("exscan_obj", ground.exscan_obj(word(me), join)?, before);
     }
     Ok(())
 }
