@@ -228,13 +228,60 @@ pub(crate) enum Ended {
 /// An operation that can be started again and again; its memory is lent.
 #[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "local starts everything anew"))]
 pub(crate) enum Preparation<'a> {
-    Send { to: Target, mode: Mode, bytes: RawBytes },
-    Recv { from: Source, bytes: RawBytes },
+    Send {
+        to: Target,
+        mode: Mode,
+        bytes: RawBytes,
+    },
+    Recv {
+        from: Source,
+        bytes: RawBytes,
+    },
     Barrier(CollectivePlace),
-    Bcast { place: CollectivePlace, root: Rank, buffer: RawBytes },
-    Allgather { place: CollectivePlace, mine: RawBytes, out: RawBytes },
-    Alltoall { place: CollectivePlace, rows: RawBytes, out: RawBytes },
-    Allreduce { place: CollectivePlace, mine: RawBytes, out: RawBytes, with: &'a Reduction<'a> },
+    Bcast {
+        place: CollectivePlace,
+        root: Rank,
+        buffer: RawBytes,
+    },
+    Allgather {
+        place: CollectivePlace,
+        mine: RawBytes,
+        out: RawBytes,
+    },
+    Alltoall {
+        place: CollectivePlace,
+        rows: RawBytes,
+        out: RawBytes,
+    },
+    /// `out` is the root's.
+    Gather {
+        place: CollectivePlace,
+        root: Rank,
+        mine: RawBytes,
+        out: RawBytes,
+    },
+    /// `rows` are the root's.
+    Scatter {
+        place: CollectivePlace,
+        root: Rank,
+        rows: RawBytes,
+        out: RawBytes,
+    },
+    /// `out` is of those who get a result.
+    Reduce {
+        place: CollectivePlace,
+        kind: ReductionKind,
+        mine: RawBytes,
+        out: RawBytes,
+        with: &'a Reduction<'a>,
+    },
+    /// An equal part to each rank.
+    ReduceScatter {
+        place: CollectivePlace,
+        mine: RawBytes,
+        out: RawBytes,
+        with: &'a Reduction<'a>,
+    },
 }
 
 /// Where a prepared collective takes place.

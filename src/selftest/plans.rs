@@ -14,7 +14,9 @@ pub(super) const CASES: &[Case] = &[
     ("a plan's ssend and a shorter message", shorter),
     ("a plan's bool and char", checked),
     ("a plan's collectives, many starts", collectives),
-    ("a plan's allreduce by a closure", closure),
+    ("a plan's collectives with a root", rooted),
+    ("a plan's reductions", reductions),
+    ("a plan's reductions by a closure", closure),
     ("a plan and other calls at the same time", beside),
     ("a plan is tested until done", test),
     ("a plan's messages to and from nobody", nobody),
@@ -123,16 +125,87 @@ fn collectives(ground: &Ground<'_>) -> Result<()> {
     Ok(())
 }
 
+fn rooted(ground: &Ground<'_>) -> Result<()> {
+    let (me, size) = (ground.rank(), ground.size());
+    for (count, root) in [(1, 0), (7, size / 2), (1200, size - 1)] {
+        let at_root = |values: Vec<u64>| if me == root { values } else { Vec::new() };
+        let all =
+            |turn: usize| ground.ranks().flat_map(|rank| values(rank + turn, count)).collect();
+        let mut plan = ground.plan();
+        let (mine, gathered) = plan.gather(root, vec![0; count])?;
+        let (rows, mine_too) = plan.scatter(root, at_root(all(0)), vec![0; count])?;
+        let (flags, no_flags) = plan.gather(root, vec![me == root; count])?;
+        for turn in 0..3 {
+            plan.get_mut(mine)?.copy_from_slice(&values(me + turn, count));
+            plan.get_mut(rows)?.copy_from_slice(&at_root(all(turn)));
+            round(&mut plan)?;
+            ground.same("planned gather", plan.get(gathered)?, &at_root(all(turn)));
+            ground.same("planned scatter", plan.get(mine_too)?, &values(me + turn, count));
+            ground.same("planned gather of flags", plan.get(flags)?, &vec![me == root; count]);
+            let marked = plan.get(no_flags)?.iter().filter(|&&flag| flag).count();
+            ground.equal("flags", marked, if me == root { count } else { 0 });
+        }
+    }
+    Ok(())
+}
+
+fn reductions(ground: &Ground<'_>) -> Result<()> {
+    let (me, size) = (ground.rank(), ground.size());
+    for count in [1, 7, 1200] {
+        let root = size / 2;
+        let mut plan = ground.plan();
+        let (to_root, reduced) = plan.reduce(root, vec![0; count], Sum)?;
+        let (up_to_me, scanned) = plan.scan(vec![0; count], Sum)?;
+        let (before_me, exscanned) = plan.exscan(vec![0; count], Sum)?;
+        let (parts, part) = plan.reduce_scatter(vec![0; count * size], Sum)?;
+        for turn in 0..3 {
+            for mine in [to_root, up_to_me, before_me] {
+                plan.get_mut(mine)?.copy_from_slice(&values(me + turn, count));
+            }
+            plan.get_mut(parts)?.copy_from_slice(&values(me + turn, count * size));
+            round(&mut plan)?;
+            let sum = |ranks: std::ops::Range<usize>, count: usize| -> Vec<u64> {
+                let mut sum = vec![0_u64; if ranks.is_empty() { 0 } else { count }];
+                for rank in ranks {
+                    let row = values(rank + turn, count);
+                    sum.iter_mut().zip(row).for_each(|(sum, one)| *sum = sum.wrapping_add(one));
+                }
+                sum
+            };
+            let at_root = if me == root { 0..size } else { 0..0 };
+            ground.same("planned reduce", plan.get(reduced)?, &sum(at_root, count));
+            ground.same("planned scan", plan.get(scanned)?, &sum(0..me + 1, count));
+            ground.same("planned exscan", plan.get(exscanned)?, &sum(0..me, count));
+            let mine = &sum(0..size, count * size)[me * count..][..count];
+            ground.same("planned reduce_scatter", plan.get(part)?, mine);
+        }
+    }
+    Ok(())
+}
+
 fn closure(ground: &Ground<'_>) -> Result<()> {
     // Not commutative: the first operand's first, the last operand's second.
     let ends = |left: [usize; 2], right: [usize; 2]| [left[0], right[1]];
+    let (me, size) = (ground.rank(), ground.size());
     let mut plan = ground.plan();
     let (mine, out) = plan.allreduce(vec![[0, 0]; 3], ends)?;
+    let (to_root, reduced) = plan.reduce(0, vec![[0, 0]; 3], ends)?;
+    let (up_to_me, scanned) = plan.scan(vec![[0, 0]; 3], ends)?;
+    let (before_me, exscanned) = plan.exscan(vec![[0, 0]; 3], ends)?;
+    let (parts, part) = plan.reduce_scatter(vec![[0, 0]; size], ends)?;
     for turn in 0..3 {
-        plan.get_mut(mine)?.fill([ground.rank() + turn; 2]);
+        for mine in [mine, to_root, up_to_me, before_me, parts] {
+            plan.get_mut(mine)?.fill([me + turn; 2]);
+        }
         round(&mut plan)?;
-        let wanted = [[turn, ground.size() - 1 + turn]; 3];
-        ground.same("planned allreduce", plan.get(out)?, &wanted);
+        let (wanted, nothing) = (|last: usize| [[turn, last + turn]; 3], Vec::new());
+        ground.same("planned allreduce", plan.get(out)?, &wanted(size - 1));
+        let at_root = if me == 0 { wanted(size - 1).to_vec() } else { nothing.clone() };
+        ground.same("planned reduce", plan.get(reduced)?, &at_root);
+        ground.same("planned scan", plan.get(scanned)?, &wanted(me));
+        let before = if me == 0 { nothing } else { wanted(me - 1).to_vec() };
+        ground.same("planned exscan", plan.get(exscanned)?, &before);
+        ground.same("planned reduce_scatter", plan.get(part)?, &wanted(size - 1)[..1]);
     }
     Ok(())
 }
@@ -207,9 +280,17 @@ fn refused(ground: &Ground<'_>) -> Result<()> {
     ground.refused("send", plan.send(vec![1_u8], ground.size()), no_such_rank);
     ground.refused("recv", plan.recv(vec![1_u8], ground.size()), no_such_rank);
     ground.refused("bcast", plan.bcast(ground.size(), vec![1_u8]), no_such_rank);
+    ground.refused("gather", plan.gather(ground.size(), vec![1_u8]), no_such_rank);
+    ground.refused("scatter", plan.scatter(ground.size(), vec![], vec![1_u8]), no_such_rank);
+    ground.refused("reduce", plan.reduce(ground.size(), vec![1_u8], Sum), no_such_rank);
     if ground.size() > 1 {
         let uneven = |kind: &ErrorKind| matches!(kind, ErrorKind::LengthMismatch { .. });
-        ground.refused("alltoall", plan.alltoall(vec![1_u8; ground.size() + 1]), uneven);
+        let rows = || vec![1_u8; ground.size() + 1];
+        ground.refused("alltoall", plan.alltoall(rows()), uneven);
+        ground.refused("reduce_scatter", plan.reduce_scatter(rows(), Sum), uneven);
+        if ground.rank() == 0 {
+            ground.refused("scatter", plan.scatter(0, rows(), vec![0]), uneven);
+        }
     }
     // What was refused is not part of the plan.
     round(&mut plan)?;

@@ -22,7 +22,7 @@ use super::{
     raw::{Datatype, Extent, check, made},
 };
 use crate::{
-    engine::{Collective, CollectiveCall, Context, Counts, Rank},
+    engine::{Collective, CollectiveCall, Context, Counts, Rank, ReductionKind},
     error::Fault,
 };
 
@@ -50,7 +50,6 @@ mod prepared;
 mod reduce;
 mod rows;
 
-use self::reduce::Kind;
 pub(super) use self::{
     prepared::prepare,
     reduce::{datatype, operator},
@@ -95,14 +94,16 @@ pub(super) fn run(
             }
         }
         Collective::Reduce { root, mine, out, with } => {
-            return makes.reduce(Kind::Reduce(root.0 as c_int), mine, out, with);
+            return makes.reduce(ReductionKind::Reduce(*root), mine, out, with);
         }
         Collective::Allreduce { mine, out, with } => {
-            return makes.reduce(Kind::Allreduce, mine, out, with);
+            return makes.reduce(ReductionKind::Allreduce, mine, out, with);
         }
-        Collective::Scan { mine, out, with } => return makes.reduce(Kind::Scan, mine, out, with),
+        Collective::Scan { mine, out, with } => {
+            return makes.reduce(ReductionKind::Scan, mine, out, with);
+        }
         Collective::Exscan { mine, out, with } => {
-            return makes.reduce(Kind::Exscan, mine, out, with);
+            return makes.reduce(ReductionKind::Exscan, mine, out, with);
         }
         Collective::ReduceScatter { mine, counts, out, with } => {
             return makes.reduce_scatter(mine, counts, out, with);

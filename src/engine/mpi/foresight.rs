@@ -27,7 +27,7 @@ use mpi::ffi;
 use super::{MpiEngine, Space};
 use crate::{
     checks::Checks,
-    engine::{Collective, CollectiveCall, Counts, Preparation, Rank},
+    engine::{Collective, CollectiveCall, Counts, Preparation, Rank, ReductionKind},
     error::{ErrorKind, Fault},
 };
 
@@ -126,7 +126,22 @@ impl MpiEngine {
             }
             Preparation::Allgather { place, mine, .. } => (place, Act(103, None, mine.len())),
             Preparation::Alltoall { place, rows, .. } => (place, Act(104, None, rows.len())),
-            Preparation::Allreduce { place, mine, .. } => (place, Act(105, None, mine.len())),
+            Preparation::Gather { place, root, mine, .. } => {
+                (place, Act(105, Some(*root), mine.len()))
+            }
+            Preparation::Scatter { place, root, out, .. } => {
+                (place, Act(106, Some(*root), out.len()))
+            }
+            Preparation::ReduceScatter { place, mine, .. } => (place, Act(107, None, mine.len())),
+            Preparation::Reduce { place, kind, mine, .. } => {
+                let (number, root) = match kind {
+                    ReductionKind::Reduce(root) => (108, Some(*root)),
+                    ReductionKind::Allreduce => (109, None),
+                    ReductionKind::Scan => (110, None),
+                    ReductionKind::Exscan => (111, None),
+                };
+                (place, Act(number, root, mine.len()))
+            }
         };
         let space = self.space(place.context)?;
         self.compare(&space, (act, u64::MAX))

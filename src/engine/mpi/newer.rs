@@ -61,6 +61,18 @@ table! {
         (In, c_int, MPI_Datatype, Out, c_int, MPI_Datatype, MPI_Comm, MPI_Info, Request);
     alltoall_init = c"MPI_Alltoall_init" | c"MPIX_Alltoall_init":
         (In, c_int, MPI_Datatype, Out, c_int, MPI_Datatype, MPI_Comm, MPI_Info, Request);
+    gather_init = c"MPI_Gather_init" | c"MPIX_Gather_init":
+        (In, c_int, MPI_Datatype, Out, c_int, MPI_Datatype, c_int, MPI_Comm, MPI_Info, Request);
+    scatter_init = c"MPI_Scatter_init" | c"MPIX_Scatter_init":
+        (In, c_int, MPI_Datatype, Out, c_int, MPI_Datatype, c_int, MPI_Comm, MPI_Info, Request);
+    reduce_init = c"MPI_Reduce_init" | c"MPIX_Reduce_init":
+        (In, Out, c_int, MPI_Datatype, MPI_Op, c_int, MPI_Comm, MPI_Info, Request);
+    scan_init = c"MPI_Scan_init" | c"MPIX_Scan_init":
+        (In, Out, c_int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Info, Request);
+    exscan_init = c"MPI_Exscan_init" | c"MPIX_Exscan_init":
+        (In, Out, c_int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Info, Request);
+    reduce_scatter_init = c"MPI_Reduce_scatter_block_init" | c"MPIX_Reduce_scatter_block_init":
+        (In, Out, c_int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Info, Request);
     allreduce_init = c"MPI_Allreduce_init" | c"MPIX_Allreduce_init":
         (In, Out, c_int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Info, Request);
 }

@@ -8,7 +8,7 @@ use super::{datatype, operator, readable, row_of, writable};
 use crate::{
     datum::RawBytes,
     engine::{
-        CollectivePlace, Preparation,
+        CollectivePlace, Preparation, Rank, Reduction, ReductionKind,
         mpi::{
             MpiEngine,
             newer::newer,
@@ -60,16 +60,53 @@ pub(in crate::engine::mpi) unsafe fn prepare(
                 let (count, of, send, into) = (extent.count, extent.unit, read(rows), write(out));
                 made(|made| init(send, count, of, into, count, of, comm, info, made))
             }
-            Preparation::Allreduce { place, mine, out, with } => {
-                let (Some(init), Some((op, element))) = (newer.allreduce_init, with.native) else {
-                    return Ok(None);
-                };
-                let ((of, size), op) = (datatype(element), operator(op));
-                let Ok(count) = c_int::try_from(mine.len() / size) else { return Ok(None) };
+            Preparation::Gather { place, root, mine, out } => {
+                let Some(init) = newer.gather_init else { return Ok(None) };
+                let (comm, extent) = (comm(place)?, row_of(mine.len(), place.size)?);
+                let (count, of, send, into) = (extent.count, extent.unit, read(mine), write(out));
+                let root = root.0 as c_int;
+                made(|made| init(send, count, of, into, count, of, root, comm, info, made))
+            }
+            Preparation::Scatter { place, root, rows, out } => {
+                let Some(init) = newer.scatter_init else { return Ok(None) };
+                let (comm, extent) = (comm(place)?, row_of(out.len(), place.size)?);
+                let (count, of, send, into) = (extent.count, extent.unit, read(rows), write(out));
+                let root = root.0 as c_int;
+                made(|made| init(send, count, of, into, count, of, root, comm, info, made))
+            }
+            Preparation::Reduce { place, kind, mine, out, with } => {
+                let Some((count, of, op)) = operands(mine.len(), with) else { return Ok(None) };
+                let (comm, send, into) = (comm(place)?, read(mine), write(out));
+                if let ReductionKind::Reduce(Rank(root)) = *kind {
+                    let (Some(init), root) = (newer.reduce_init, root as c_int) else {
+                        return Ok(None);
+                    };
+                    made(|made| init(send, into, count, of, op, root, comm, info, made))
+                } else {
+                    let init = match kind {
+                        ReductionKind::Scan => newer.scan_init,
+                        ReductionKind::Exscan => newer.exscan_init,
+                        ReductionKind::Allreduce | ReductionKind::Reduce(_) => newer.allreduce_init,
+                    };
+                    let Some(init) = init else { return Ok(None) };
+                    made(|made| init(send, into, count, of, op, comm, info, made))
+                }
+            }
+            Preparation::ReduceScatter { place, mine, out, with } => {
+                let Some(init) = newer.reduce_scatter_init else { return Ok(None) };
+                let part = mine.len() / place.size;
+                let Some((count, of, op)) = operands(part, with) else { return Ok(None) };
                 let (comm, send, into) = (comm(place)?, read(mine), write(out));
                 made(|made| init(send, into, count, of, op, comm, info, made))
             }
         }
     };
     request.map(Some)
+}
+
+/// The operands of a reduction of so many bytes: their number, type and operator, if the library knows them.
+fn operands(bytes: usize, with: &Reduction<'_>) -> Option<(c_int, ffi::MPI_Datatype, ffi::MPI_Op)> {
+    let (op, element) = with.native?;
+    let (of, size) = datatype(element);
+    Some((c_int::try_from(bytes / size).ok()?, of, operator(op)))
 }

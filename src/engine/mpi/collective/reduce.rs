@@ -5,22 +5,12 @@ use std::ffi::c_int;
 use mpi::ffi;
 
 use super::{Caller, Outcome, read, write};
-use crate::engine::{Builtin, Counts, Element, Reduction, mpi::newer::newer};
-
-/// The library's reductions to one result.
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    /// To this root.
-    Reduce(c_int),
-    Allreduce,
-    Scan,
-    Exscan,
-}
+use crate::engine::{Builtin, Counts, Element, Rank, Reduction, ReductionKind, mpi::newer::newer};
 
 impl Caller<'_> {
     pub(super) fn reduce(
         self,
-        kind: Kind,
+        kind: ReductionKind,
         mine: &[u8],
         out: &mut [u8],
         with: &Reduction<'_>,
@@ -34,7 +24,8 @@ impl Caller<'_> {
         };
         // `send` and, where the library writes there, `into` hold `count` elements of the type.
         Some(match kind {
-            Kind::Reduce(root) => {
+            ReductionKind::Reduce(Rank(root)) => {
+                let root = root as c_int;
                 call!(
                     engine,
                     ffi::MPI_Reduce | ffi::MPI_Ireduce,
@@ -47,7 +38,7 @@ impl Caller<'_> {
                     comm
                 )
             }
-            Kind::Allreduce => {
+            ReductionKind::Allreduce => {
                 call!(
                     engine,
                     ffi::MPI_Allreduce | ffi::MPI_Iallreduce,
@@ -59,10 +50,10 @@ impl Caller<'_> {
                     comm
                 )
             }
-            Kind::Scan => {
+            ReductionKind::Scan => {
                 call!(engine, ffi::MPI_Scan | ffi::MPI_Iscan, send, into, count, of, op, comm)
             }
-            Kind::Exscan => {
+            ReductionKind::Exscan => {
                 call!(engine, ffi::MPI_Exscan | ffi::MPI_Iexscan, send, into, count, of, op, comm)
             }
         })
@@ -71,7 +62,7 @@ impl Caller<'_> {
     /// More elements than a C int counts, where the library can do that.
     fn reduce_many(
         self,
-        kind: Kind,
+        kind: ReductionKind,
         mine: &[u8],
         out: &mut [u8],
         (of, size): (ffi::MPI_Datatype, usize),
@@ -81,14 +72,16 @@ impl Caller<'_> {
         let (send, into, count) = (read(mine), write(out), (mine.len() / size) as ffi::MPI_Count);
         let newer = newer();
         // As in `reduce`.
-        if let Kind::Reduce(root) = kind {
-            let (blocking, started) = (newer.reduce_c?, newer.ireduce_c?);
+        if let ReductionKind::Reduce(Rank(root)) = kind {
+            let (blocking, started, root) = (newer.reduce_c?, newer.ireduce_c?, root as c_int);
             return Some(call!(engine, blocking | started, send, into, count, of, op, root, comm));
         }
         let (blocking, started) = match kind {
-            Kind::Scan => (newer.scan_c?, newer.iscan_c?),
-            Kind::Exscan => (newer.exscan_c?, newer.iexscan_c?),
-            Kind::Allreduce | Kind::Reduce(_) => (newer.allreduce_c?, newer.iallreduce_c?),
+            ReductionKind::Scan => (newer.scan_c?, newer.iscan_c?),
+            ReductionKind::Exscan => (newer.exscan_c?, newer.iexscan_c?),
+            ReductionKind::Allreduce | ReductionKind::Reduce(_) => {
+                (newer.allreduce_c?, newer.iallreduce_c?)
+            }
         };
         Some(call!(engine, blocking | started, send, into, count, of, op, comm))
     }
