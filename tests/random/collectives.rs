@@ -2,7 +2,7 @@
 
 use spmd::{Comm, Failure, Ragged, Request, prelude::*};
 
-use super::{Call, Log, Op, Order, values};
+use super::{Call, Log, Manner, Op, Order, values};
 
 /// Makes the calls, the non-blocking ones all at once.
 pub(super) fn collectives(
@@ -15,12 +15,17 @@ pub(super) fn collectives(
     let mut got: Vec<Option<Vec<u64>>> = vec![None; calls.len()];
     let (mut places, mut started) = (Vec::new(), Vec::new());
     for (at, call) in calls.iter().enumerate() {
-        if call.blocking {
-            got[at] = Some(call.run(comm, 1000 * step + at)?);
-        } else {
-            places.push(at);
-            started.push(call.start(comm, 1000 * step + at)?);
-        }
+        let step = 1000 * step + at;
+        let start = match call.manner {
+            Manner::Blocking => {
+                got[at] = Some(call.run(comm, step)?);
+                continue;
+            }
+            Manner::NonBlocking => call.start(comm, step)?,
+            Manner::Planned => call.plan(comm, step)?,
+        };
+        places.push(at);
+        started.push(start);
     }
     let mut finished = match order {
         Order::Backwards => {
@@ -58,7 +63,10 @@ fn flat(rows: Ragged<u64>) -> Vec<u64> {
 
 impl Call {
     fn length(&self, rank: usize) -> usize {
-        self.lengths[rank % self.lengths.len()]
+        match self.manner {
+            Manner::Planned => self.even(),
+            Manner::Blocking | Manner::NonBlocking => self.lengths[rank % self.lengths.len()],
+        }
     }
 
     /// The one length of calls that need the same everywhere.
@@ -143,6 +151,50 @@ impl Call {
             Op::Scan => done(comm.iscan(even, Sum)?, |values| values),
             Op::Exscan => done(comm.iexscan(even, last)?, Option::unwrap_or_default),
         })
+    }
+
+    fn plan<'c>(&self, comm: &'c Comm, step: usize) -> Result<Started<'c>, Failure> {
+        let (rank, size, root) = (comm.rank(), comm.size(), self.root.index(comm.size()));
+        let count = self.even();
+        let mine = values(step, rank, 0, count);
+        let mut plan = comm.plan();
+        let out = match self.op {
+            Op::Barrier => {
+                plan.barrier()?;
+                None
+            }
+            Op::Bcast => Some(plan.bcast(root, mine)?),
+            Op::Gather => Some(plan.gather(root, mine)?.1),
+            Op::Scatter => {
+                let rows =
+                    if rank == root { self.rows(step, root, size) } else { Ragged::default() };
+                Some(plan.scatter(root, rows.into_flat(), vec![0; count])?.1)
+            }
+            Op::Allgather => Some(plan.allgather(mine)?.1),
+            Op::Alltoall => Some(plan.alltoall(self.rows(step, rank, size).into_flat())?.1),
+            Op::Reduce => Some(plan.reduce(root, mine, Sum)?.1),
+            Op::Allreduce => Some(plan.allreduce(mine, Max)?.1),
+            Op::Last => Some(plan.allreduce(mine, last)?.1),
+            Op::ReduceScatter => {
+                Some(plan.reduce_scatter(values(step, rank, 0, count * size), Sum)?.1)
+            }
+            Op::Scan => Some(plan.scan(mine, Sum)?.1),
+            Op::Exscan => Some(plan.exscan(mine, last)?.1),
+        };
+        plan.start()?;
+        plan.wait()?;
+        plan.start()?;
+        let has_rows = match self.op {
+            Op::Gather => rank == root,
+            Op::Allgather | Op::Alltoall => true,
+            _ => false,
+        };
+        Ok(Box::new(move || {
+            plan.wait()?;
+            let Some(out) = out else { return Ok(Vec::new()) };
+            let got = plan.get(out)?.to_vec();
+            Ok(if has_rows { flat(Ragged::from_flat(got, vec![count; size])) } else { got })
+        }))
     }
 
     pub(super) fn expect(&self, rank: usize, size: usize, step: usize) -> Vec<u64> {

@@ -103,12 +103,21 @@ enum Order {
     Tested,
 }
 
+/// How a collective call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Blocking,
+    NonBlocking,
+    /// In a plan, which has run once before. All ranks' lengths are the same then.
+    Planned,
+}
+
 #[derive(Clone, Debug)]
 struct Call {
     op: Op,
     root: Index,
     lengths: Vec<usize>,
-    blocking: bool,
+    manner: Manner,
 }
 
 #[derive(Clone, Copy, Debug)]

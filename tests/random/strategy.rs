@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*, sample::Index, strategy::ValueTree, test_runner};
 
-use super::{Call, Kind, Message, Op, Order, Place, Program, Round, Style, What};
+use super::{Call, Kind, Manner, Message, Op, Order, Place, Program, Round, Style, What};
 
 /// Programs of up to `rounds` rounds.
 pub(crate) fn programs(rounds: usize) -> impl Strategy<Value = Program> {
@@ -77,8 +77,10 @@ fn what() -> impl Strategy<Value = What> {
         Just(Op::Scan),
         Just(Op::Exscan)
     ];
-    let call = (op, any::<Index>(), vec(length(), 1..6), any::<bool>())
-        .prop_map(|(op, root, lengths, blocking)| Call { op, root, lengths, blocking });
+    let manner =
+        prop_oneof![Just(Manner::Blocking), Just(Manner::NonBlocking), Just(Manner::Planned)];
+    let call = (op, any::<Index>(), vec(length(), 1..6), manner)
+        .prop_map(|(op, root, lengths, manner)| Call { op, root, lengths, manner });
     prop_oneof![
         4 => (vec(message, 1..10), style)
             .prop_map(|(messages, style)| What::Messages { messages, style }),
