@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     datum::RawBytes,
-    engine::{Access, Context, Element, Rank, Rma, WindowId, window::Update},
+    engine::{Access, Builtin, Context, Element, Rank, Rma, WindowId, window::Update},
     error::{ErrorKind, Fault},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Window {
     /// The words of the locks: three for each rank, on that rank.
     locks: ffi::MPI_Win,
     access: Access,
+    /// See `Window::loses_bits`.
+    loses_bits: bool,
     me: Rank,
     parts: Vec<Part>,
     /// Where the memory that this process can touch begins: this rank's part, or, if shared, the first of all.
@@ -117,7 +119,8 @@ pub(super) fn open(
     let (locks, words) = allocate(&space, LOCK_BYTES, kind)?;
     let changed = Changed { on_its_way: vec![false; ranks], held: vec![None; ranks] };
     let (me, changed) = (space.me, RefCell::new(changed));
-    let window = Window { memory, locks, access, me, parts, base, changed };
+    let loses_bits = kind == Access::Remote && engine.about.library.starts_with("Open MPI v5.");
+    let window = Window { memory, locks, access, loses_bits, me, parts, base, changed };
     // SAFETY: this rank's own memory, of which nobody knows yet.
     unsafe {
         words.write_bytes(0, LOCK_BYTES);
@@ -262,6 +265,18 @@ pub(super) fn access(
     let window = engine.window(window)?;
     let _waiting = engine.waiting();
     match what {
+        Rma::Accumulate { operand, update: Update::Combine(op), element }
+            if window.loses_bits(op, element) =>
+        {
+            window.complete(target)?;
+            window.change_bits(target, offset, operand, None, op)?;
+        }
+        Rma::FetchOp { operand, before, update: Update::Combine(op), element }
+            if window.loses_bits(op, element) =>
+        {
+            window.complete(target)?;
+            window.change_bits(target, offset, operand, Some(before), op)?;
+        }
         Rma::Put(bytes) => {
             for (at, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
                 window.put(target, offset + at * CHUNK_BYTES, chunk)?;
@@ -291,19 +306,8 @@ pub(super) fn access(
         }
         Rma::CompareSwap { compare, swap, before, element } => {
             window.complete(target)?;
-            let ((rank, place), (of, _)) = (window.place(target, offset), datatype(element));
             // SAFETY: each buffer holds one element, until the access is complete, below.
-            check(unsafe {
-                ffi::MPI_Compare_and_swap(
-                    swap.as_ptr().cast(),
-                    compare.as_ptr().cast(),
-                    before.as_mut_ptr().cast(),
-                    of,
-                    rank,
-                    place,
-                    window.memory,
-                )
-            })?;
+            unsafe { window.compare_swap(target, offset, (compare, swap), before, element) }?;
         }
     }
     window.local(target)
@@ -328,6 +332,71 @@ impl Window {
             let start = into.as_mut_ptr().cast();
             ffi::MPI_Get(start, count, byte, rank, place, count, byte, self.memory)
         })
+    }
+
+    /// # Safety
+    /// Each buffer holds one element, until the access is complete.
+    unsafe fn compare_swap(
+        &self,
+        target: Rank,
+        offset: usize,
+        (compare, swap): (&[u8], &[u8]),
+        before: &mut [u8],
+        element: Element,
+    ) -> Outcome {
+        let ((rank, place), (of, _)) = (self.place(target, offset), datatype(element));
+        let (compare, swap) = (compare.as_ptr().cast(), swap.as_ptr().cast());
+        let before = before.as_mut_ptr().cast();
+        // SAFETY: by this function's own contract; the range has been checked.
+        check(unsafe {
+            ffi::MPI_Compare_and_swap(swap, compare, before, of, rank, place, self.memory)
+        })
+    }
+
+    /// Whether the library may lose operands of this operator: Open MPI 5.0 over several hosts does, of 64 bits.
+    fn loses_bits(&self, op: Builtin, element: Element) -> bool {
+        self.loses_bits
+            && datatype(element).1 == 8
+            && matches!(op, Builtin::And | Builtin::Or | Builtin::Xor)
+    }
+
+    /// As `combine`, of 64-bit elements, by compare and swap.
+    fn change_bits(
+        &self,
+        target: Rank,
+        offset: usize,
+        operand: &[u8],
+        mut before: Option<&mut [u8]>,
+        op: Builtin,
+    ) -> Outcome {
+        let swap = |at: usize, seen: u64, new: u64| {
+            let mut old = [0; 8];
+            let words = (&seen.to_ne_bytes()[..], &new.to_ne_bytes()[..]);
+            // SAFETY: each buffer holds one element until the access is complete, which is here.
+            unsafe { self.compare_swap(target, offset + at, words, &mut old, Element::U64) }?;
+            self.local(target)?;
+            Ok::<_, Fault>(u64::from_ne_bytes(old))
+        };
+        for (number, operand) in operand.as_chunks::<8>().0.iter().enumerate() {
+            let (at, operand) = (8 * number, u64::from_ne_bytes(*operand));
+            let mut seen = swap(at, 0, 0)?;
+            loop {
+                let new = match op {
+                    Builtin::And => seen & operand,
+                    Builtin::Or => seen | operand,
+                    _ => seen ^ operand,
+                };
+                let old = swap(at, seen, new)?;
+                if old == seen {
+                    break;
+                }
+                seen = old;
+            }
+            if let Some(before) = &mut before {
+                before[at..at + 8].copy_from_slice(&seen.to_ne_bytes());
+            }
+        }
+        Ok(())
     }
 
     /// Combines elements of a part with operands, fetching into `before` what they were.
