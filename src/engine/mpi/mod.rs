@@ -84,7 +84,7 @@ pub(crate) struct MpiEngine {
     /// way `ucx`).
     misses_any: bool,
     /// Open MPI's only request of all that is over as soon as it is started; it is never freed. What is no other
-    /// request need not be tested: a test takes a bus lock in Open MPI 4.1 (30 ns).
+    /// request need not be tested: a test takes a locked instruction in Open MPI 4.1 (30 ns).
     over_at_once: Option<ffi::MPI_Request>,
     /// Whether the library keeps its CPU while it waits, whoever needs it.
     spins: bool,

@@ -269,13 +269,13 @@ pub(super) fn access(
             if window.loses_bits(op, element) =>
         {
             window.complete(target)?;
-            window.change_bits(target, offset, operand, None, op)?;
+            window.change_bits(target, offset, operand, None, (op, element))?;
         }
         Rma::FetchOp { operand, before, update: Update::Combine(op), element }
             if window.loses_bits(op, element) =>
         {
             window.complete(target)?;
-            window.change_bits(target, offset, operand, Some(before), op)?;
+            window.change_bits(target, offset, operand, Some(before), (op, element))?;
         }
         Rma::Put(bytes) => {
             for (at, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
@@ -367,19 +367,19 @@ impl Window {
         offset: usize,
         operand: &[u8],
         mut before: Option<&mut [u8]>,
-        op: Builtin,
+        (op, element): (Builtin, Element),
     ) -> Outcome {
         let swap = |at: usize, seen: u64, new: u64| {
             let mut old = [0; 8];
             let words = (&seen.to_ne_bytes()[..], &new.to_ne_bytes()[..]);
             // SAFETY: each buffer holds one element until the access is complete, which is here.
-            unsafe { self.compare_swap(target, offset + at, words, &mut old, Element::U64) }?;
+            unsafe { self.compare_swap(target, offset + at, words, &mut old, element) }?;
             self.local(target)?;
             Ok::<_, Fault>(u64::from_ne_bytes(old))
         };
         for (number, operand) in operand.as_chunks::<8>().0.iter().enumerate() {
             let (at, operand) = (8 * number, u64::from_ne_bytes(*operand));
-            let mut seen = swap(at, 0, 0)?;
+            let mut seen = swap(at, 0, 0)?; // an atomic read: a zero stays one
             loop {
                 let new = match op {
                     Builtin::And => seen & operand,
