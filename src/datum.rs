@@ -4,7 +4,7 @@
 //! caller's own memory without a copy and yet no bit pattern that is not a value is ever seen as one.
 
 use std::{
-    alloc::{Layout, alloc_zeroed, handle_alloc_error},
+    alloc::{Layout, alloc_zeroed},
     any::{Any, TypeId, type_name},
     mem::{MaybeUninit, size_of},
     ptr::NonNull,
@@ -176,16 +176,16 @@ pub(crate) struct Landing<T> {
 }
 
 impl<T: Datum> Landing<T> {
-    /// Room for `count` values, all bytes zero.
+    /// Room for `count` values, all bytes zero; an error where there is no such memory.
     #[allow(unsafe_code)]
-    pub(crate) fn new(count: usize) -> Self {
-        let layout = Layout::array::<T>(count).expect("a message fits into the address space");
+    pub(crate) fn new(count: usize) -> Result<Self, Fault> {
+        let layout = Layout::array::<T>(count).map_err(|_| no_memory::<T>(count))?;
         let start = if layout.size() == 0 {
             NonNull::dangling()
         } else {
             // SAFETY: the layout's size is not zero.
             let start = unsafe { alloc_zeroed(layout) };
-            NonNull::new(start.cast()).unwrap_or_else(|| handle_alloc_error(layout))
+            NonNull::new(start.cast()).ok_or_else(|| no_memory::<T>(count))?
         };
         #[allow(
             clippy::same_length_and_capacity,
@@ -194,7 +194,12 @@ impl<T: Datum> Landing<T> {
         // SAFETY: the memory comes from the global allocator with the layout of `[T; count]`, which is that of
         // `[MaybeUninit<T>; count]`; `MaybeUninit` needs no initialisation. With size 0 any aligned pointer will do.
         let memory = unsafe { Vec::from_raw_parts(start.as_ptr(), count, count) };
-        Self { memory }
+        Ok(Self { memory })
+    }
+
+    /// The number of values that there is room for.
+    pub(crate) fn len(&self) -> usize {
+        self.memory.len()
     }
 
     /// The bytes to be written by the engine.
@@ -416,7 +421,17 @@ impl RawBytes {
 
 /// Makes a [`Landing`] for so many bytes of `T`, or one more than whole elements need.
 pub(crate) fn landing<T: Datum>(bytes: usize) -> Box<dyn Buffer> {
-    Box::new(Landing::<T>::new(bytes.div_ceil(size_of::<T>())))
+    match Landing::<T>::new(bytes.div_ceil(size_of::<T>())) {
+        Ok(landing) => Box::new(landing),
+        // So many bytes are there, in the memory of another rank.
+        Err(fault) => panic!("{fault}"),
+    }
+}
+
+#[cold]
+fn no_memory<T>(count: usize) -> Fault {
+    let what = format!("there is no memory for {count} values of {}", type_name::<T>());
+    ErrorKind::InvalidArgument { what }.into()
 }
 
 #[cfg(test)]
@@ -425,14 +440,14 @@ mod tests {
 
     #[test]
     fn landing_returns_what_was_written() {
-        let mut landing = Landing::<u32>::new(3);
+        let mut landing = Landing::<u32>::new(3).unwrap();
         landing.bytes_mut().copy_from_slice(bytes_of(&[1_u32, 2, 3]));
         assert_eq!(landing.into_values(2).unwrap(), [1, 2]);
     }
 
     #[test]
     fn landing_refuses_bytes_that_are_no_values() {
-        let mut landing = Landing::<bool>::new(3);
+        let mut landing = Landing::<bool>::new(3).unwrap();
         landing.bytes_mut().copy_from_slice(&[1, 0, 7]);
         let expected = ErrorKind::InvalidValue { type_name: "bool", index: 2 };
         assert_eq!(landing.into_values(3).unwrap_err(), expected.into());
@@ -440,8 +455,8 @@ mod tests {
 
     #[test]
     fn landing_holds_no_and_empty_values() {
-        assert!(Landing::<f64>::new(0).into_values(0).unwrap().is_empty());
-        assert_eq!(Landing::<[u8; 0]>::new(4).into_values(4).unwrap().len(), 4);
+        assert!(Landing::<f64>::new(0).unwrap().into_values(0).unwrap().is_empty());
+        assert_eq!(Landing::<[u8; 0]>::new(4).unwrap().into_values(4).unwrap().len(), 4);
         assert_eq!(Landing::from(vec![true, false]).into_values(1).unwrap(), [true]);
     }
 

@@ -53,6 +53,44 @@ fn unsafe_code_stays_in_its_rooms() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
+/// Lengths that callers give are added and multiplied in `comm/lengths.rs`, where none wraps around; and a view's own account of
+/// its elements is asked for in `comm/view.rs`, where it is compared with what is found.
+#[test]
+fn lengths_are_added_in_one_place() {
+    let complaints: Vec<String> = sources()
+        .iter()
+        .filter(|(path, _)| path.starts_with("comm/") && path != "comm/lengths.rs")
+        .flat_map(|(path, source)| unchecked_lengths(path, source))
+        .collect();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+/// Sums, products and sizes in bytes that nobody checks, and views that are believed; unit tests do not count.
+fn unchecked_lengths(path: &str, source: &str) -> Vec<String> {
+    let tokens = tokens(source);
+    let end = tokens.windows(2).position(|pair| (&*pair[0].1, &*pair[1].1) == ("mod", "tests"));
+    let tokens = &tokens[..end.unwrap_or(tokens.len())];
+    let mut found = Vec::new();
+    for (at, (line, token)) in tokens.iter().enumerate() {
+        let near = |distance: isize| {
+            let at = at.checked_add_signed(distance).and_then(|at| tokens.get(at));
+            at.map_or("", |(_, token)| token.as_str())
+        };
+        // `size_of::<T>() * n`: behind the type and the parentheses.
+        let behind = tokens[at..].iter().position(|(_, token)| token == "(").unwrap_or(0) as isize;
+        let complaint = match token.as_str() {
+            "sum" | "product" if near(-1) == "." => "adds or multiplies by itself",
+            "size_of" if near(-1) == "*" || near(behind + 2) == "*" => "multiplies by itself",
+            "count" if near(-1) == "." && near(1) == "(" && path != "comm/view.rs" => {
+                "believes a view"
+            }
+            _ => continue,
+        };
+        found.push(format!("src/{path}:{line}: {complaint}; see comm/lengths.rs and comm/view.rs"));
+    }
+    found
+}
+
 /// Every source file: its path below `src/` and its text.
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -354,6 +392,17 @@ mod the_parser {
         exports.sort();
         let expected = [("Cart", "comm"), ("Comm", "comm"), ("run", "launch")];
         assert_eq!(exports, expected.map(|(name, module)| (name.to_owned(), module.to_owned())));
+    }
+
+    #[test]
+    fn finds_lengths_that_nobody_checks() {
+        let complaints = |source| unchecked_lengths("comm/p2p.rs", source).len();
+        assert_eq!(complaints("fn f() { counts.iter().sum::<usize>() }"), 1);
+        assert_eq!(complaints("fn f() { dims.iter().product() }"), 1);
+        assert_eq!(complaints("fn f() { size_of::<T>() * count }"), 1);
+        assert_eq!(complaints("fn f() { count * size_of::<V::Elem>() }"), 1);
+        assert_eq!(complaints("fn f() { out.count() }"), 1);
+        assert_eq!(complaints("fn f() { bytes / size_of::<T>() } mod tests { x.sum() }"), 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! take each other's data. From `--checks collective` on, every call is therefore preceded by an allgather, by messages of our
 //! own, of what each rank is about to do: 2 ⌈log₂ p⌉ messages per rank, up to 160 p bytes long.
 
-use super::{Comm, View, step};
+use super::{Comm, step};
 use crate::{
     datum::{Datum, Signature, Stamp},
     engine::{Collective, CollectiveCall, Counts, Label, Rank, Step, schedule},
@@ -35,9 +35,9 @@ impl Subject {
         Self { signature: Signature::of::<T>(), count: Some(count) }
     }
 
-    /// Values as many as there are in `view`, on each rank.
-    pub(super) fn like<V: View + ?Sized>(view: &V) -> Self {
-        Self::equal::<V::Elem>(view.count())
+    /// Values as many as these, on each rank.
+    pub(super) fn like<T: Datum>(values: &[T]) -> Self {
+        Self::equal::<T>(values.len())
     }
 
     /// Serialized objects.

@@ -2,7 +2,7 @@
 
 use std::{cell::OnceCell, ops::Deref};
 
-use super::{Comm, all, faces::Faces};
+use super::{Comm, all, faces::Faces, lengths};
 use crate::{
     engine::Rank,
     error::{ErrorKind, Fault, Result},
@@ -50,15 +50,15 @@ impl Comm {
     ) -> Result<Option<Cart<D>>> {
         let call = all("cart");
         self.perform(call, || {
-            // An axis is its length (0 chooses, so that a given zero needs another number) and whether it closes.
-            let axes: Vec<usize> = dims
-                .iter()
-                .zip(periodic)
-                .flat_map(|(dim, periodic)| [dim.map_or(0, |dim| dim + 1), usize::from(periodic)])
-                .collect();
+            // An axis is whether its length is given, the length, and whether it closes.
+            let axis = |(dim, periodic): (Option<usize>, bool)| {
+                [usize::from(dim.is_some()), dim.unwrap_or(0), usize::from(periodic)]
+            };
+            let axes: Vec<usize> = dims.into_iter().zip(periodic).flat_map(axis).collect();
             self.agree_on_list(call, &axes, describe_axes)?;
             let dims = choose_dims(self.size, dims)?;
-            let members: Vec<Rank> = (0..dims.iter().product()).map(Rank::from).collect();
+            let ranks = lengths::product("the grid", dims)?;
+            let members: Vec<Rank> = (0..ranks).map(Rank::from).collect();
             let inside = self.rank < members.len();
             let comm = self.derive(inside.then_some((0, members.as_slice())))?;
             Ok(comm.map(|comm| Cart { comm, dims, periodic, faces: OnceCell::new() }))
@@ -68,9 +68,9 @@ impl Comm {
 
 /// The axes of a grid as `agree_on_list` compares them.
 fn describe_axes(axes: &[usize]) -> String {
-    let axes = axes.chunks_exact(2).map(|axis| {
-        let length = axis[0].checked_sub(1).map_or("any".to_owned(), |length| length.to_string());
-        if axis[1] == 1 { format!("{length} (periodic)") } else { length }
+    let axes = axes.chunks_exact(3).map(|axis| {
+        let length = if axis[0] == 1 { axis[1].to_string() } else { "any".to_owned() };
+        if axis[2] == 1 { format!("{length} (periodic)") } else { length }
     });
     format!("cart of {}", axes.collect::<Vec<_>>().join(" × "))
 }
@@ -199,7 +199,7 @@ impl<const D: usize> Cart<D> {
             let group = (0..D)
                 .filter(|&axis| !kept[axis])
                 .fold(0, |group, axis| group * self.dims[axis] + coords[axis]);
-            let ranks = 0..dims.iter().product::<usize>();
+            let ranks = 0..lengths::product("the grid", dims)?;
             let members: Vec<Rank> = ranks
                 .map(|mut rank| {
                     for &axis in axes.iter().rev() {
@@ -225,8 +225,8 @@ impl<const D: usize> Deref for Cart<D> {
 
 /// Fills in the free dimensions so that they are as equal as possible, larger ones first.
 fn choose_dims<const D: usize>(size: usize, dims: [Option<usize>; D]) -> Result<[usize; D], Fault> {
-    let fixed: usize = dims.iter().flatten().product();
-    let free = dims.iter().filter(|dim| dim.is_none()).count();
+    let fixed = lengths::product("the grid", dims.map(|dim| dim.unwrap_or(1)))?;
+    let free = D - dims.iter().flatten().fold(0, |given, _| given + 1);
     let invalid = |what: String| Err(ErrorKind::InvalidArgument { what }.into());
     if fixed == 0 {
         return invalid("a grid of zero ranks".to_owned());
@@ -283,5 +283,8 @@ mod tests {
         assert!(choose_dims(4, [Some(3), Some(2)]).is_err());
         assert!(choose_dims(4, [Some(3), None]).is_err());
         assert!(choose_dims(4, [Some(0), None]).is_err());
+        // Their product wraps around to 0 and to 4.
+        assert!(choose_dims(4, [Some(1 << 32), Some(1 << 32)]).is_err());
+        assert!(choose_dims(4, [Some(usize::MAX), Some(usize::MAX - 3)]).is_err());
     }
 }

@@ -5,6 +5,7 @@ use super::{
     agreement::Subject,
     all,
     collective::check_length,
+    lengths,
     view::{OwnedBuf, contents, packed},
 };
 use crate::{
@@ -55,11 +56,11 @@ impl<const D: usize> Cart<D> {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
+        let mine = &*contents(mine);
         self.together(all("neighbor_allgather_into"), Subject::like(mine), |label| {
-            check_length("neighbor_allgather's out", 2 * D * mine.count(), out.count())?;
-            let (faces, mine) = (self.faces()?, contents(mine));
-            let share = |out: &mut [V::Elem]| faces.graph.allgather_equal(label, &mine, out);
-            faces.exchange(mine.len(), out, share)
+            let faces = self.faces()?;
+            let share = |out: &mut [V::Elem]| faces.graph.allgather_equal(label, mine, out);
+            faces.exchange("neighbor_allgather_into's out", mine.len(), out, share)
         })
     }
 
@@ -107,16 +108,16 @@ impl<const D: usize> Cart<D> {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
-        self.together(all("neighbor_alltoall_into"), Subject::like(rows), |label| {
-            let rows = contents(rows);
+        let rows = contents(rows);
+        self.together(all("neighbor_alltoall_into"), Subject::like(&rows), |label| {
             let row = rows.len().checked_div(2 * D).unwrap_or(0);
-            check_length("neighbor_alltoall's rows", 2 * D * row, rows.len())?;
-            check_length("neighbor_alltoall's out", rows.len(), out.count())?;
+            check_length("neighbor_alltoall_into's rows", 2 * D * row, rows.len())?;
             let faces = self.faces()?;
             let open = faces.open.iter().flat_map(|face| &rows[face * row..(face + 1) * row]);
-            let rows = if faces.open.len() == 2 * D { rows } else { open.copied().collect() };
-            let share = |out: &mut [V::Elem]| faces.graph.alltoall_equal(label, &rows, out);
-            faces.exchange(row, out, share)
+            let open = (faces.open.len() < 2 * D).then(|| open.copied().collect::<Vec<_>>());
+            let rows = open.as_deref().unwrap_or(&rows);
+            let share = |out: &mut [V::Elem]| faces.graph.alltoall_equal(label, rows, out);
+            faces.exchange("neighbor_alltoall_into's out", row, out, share)
         })
     }
 
@@ -219,25 +220,28 @@ impl Faces {
     /// Lets `share` fill rows by edge, each `row` elements long, and puts them into their places in `out`.
     fn exchange<W: ViewMut + ?Sized>(
         &self,
+        what: &'static str,
         row: usize,
         out: &mut W,
         share: impl FnOnce(&mut [W::Elem]) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         if let Some(out) = out.as_slice_mut() {
-            return self.exchange_in_place(row, out, share);
+            return self.exchange_in_place(what, row, out, share);
         }
         let mut whole = packed(out);
-        self.exchange_in_place(row, &mut whole, share)?;
+        self.exchange_in_place(what, row, &mut whole, share)?;
         out.unpack(&whole);
         Ok(())
     }
 
     fn exchange_in_place<T: Datum>(
         &self,
+        what: &'static str,
         row: usize,
         out: &mut [T],
         share: impl FnOnce(&mut [T]) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        check_length(what, lengths::product(what, [self.count, row])?, out.len())?;
         let place = |face: usize| face * row..(face + 1) * row;
         if self.open.len() == self.count {
             share(out)?;

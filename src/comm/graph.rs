@@ -6,8 +6,9 @@ use super::{
     Comm, Ragged, View, ViewMut,
     agreement::Subject,
     all,
-    collective::check_length,
+    collective::{THEIRS, check_length, check_room},
     faces::Faces,
+    lengths,
     view::{OwnedBuf, contents, fill},
 };
 use crate::{
@@ -178,9 +179,9 @@ impl Graph {
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
         let call = all("neighbor_allgather_into");
-        self.comm.together(call, Subject::like(mine), |label| {
-            self.allgather_equal(label, &contents(mine), out)
-        })
+        let mine = &*contents(mine);
+        self.comm
+            .together(call, Subject::like(mine), |label| self.allgather_equal(label, mine, out))
     }
 
     /// Sends to each destination its row; returns what the sources sent, a row for each, of any lengths.
@@ -325,14 +326,14 @@ impl Graph {
         mine: &[T],
         out: &mut (impl ViewMut<Elem = T> + ?Sized),
     ) -> Result<(), Fault> {
-        let needed = self.edges.sources.len() * mine.len();
-        check_length("neighbor_allgather's out", needed, out.count())?;
+        let factors = [self.edges.sources.len(), mine.len()];
+        let needed = lengths::product("neighbor_allgather_into's mine", factors)?;
         let (neighbors, counts) = (self.edges.neighbors(), Counts::Equal(size_of_val(mine)));
-        let count = out.count();
         fill(out, |out| {
+            check_room::<T>("neighbor_allgather_into's out", needed, out)?;
             let what =
                 Collective::NeighborAllgather { neighbors, mine: bytes_of(mine), counts, out };
-            self.comm.collective(label, what).map(|()| ((), count))
+            self.comm.collective(label, what).map(|()| ((), needed))
         })
     }
 
@@ -343,20 +344,23 @@ impl Graph {
         out: &mut (impl ViewMut<Elem = T> + ?Sized),
     ) -> Result<(), Fault> {
         let (sources, destinations) = (self.edges.sources.len(), self.edges.destinations.len());
-        let row = match (destinations, sources) {
-            (0, 0) => 0,
-            (0, sources) => out.count() / sources,
-            (destinations, _) => rows.len() / destinations,
-        };
-        check_length("neighbor_alltoall's rows", destinations * row, rows.len())?;
-        check_length("neighbor_alltoall's out", sources * row, out.count())?;
-        let counts = Counts::Equal(row * size_of::<T>());
-        let (neighbors, count) = (self.edges.neighbors(), out.count());
+        let neighbors = self.edges.neighbors();
         fill(out, |out| {
+            let room = out.len() / size_of::<T>();
+            let row = match (destinations, sources) {
+                (0, 0) => 0,
+                (0, sources) => room / sources,
+                (destinations, _) => rows.len() / destinations,
+            };
+            let needed = lengths::product("neighbor_alltoall_into's rows", [destinations, row])?;
+            check_length("neighbor_alltoall_into's rows", needed, rows.len())?;
+            let needed = lengths::product("neighbor_alltoall_into's out", [sources, row])?;
+            check_length("neighbor_alltoall_into's out", needed, room)?;
+            let counts = Counts::Equal(lengths::bytes::<T>("neighbor_alltoall_into's rows", row)?);
             let (rows, send_counts, recv_counts) = (bytes_of(rows), counts, counts);
             let what =
                 Collective::NeighborAlltoall { neighbors, rows, send_counts, out, recv_counts };
-            self.comm.collective(label, what).map(|()| ((), count))
+            self.comm.collective(label, what).map(|()| ((), room))
         })
     }
 
@@ -419,8 +423,8 @@ impl Flow<'_> {
         let engine = &*self.graph.comm.engine;
         let size = size_of::<T>();
         // Another type's message may end within an element: room for that too, the engine then says what it is.
-        let bytes: usize = arrived.iter().map(|(_, received)| received.bytes).sum();
-        let mut landing = Landing::<T>::new(bytes.div_ceil(size));
+        let bytes = lengths::sum(THEIRS, arrived.iter().map(|(_, received)| received.bytes))?;
+        let mut landing = Landing::<T>::new(bytes.div_ceil(size))?;
         let (mut out, mut failure) = (landing.bytes_mut(), None);
         let counts: Vec<usize> =
             arrived.iter().map(|(_, received)| received.bytes / size).collect();
@@ -435,7 +439,10 @@ impl Flow<'_> {
         }
         match failure {
             Some(kind) => Err(kind),
-            None => Ok(Ragged::from_flat(landing.into_values(counts.iter().sum())?, counts)),
+            None => {
+                let whole = lengths::sum(THEIRS, counts.iter().copied())?;
+                Ok(Ragged::from_flat(landing.into_values(whole)?, counts))
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod ext;
 mod faces;
 mod graph;
 mod group;
+mod lengths;
 mod located;
 #[allow(unsafe_code)] // hands out memory that others reach; each block states its reasons
 mod node_array;

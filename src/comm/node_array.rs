@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::{
-    Comm, Plain, all,
+    Comm, Plain, all, lengths,
     region::{Phase, Region},
 };
 use crate::{
@@ -73,7 +73,7 @@ impl<T: Plain> NodeArray<T> {
         let mut start = std::ptr::null_mut::<T>();
         for (rank, &len) in region.lens.iter().enumerate() {
             let begin = starts[rank];
-            starts.push(begin + len);
+            starts.push(lengths::sum("the blocks", [begin, len])?);
             if len == 0 {
                 continue; // where nothing lies does not matter
             }
@@ -84,7 +84,7 @@ impl<T: Plain> NodeArray<T> {
             }
             if here != start.wrapping_add(begin)
                 || !here.is_aligned()
-                || part.len() != len * size_of::<T>()
+                || part.len() != lengths::bytes::<T>("a block", len)?
             {
                 return Err(ErrorKind::Unsupported {
                     what: "the ranks' blocks do not lie one behind the other",

@@ -218,13 +218,23 @@ operators! {
     Xor on Bits: T::xor;
 }
 
+/// The engine's own operator, if the elements are made of what it says they are: a type or operator of the program's own may
+/// claim to be any.
+pub(super) fn native<T: Datum>(op: &impl ReduceOp<T>) -> Option<(Builtin, Element)> {
+    let Native(builtin, element) = op.native()?;
+    let size = element.size();
+    let fits =
+        size_of::<T>().is_multiple_of(size) && align_of::<T>() >= size.min(align_of::<u64>());
+    fits.then_some((builtin, element))
+}
+
 /// Lets `act` use the operator as the engines know it: on bytes.
 #[inline(always)]
 pub(super) fn reduction<T: Datum, R>(
     op: &impl ReduceOp<T>,
     act: impl FnOnce(&Reduction<'_>) -> R,
 ) -> R {
-    let native = op.native().map(|Native(builtin, element)| (builtin, element));
+    let native = native(op);
     let fold = |left: &[u8], right: &mut [u8]| fold(op, left, right);
     act(&Reduction { native, commutative: op.is_commutative(), fold: &fold })
 }
@@ -287,6 +297,32 @@ mod tests {
         fold(&minus, left, bytemuck::cast_slice_mut(&mut right)).unwrap();
         assert_eq!(&shifted[1..], bytemuck::cast_slice::<u32, u8>(&right));
         assert_eq!(right[7], 107 - 14);
+    }
+
+    /// Says that its bytes are whole numbers of eight, or of two.
+    #[derive(Clone, Copy, bytemuck::NoUninit, bytemuck::CheckedBitPattern)]
+    #[repr(C)]
+    struct Odd([u8; 3]);
+
+    struct Claims(Native);
+
+    impl<T: Datum> ReduceOp<T> for Claims {
+        fn apply(&self, left: T, _: T) -> T {
+            left
+        }
+        fn native(&self) -> Option<Native> {
+            Some(self.0)
+        }
+    }
+
+    #[test]
+    fn what_an_operator_claims_of_the_elements_is_not_believed() {
+        let claims = |element| Claims(Native(Builtin::Sum, element));
+        assert!(native::<Odd>(&claims(Element::F64)).is_none(), "in size");
+        assert!(native::<Odd>(&claims(Element::U16)).is_none(), "in size");
+        assert!(native::<[u8; 8]>(&claims(Element::F64)).is_none(), "in alignment");
+        assert!(native::<Odd>(&claims(Element::U8)).is_some());
+        assert!(native::<[f64; 2]>(&claims(Element::F64)).is_some());
     }
 
     #[test]

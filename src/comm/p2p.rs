@@ -455,7 +455,7 @@ impl Comm {
     ) -> Result<(Vec<T>, Status), Fault> {
         let signature = Signature::of::<T>();
         // Another type's message may end within an element: room for that too, the engine then says what it is.
-        let mut landing = Landing::new(received.bytes.div_ceil(signature.size()));
+        let mut landing = Landing::new(received.bytes.div_ceil(signature.size()))?;
         let bytes = landing.bytes_mut();
         let whole = bytes.len();
         self.engine.fetch(ticket, &plain(signature), &mut bytes[..received.bytes.min(whole)])?;

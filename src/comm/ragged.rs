@@ -36,9 +36,12 @@ impl<T> Ragged<T> {
     /// # Panics
     /// If the lengths do not add up to the vector's.
     pub fn from_flat(flat: Vec<T>, counts: impl IntoIterator<Item = usize>) -> Self {
-        let ends = counts.into_iter().scan(0, |end, count| {
-            *end += count;
-            Some(*end)
+        let mut end = 0_usize;
+        let ends = counts.into_iter().map(|count| {
+            // No row may reach beyond the vector, though the last came back to its end.
+            let behind = end.checked_add(count).filter(|&behind| behind <= flat.len());
+            end = behind.expect("the rows make up the whole");
+            end
         });
         let ends: Vec<usize> = ends.collect();
         assert_eq!(ends.last().copied().unwrap_or(0), flat.len(), "the rows make up the whole");
@@ -88,5 +91,21 @@ impl<T> Index<usize> for Ragged<T> {
 
     fn index(&self, row: usize) -> &[T] {
         &self.flat[self.range(row)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_beyond_the_end_are_none_though_their_sum_wraps_around_to_it() {
+        let cut = |counts: [usize; 3]| {
+            std::panic::catch_unwind(|| Ragged::from_flat(vec![1_u8; 64], counts))
+        };
+        assert!(cut([usize::MAX - 47, 48, 64]).is_err());
+        assert!(cut([100, usize::MAX - 99, 64]).is_err());
+        assert!(cut([60, 0, 3]).is_err());
+        assert_eq!(cut([60, 0, 4]).unwrap().counts().collect::<Vec<_>>(), [60, 0, 4]);
     }
 }

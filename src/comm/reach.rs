@@ -338,7 +338,7 @@ impl<T: Plain> Window<T> {
             let count = range.len();
             // Before so much memory is asked for.
             place::<T>(&self.region.lens, target, range.start, count)?;
-            let mut landing = Landing::<T>::new(count);
+            let mut landing = Landing::<T>::new(count)?;
             self.access(target, range.start, count, Rma::Get(landing.bytes_mut()))?;
             landing.into_values(count)
         })
@@ -378,7 +378,7 @@ impl<T: Plain> Window<T> {
     ) -> Result<Vec<T>> {
         self.region.comm.perform(call, || {
             let (update, element) = known::<T>(op.change())?;
-            let mut before = Landing::<T>::new(values.len());
+            let mut before = Landing::<T>::new(values.len())?;
             let (operand, bytes) = (bytes_of(values), before.bytes_mut());
             let what = Rma::FetchOp { operand, before: bytes, update, element };
             self.access(target, offset, values.len(), what)?;
@@ -425,13 +425,7 @@ impl<T: Plain> Window<T> {
 
 /// The change, if the elements are as large as it says: a type of the program's own may claim to be any number.
 fn known<T>(Change(update, element): Change) -> Result<(Update, Element), Fault> {
-    let bytes = match element {
-        Element::I8 | Element::U8 => 1,
-        Element::I16 | Element::U16 => 2,
-        Element::I32 | Element::U32 | Element::F32 => 4,
-        Element::I64 | Element::U64 | Element::F64 => 8,
-    };
-    if bytes == size_of::<T>() {
+    if element.size() == size_of::<T>() {
         return Ok((update, element));
     }
     let what = "elements of this type are not as large as the number that it says it is";

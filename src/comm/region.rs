@@ -17,7 +17,7 @@ use std::{
     rc::Rc,
 };
 
-use super::{Comm, Max, Ragged, agreement::Subject, op, step};
+use super::{Comm, Max, Ragged, agreement::Subject, lengths, op, step};
 use crate::{
     datum::{Datum, Signature, Stamp, bytes_of},
     engine::{Access, Collective, Counts, Rank, WindowId},
@@ -126,7 +126,7 @@ impl Region {
         let mut mine = vec![low, high, elements, u64::from(host)];
         mine.extend(yard.dropped.borrow().iter().map(|remains| remains.serial));
         let all = parent.allgather_as(call, &mine)?;
-        check::<T>(parent.rank, call, &all)?;
+        check::<T>(parent.rank, call, &all, access)?;
         yard.close(&all)?;
         let comm = Rc::new(parent.twin()?);
         if let Some(name) = parent.name() {
@@ -255,7 +255,7 @@ impl Region {
 }
 
 /// Whether what all ranks say of a new region fits together: if it does not, every rank finds that.
-fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>) -> Result<(), Fault> {
+fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>, access: Access) -> Result<(), Fault> {
     let mine = &all[me];
     for (rank, theirs) in all.iter().enumerate() {
         if theirs[..2] != mine[..2] {
@@ -280,8 +280,20 @@ fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>) -> Result<(), Fault
             return Err(ErrorKind::InvalidArgument { what }.into());
         }
     }
+    if align_of::<T>() > ALIGNMENT {
+        let what = "elements that are aligned to more than 64 bytes cannot lie in memory that other ranks reach";
+        return Err(ErrorKind::Unsupported { what, how: "use elements of less alignment" }.into());
+    }
+    if access == Access::Shared {
+        let lens = all.iter().map(|row| row[2] as usize);
+        let whole = lengths::sum("all blocks together", lens)?;
+        lengths::bytes::<T>("all blocks together", whole)?;
+    }
     Ok(())
 }
+
+/// Of the parts of every rank, on every engine; see [`Engine::open_window`](crate::engine::Engine::open_window).
+const ALIGNMENT: usize = 64;
 
 impl Yard {
     /// Closes what all ranks have dropped, as each says behind its head.
@@ -316,7 +328,9 @@ pub(super) fn place<T>(
     let size = lens.len();
     let len = *lens.get(target).ok_or(ErrorKind::InvalidRank { rank: target, size })?;
     match offset.checked_add(count) {
-        Some(end) if end <= len => Ok((Rank::from(target), offset * size_of::<T>())),
+        Some(end) if end <= len => {
+            Ok((Rank::from(target), lengths::bytes::<T>("the offset", offset)?))
+        }
         _ => {
             let what = format!(
                 "{count} elements from element {offset} on are not in the part of rank {target}, which has {len}"

@@ -198,7 +198,8 @@ impl<'scope> Scope<'scope, '_> {
         let ops: Vec<Op> = tickets.iter().map_while(Ticket::op).collect();
         let place = match first.place {
             Place::Entry(entry) if ops.len() == tickets.len() => {
-                let (comm, call) = (self.board.comm, self.board.call(entry));
+                // Of its own scope, which may be one round this one.
+                let (comm, call) = (first.board.comm, first.board.call(entry));
                 comm.perform(call, || comm.engine.wait_any(&ops, None))?.unwrap_or(0)
             }
             _ => ops.len(), // done already

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Comm;
+use super::{Comm, lengths};
 use crate::{
     engine::{Collective, Done, Rank, Received},
     error::{Call, Fault, Result},
@@ -142,7 +142,7 @@ impl Comm {
                 self.received(received);
             }
             if let Some(exchanged) = &done.exchanged {
-                self.moved(0, exchanged.counts.iter().sum());
+                self.moved(0, lengths::told(&exchanged.counts));
             }
         }
     }

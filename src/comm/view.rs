@@ -39,6 +39,8 @@ pub trait View {
     type Elem: Datum;
 
     /// The number of elements.
+    ///
+    /// A view whose count is not that of its elements makes calls fail or panic, and does no other harm.
     fn count(&self) -> usize;
 
     /// The elements, if they lie in one piece in their order.
@@ -57,6 +59,10 @@ pub trait ViewMut: View {
     fn unpack(&mut self, values: &[Self::Elem]);
 }
 
+// What implements the traits may be a program's own, and may say one thing here and another there. So a call looks at the
+// elements once, and every length that an engine is told is that of the very memory which it is given: `contents`, `fill` and
+// `in_place` are the only ways to the elements of a view, and nothing but them asks for `count`.
+
 /// The elements in one piece.
 pub(crate) fn contents<V: View + ?Sized>(view: &V) -> Cow<'_, [V::Elem]> {
     match view.as_slice() {
@@ -67,7 +73,9 @@ pub(crate) fn contents<V: View + ?Sized>(view: &V) -> Cow<'_, [V::Elem]> {
 
 /// A copy of the elements in one piece.
 pub(crate) fn packed<V: View + ?Sized>(view: &V) -> Vec<V::Elem> {
-    let mut values = Vec::with_capacity(view.count());
+    let mut values = Vec::new();
+    // Only so that it need not grow.
+    let _ = values.try_reserve_exact(view.count());
     view.pack(&mut values);
     values
 }
@@ -82,10 +90,31 @@ pub(crate) fn fill<V: ViewMut + ?Sized, R>(
     if let Some(bytes) = into.as_slice_mut().and_then(bytes_of_mut) {
         return receive(bytes).map(|(result, _)| result);
     }
-    let mut landing = Landing::<V::Elem>::new(into.count());
+    let mut landing = Landing::<V::Elem>::new(into.count())?;
     let (result, count) = receive(landing.bytes_mut())?;
     into.unpack(&landing.into_values(count)?);
     Ok(result)
+}
+
+/// Lets `share` change the values of `values`; goes by the same ways as [`fill`].
+#[inline(always)]
+pub(crate) fn in_place<V: ViewMut + ?Sized>(
+    values: &mut V,
+    share: impl FnOnce(&mut [u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    if let Some(bytes) = values.as_slice_mut().and_then(bytes_of_mut) {
+        return share(bytes);
+    }
+    let mut landing = Landing::from(packed(values));
+    let count = landing.len();
+    share(landing.bytes_mut())?;
+    values.unpack(&landing.into_values(count)?);
+    Ok(())
+}
+
+/// The number of elements, by the view's own account: to be compared with what is found.
+pub(crate) fn claimed<V: View + ?Sized>(view: &V) -> usize {
+    view.count()
 }
 
 macro_rules! seen_through {
@@ -293,14 +322,19 @@ impl<B: OwnedBuf> Outbound<B> {
         let packed = owner.as_slice().is_none().then(|| packed(&owner));
         Self { owner, packed }
     }
+
+    /// The elements in one piece.
+    pub(super) fn values(&self) -> &[B::Elem] {
+        match &self.packed {
+            Some(packed) => packed,
+            None => self.owner.as_slice().unwrap_or_default(),
+        }
+    }
 }
 
 impl<B: OwnedBuf> Buffer for Outbound<B> {
     fn bytes(&self) -> &[u8] {
-        match &self.packed {
-            Some(packed) => bytes_of(packed),
-            None => bytes_of(self.owner.as_slice().unwrap_or_default()),
-        }
+        bytes_of(self.values())
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {

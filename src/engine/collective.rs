@@ -30,6 +30,18 @@ pub(crate) enum Element {
     F64,
 }
 
+impl Element {
+    /// Its bytes.
+    pub(crate) const fn size(self) -> usize {
+        match self {
+            Self::I8 | Self::U8 => 1,
+            Self::I16 | Self::U16 => 2,
+            Self::I32 | Self::U32 | Self::F32 => 4,
+            Self::I64 | Self::U64 | Self::F64 => 8,
+        }
+    }
+}
+
 /// How the bytes of two ranks' contributions become one.
 pub(crate) struct Reduction<'a> {
     /// The MPI library's own operator that does the same, if there is one.

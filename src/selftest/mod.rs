@@ -12,6 +12,7 @@ mod errors;
 mod extensions;
 mod ground;
 mod groups;
+mod hostile;
 mod into;
 mod known;
 mod messages;
@@ -120,6 +121,7 @@ fn cases() -> impl Iterator<Item = Case> {
         topologies::CASES,
         windows::CASES,
         errors::CASES,
+        hostile::CASES,
     ];
     rooms.into_iter().flatten().copied()
 }

@@ -28,6 +28,7 @@ pub(super) const CASES: &[Case] = &[
     ("a scope left by a panic withdraws its receives", left_by_panic),
     ("a forgotten ticket's operation ends with its scope", forgotten),
     ("scopes inside scopes, on two communicators", nested),
+    ("a ticket of an outer scope is waited for in an inner one", outer_ticket),
     ("issend of a scope waits for its receiver", synchronous),
     ("a scope's wrong messages are refused", refused),
     ("a scope's messages to and from nobody", nobody),
@@ -282,6 +283,26 @@ fn nested(ground: &Ground<'_>) -> Result<()> {
         })?;
         ground.same("the outer scope", outer.wait()?.0, &values(from, 1500));
         Ok(())
+    })
+}
+
+fn outer_ticket(ground: &Ground<'_>) -> Result<()> {
+    let (to, from) = (ground.after(1), ground.before(1));
+    let mine = values(ground.rank(), 9000);
+    let mut theirs = [vec![0; 9000], vec![0; 9000]];
+    let [first, second] = &mut theirs;
+    ground.scope(|s| {
+        // Not the first place of its board, which is all that the inner scope has.
+        s.isend(&mine, (to, 66))?;
+        s.isend(&mine, (to, 67))?;
+        let tickets = [s.irecv(first, (from, 66))?, s.irecv(second, (from, 67))?];
+        ground.dup()?.scope(|inner| {
+            let mut tickets: Vec<_> = tickets.into_iter().collect();
+            while let Some((_, (got, _))) = inner.wait_any(&mut tickets)? {
+                ground.same("a ticket of the outer scope", got, &values(from, 9000));
+            }
+            Ok(())
+        })
     })
 }
 

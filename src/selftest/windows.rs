@@ -411,8 +411,17 @@ fn refused(ground: &Ground<'_>) -> Result<()> {
     ground.refused("a size beyond all memory", huge, |kind| {
         senseless(kind) || matches!(kind, ErrorKind::Elsewhere { rank: 0, .. })
     });
+    let refused = ground.window::<Line>(1).map(drop);
+    ground.refused("elements of more alignment than parts have", refused, |kind| {
+        matches!(kind, ErrorKind::Unsupported { .. })
+    });
     ground.still_works()
 }
+
+/// More alignment than anything has that travels.
+#[derive(Clone, Copy, bytemuck::NoUninit, bytemuck::AnyBitPattern)]
+#[repr(C, align(128))]
+struct Line([u64; 16]);
 
 fn dropped(ground: &Ground<'_>) -> Result<()> {
     let twin = ground.dup()?;

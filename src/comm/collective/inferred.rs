@@ -5,7 +5,7 @@
 
 use super::{Head, rooted};
 use crate::{
-    comm::{Comm, Ragged, View, agreement::Subject, all, view::contents},
+    comm::{Comm, Ragged, View, agreement::Subject, all, lengths, view::contents},
     datum::{Datum, Landing, bytes_of},
     engine::{Collective, Counts, Label},
     error::{Call, Fault, Result},
@@ -43,7 +43,7 @@ impl Comm {
         let count = head.check(label, root)? / size_of::<T>();
         let mut landing = match mine {
             Some(values) => Landing::from(values),
-            None => Landing::new(count),
+            None => Landing::new(count)?,
         };
         let buffer = landing.bytes_mut();
         match head.inline() {
@@ -97,7 +97,7 @@ impl Comm {
             return Ok(None);
         }
         let counts = Head::check_all(&heads, label)?;
-        let mut landing = Landing::<T>::new(counts.iter().sum::<usize>() / size_of::<T>());
+        let mut landing = Landing::<T>::new(lengths::values_in_rows::<T>(THEIRS, &counts)?)?;
         let mut out = landing.bytes_mut();
         for (rank, head) in heads.iter().enumerate() {
             let (row, rest) = out.split_at_mut(counts[rank]);
@@ -158,10 +158,10 @@ impl Comm {
         let what = Collective::Scatter { root: root_rank, rows: all, counts, out };
         self.collective(label, what)?;
         let count = head.check(label, root)? / size_of::<T>();
-        let mut landing = Landing::<T>::new(count);
+        let mut landing = Landing::<T>::new(count)?;
         let out = landing.bytes_mut();
         if head.is_followed() {
-            let each = byte_counts(&rows);
+            let each = byte_counts("scatter's rows", &rows)?;
             let (rows, counts) = (bytes_of(rows.flat()), Counts::Each(&each));
             self.collective(label, Collective::Scatter { root: root_rank, rows, counts, out })?;
         } else {
@@ -210,7 +210,7 @@ impl Comm {
         let (mine_head, out) = (bytemuck::bytes_of(&head), bytemuck::cast_slice_mut(&mut heads));
         self.collective(label, Collective::Allgather { mine: mine_head, counts, out })?;
         let counts = Head::check_all(&heads, label)?;
-        let mut landing = Landing::<T>::new(counts.iter().sum::<usize>() / size_of::<T>());
+        let mut landing = Landing::<T>::new(lengths::values_in_rows::<T>(THEIRS, &counts)?)?;
         let out = landing.bytes_mut();
         if heads.iter().any(Head::is_followed) {
             let (mine, counts) = (bytes_of(mine), Counts::Each(&counts));
@@ -259,11 +259,11 @@ impl Comm {
             Collective::Alltoall { rows: all, send_counts: counts, out, recv_counts: counts };
         self.collective(label, what)?;
         let counts = Head::check_all(&theirs, label)?;
-        let mut landing = Landing::<T>::new(counts.iter().sum::<usize>() / size_of::<T>());
+        let mut landing = Landing::<T>::new(lengths::values_in_rows::<T>(THEIRS, &counts)?)?;
         let out = landing.bytes_mut();
         // Every rank has sent every rank whether it has a long row: all of them decide alike.
         if theirs.iter().any(Head::is_followed) {
-            let send = byte_counts(rows);
+            let send = byte_counts("alltoall's rows", rows)?;
             let (send_counts, recv_counts) = (Counts::Each(&send), Counts::Each(&counts));
             let rows = bytes_of(rows.flat());
             self.collective(label, Collective::Alltoall { rows, send_counts, out, recv_counts })?;
@@ -274,9 +274,12 @@ impl Comm {
     }
 }
 
+/// What comes from other ranks, as errors call it.
+pub(in crate::comm) const THEIRS: &str = "what the ranks have";
+
 /// The length of each row in bytes.
-pub(super) fn byte_counts<T>(rows: &Ragged<T>) -> Vec<usize> {
-    rows.counts().map(|count| count * size_of::<T>()).collect()
+pub(super) fn byte_counts<T>(what: &'static str, rows: &Ragged<T>) -> Result<Vec<usize>, Fault> {
+    lengths::bytes_of_rows::<T>(what, rows.counts())
 }
 
 /// What has landed, in rows of so many bytes.
@@ -284,7 +287,6 @@ pub(super) fn into_rows<T: Datum>(
     landing: Landing<T>,
     bytes: &[usize],
 ) -> Result<Ragged<T>, Fault> {
-    let counts = bytes.iter().map(|bytes| bytes / size_of::<T>());
-    let values = landing.into_values(counts.clone().sum())?;
-    Ok(Ragged::from_flat(values, counts))
+    let values = landing.into_values(lengths::values_in_rows::<T>(THEIRS, bytes)?)?;
+    Ok(Ragged::from_flat(values, bytes.iter().map(|bytes| bytes / size_of::<T>())))
 }

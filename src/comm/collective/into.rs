@@ -6,16 +6,16 @@
 
 use std::borrow::Cow;
 
-use super::{check_length, rooted};
+use super::{check_length, check_room, rooted};
 use crate::{
     comm::{
         Comm, ReduceOp, View, ViewMut,
         agreement::Subject,
         all, op,
         op::by,
-        view::{contents, packed},
+        view::{claimed, contents, in_place},
     },
-    datum::{Landing, bytes_of, bytes_of_mut},
+    datum::bytes_of,
     engine::{Collective, Counts, Label, Reduction},
     error::{Fault, Result},
 };
@@ -37,9 +37,14 @@ impl Comm {
     /// ```
     #[track_caller]
     pub fn bcast_into<W: ViewMut + ?Sized>(&self, root: usize, buffer: &mut W) -> Result<()> {
-        self.together(rooted("bcast_into", root), Subject::like(buffer), |label| {
+        let count = claimed(buffer);
+        let subject = Subject::equal::<W::Elem>(count);
+        self.together(rooted("bcast_into", root), subject, |label| {
             let root = self.check_rank(root)?;
-            in_place(buffer, |buffer| self.collective(label, Collective::Bcast { root, buffer }))
+            in_place(buffer, |buffer| {
+                check_room::<W::Elem>("bcast_into's buffer", count, buffer)?;
+                self.collective(label, Collective::Bcast { root, buffer })
+            })
         })
     }
 
@@ -56,18 +61,21 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
+        let mine = &*contents(mine);
         self.together(rooted("gather_into", root), Subject::like(mine), |label| {
             let root_rank = self.check_rank(root)?;
-            let mine = contents(mine);
             let gather = |out: &mut [u8]| {
-                let (mine, counts) = (bytes_of(&mine), Counts::Equal(size_of_val(&*mine)));
+                let (mine, counts) = (bytes_of(mine), Counts::Equal(size_of_val(mine)));
                 self.collective(label, Collective::Gather { root: root_rank, mine, counts, out })
             };
             if self.rank != root {
                 return gather(&mut []);
             }
-            check_length("gather_into's out", self.size * mine.len(), out.count())?;
-            in_place(out, gather)
+            let needed = self.rows_of("gather_into's mine", mine.len())?;
+            in_place(out, |out| {
+                check_room::<V::Elem>("gather_into's out", needed, out)?;
+                gather(out)
+            })
         })
     }
 
@@ -85,18 +93,18 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
-        self.together(rooted("scatter_into", root), Subject::like(mine), |label| {
+        let count = claimed(mine);
+        let subject = Subject::equal::<W::Elem>(count);
+        self.together(rooted("scatter_into", root), subject, |label| {
             let root_rank = self.check_rank(root)?;
-            let count = mine.count();
-            let mut rows = contents(rows);
+            let rows = if self.rank == root { contents(rows) } else { Cow::Borrowed(&[][..]) };
             if self.rank == root {
-                check_length("scatter_into's rows", self.size * count, rows.len())?;
-            } else {
-                rows = Cow::Borrowed(&[]);
+                let needed = self.rows_of("scatter_into's mine", count)?;
+                check_length("scatter_into's rows", needed, rows.len())?;
             }
-            let counts = Counts::Equal(count * size_of::<W::Elem>());
             in_place(mine, |out| {
-                let rows = bytes_of(&rows);
+                check_room::<W::Elem>("scatter_into's mine", count, out)?;
+                let (rows, counts) = (bytes_of(&rows), Counts::Equal(out.len()));
                 self.collective(label, Collective::Scatter { root: root_rank, rows, counts, out })
             })
         })
@@ -125,11 +133,14 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
+        let mine = &*contents(mine);
         self.together(all("allgather_into"), Subject::like(mine), |label| {
-            check_length("allgather_into's out", self.size * mine.count(), out.count())?;
-            let mine = contents(mine);
-            let (mine, counts) = (bytes_of(&mine), Counts::Equal(size_of_val(&*mine)));
-            in_place(out, |out| self.collective(label, Collective::Allgather { mine, counts, out }))
+            let needed = self.rows_of("allgather_into's mine", mine.len())?;
+            let (mine, counts) = (bytes_of(mine), Counts::Equal(size_of_val(mine)));
+            in_place(out, |out| {
+                check_room::<V::Elem>("allgather_into's out", needed, out)?;
+                self.collective(label, Collective::Allgather { mine, counts, out })
+            })
         })
     }
 
@@ -146,14 +157,14 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
+        let rows = &*contents(rows);
         self.together(all("alltoall_into"), Subject::like(rows), |label| {
-            let whole = rows.count().next_multiple_of(self.size);
-            check_length("alltoall_into's rows", whole, rows.count())?;
-            check_length("alltoall_into's out", rows.count(), out.count())?;
-            let rows = contents(rows);
-            let counts = Counts::Equal(size_of_val(&*rows) / self.size);
-            let rows = bytes_of(&rows);
+            let whole = rows.len().next_multiple_of(self.size);
+            check_length("alltoall_into's rows", whole, rows.len())?;
+            let counts = Counts::Equal(size_of_val(rows) / self.size);
             in_place(out, |out| {
+                check_room::<V::Elem>("alltoall_into's out", rows.len(), out)?;
+                let rows = bytes_of(rows);
                 let (send_counts, recv_counts) = (counts, counts);
                 self.collective(label, Collective::Alltoall { rows, send_counts, out, recv_counts })
             })
@@ -179,12 +190,12 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
+        let mine = &*contents(mine);
         let (call, subject) = (rooted(by!("reduce_into", op), root), Subject::like(mine));
         self.together(call, subject, |label| {
             let root_rank = self.check_rank(root)?;
-            let mine = contents(mine);
             let reduce = |out: &mut [u8]| {
-                let mine = bytes_of(&mine);
+                let mine = bytes_of(mine);
                 op::reduction(&op, |with| {
                     self.collective(label, Collective::Reduce { root: root_rank, mine, out, with })
                 })
@@ -192,8 +203,10 @@ impl Comm {
             if self.rank != root {
                 return reduce(&mut []);
             }
-            check_length("reduce_into's out", mine.len(), out.count())?;
-            in_place(out, reduce)
+            in_place(out, |out| {
+                check_room::<V::Elem>("reduce_into's out", mine.len(), out)?;
+                reduce(out)
+            })
         })
     }
 
@@ -226,10 +239,15 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
+        let mine = &*contents(mine);
         self.together(all(by!("allreduce_into", op)), Subject::like(mine), |label| {
-            check_length("allreduce_into's out", mine.count(), out.count())?;
-            self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
-                Collective::Allreduce { mine, out, with }
+            self.reduce_bytes(label, mine, out, &op, |mine, out, with| {
+                check_room::<V::Elem>(
+                    "allreduce_into's out",
+                    mine.len() / size_of::<V::Elem>(),
+                    out,
+                )?;
+                Ok(Collective::Allreduce { mine, out, with })
             })
         })
     }
@@ -252,11 +270,15 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
+        let mine = &*contents(mine);
         self.together(all(by!("reduce_scatter_into", op)), Subject::like(mine), |label| {
-            check_length("reduce_scatter_into's mine", self.size * out.count(), mine.count())?;
-            let counts = Counts::Equal(out.count() * size_of::<V::Elem>());
-            self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
-                Collective::ReduceScatter { mine, counts, out, with }
+            let count = mine.len();
+            self.reduce_bytes(label, mine, out, &op, |mine, out, with| {
+                let room = out.len() / size_of::<V::Elem>();
+                let needed = self.rows_of("reduce_scatter_into's out", room)?;
+                check_length("reduce_scatter_into's mine", needed, count)?;
+                let counts = Counts::Equal(out.len());
+                Ok(Collective::ReduceScatter { mine, counts, out, with })
             })
         })
     }
@@ -274,10 +296,11 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
+        let mine = &*contents(mine);
         self.together(all(by!("scan_into", op)), Subject::like(mine), |label| {
-            check_length("scan_into's out", mine.count(), out.count())?;
-            self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
-                Collective::Scan { mine, out, with }
+            self.reduce_bytes(label, mine, out, &op, |mine, out, with| {
+                check_room::<V::Elem>("scan_into's out", mine.len() / size_of::<V::Elem>(), out)?;
+                Ok(Collective::Scan { mine, out, with })
             })
         })
     }
@@ -306,10 +329,11 @@ impl Comm {
         V: View + ?Sized,
         W: ViewMut<Elem = V::Elem> + ?Sized,
     {
+        let mine = &*contents(mine);
         self.together(all(by!("exscan_into", op)), Subject::like(mine), |label| {
-            check_length("exscan_into's out", mine.count(), out.count())?;
-            self.reduce_bytes(label, &contents(mine), out, &op, |mine, out, with| {
-                Collective::Exscan { mine, out, with }
+            self.reduce_bytes(label, mine, out, &op, |mine, out, with| {
+                check_room::<V::Elem>("exscan_into's out", mine.len() / size_of::<V::Elem>(), out)?;
+                Ok(Collective::Exscan { mine, out, with })
             })
         })
     }
@@ -321,26 +345,14 @@ impl Comm {
         mine: &[W::Elem],
         out: &mut W,
         op: &impl ReduceOp<W::Elem>,
-        what: impl for<'a> FnOnce(&'a [u8], &'a mut [u8], &'a Reduction<'a>) -> Collective<'a>,
+        what: impl for<'a> FnOnce(
+            &'a [u8],
+            &'a mut [u8],
+            &'a Reduction<'a>,
+        ) -> Result<Collective<'a>, Fault>,
     ) -> Result<(), Fault> {
         op::reduction(op, |with| {
-            in_place(out, |out| self.collective(label, what(bytes_of(mine), out, with)))
+            in_place(out, |out| self.collective(label, what(bytes_of(mine), out, with)?))
         })
     }
-}
-
-/// Lets `share` change the caller's values; by way of a packed copy where they are not in one piece, and of memory that is
-/// checked where not all bytes are values.
-#[inline(always)]
-fn in_place<W: ViewMut + ?Sized>(
-    values: &mut W,
-    share: impl FnOnce(&mut [u8]) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    if let Some(bytes) = values.as_slice_mut().and_then(bytes_of_mut) {
-        return share(bytes);
-    }
-    let mut landing = Landing::from(packed(values));
-    share(landing.bytes_mut())?;
-    values.unpack(&landing.into_values(values.count())?);
-    Ok(())
 }

@@ -6,7 +6,7 @@ use super::{
     rooted,
 };
 use crate::{
-    comm::{Comm, Ragged, View, agreement::Subject, all, view::contents},
+    comm::{Comm, Ragged, View, agreement::Subject, all, lengths, view::contents},
     datum::{Datum, Landing, bytes_of},
     engine::{Collective, Counts},
     error::{Fault, Result},
@@ -37,15 +37,17 @@ impl Comm {
         mine: &V,
         counts: &[usize],
     ) -> Result<Option<Ragged<V::Elem>>> {
+        let mine = &*contents(mine);
         self.together(rooted("gather_known", root), Subject::any::<V::Elem>(), |label| {
-            let mine = contents(mine);
             let root_rank = self.check_rank(root)?;
             let at_root = self.rank == root;
-            let each =
-                if at_root { self.known::<V::Elem>(counts, mine.len())? } else { Vec::new() };
-            let total = each.iter().sum::<usize>() / size_of::<V::Elem>();
-            let mut landing = Landing::<V::Elem>::new(total);
-            let (mine, counts, out) = (bytes_of(&mine), Counts::Each(&each), landing.bytes_mut());
+            let (each, total) = if at_root {
+                self.known::<V::Elem>(&GATHER, counts, mine.len())?
+            } else {
+                (Vec::new(), 0)
+            };
+            let mut landing = Landing::<V::Elem>::new(total)?;
+            let (mine, counts, out) = (bytes_of(mine), Counts::Each(&each), landing.bytes_mut());
             self.collective(label, Collective::Gather { root: root_rank, mine, counts, out })?;
             if at_root { into_rows(landing, &each).map(Some) } else { Ok(None) }
         })
@@ -80,13 +82,13 @@ impl Comm {
             let rows = if self.rank == root {
                 let rows = at_root();
                 self.check_rows("scatter_known's rows", &rows)?;
-                check_length("the root's own row", count, rows[root].len())?;
+                check_length("scatter_known's own row on the root", count, rows[root].len())?;
                 rows
             } else {
                 Ragged::default()
             };
-            let each = byte_counts(&rows);
-            let mut landing = Landing::<T>::new(count);
+            let each = byte_counts("scatter_known's rows", &rows)?;
+            let mut landing = Landing::<T>::new(count)?;
             let (rows, counts) = (bytes_of(rows.flat()), Counts::Each(&each));
             let out = landing.bytes_mut();
             self.collective(label, Collective::Scatter { root: root_rank, rows, counts, out })?;
@@ -116,12 +118,13 @@ impl Comm {
         mine: &V,
         counts: &[usize],
     ) -> Result<Ragged<V::Elem>> {
-        let subject = Subject::equal::<V::Elem>(counts.iter().sum());
+        let mine = &*contents(mine);
+        // Compared between ranks, and looked at again before anything is made of it.
+        let subject = Subject::equal::<V::Elem>(lengths::told(counts));
         self.together(all("allgather_known"), subject, |label| {
-            let mine = contents(mine);
-            let each = self.known::<V::Elem>(counts, mine.len())?;
-            let mut landing = Landing::<V::Elem>::new(counts.iter().sum());
-            let (mine, counts, out) = (bytes_of(&mine), Counts::Each(&each), landing.bytes_mut());
+            let (each, total) = self.known::<V::Elem>(&ALLGATHER, counts, mine.len())?;
+            let mut landing = Landing::<V::Elem>::new(total)?;
+            let (mine, counts, out) = (bytes_of(mine), Counts::Each(&each), landing.bytes_mut());
             self.collective(label, Collective::Allgather { mine, counts, out })?;
             into_rows(landing, &each)
         })
@@ -153,8 +156,9 @@ impl Comm {
     ) -> Result<Ragged<T>> {
         self.together(all("alltoall_known"), Subject::any::<T>(), |label| {
             self.check_rows("alltoall_known's rows", rows)?;
-            let (send, recv) = (byte_counts(rows), self.known::<T>(counts, rows[self.rank].len())?);
-            let mut landing = Landing::<T>::new(counts.iter().sum());
+            let send = byte_counts("alltoall_known's rows", rows)?;
+            let (recv, total) = self.known::<T>(&ALLTOALL, counts, rows[self.rank].len())?;
+            let mut landing = Landing::<T>::new(total)?;
             let (send_counts, recv_counts) = (Counts::Each(&send), Counts::Each(&recv));
             let (rows, out) = (bytes_of(rows.flat()), landing.bytes_mut());
             self.collective(label, Collective::Alltoall { rows, send_counts, out, recv_counts })?;
@@ -162,14 +166,31 @@ impl Comm {
         })
     }
 
-    /// Counts of elements in bytes, if there is one per rank and this rank's is `own`.
-    pub(super) fn known<T: Datum>(
+    /// Counts of elements in bytes, and their sum in elements, if there is one per rank and this rank's is `own`.
+    fn known<T: Datum>(
         &self,
+        words: &Words,
         counts: &[usize],
         own: usize,
-    ) -> Result<Vec<usize>, Fault> {
-        check_length("the counts", self.size, counts.len())?;
-        check_length("what this rank contributes", counts[self.rank], own)?;
-        Ok(counts.iter().map(|count| count * size_of::<T>()).collect())
+    ) -> Result<(Vec<usize>, usize), Fault> {
+        check_length(words.counts, self.size, counts.len())?;
+        check_length(words.own, counts[self.rank], own)?;
+        let each = lengths::bytes_of_rows::<T>(words.counts, counts.iter().copied())?;
+        Ok((each, lengths::sum(words.counts, counts.iter().copied())?))
     }
 }
+
+/// What errors of a call say of its arguments.
+struct Words {
+    counts: &'static str,
+    /// What this rank has for itself, against its own count.
+    own: &'static str,
+}
+
+const GATHER: Words = Words { counts: "gather_known's counts", own: "gather_known's mine" };
+const ALLGATHER: Words =
+    Words { counts: "allgather_known's counts", own: "allgather_known's mine" };
+const ALLTOALL: Words = Words {
+    counts: "alltoall_known's counts",
+    own: "alltoall_known's row of this rank for itself",
+};

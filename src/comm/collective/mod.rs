@@ -18,8 +18,9 @@ mod reduce;
 mod steps;
 
 use self::head::Head;
+pub(super) use self::inferred::THEIRS;
 pub(super) use self::steps::Steps;
-use super::{Comm, Ragged, agreement::Subject, all};
+use super::{Comm, Ragged, agreement::Subject, all, lengths};
 use crate::{
     engine::{Collective, CollectiveCall, Label, Rank, Tag, schedule},
     error::{Call, ErrorKind, Fault, Result, With},
@@ -71,6 +72,12 @@ impl Comm {
         Steps { comm: self, label: *label, tag }
     }
 
+    /// The length of a row of `count` elements from, or for, each rank.
+    #[inline(always)]
+    fn rows_of(&self, what: &'static str, count: usize) -> Result<usize, Fault> {
+        lengths::product(what, [self.size, count])
+    }
+
     fn check_rows<T>(&self, what: &'static str, rows: &Ragged<T>) -> Result<(), Fault> {
         check_length(what, self.size, rows.rows())
     }
@@ -83,6 +90,13 @@ pub(super) fn rooted(op: &'static str, root: usize) -> Call {
     Call::new(op, With::root(root))
 }
 
+/// Whether the memory that a call writes has room for `needed` values of `T`, and no more.
+#[inline(always)]
+pub(super) fn check_room<T>(what: &'static str, needed: usize, room: &[u8]) -> Result<(), Fault> {
+    check_length(what, needed, room.len() / size_of::<T>())
+}
+
+#[inline(always)]
 pub(super) fn check_length(what: &'static str, needed: usize, got: usize) -> Result<(), Fault> {
     if needed == got { Ok(()) } else { Err(ErrorKind::LengthMismatch { what, needed, got }.into()) }
 }

@@ -4,10 +4,14 @@
 //! to every rank that gets a result, which combines them in the order of ranks when it waits: p times the memory and work of
 //! the blocking form, and any closure on any engine.
 
-use super::{check_length, inferred::byte_counts, rooted};
+use super::{
+    check_length,
+    inferred::{THEIRS, byte_counts},
+    rooted,
+};
 use crate::{
     comm::{
-        Comm, OwnedBuf, Ragged, ReduceOp, Request, agreement::Subject, all, op, op::by,
+        Comm, OwnedBuf, Ragged, ReduceOp, Request, agreement::Subject, all, lengths, op, op::by,
         view::Outbound,
     },
     datum::{Datum, Landing, landing},
@@ -32,7 +36,7 @@ impl Comm {
     #[track_caller]
     pub fn ibarrier(&self) -> Result<Request<'_, ()>> {
         let plan = Plan::of(self, all("ibarrier"), Subject::nothing(), Pattern::All);
-        plan.start(Vec::<u8>::new(), Vec::new(), |_: Rows<u8>| Ok(()))
+        plan.start(Outbound::new(Vec::<u8>::new()), Vec::new(), |_: Rows<u8>| Ok(()))
     }
 
     /// Starts a [`bcast`](Comm::bcast); `at_root` runs at once, on the root only.
@@ -58,6 +62,7 @@ impl Comm {
         let call = rooted("ibcast", root);
         let mine = if self.rank == root { at_root() } else { Vec::new() };
         let counts = if self.rank == root { vec![size_of_val(&*mine)] } else { Vec::new() };
+        let mine = Outbound::new(mine);
         Plan::from_root(self, call, Subject::any::<T>(), root, Pattern::FromRoot)?.start(
             mine,
             counts,
@@ -76,6 +81,7 @@ impl Comm {
         mine: B,
     ) -> Result<Request<'_, Option<Ragged<B::Elem>>>> {
         let call = rooted("igather", root);
+        let mine = Outbound::new(mine);
         let (counts, at_root) = (one_row(&mine), self.rank == root);
         Plan::from_root(self, call, Subject::any::<B::Elem>(), root, Pattern::ToRoot)?.start(
             mine,
@@ -103,9 +109,9 @@ impl Comm {
             rows = at_root();
             self.perform(call, || self.check_rows("iscatter's rows", &rows))?;
         }
-        let counts = byte_counts(&rows);
+        let counts = self.perform(call, || byte_counts("iscatter's rows", &rows))?;
         Plan::from_root(self, call, Subject::any::<T>(), root, Pattern::RowsFromRoot)?.start(
-            rows.into_flat(),
+            Outbound::new(rows.into_flat()),
             counts,
             |rows: Rows<T>| Ok(rows.values),
         )
@@ -126,6 +132,7 @@ impl Comm {
     /// ```
     #[track_caller]
     pub fn iallgather<B: OwnedBuf>(&self, mine: B) -> Result<Request<'_, Ragged<B::Elem>>> {
+        let mine = Outbound::new(mine);
         let counts = one_row(&mine);
         Plan::of(self, all("iallgather"), Subject::any::<B::Elem>(), Pattern::All).start(
             mine,
@@ -143,10 +150,12 @@ impl Comm {
     #[track_caller]
     pub fn ialltoall<T: Datum>(&self, rows: Ragged<T>) -> Result<Request<'_, Ragged<T>>> {
         let call = all("ialltoall");
-        self.perform(call, || self.check_rows("ialltoall's rows", &rows))?;
-        let counts = byte_counts(&rows);
+        let counts = self.perform(call, || {
+            self.check_rows("ialltoall's rows", &rows)?;
+            byte_counts("ialltoall's rows", &rows)
+        })?;
         Plan::of(self, call, Subject::any::<T>(), Pattern::Each).start(
-            rows.into_flat(),
+            Outbound::new(rows.into_flat()),
             counts,
             |rows: Rows<T>| Ok(rows.into_ragged()),
         )
@@ -165,8 +174,9 @@ impl Comm {
         op: impl ReduceOp<B::Elem> + 'c,
     ) -> Result<Request<'c, Option<Vec<B::Elem>>>> {
         let call = rooted(by!("ireduce", op), root);
+        let mine = Outbound::new(mine);
         let (counts, at_root) = (one_row(&mine), self.rank == root);
-        Plan::from_root(self, call, Subject::like(&mine), root, Pattern::ToRoot)?
+        Plan::from_root(self, call, Subject::like(mine.values()), root, Pattern::ToRoot)?
             .reducing(ReductionKind::Reduce(Rank::from(root)), &op)
             .start(
                 mine,
@@ -199,8 +209,9 @@ impl Comm {
         mine: B,
         op: impl ReduceOp<B::Elem> + 'c,
     ) -> Result<Request<'c, Vec<B::Elem>>> {
+        let mine = Outbound::new(mine);
         let counts = one_row(&mine);
-        let subject = Subject::like(&mine);
+        let subject = Subject::like(mine.values());
         Plan::of(self, all(by!("iallreduce", op)), subject, Pattern::All)
             .reducing(ReductionKind::Allreduce, &op)
             .start(mine, counts, move |rows: Rows<B::Elem>| {
@@ -223,12 +234,15 @@ impl Comm {
         op: impl ReduceOp<B::Elem> + 'c,
     ) -> Result<Request<'c, Vec<B::Elem>>> {
         let call = all(by!("ireduce_scatter", op));
-        let subject = Subject::like(&mine);
-        self.perform(call, || {
-            check_length("ireduce_scatter's counts", self.size, counts.len())?;
-            check_length("ireduce_scatter's mine", counts.iter().sum(), mine.count())
+        let mine = Outbound::new(mine);
+        let subject = Subject::like(mine.values());
+        let counts = self.perform(call, || {
+            let what = "ireduce_scatter's counts";
+            check_length(what, self.size, counts.len())?;
+            let whole = lengths::sum(what, counts.iter().copied())?;
+            check_length("ireduce_scatter's mine", whole, mine.values().len())?;
+            lengths::bytes_of_rows::<B::Elem>(what, counts.iter().copied())
         })?;
-        let counts = counts.iter().map(|count| count * size_of::<B::Elem>()).collect();
         Plan::of(self, call, subject, Pattern::Each).start(
             mine,
             counts,
@@ -247,8 +261,9 @@ impl Comm {
         mine: B,
         op: impl ReduceOp<B::Elem> + 'c,
     ) -> Result<Request<'c, Vec<B::Elem>>> {
+        let mine = Outbound::new(mine);
         let (counts, end) = (one_row(&mine), self.rank + 1);
-        let subject = Subject::like(&mine);
+        let subject = Subject::like(mine.values());
         Plan::of(self, all(by!("iscan", op)), subject, Pattern::All)
             .reducing(ReductionKind::Scan, &op)
             .start(mine, counts, move |rows: Rows<B::Elem>| {
@@ -267,8 +282,9 @@ impl Comm {
         mine: B,
         op: impl ReduceOp<B::Elem> + 'c,
     ) -> Result<Request<'c, Option<Vec<B::Elem>>>> {
+        let mine = Outbound::new(mine);
         let (counts, end) = (one_row(&mine), self.rank);
-        let subject = Subject::like(&mine);
+        let subject = Subject::like(mine.values());
         Plan::of(self, all(by!("iexscan", op)), subject, Pattern::All)
             .reducing(ReductionKind::Exscan, &op)
             .start(
@@ -282,8 +298,8 @@ impl Comm {
 }
 
 /// The bytes of a contribution of one row.
-fn one_row<B: OwnedBuf>(mine: &B) -> Vec<usize> {
-    vec![mine.count() * size_of::<B::Elem>()]
+fn one_row<B: OwnedBuf>(mine: &Outbound<B>) -> Vec<usize> {
+    vec![size_of_val(mine.values())]
 }
 
 /// A non-blocking collective call before it starts.
@@ -312,21 +328,21 @@ impl<'c> Plan<'c> {
     }
 
     /// Lets the engine reduce, if it knows the operator.
-    fn reducing<T>(self, kind: ReductionKind, op: &impl ReduceOp<T>) -> Self {
-        let native = op.native().map(|op::Native(op, element)| (op, element));
+    fn reducing<T: Datum>(self, kind: ReductionKind, op: &impl ReduceOp<T>) -> Self {
+        let native = op::native(op);
         Self { reduce: native.map(|(op, element)| NativeReduction { kind, op, element }), ..self }
     }
 
     /// Starts the call; `finish` makes its result of the rows that come.
     fn start<B: OwnedBuf, R>(
         self,
-        mine: B,
+        mine: Outbound<B>,
         counts: Vec<usize>,
         finish: impl FnOnce(Rows<B::Elem>) -> Result<R, Fault> + 'c,
     ) -> Result<Request<'c, R>> {
         let Self { comm, call, subject, pattern, reduce } = self;
         comm.perform(call, || {
-            comm.moved(counts.iter().sum(), 0);
+            comm.moved(size_of_val(mine.values()), 0);
             let op = comm.engine.exchange(Exchange {
                 context: comm.context,
                 rank: Rank::from(comm.rank),
@@ -334,7 +350,7 @@ impl<'c> Plan<'c> {
                 turn: comm.next_turn(),
                 label: subject.label(call),
                 pattern,
-                mine: Box::new(Outbound::new(mine)),
+                mine: Box::new(mine),
                 counts,
                 reduce,
                 room: landing::<B::Elem>,
@@ -359,7 +375,7 @@ impl<T: Datum> Rows<T> {
         let Exchanged { rows, counts, reduced } = *done.exchanged.ok_or(ErrorKind::Closed)?;
         let rows = rows.into_any().downcast::<Landing<T>>().map_err(|_| ErrorKind::Closed)?;
         let counts: Vec<usize> = counts.into_iter().map(|bytes| bytes / size_of::<T>()).collect();
-        let values = rows.into_values(counts.iter().sum())?;
+        let values = rows.into_values(lengths::sum(THEIRS, counts.iter().copied())?)?;
         Ok(Self { call, values, counts, reduced })
     }
 
@@ -383,7 +399,7 @@ impl<T: Datum> Rows<T> {
             let (mine, theirs) = (describe(count), describe(self.counts[rank]));
             return Err(ErrorKind::CollectiveMismatch { mine, rank, theirs }.into());
         }
-        let end = self.counts[ranks].len() * count;
+        let end = lengths::product(THEIRS, [self.counts[ranks].len(), count])?;
         let (first, others) = self.values[..end].split_at_mut(count);
         for row in others.chunks_exact(count.max(1)) {
             for (left, &right) in first.iter_mut().zip(row) {

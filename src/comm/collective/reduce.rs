@@ -2,7 +2,7 @@
 
 use super::{check_length, rooted};
 use crate::{
-    comm::{Comm, ReduceOp, View, agreement::Subject, all, op, op::by, view::contents},
+    comm::{Comm, ReduceOp, View, agreement::Subject, all, lengths, op, op::by, view::contents},
     datum::{Datum, Landing, bytes_of},
     engine::{Collective, Counts, Label, Reduction},
     error::{Fault, Result},
@@ -23,8 +23,8 @@ impl Comm {
         mine: &V,
         op: impl ReduceOp<V::Elem>,
     ) -> Result<Option<Vec<V::Elem>>> {
+        let mine = &*contents(mine);
         self.together(rooted(by!("reduce", op), root), Subject::like(mine), |label| {
-            let mine = &*contents(mine);
             let root_rank = self.check_rank(root)?;
             let room = if self.rank == root { mine.len() } else { 0 };
             let reduced = self.reduction(label, mine, room, &op, |mine, out, with| {
@@ -59,8 +59,8 @@ impl Comm {
         mine: &V,
         op: impl ReduceOp<V::Elem>,
     ) -> Result<Vec<V::Elem>> {
+        let mine = &*contents(mine);
         self.together(all(by!("allreduce", op)), Subject::like(mine), |label| {
-            let mine = &*contents(mine);
             self.reduction(label, mine, mine.len(), &op, |mine, out, with| Collective::Allreduce {
                 mine,
                 out,
@@ -91,14 +91,17 @@ impl Comm {
         counts: &[usize],
         op: impl ReduceOp<V::Elem>,
     ) -> Result<Vec<V::Elem>> {
+        let mine = &*contents(mine);
         self.together(all(by!("reduce_scatter", op)), Subject::like(mine), |label| {
-            let mine = &*contents(mine);
             check_length("reduce_scatter's counts", self.size, counts.len())?;
-            check_length("reduce_scatter's mine", counts.iter().sum(), mine.len())?;
-            let each: Vec<usize> =
-                counts.iter().map(|count| count * size_of::<V::Elem>()).collect();
+            let whole = lengths::sum("reduce_scatter's counts", counts.iter().copied())?;
+            check_length("reduce_scatter's mine", whole, mine.len())?;
+            let each = lengths::bytes_of_rows::<V::Elem>(
+                "reduce_scatter's counts",
+                counts.iter().copied(),
+            )?;
             let (room, counts) = (counts[self.rank], Counts::Each(&each));
-            let mut landing = Landing::new(room);
+            let mut landing = Landing::new(room)?;
             let (mine, out) = (bytes_of(mine), landing.bytes_mut());
             op::reduction(&op, |with| {
                 self.collective(label, Collective::ReduceScatter { mine, counts, out, with })
@@ -124,8 +127,8 @@ impl Comm {
         mine: &V,
         op: impl ReduceOp<V::Elem>,
     ) -> Result<Vec<V::Elem>> {
+        let mine = &*contents(mine);
         self.together(all(by!("scan", op)), Subject::like(mine), |label| {
-            let mine = &*contents(mine);
             self.reduction(label, mine, mine.len(), &op, |mine, out, with| Collective::Scan {
                 mine,
                 out,
@@ -151,13 +154,13 @@ impl Comm {
         mine: &V,
         op: impl ReduceOp<V::Elem>,
     ) -> Result<Option<Vec<V::Elem>>> {
+        let mine = &*contents(mine);
         self.together(all(by!("exscan", op)), Subject::like(mine), |label| {
-            let mine = &*contents(mine);
             // On rank 0 nothing is written; its own values are values at least.
             let mut landing = if self.rank == 0 {
                 Landing::from(mine.to_vec())
             } else {
-                Landing::new(mine.len())
+                Landing::new(mine.len())?
             };
             let (bytes, out) = (bytes_of(mine), landing.bytes_mut());
             op::reduction(&op, |with| {
@@ -175,7 +178,7 @@ impl Comm {
         op: &impl ReduceOp<T>,
         what: impl for<'a> FnOnce(&'a [u8], &'a mut [u8], &'a Reduction<'a>) -> Collective<'a>,
     ) -> Result<Vec<T>, Fault> {
-        let mut landing = Landing::new(room);
+        let mut landing = Landing::new(room)?;
         let (mine, out) = (bytes_of(mine), landing.bytes_mut());
         op::reduction(op, |with| self.collective(label, what(mine, out, with)))?;
         landing.into_values(room)

@@ -34,7 +34,7 @@ impl Steps<'_> {
     pub(in crate::comm) fn recv<T: Datum>(&self, rank: usize) -> Result<Vec<T>, Fault> {
         let (ticket, received) = self.comm.await_message(&self.from(rank))?;
         self.comm.moved(0, received.bytes);
-        let mut landing = Landing::<T>::new(received.bytes.div_ceil(size_of::<T>()));
+        let mut landing = Landing::<T>::new(received.bytes.div_ceil(size_of::<T>()))?;
         self.comm.engine.fetch(ticket, &self.label, &mut landing.bytes_mut()[..received.bytes])?;
         landing.into_values(received.bytes / size_of::<T>())
     }

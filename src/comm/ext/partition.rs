@@ -60,7 +60,7 @@ impl Partition for Comm {
         mine: Vec<T>,
         weight: impl Fn(&T) -> u64,
     ) -> Result<Vec<T>> {
-        let weights: u64 = mine.iter().map(&weight).sum();
+        let weights = mine.iter().map(&weight).fold(0, u64::saturating_add);
         let mut before = self.exscan(&weights, Sum)?.map_or(0, |before| before[0]);
         let total = self.allreduce(&weights, Sum)?[0];
         if total == 0 {
@@ -71,7 +71,7 @@ impl Partition for Comm {
         let owner = |element: &T| {
             let weight = weight(element);
             let twice_middle = 2 * u128::from(before) + u128::from(weight);
-            before += weight;
+            before = before.saturating_add(weight);
             // An element of no weight at the very end would fall behind the last share.
             (twice_middle * ranks / (2 * u128::from(total))).min(ranks - 1) as usize
         };

@@ -6,7 +6,7 @@ use super::{
         agreement::Subject,
         all,
         collective::{check_length, rooted},
-        op,
+        lengths, op,
     },
     Brings, How, Plan, PlanBuffer,
     store::store,
@@ -66,7 +66,7 @@ impl<'c> Plan<'c> {
     pub fn allgather<T: Datum>(&mut self, mine: Vec<T>) -> Result<(PlanBuffer<T>, PlanBuffer<T>)> {
         self.add(all("planned allgather"), |plan, call| {
             let subject = Subject::equal::<T>(mine.len());
-            let room = mine.repeat(plan.comm.size);
+            let room = repeated("the planned allgather's mine", &mine, plan.comm.size)?;
             let ((mine, from), (out, into)) = (plan.store(mine, false), plan.store(room, true));
             let what = Preparation::Allgather {
                 place: plan.place(),
@@ -95,7 +95,8 @@ impl<'c> Plan<'c> {
         self.add(rooted("planned gather", root), |plan, call| {
             let (root, subject) = (plan.comm.check_rank(root)?, Subject::equal::<T>(mine.len()));
             let is_root = root.index() == plan.comm.rank;
-            let room = if is_root { mine.repeat(plan.comm.size) } else { Vec::new() };
+            let ranks = if is_root { plan.comm.size } else { 0 };
+            let room = repeated("the planned gather's mine", &mine, ranks)?;
             let ((mine, from), (out, into)) = (plan.store(mine, false), plan.store(room, true));
             let what = Preparation::Gather {
                 place: plan.place(),
@@ -132,8 +133,10 @@ impl<'c> Plan<'c> {
             let (root, subject) = (plan.comm.check_rank(root)?, Subject::equal::<T>(into.len()));
             let is_root = root.index() == plan.comm.rank;
             let rows = if is_root { rows } else { Vec::new() };
-            let needed = if is_root { plan.comm.size * into.len() } else { 0 };
-            check_length("the rows", needed, rows.len())?;
+            let what = "the planned scatter's rows";
+            let needed =
+                if is_root { lengths::product(what, [plan.comm.size, into.len()])? } else { 0 };
+            check_length(what, needed, rows.len())?;
             let ((rows, from), (part, into)) = (plan.store(rows, false), plan.store(into, true));
             let what = Preparation::Scatter {
                 place: plan.place(),
@@ -161,7 +164,7 @@ impl<'c> Plan<'c> {
     pub fn alltoall<T: Datum>(&mut self, rows: Vec<T>) -> Result<(PlanBuffer<T>, PlanBuffer<T>)> {
         self.add(all("planned alltoall"), |plan, call| {
             let (got, size) = (rows.len(), plan.comm.size);
-            check_length("the rows", got.next_multiple_of(size), got)?;
+            check_length("the planned alltoall's rows", got.next_multiple_of(size), got)?;
             let subject = Subject::equal::<T>(got);
             let room = rows.clone();
             let ((rows, from), (out, into)) = (plan.store(rows, false), plan.store(room, true));
@@ -256,7 +259,7 @@ impl<'c> Plan<'c> {
     ) -> Result<(PlanBuffer<T>, PlanBuffer<T>)> {
         self.add(all("planned reduce_scatter"), |plan, call| {
             let (got, size) = (mine.len(), plan.comm.size);
-            check_length("the operands", got.next_multiple_of(size), got)?;
+            check_length("the planned reduce_scatter's operands", got.next_multiple_of(size), got)?;
             let (subject, room) = (Subject::equal::<T>(got), mine[..got / size].to_vec());
             let ((mine, from), (out, into)) = (plan.store(mine, false), plan.store(room, true));
             let (source, target) = (plan.stores[from].outlet(), plan.stores[into].inlet());
@@ -301,8 +304,7 @@ impl<'c> Plan<'c> {
             let brings = if operands == 0 { Brings::Nothing } else { Brings::Whole(into) };
             return Ok(((mine, out), how, brings));
         }
-        let native =
-            op.native().map(|op::Native(op, element)| NativeReduction { kind, op, element });
+        let native = op::native(&op).map(|(op, element)| NativeReduction { kind, op, element });
         let how = Self::exchange::<T>(call, subject, pattern, Some(from), native);
         Ok(((mine, out), how, folded_into(into, op, operands)))
     }
@@ -343,6 +345,12 @@ impl<'c> Plan<'c> {
             })
         }))
     }
+}
+
+/// The values so many times over.
+fn repeated<T: Datum>(what: &'static str, values: &[T], times: usize) -> Result<Vec<T>, Fault> {
+    lengths::product(what, [values.len(), times])?;
+    Ok(values.repeat(times))
 }
 
 const GIVEN: &str = "what another rank gave";
@@ -386,5 +394,5 @@ fn folded_into<'c, T: Datum>(
 fn values_of<T: Datum>(exchanged: Exchanged) -> Result<Vec<T>, Fault> {
     let Exchanged { rows, counts, .. } = exchanged;
     let rows = rows.into_any().downcast::<Landing<T>>().map_err(|_| ErrorKind::Closed)?;
-    rows.into_values(counts.iter().sum::<usize>() / size_of::<T>())
+    rows.into_values(lengths::values_in_rows::<T>(GIVEN, &counts)?)
 }

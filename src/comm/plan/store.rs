@@ -30,7 +30,8 @@ pub(super) struct Store<T> {
 
 impl<T: Datum> Store<T> {
     pub(super) fn new(values: Vec<T>, receives: bool) -> Self {
-        let landing = (receives && !is_plain::<T>()).then(|| Landing::new(values.len()));
+        // Its bytes are values that are there already, so that it asks for no memory that may not be had.
+        let landing = (receives && !is_plain::<T>()).then(|| Landing::from(values.clone()));
         let values = NonNull::from(Box::leak(values.into_boxed_slice()));
         Self { values, landing, received: None }
     }
@@ -77,7 +78,7 @@ pub(super) trait AnyStore {
 
 impl<T: Datum> AnyStore for Store<T> {
     fn outlet(&mut self) -> RawBytes {
-        let bytes = self.values.len() * size_of::<T>();
+        let bytes = size_of_val(self.values());
         // SAFETY: initialised bytes of this store (`T: NoUninit`). They stay valid until it is dropped, which happens when
         // nothing is under way (`Plan::drop`); while something is, `Plan` gives nobody else the values (`rested`).
         unsafe { RawBytes::to_receive(self.values.cast::<u8>().as_ptr(), bytes) }

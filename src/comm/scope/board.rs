@@ -8,7 +8,7 @@ use crate::{
         Comm, Dest, Src, Status,
         p2p::{status, status_of},
         request::landed,
-        view::{View, ViewMut, packed},
+        view::{View, ViewMut, claimed, packed},
     },
     datum::{Landing, Memory, Outgoing, RawBytes, Signature, bytes_of, bytes_of_mut},
     engine::{Begun, Done, Mode, Op},
@@ -139,7 +139,7 @@ impl<'c> Board<'c> {
             let from = self.comm.source(from, Signature::of::<V::Elem>())?;
             // SAFETY: of an exclusive borrow for `'scope` which nothing else uses before the ticket gives it back.
             let into: &'scope mut V = unsafe { &mut *kept };
-            let count = into.count();
+            let count = claimed(&*into);
             if let Some(bytes) = into.as_slice_mut().and_then(bytes_of_mut) {
                 // SAFETY: the loan is over when the operation is, at the end of the scope at the latest (`End`); until then
                 // the bytes, borrowed for `'scope`, stay valid, and whoever has `kept` leaves them alone. They are
@@ -171,7 +171,7 @@ impl<'c> Board<'c> {
                         Box<dyn FnOnce(Done) -> Result<Status, Fault>>,
                     >(unpack)
                 };
-                let landing = Landing::<V::Elem>::new(count);
+                let landing = Landing::<V::Elem>::new(count)?;
                 let memory = Memory::Owned(Box::new(landing));
                 let op = self.comm.engine.irecv(&from, memory)?;
                 Ok(self.enter(call, || State::Copied(op, unpack)))

@@ -81,7 +81,7 @@ fn outgoing(bytes: &[u8]) -> Memory {
 
 /// Room for a message that the engine keeps until it has come.
 fn landing() -> Memory {
-    Memory::Owned(Box::new(Landing::<u8>::new(8)))
+    Memory::Owned(Box::new(Landing::<u8>::new(8).unwrap()))
 }
 
 /// Checks what has landed, and so reads the memory that the sender has written.
