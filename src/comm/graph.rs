@@ -437,13 +437,11 @@ impl Flow<'_> {
                 failure.get_or_insert(kind);
             }
         }
-        match failure {
-            Some(kind) => Err(kind),
-            None => {
-                let whole = lengths::sum(THEIRS, counts.iter().copied())?;
-                Ok(Ragged::from_flat(landing.into_values(whole)?, counts))
-            }
+        if let Some(kind) = failure {
+            return Err(kind);
         }
+        let whole = lengths::sum(THEIRS, counts.iter().copied())?;
+        Ok(Ragged::from_flat(landing.into_values(whole)?, counts))
     }
 }
 

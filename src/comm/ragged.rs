@@ -35,15 +35,15 @@ impl<T> Ragged<T> {
     ///
     /// # Panics
     /// If the lengths do not add up to the vector's.
+    #[track_caller]
     pub fn from_flat(flat: Vec<T>, counts: impl IntoIterator<Item = usize>) -> Self {
-        let mut end = 0_usize;
-        let ends = counts.into_iter().map(|count| {
+        let mut ends = Vec::new();
+        for count in counts {
             // No row may reach beyond the vector, though the last came back to its end.
-            let behind = end.checked_add(count).filter(|&behind| behind <= flat.len());
-            end = behind.expect("the rows make up the whole");
-            end
-        });
-        let ends: Vec<usize> = ends.collect();
+            let end = ends.last().copied().unwrap_or(0_usize).checked_add(count);
+            let end = end.filter(|&end| end <= flat.len());
+            ends.push(end.expect("the rows make up the whole"));
+        }
         assert_eq!(ends.last().copied().unwrap_or(0), flat.len(), "the rows make up the whole");
         Self { flat, ends }
     }
