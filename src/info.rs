@@ -25,7 +25,7 @@ pub struct Info {
 /// Asks all ranks where they run.
 ///
 /// # Collective
-/// An allgather of some bytes per rank.
+/// The ranks of each host, and an allgather of some bytes per rank.
 ///
 /// # Examples
 /// ```
@@ -43,19 +43,21 @@ impl Info {
     /// What could be better about the placement of the ranks, a sentence or two each; empty if nothing is.
     pub fn advice(&self) -> Vec<String> {
         let hosts = self.hosts();
-        hosts.iter().filter_map(|(host, ranks)| self.advice_for(host, ranks)).collect()
+        hosts.values().filter_map(|ranks| self.advice_for(ranks)).collect()
     }
 
     /// The ranks of each host.
-    fn hosts(&self) -> BTreeMap<&str, Vec<usize>> {
+    fn hosts(&self) -> BTreeMap<u32, Vec<usize>> {
         let mut hosts = BTreeMap::<_, Vec<usize>>::new();
         for (rank, place) in self.places.iter().enumerate() {
-            hosts.entry(place.host.as_str()).or_default().push(rank);
+            hosts.entry(place.node).or_default().push(rank);
         }
         hosts
     }
 
-    fn advice_for(&self, host: &str, ranks: &[usize]) -> Option<String> {
+    /// For the ranks of a host.
+    fn advice_for(&self, ranks: &[usize]) -> Option<String> {
+        let host = &self.places[*ranks.first()?].host;
         let places = || ranks.iter().map(|&rank| &self.places[rank]);
         let cpus = placement::union(places());
         let (count, who) = (ranks.len(), name_ranks(ranks));
@@ -252,7 +254,14 @@ mod tests {
     }
 
     fn place(host: &str, cpus: impl IntoIterator<Item = usize>, threads: usize) -> Place {
-        Place { host: host.to_owned(), cpus: cpus.into_iter().collect(), available: 8, threads }
+        let node = host.len() as u32; // no two hosts here have names of one length
+        Place {
+            node,
+            host: host.to_owned(),
+            cpus: cpus.into_iter().collect(),
+            available: 8,
+            threads,
+        }
     }
 
     #[test]
@@ -267,6 +276,14 @@ mod tests {
         let advice = job(vec![place("a", 0..1, 1), place("a", 1..2, 1)]).advice().join("");
         assert!(advice.contains("ranks 0-1 on a may use 1 of 8 cpus"), "{advice}");
         assert!(advice.contains("--bind-to none"), "{advice}");
+    }
+
+    #[test]
+    fn hosts_of_one_name_are_several() {
+        let two = [0, 1].map(|node| Place { node, ..place("localhost", 0..8, 8) });
+        let job = job(two.to_vec());
+        assert!(job.to_string().contains("2 on 2 hosts"), "{job}");
+        assert!(job.advice().is_empty(), "{job}");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 /// Where a rank runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
+    /// What tells hosts apart: several can have one name.
+    pub(crate) node: u32,
     /// The host's name.
     pub(crate) host: String,
     /// The CPUs that the rank may run on.
@@ -44,7 +46,7 @@ pub(crate) fn fair_threads<'a>(
 #[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "ranks that are threads are counted"))]
 pub(crate) fn is_crowded(places: &[Place]) -> bool {
     places.iter().any(|place| {
-        let here = || places.iter().filter(|other| other.host == place.host);
+        let here = || places.iter().filter(|other| other.node == place.node);
         here().count() > union(here()).len()
     })
 }
@@ -155,14 +157,16 @@ mod tests {
 
     #[test]
     fn a_host_is_crowded_by_more_ranks_than_cpus() {
-        let place = |host: &str, cpus: &[usize]| Place {
-            host: host.to_owned(),
+        // Both have the same name.
+        let place = |node, cpus: &[usize]| Place {
+            node,
+            host: "localhost".to_owned(),
             cpus: cpus.to_vec(),
             available: 4,
             threads: 1,
         };
-        assert!(!is_crowded(&[place("a", &[0]), place("a", &[1]), place("b", &[0])]));
-        assert!(is_crowded(&[place("a", &[0]), place("b", &[0, 1]), place("a", &[0])]));
+        assert!(!is_crowded(&[place(0, &[0]), place(0, &[1]), place(2, &[0])]));
+        assert!(is_crowded(&[place(0, &[0]), place(1, &[0, 1]), place(0, &[0])]));
     }
 
     #[test]

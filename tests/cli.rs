@@ -158,8 +158,9 @@ fn under_mpirun_a_build_without_mpi_says_so_once_and_fails() {
     assert!(speaks.stderr.starts_with("error: Open MPI mpirun started this program 4 times"));
     assert!(speaks.stderr.contains("help: rebuild it with `--features mpi`"), "{speaks:#?}");
     assert!(speaks.stdout.is_empty(), "{speaks:#?}");
-    let silent = run(launched(spmd(), 3, 4).arg("info")).code(2);
-    assert!(silent.stdout.is_empty() && silent.stderr.is_empty(), "{silent:#?}");
+    // A launcher ends the others meanwhile; where only one host has such a build, it is heard.
+    let other = run(launched(spmd(), 3, 4).arg("info")).code(2);
+    assert!(other.stdout.is_empty() && other.stderr.starts_with("error: rank 3 on "), "{other:#?}");
     let asked = run(spmd().args(["info", "--engine", "mpi"])).code(2);
     assert!(asked.stderr.contains("without the engine mpi"), "{asked:#?}");
 }
@@ -168,7 +169,7 @@ fn under_mpirun_a_build_without_mpi_says_so_once_and_fails() {
 fn under_mpirun_one_copy_reports_usage_errors_and_local_can_be_forced() {
     let wrong = ["info", "-n", "none"];
     assert!(!run(launched(spmd(), 0, 2).args(wrong)).code(2).stderr.is_empty());
-    assert!(run(launched(spmd(), 1, 2).args(wrong)).code(2).stderr.is_empty());
+    assert!(run(launched(spmd(), 1, 2).args(wrong)).code(2).stderr.contains("rank 1 on "));
     let forced = ["info", "--engine", "local", "-n", "2"];
     let ending = run(launched(spmd(), 0, 4).args(forced)).success();
     assert_eq!(fact(&ending, "launcher"), "Open MPI mpirun");

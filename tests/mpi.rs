@@ -5,7 +5,7 @@
 mod support;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -171,6 +171,63 @@ fn what_is_left_undone_does_not_keep_the_job_from_ending_and_is_reported() {
 fn a_message_on_a_communicator_that_is_gone_is_told() {
     let text = fault(3, &["never-receivable"]).success().stderr;
     assert!(text.contains("was never received"), "{text}");
+}
+
+/// Two ranks that are told different things: what ranks 0 and 1 are told.
+fn apart(first: (&Path, &[&str]), second: (&Path, &[&str])) -> Ending {
+    let _turn = turn();
+    let mut command = mpirun(1, first.0);
+    command.args(first.1).args([":", "-n", "1"]);
+    command.arg(second.0).args(second.1);
+    run(&mut command)
+}
+
+#[test]
+fn what_one_rank_was_told_holds_for_all() {
+    let faults = example("faults");
+    let text = apart((&faults, &["none"]), (&faults, &["none", "--stats"])).success().stderr;
+    assert_eq!(text.matches("the calls of all 2 ranks:").count(), 1, "{text}");
+    let out = apart((&spmd(), &["info"]), (&spmd(), &["info", "--share-cpu"])).success().stdout;
+    assert!(out.contains("concurrent (all ranks on one cpu)"), "{out}");
+    // Of threads that call MPI the least that a rank is ready for: no rank waits for one that was refused.
+    let (few, all) = ("threads", ["threads", "--thread-multiple"]);
+    let text = apart((&faults, &[few]), (&faults, &all)).code(1).stderr;
+    assert!(text.contains("start the program with --thread-multiple"), "{text}");
+    let text = apart((&faults, &["deadlock", "--timeout", "1"]), (&faults, &["deadlock"]));
+    assert!(text.timed_out().stderr.contains("rank 1 on "));
+}
+
+#[test]
+fn ranks_that_cannot_run_together_are_named() {
+    let faults = example("faults");
+    let good: (&Path, &[&str]) = (&faults, &["none"]);
+    let log: &[&str] = &["none", "--log-dir", "/proc/none"];
+    for (first, second, why) in [
+        (good, (&*faults, log), "error: rank 1 on "),
+        (good, (&*faults, log), ": cannot make the log directory /proc/none: "),
+        ((&*faults, log), good, "error: rank 0 on "),
+        (good, (&*faults, &["none", "--no-such-option"][..]), ": unexpected argument"),
+        (good, (&*faults, &["none", "--engine", "local"][..]), "different engines: rank 1 on "),
+        ((&*faults, &["none", "--engine", "local"][..]), good, "different engines: rank 0 on "),
+        (good, (&*spmd(), &["info"][..]), "do not run the same program: rank 0 on "),
+    ] {
+        let text = apart(first, second).code(2).stderr;
+        assert_eq!(text.matches("error: ").count(), 1, "{text}");
+        assert!(text.contains(why), "{why}: {text}");
+    }
+}
+
+#[test]
+fn processes_that_are_all_told_so_run_jobs_of_their_own() {
+    let _turn = turn();
+    let words = ["info", "--engine", "local", "--ranks", "3"];
+    let out = run(mpirun(2, &spmd()).args(words)).success().stdout;
+    assert_eq!(out.matches("local (ranks are threads)").count(), 2, "{out}");
+}
+
+#[test]
+fn what_a_rank_starts_is_no_rank() {
+    fault(2, &["child"]).success();
 }
 
 #[test]

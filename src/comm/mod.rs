@@ -153,6 +153,29 @@ impl Comm {
         self.engine.raw_mpi_comm(self.context)
     }
 
+    /// Runs `body`, which waits for other ranks inside another library: `--timeout` sees that wait too, as one in `op`.
+    #[cfg(feature = "phdf5")]
+    #[track_caller]
+    pub(crate) fn wait_elsewhere<R>(&self, op: &'static str, body: impl FnOnce() -> R) -> R {
+        struct Inside<'e>(&'e dyn Engine);
+        impl Drop for Inside<'_> {
+            fn drop(&mut self) {
+                self.0.wait_elsewhere(false);
+            }
+        }
+        self.enter(all(op));
+        self.engine.wait_elsewhere(true);
+        let _inside = Inside(&*self.engine);
+        body()
+    }
+
+    /// A number that the ranks of a host have in common, and no others. Collective.
+    pub(crate) fn node(&self, call: Call) -> Result<u32> {
+        self.enter(call);
+        let node = self.engine.node(self.context, self.next_turn());
+        node.map_err(|fault| self.failed(fault, call))
+    }
+
     /// The largest tag that a message can have; at least 32767.
     pub fn max_tag(&self) -> u32 {
         self.max_tag.0

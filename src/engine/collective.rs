@@ -133,6 +133,25 @@ pub(crate) enum Collective<'a> {
 }
 
 impl Collective<'_> {
+    /// How many bytes this rank gives, or gets where it gives none.
+    #[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "local compares lengths itself"))]
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Barrier => 0,
+            Self::Bcast { buffer, .. } => buffer.len(),
+            Self::Scatter { rows, out, .. } => rows.len().max(out.len()),
+            Self::Alltoall { rows, .. } | Self::NeighborAlltoall { rows, .. } => rows.len(),
+            Self::Gather { mine, .. }
+            | Self::Allgather { mine, .. }
+            | Self::Reduce { mine, .. }
+            | Self::Allreduce { mine, .. }
+            | Self::ReduceScatter { mine, .. }
+            | Self::Scan { mine, .. }
+            | Self::Exscan { mine, .. }
+            | Self::NeighborAllgather { mine, .. } => mine.len(),
+        }
+    }
+
     /// Makes the call of a rank that is alone; `false` if it has edges to itself, which this does not know.
     pub(crate) fn make_alone(&mut self) -> bool {
         match self {

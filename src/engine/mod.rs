@@ -360,6 +360,10 @@ pub(crate) trait Engine {
     /// processor, the last message among it.
     fn enter(&self, op: &'static str, with: With, at: &'static Location<'static>);
 
+    /// Says that the rank enters another library (HDF5, say) to wait for other ranks there, or has come out.
+    #[cfg(feature = "phdf5")]
+    fn wait_elsewhere(&self, _inside: bool) {}
+
     // ---- Messages ----
 
     /// Sends `bytes`; returns when the caller may change them.

@@ -15,9 +15,19 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// The launcher, by the variables it sets.
+    /// The launcher, by the variables it sets. What a rank starts inherits them and is no rank.
     pub(crate) fn detect() -> Option<Self> {
-        Self::from_variables(|name| env::var(name).ok())
+        Self::from_variables(|name| env::var(name).ok()).filter(|_| !is_inside_a_rank())
+    }
+
+    /// Whether other processes were started beside this one.
+    pub(crate) fn has_others(&self) -> bool {
+        self.size.is_some_and(|size| size > 1)
+    }
+
+    /// This process, in reports of what happens before MPI has given it a rank.
+    pub(crate) fn who(&self) -> String {
+        format!("rank {} on {}", self.rank, crate::placement::host())
     }
 
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
@@ -49,6 +59,56 @@ impl Launcher {
     fn srun(rank: usize) -> Self {
         Self { name: "srun", rank, size: None, binding_option: "--cpus-per-task=<threads>" }
     }
+}
+
+/// Whether a process above this one is the rank that the launcher's variables tell of: MPI would take this one for the
+/// same, and hang, or break the connection of the real one.
+#[cfg(target_os = "linux")]
+fn is_inside_a_rank() -> bool {
+    use std::fs;
+
+    /// What says which rank of which job a process is.
+    const SEATS: [&str; 7] = [
+        "OMPI_COMM_WORLD_RANK",
+        "PMIX_NAMESPACE",
+        "PMIX_RANK",
+        "PMI_RANK",
+        "PMI_FD",
+        "SLURM_STEP_ID",
+        "SLURM_PROCID",
+    ];
+    let own: Vec<(&str, String)> =
+        SEATS.iter().filter_map(|&name| Some((name, env::var(name).ok()?))).collect();
+    let has_the_same = |environment: &[u8]| {
+        own.iter().all(|(name, value)| {
+            let wanted = format!("{name}={value}");
+            environment.split(|&byte| byte == 0).any(|line| line == wanted.as_bytes())
+        })
+    };
+    let mut process = std::os::unix::process::parent_id();
+    // Where the system does not let this process look, nothing is known. The launcher's own processes have no seat.
+    while let Ok(environment) = fs::read(format!("/proc/{process}/environ"))
+        && has_the_same(&environment)
+    {
+        // A shell in between has the variables, but not the library.
+        if fs::read_to_string(format!("/proc/{process}/maps"))
+            .is_ok_and(|maps| maps.contains("/libmpi"))
+        {
+            return true;
+        }
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        match parent.and_then(|parent| parent.trim().parse().ok()) {
+            Some(parent) if parent > 1 => process = parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_inside_a_rank() -> bool {
+    false
 }
 
 #[cfg(test)]

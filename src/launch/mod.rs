@@ -43,6 +43,10 @@ use crate::{
 #[cfg(feature = "mpi")]
 const FORWARDING: Duration = Duration::from_millis(50);
 
+/// How long other processes hold back while rank 0 says what all have in common: a launcher ends the job as soon as one
+/// has failed.
+const HOLD_BACK: Duration = Duration::from_millis(300);
+
 /// How long the other ranks have to end by themselves after the first has failed.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -178,21 +182,40 @@ pub fn parse<A: clap::Parser>() -> A {
 }
 
 fn refuse(error: &clap::Error) -> ! {
-    if speaks() {
+    let launcher = Launcher::detect();
+    let first = launcher.as_ref().is_none_or(|launcher| launcher.rank == 0);
+    if error.exit_code() != 0 && launcher.is_some() {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+        std::process::exit(refused(launcher.as_ref(), text).into());
+    }
+    if first {
         // Where standard output is closed there is nobody to tell.
         let _ = error.print();
     }
     std::process::exit(error.exit_code())
 }
 
-/// Whether this process is the one to report what all have in common. The others hold back while it does: a launcher
-/// may end the job as soon as one process has failed.
-fn speaks() -> bool {
-    let first = Launcher::detect().is_none_or(|launcher| launcher.rank == 0);
-    if !first {
-        std::thread::sleep(Duration::from_millis(300));
+/// The exit code of a process that was started wrongly.
+const USAGE: u8 = 2;
+
+/// Says why this process cannot run, once for all processes of the job that have the same reason.
+fn refused(launcher: Option<&Launcher>, what: &str) -> u8 {
+    match launcher {
+        Some(launcher) if launcher.has_others() && cfg!(feature = "mpi") => {
+            processes::refuse(launcher, what)
+        }
+        Some(launcher) if launcher.rank > 0 => {
+            // What all have in common rank 0 says; a launcher ends the others as soon as it has failed.
+            std::thread::sleep(HOLD_BACK);
+            print_line(&format!("error: {}: {what}", launcher.who()));
+            USAGE
+        }
+        _ => {
+            print_line(&format!("error: {what}"));
+            USAGE
+        }
     }
-    first
 }
 
 /// Runs `app` on `ranks` ranks that are threads of this process, for unit tests: returns every rank's value, or the
@@ -243,10 +266,10 @@ pub fn local<R: Send>(
 impl RunArgs {
     /// Runs `app` on every rank and returns the exit code of the job, like [`run`].
     pub fn run(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
-        let app = |world: &Comm| {
-            world.record_stats(self.stats);
+        let app = |world: &Comm, stats: bool| {
+            world.record_stats(stats);
             app(world)?;
-            if self.stats { report_stats(world) } else { Ok(()) }
+            if stats { report_stats(world) } else { Ok(()) }
         };
         let launcher = Launcher::detect();
         let launched = launcher.is_some();
@@ -254,14 +277,26 @@ impl RunArgs {
             logging::start(self.color, self.log_ranks.clone(), self.log_dir.clone(), launched)
                 .and_then(|()| choose(self.engine, launcher.as_ref(), cfg!(feature = "mpi")));
         match started {
-            Ok(EngineKind::Local) => self.run_threads(app),
+            Ok(EngineKind::Local) => match self.stand_apart(launcher.as_ref()) {
+                Ok(()) => self.run_threads(|world| app(world, self.stats)),
+                Err(code) => ExitCode::from(code),
+            },
             Ok(EngineKind::Mpi) => processes::run(self, launcher, app),
-            Err(what) => {
-                if speaks() {
-                    print_line(&format!("error: {what}"));
-                }
-                ExitCode::from(2)
+            Err(what) => ExitCode::from(refused(launcher.as_ref(), &what)),
+        }
+    }
+
+    /// Where a launcher has started several processes, each of which runs a job of its own, all have to have been told so:
+    /// one that was not would wait for the others for ever.
+    ///
+    /// # Errors
+    /// The exit code, if they have been told different things.
+    fn stand_apart(&self, launcher: Option<&Launcher>) -> Result<(), u8> {
+        match launcher {
+            Some(launcher) if launcher.has_others() && cfg!(feature = "mpi") => {
+                processes::stand_apart(self, launcher)
             }
+            _ => Ok(()),
         }
     }
 
@@ -295,9 +330,17 @@ mod processes {
     pub(super) fn run(
         _args: &RunArgs,
         _launcher: Option<Launcher>,
-        _app: impl Fn(&Comm) -> Result<(), Failure>,
+        _app: impl Fn(&Comm, bool) -> Result<(), Failure>,
     ) -> ExitCode {
         unreachable!("`choose` refuses mpi where it is not built in")
+    }
+
+    pub(super) fn stand_apart(_args: &RunArgs, _launcher: &Launcher) -> Result<(), u8> {
+        unreachable!("asked only where mpi is built in")
+    }
+
+    pub(super) fn refuse(_launcher: &Launcher, _what: &str) -> u8 {
+        unreachable!("asked only where mpi is built in")
     }
 }
 

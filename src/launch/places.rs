@@ -9,7 +9,7 @@ use crate::{
 /// Every rank's place, in the order of ranks; `threads` is the size of this rank's rayon pool (asking rayon would make one).
 ///
 /// # Collective
-/// An allgather of some bytes per rank.
+/// The ranks of each host, and an allgather of some bytes per rank.
 #[track_caller]
 pub(crate) fn gather(world: &Comm, threads: usize) -> Result<Vec<Place>> {
     let call = Call::new("places", With::ALL);
@@ -17,15 +17,17 @@ pub(crate) fn gather(world: &Comm, threads: usize) -> Result<Vec<Place>> {
         let (type_name, reason) = (std::any::type_name::<Place>(), error.to_string());
         Error::new(ErrorKind::Object { type_name, verb, reason }, world.rank(), call)
     };
-    let mine = postcard::to_stdvec(&here(threads)).map_err(|error| object("sent", &error))?;
+    let mine = postcard::to_stdvec(&here(world.node(call)?, threads))
+        .map_err(|error| object("sent", &error))?;
     let rows = world.allgather(&mine)?;
     let places = rows.iter().map(postcard::from_bytes);
     places.collect::<Result<_, _>>().map_err(|error| object("received", &error))
 }
 
 /// The place of the calling rank.
-fn here(threads: usize) -> Place {
+fn here(node: u32, threads: usize) -> Place {
     Place {
+        node,
         host: placement::host(),
         cpus: placement::cpus(),
         available: placement::available(),

@@ -12,13 +12,14 @@ use std::{
 
 use super::{
     Cause, Launcher, RunArgs, identity, identity::Identity, places, pool, print_line, warn,
-    watchdog,
+    watchdog::Watchdog,
 };
 use crate::{
+    checks::Checks,
     comm::Comm,
     engine::{
         Engine,
-        mpi::{MpiEngine, Settings, Threads, World},
+        mpi::{MpiEngine, Refused, Settings, Stage, Started, Threads, Watch, World},
     },
     error::Failure,
     placement::{self, Place},
@@ -28,34 +29,34 @@ use crate::{
 pub(super) fn run(
     args: &RunArgs,
     launcher: Option<Launcher>,
-    app: impl Fn(&Comm) -> Result<(), Failure>,
+    app: impl Fn(&Comm, bool) -> Result<(), Failure>,
 ) -> ExitCode {
     identity::note_panics();
-    let settings = Settings {
-        timeout: args.timeout,
-        checks: args.checks.unwrap_or_default(),
-        threads: threads(args),
+    let who = launcher.as_ref().map(Launcher::who);
+    let early =
+        args.timeout.map(|limit| Watchdog::new(Arc::new(Watch::new()), limit, who.as_deref()));
+    let (engine, world) = match start(&settings(args, early.as_ref()), who.as_deref()) {
+        Ok(Started::Engine(engine, world)) => (engine, world),
+        Ok(Started::Refused(refused)) => return ExitCode::from(report(refused)),
+        Ok(Started::Apart) => return ExitCode::SUCCESS, // of a rank that was not told so: cannot be
+        Err(code) => return ExitCode::from(code),
     };
-    let (engine, world) = match MpiEngine::start(settings) {
-        Ok(started) => started,
-        Err(error) => {
-            print_line(&format!("error: MPI cannot start: {error}"));
-            return ExitCode::from(2);
-        }
-    };
-    let engine = Rc::new(engine);
+    let engine: Rc<MpiEngine> = engine.into();
     let me = Identity::new(world.rank, placement::host());
     Arc::clone(&me).assume();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         check_size(launcher.as_ref(), world, args).map_err(Failure::usage)?;
         let comm = Comm::world(Rc::<MpiEngine>::clone(&engine), world.rank, world.size);
-        let places = settle(&comm, args, launcher.as_ref(), &me)?;
+        let common = engine.common();
+        let places = settle(&comm, args, common.share_cpu, launcher.as_ref(), &me)?;
         if let (Some(watch), Some(limit)) = (engine.watch(), engine.timeout()) {
-            let hosts: Vec<_> = places.iter().map(|place| place.host.clone()).collect();
-            watchdog::start(&comm, &hosts, watch, limit, Arc::clone(&me))?;
+            let watchdog =
+                early.unwrap_or_else(|| Watchdog::new(Arc::clone(&watch), limit, who.as_deref()));
+            watchdog.join(&comm, &places, limit, Arc::clone(&me))?;
+            watch.begin(Stage::Program);
         }
-        engine.share_cpus(args.share_cpu || placement::is_crowded(&places));
-        app(&comm)
+        engine.share_cpus(common.share_cpu || placement::is_crowded(&places));
+        app(&comm, common.stats)
     }));
     let cause = match outcome {
         Ok(Ok(())) => match engine.finish() {
@@ -77,6 +78,85 @@ pub(super) fn run(
     cause.print();
     thread::sleep(super::FORWARDING);
     MpiEngine::abort(cause.code)
+}
+
+/// Makes sure that all processes of the launch were told to run jobs of their own.
+///
+/// # Errors
+/// The exit code, if they were not.
+pub(super) fn stand_apart(args: &RunArgs, launcher: &Launcher) -> Result<(), u8> {
+    let who = Some(launcher.who());
+    let early =
+        args.timeout.map(|limit| Watchdog::new(Arc::new(Watch::new()), limit, who.as_deref()));
+    match start(&Settings { apart: true, ..settings(args, early.as_ref()) }, who.as_deref())? {
+        Started::Refused(refused) => Err(report(refused)),
+        Started::Apart | Started::Engine(..) => Ok(()),
+    }
+}
+
+/// Tells the other processes of the launch why this one cannot run, so that the job ends with that, said once.
+pub(super) fn refuse(launcher: &Launcher, what: &str) -> u8 {
+    let settings = Settings {
+        timeout: None,
+        checks: Checks::default(),
+        threads: Threads::OthersCompute,
+        share_cpu: false,
+        stats: false,
+        apart: false,
+        trouble: Some((what.to_owned(), super::USAGE)),
+        watch: None,
+    };
+    let who = launcher.who();
+    match start(&settings, Some(&who)) {
+        // Processes that MPI made no common world for would all say it.
+        Ok(Started::Refused(refused)) if Some(refused.world.size) == launcher.size => {
+            report(refused)
+        }
+        _ => {
+            print_line(&format!("error: {who}: {what}"));
+            super::USAGE
+        }
+    }
+}
+
+/// Says why the job cannot start, as one rank does, and ends MPI.
+fn report(refused: Refused) -> u8 {
+    let (first, code) = (refused.world.rank == 0, refused.refusal.code);
+    if first {
+        print_line(&format!("error: {}", refused.refusal.text));
+    }
+    drop(refused);
+    if !first {
+        // A launcher forwards all that the first process to fail has said, and perhaps no more of the others.
+        thread::sleep(super::HOLD_BACK);
+    }
+    code
+}
+
+/// Initialises MPI.
+///
+/// # Errors
+/// The exit code; the cause has been printed.
+fn start(settings: &Settings, who: Option<&str>) -> Result<Started, u8> {
+    MpiEngine::start(settings).map_err(|error| {
+        let who = who.map(|who| format!("{who}: ")).unwrap_or_default();
+        print_line(&format!("error: {who}MPI cannot start: {error}"));
+        super::USAGE
+    })
+}
+
+/// What this rank brings to the start.
+fn settings(args: &RunArgs, early: Option<&Watchdog>) -> Settings {
+    Settings {
+        timeout: args.timeout,
+        checks: args.checks.unwrap_or_default(),
+        threads: threads(args),
+        share_cpu: args.share_cpu,
+        stats: args.stats,
+        apart: false,
+        trouble: None,
+        watch: early.map(Watchdog::watch),
+    }
 }
 
 /// What MPI must be ready for. A rank has one thread where it is told so, or has one CPU; and without a watchdog.
@@ -116,15 +196,16 @@ fn check_size(launcher: Option<&Launcher>, world: World, args: &RunArgs) -> Resu
 fn settle(
     comm: &Comm,
     args: &RunArgs,
+    share_cpu: bool,
     launcher: Option<&Launcher>,
     me: &Arc<Identity>,
 ) -> Result<Vec<Place>, Failure> {
     let places = places::gather(comm, 0)?; // the pools are made below
     let here = &places[comm.rank()];
-    let neighbours = || places.iter().filter(|place| place.host == here.host);
+    let neighbours = || places.iter().filter(|place| place.node == here.node);
     let fair = placement::fair_threads(&here.cpus, neighbours().map(|place| &*place.cpus));
     let mut threads = args.threads.map_or(fair, NonZeroUsize::get);
-    if args.share_cpu {
+    if share_cpu {
         let first = neighbours().filter_map(|place| place.cpus.first()).min().copied();
         placement::pin(first.unwrap_or(0)).map_err(Failure::usage)?;
         threads = args.threads.map_or(1, NonZeroUsize::get);
@@ -146,7 +227,7 @@ fn settle(
 /// One warning for the job, from the first rank that the launcher gave fewer CPUs than its even share of the host's.
 fn warn_if_narrow(comm: &Comm, places: &[Place], launcher: Option<&Launcher>) {
     let share = |place: &Place| {
-        let ranks = places.iter().filter(|other| other.host == place.host).count();
+        let ranks = places.iter().filter(|other| other.node == place.node).count();
         place.even_share(ranks)
     };
     let narrow = |place: &&Place| place.cpus.len() < share(place);

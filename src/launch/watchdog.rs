@@ -1,14 +1,19 @@
-//! Ends a job in which a call waits for too long, with a report of what every rank does.
+//! Ends a job in which a rank waits for too long, with a report of what every rank does.
 //!
-//! A rank that hangs is inside MPI, and its other threads may not call MPI. So a thread of each rank keeps a line of TCP to
-//! that of rank 0: it says there that it waits for too long, and, asked, what it does. Where no line can be had, every
-//! rank speaks for itself.
+//! A rank that hangs is inside MPI, and its other threads may not call MPI. So each rank has a thread that watches it from before
+//! MPI is initialised. At first it speaks for itself. Once messages have come through it keeps a line of TCP to
+//! that of rank 0: it says there that its rank waits for too long, and, asked, what it does. Where no line can be had, or one
+//! is cut, every rank speaks for itself again; so ranks of a host that was cut off end, too.
 
 use std::{
+    collections::BTreeSet,
     io::{self, BufRead, BufReader, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -18,139 +23,239 @@ use crate::{
     comm::Comm,
     engine::mpi::{Watch, leave},
     error::Failure,
+    placement::{Place, host},
 };
 
 /// How long ranks have to tell what they do before the report goes out without them.
 const REPORT_TIME: Duration = Duration::from_secs(1);
 
 /// How long to try for a line.
-const CONNECT_TIME: Duration = Duration::from_secs(2);
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// How long to try one address, of which some may lead nowhere.
+const ADDRESS_TIME: Duration = Duration::from_millis(500);
 
 /// How long rank 0 waits for the others to hear that the job ends.
 const TOGETHER: Duration = Duration::from_millis(2);
 
-/// Where rank 0 listens, and a word that shows who belongs to the job.
-type Address = (Vec<String>, u16, u64);
+/// Both ends of a line say so often that they are there;
+const SIGN_TIME: Duration = Duration::from_secs(1);
 
-/// Starts this rank's guard.
-///
-/// # Collective
-/// All ranks of the world.
-pub(super) fn start(
-    comm: &Comm,
-    hosts: &[String],
+/// a line that is silent for so long, and for the time limit, is cut. A thread of a busy host may be late.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Where rank 0 listens, and a word that shows who belongs to the job.
+type Address = (Vec<IpAddr>, u16, u64);
+
+/// The thread that watches a rank.
+pub(super) struct Watchdog {
     watch: Arc<Watch>,
-    limit: Duration,
-    me: Arc<Identity>,
-) -> Result<(), Failure> {
-    let one_host = hosts.iter().all(|host| *host == hosts[0]);
-    let listener = (comm.rank() == 0).then(|| listen(one_host)).transpose();
-    let address = match &listener {
-        Ok(Some((_, address))) => address.clone(),
-        _ => (Vec::new(), 0, 0),
-    };
-    let address: Address = comm.bcast_obj(0, || address)?;
-    let guard = Guard { watch, limit, me, size: comm.size() };
-    let started = match listener {
-        Ok(Some((listener, (.., word)))) => guard.spawn(move |guard| guard.lead(&listener, word)),
-        _ => guard.spawn(move |guard| guard.follow(&address)),
-    };
-    if let Err(error) = started {
-        log::warn!("no thread to keep --timeout: {error}");
+    duties: Sender<Guard>,
+}
+
+impl Watchdog {
+    /// Watches a rank that MPI is about to be initialised for, of which the launcher has told `who` it is.
+    pub(super) fn new(watch: Arc<Watch>, limit: Duration, who: Option<&str>) -> Self {
+        let (duties, receiver) = channel();
+        let who = who.map_or_else(|| format!("a rank on {}", host()), str::to_owned);
+        let watched = Arc::clone(&watch);
+        let builder = thread::Builder::new().name("timeout".to_owned());
+        let body = move || {
+            if let Some(guard) = watch_start(&watched, limit, &who, &receiver) {
+                guard.watch();
+            }
+        };
+        if let Err(error) = builder.spawn(body) {
+            log::warn!("no thread to keep --timeout: {error}");
+        }
+        Self { watch, duties }
     }
-    Ok(())
+
+    /// What it looks at.
+    pub(super) fn watch(&self) -> Arc<Watch> {
+        Arc::clone(&self.watch)
+    }
+
+    /// Joins those of the other ranks.
+    ///
+    /// # Collective
+    /// All ranks of the world.
+    pub(super) fn join(
+        self,
+        comm: &Comm,
+        places: &[Place],
+        limit: Duration,
+        me: Arc<Identity>,
+    ) -> Result<(), Failure> {
+        let one_host = places.iter().all(|place| place.node == places[0].node);
+        let listener = (comm.rank() == 0).then(|| listen(one_host)).transpose();
+        let address = match &listener {
+            Ok(Some((_, address))) => address.clone(),
+            _ => (Vec::new(), 0, 0),
+        };
+        let address: Address = comm.bcast_obj(0, || address)?;
+        let role = match listener {
+            Ok(Some((listener, (.., word)))) => Role::Lead(listener, word),
+            _ => Role::Follow(address),
+        };
+        let hosts = places.iter().map(|place| place.host.clone()).collect();
+        // Without a thread nobody takes it, which has been told.
+        let _ = self.duties.send(Guard { watch: self.watch, limit, me, hosts, role });
+        Ok(())
+    }
+}
+
+/// Until there are lines between the ranks; nothing if there will be none.
+fn watch_start(
+    watch: &Watch,
+    limit: Duration,
+    who: &str,
+    duties: &Receiver<Guard>,
+) -> Option<Guard> {
+    loop {
+        match duties.recv_timeout(pause(limit)) {
+            Ok(guard) => return Some(guard),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) if watch.is_overdue(limit) => {
+                give_up(who, &format!("longer than --timeout, {watch}"));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+fn pause(limit: Duration) -> Duration {
+    (limit / 10).clamp(Duration::from_millis(1), Duration::from_millis(100))
+}
+
+/// Ends this process, which speaks for itself. The others have time to do so, too, before the launcher ends them.
+fn give_up(who: &str, what: &str) -> ! {
+    print_line(&format!("error: {who}: {what}"));
+    thread::sleep(REPORT_TIME);
+    leave(4);
 }
 
 fn listen(one_host: bool) -> io::Result<(TcpListener, Address)> {
     let any = if one_host { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
     let listener = TcpListener::bind((any, 0))?;
     listener.set_nonblocking(true)?;
-    let mut names = vec![if one_host { "127.0.0.1".to_owned() } else { crate::placement::host() }];
-    // The address of the interface that leads out; nothing is sent.
-    let outward = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| socket.connect(("192.0.2.1", 9)).and_then(|()| socket.local_addr()));
-    if let (false, Ok(outward)) = (one_host, outward) {
-        names.push(outward.ip().to_string());
-    }
+    let addresses = if one_host { vec![any.into()] } else { own_addresses() };
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let word = time.as_nanos() as u64 ^ u64::from(process::id()).rotate_left(40);
     let port = listener.local_addr()?.port();
-    Ok((listener, (names, port, word)))
+    Ok((listener, (addresses, port, word)))
 }
 
+/// Where other hosts may reach this one, by number: names need not resolve, nor to the same on all hosts.
+fn own_addresses() -> Vec<IpAddr> {
+    // First that of the interface that leads out; nothing is sent.
+    let outward = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect(("192.0.2.1", 9)).and_then(|()| socket.local_addr()));
+    let mut addresses: Vec<IpAddr> = outward.iter().map(SocketAddr::ip).collect();
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let others = interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()));
+    // In order, each once.
+    let others: BTreeSet<Ipv4Addr> = others.filter(|address| !address.is_loopback()).collect();
+    for other in others {
+        if !addresses.contains(&other.into()) {
+            addresses.push(other.into());
+        }
+    }
+    addresses
+}
+
+/// A rank's watch once all ranks have met.
 struct Guard {
     watch: Arc<Watch>,
     limit: Duration,
     me: Arc<Identity>,
-    size: usize,
+    /// The host of each rank.
+    hosts: Vec<String>,
+    role: Role,
 }
 
-/// A rank's line, as rank 0 has it.
+enum Role {
+    /// Rank 0's.
+    Lead(TcpListener, u64),
+    Follow(Address),
+}
+
+/// One end of a line.
 struct Line {
     reader: BufReader<TcpStream>,
     partial: String,
+    /// Whose line it is, as rank 0 has it.
     rank: Option<usize>,
+    /// When something last came.
+    heard: Instant,
+    /// When this end last said that it is there.
+    signed: Instant,
+    closed: bool,
 }
 
 impl Guard {
-    fn spawn(self, body: impl FnOnce(&Self) + Send + 'static) -> io::Result<()> {
-        let builder = thread::Builder::new().name("timeout".to_owned());
-        builder.spawn(move || body(&self)).map(drop)
+    fn watch(&self) {
+        match &self.role {
+            Role::Lead(listener, word) => self.lead(listener, *word),
+            Role::Follow(address) => self.follow(address),
+        }
     }
 
-    fn pause(&self) {
-        thread::sleep(
-            (self.limit / 10).clamp(Duration::from_millis(1), Duration::from_millis(100)),
-        );
-    }
-
-    /// Rank 0: waits until a rank is overdue, asks all, reports, and ends the job.
+    /// Rank 0: waits until a rank is overdue or, where this one only waits for the others to finish, lost; asks all, reports, and
+    /// ends the job.
     fn lead(&self, listener: &TcpListener, word: u64) {
-        let mut lines = Vec::new();
-        while !self.watch.is_overdue(self.limit) {
-            self.pause();
+        let mut lines: Vec<Line> = Vec::new();
+        let mut lost = None;
+        while lost.is_none() && !self.watch.is_overdue(self.limit) {
+            thread::sleep(pause(self.limit));
             while let Ok((stream, _)) = listener.accept() {
                 lines.extend(Line::new(stream));
             }
+            lines.iter_mut().for_each(Line::sign);
             let said = |line: &mut Line| line.said(word).is_some_and(|said| said == "overdue");
             if lines.iter_mut().any(said) {
                 break;
             }
+            let silent = lines.iter().find(|line| line.rank.is_some() && self.is_cut(line));
+            lost = silent.and_then(|line| line.rank);
         }
-        let mut states = vec![None; self.size];
-        states[self.me.rank] = Some((self.me.host.clone(), self.watch.to_string()));
+        let mut states = vec![None; self.hosts.len()];
+        states[self.me.rank] = Some(self.watch.to_string());
         for line in &mut lines {
             // A rank whose line is broken is missing from the report.
-            let _ = line.reader.get_mut().write_all(b"report\n");
+            line.say("report");
         }
         let asked = Instant::now();
         while asked.elapsed() < REPORT_TIME && states.iter().any(Option::is_none) {
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(TOGETHER);
             for line in &mut lines {
                 if let (Some(said), Some(rank)) = (line.said(word), line.rank)
                     && let Some(("state", state)) = said.split_once(' ')
-                    && let (Some(place), Some((host, state))) =
-                        (states.get_mut(rank), state.split_once(' '))
+                    && let Some(place) = states.get_mut(rank)
                 {
-                    *place = Some((host.to_owned(), state.to_owned()));
+                    *place = Some(state.to_owned());
                 }
             }
         }
-        let mut report = format!(
-            "error: a call waits longer than --timeout ({:.1} s)",
-            self.limit.as_secs_f64()
-        );
-        for (rank, state) in states.iter().enumerate() {
-            let (host, state) = match state {
-                Some((host, state)) => (format!(" on {host}"), state.as_str()),
-                None => (String::new(), "does not answer"),
-            };
-            report.extend(["\n  rank ", &rank.to_string(), &host, ": ", state]);
+        let mut report = match lost {
+            Some(rank) => format!(
+                "error: nothing has been heard of rank {rank} on {} for {:.1} s, while rank 0 waits for it",
+                self.hosts[rank],
+                self.patience().as_secs_f64()
+            ),
+            None => format!(
+                "error: a call waits longer than --timeout ({:.1} s)",
+                self.limit.as_secs_f64()
+            ),
+        };
+        for ((rank, state), host) in states.iter().enumerate().zip(&self.hosts) {
+            let state = state.as_deref().unwrap_or("does not answer");
+            report.extend(["\n  rank ", &rank.to_string(), " on ", host, ": ", state]);
         }
         print_line(&report);
         thread::sleep(super::FORWARDING);
         for line in &mut lines {
-            let _ = line.reader.get_mut().write_all(b"end\n");
+            line.say("end");
         }
         thread::sleep(TOGETHER);
         leave(4);
@@ -158,20 +263,20 @@ impl Guard {
 
     /// Another rank: tells rank 0 when it is overdue, and what it does when asked.
     fn follow(&self, address: &Address) {
-        let Some(stream) = self.connect(address) else { return self.alone() };
-        let Some(mut line) = Line::new(stream) else { return self.alone() };
-        let mut told = false;
+        let Some(mut line) = self.connect(address).and_then(Line::new) else { return self.alone() };
+        let mut told: Option<Instant> = None;
         loop {
-            self.pause();
-            if !told && self.watch.is_overdue(self.limit) {
-                told = true;
-                if line.reader.get_mut().write_all(b"overdue\n").is_err() {
-                    return self.alone();
-                }
+            thread::sleep(pause(self.limit));
+            line.sign();
+            if told.is_none() && self.watch.is_overdue(self.limit) {
+                told = Some(Instant::now());
+                line.say("overdue");
             }
-            if line.next().is_some_and(|said| said == "report") {
-                let state = format!("state {} {}\n", self.me.host, self.watch);
-                let _ = line.reader.get_mut().write_all(state.as_bytes());
+            while let Some(said) = line.next() {
+                if said != "report" {
+                    continue;
+                }
+                line.say(&format!("state {}", self.watch));
                 // All end at once: what MPICH's launcher kills would give the job its own exit code.
                 let asked = Instant::now();
                 while asked.elapsed() < 2 * REPORT_TIME
@@ -181,17 +286,33 @@ impl Guard {
                 }
                 leave(4);
             }
+            if line.closed || told.is_some_and(|told| told.elapsed() > 3 * REPORT_TIME) {
+                return self.alone();
+            }
+            if self.is_cut(&line) {
+                let what = format!(
+                    "nothing has been heard of rank 0 on {} for {:.1} s, this rank {}",
+                    self.hosts[0],
+                    self.patience().as_secs_f64(),
+                    self.watch
+                );
+                give_up(&self.who(), &what);
+            }
         }
     }
 
-    fn connect(&self, (names, port, word): &Address) -> Option<TcpStream> {
+    fn connect(&self, (addresses, port, word): &Address) -> Option<TcpStream> {
         let started = Instant::now();
         while started.elapsed() < CONNECT_TIME {
-            for name in names {
-                if let Ok(mut stream) = TcpStream::connect((name.as_str(), *port))
+            for address in addresses {
+                let address = SocketAddr::new(*address, *port);
+                if let Ok(mut stream) = TcpStream::connect_timeout(&address, ADDRESS_TIME)
                     && stream.write_all(format!("{word} {}\n", self.me.rank).as_bytes()).is_ok()
                 {
                     return Some(stream);
+                }
+                if self.watch.is_overdue(self.limit) {
+                    return None;
                 }
             }
             thread::sleep(Duration::from_millis(50));
@@ -202,26 +323,58 @@ impl Guard {
     /// Without a line, the rank speaks for itself.
     fn alone(&self) {
         while !self.watch.is_overdue(self.limit) {
-            self.pause();
+            thread::sleep(pause(self.limit));
         }
-        print_line(&format!(
-            "error: rank {} on {}: longer than --timeout, {}",
-            self.me.rank, self.me.host, self.watch
-        ));
-        thread::sleep(REPORT_TIME);
-        leave(4);
+        give_up(&self.who(), &format!("longer than --timeout, {}", self.watch));
+    }
+
+    fn who(&self) -> String {
+        format!("rank {} on {}", self.me.rank, self.me.host)
+    }
+
+    /// How long a line may be silent.
+    fn patience(&self) -> Duration {
+        self.limit.max(SILENCE)
+    }
+
+    /// Whether this rank waits for the others to finish, for which there is no limit, and cannot know that they are there.
+    fn is_cut(&self, line: &Line) -> bool {
+        self.watch.has_finished() && !line.closed && line.heard.elapsed() > self.patience()
     }
 }
 
 impl Line {
     fn new(stream: TcpStream) -> Option<Self> {
         stream.set_nonblocking(true).ok()?;
-        Some(Self { reader: BufReader::new(stream), partial: String::new(), rank: None })
+        let (reader, partial) = (BufReader::new(stream), String::new());
+        let now = Instant::now();
+        Some(Self { reader, partial, rank: None, heard: now, signed: now, closed: false })
+    }
+
+    /// Says a line, if the other end can still hear.
+    fn say(&mut self, text: &str) {
+        self.closed |= self.reader.get_mut().write_all(format!("{text}\n").as_bytes()).is_err();
+        self.signed = Instant::now();
+    }
+
+    /// Says that this end is there, now and then.
+    fn sign(&mut self) {
+        if !self.closed && self.signed.elapsed() >= SIGN_TIME {
+            self.say("here");
+        }
     }
 
     /// The next whole line, if it has come.
     fn next(&mut self) -> Option<String> {
-        self.reader.read_line(&mut self.partial).ok()?;
+        match self.reader.read_line(&mut self.partial) {
+            Ok(0) => self.closed = true,
+            Ok(_) => self.heard = Instant::now(),
+            Err(error) => {
+                // What has come of a line stays in `partial`.
+                self.closed |= error.kind() != io::ErrorKind::WouldBlock;
+                return None;
+            }
+        }
         self.partial.ends_with('\n').then(|| std::mem::take(&mut self.partial).trim().to_owned())
     }
 

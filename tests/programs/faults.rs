@@ -1,7 +1,7 @@
 //! One fault per call: what a rank does wrong while the others do something else, for the tests of how a job ends.
 
 use std::{
-    process::ExitCode,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -53,6 +53,12 @@ enum Fault {
     NeverReceivable,
     /// Rank 1 is killed.
     Killed,
+    /// Nothing: every rank starts this program, on threads of its own, and waits for it.
+    Child,
+    /// All ranks ask for what not every one may be ready for.
+    Threads,
+    /// Nothing at all.
+    None,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -80,6 +86,21 @@ fn main() -> ExitCode {
             wait(world, args.others)
         }
         Fault::MessageLost if world.rank() != 1 => Ok(()),
+        Fault::Child => {
+            let child = Command::new(std::env::current_exe()?)
+                .args(["none", "--ranks", "2"])
+                .env_remove("SPMD_TIMEOUT")
+                .status()?;
+            if !child.success() {
+                return Err(Failure::new(format!("the child ended with {child}")));
+            }
+            Ok(world.barrier()?)
+        }
+        Fault::Threads => {
+            world.shared()?;
+            Ok(world.barrier()?)
+        }
+        Fault::None => Ok(world.barrier()?),
         Fault::NeverReceived => send_in_vain(world),
         Fault::NeverReceivable => {
             let other = world.dup()?;
@@ -139,9 +160,15 @@ fn fail(world: &Comm, fault: Fault) -> Result<(), Failure> {
         Fault::MessageLost => Ok(world.recv::<u8>((0, 42)).map(drop)?),
         Fault::Killed => {
             let me = std::process::id().to_string();
-            std::process::Command::new("kill").args(["-KILL", &me]).status()?;
+            Command::new("kill").args(["-KILL", &me]).status()?;
             Ok(())
         }
-        Fault::Deadlock | Fault::Stuck | Fault::NeverReceived | Fault::NeverReceivable => Ok(()),
+        Fault::Deadlock
+        | Fault::Stuck
+        | Fault::NeverReceived
+        | Fault::NeverReceivable
+        | Fault::Child
+        | Fault::Threads
+        | Fault::None => Ok(()),
     }
 }

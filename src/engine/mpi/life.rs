@@ -11,7 +11,7 @@ use std::{
 
 use mpi::{
     Threading,
-    environment::{initialize_with_threading, library_version},
+    environment::{Universe, initialize_with_threading, library_version},
     ffi,
 };
 
@@ -21,7 +21,9 @@ use super::{
     guard::{self, Guard},
     messages::Lane,
     raw::{blank_status, check, made, tag_limit},
+    roll::{self, Agreed, Findings, Refusal, Roll},
     transfer::tested,
+    watch::Stage,
     wire,
 };
 use crate::{
@@ -33,14 +35,39 @@ use crate::{
 /// How long the last messages may take once all programs have returned.
 pub(super) const LAST_MESSAGES: Duration = Duration::from_secs(5);
 
-/// How the engine is to be.
-#[derive(Clone, Copy, Debug)]
+/// What a rank was told, and what it brings to the start.
+#[derive(Clone)]
 pub(crate) struct Settings {
     /// How long a call may wait. Where one rank says so, what every rank waits for can be seen from another thread.
     pub(crate) timeout: Option<Duration>,
     /// What this rank wants checked.
     pub(crate) checks: Checks,
     pub(crate) threads: Threads,
+    /// Whether ranks are to take turns on one CPU.
+    pub(crate) share_cpu: bool,
+    /// Whether the costs of calls are to be reported.
+    pub(crate) stats: bool,
+    /// Whether this process was told to run a job of its own, of threads.
+    pub(crate) apart: bool,
+    /// Why this rank cannot run, and the exit code of that.
+    pub(crate) trouble: Option<(String, u8)>,
+    /// Where another thread looks already.
+    pub(crate) watch: Option<Arc<Watch>>,
+}
+
+/// How the start has ended.
+pub(crate) enum Started {
+    Engine(Box<MpiEngine>, World),
+    /// Every process was told to run a job of its own.
+    Apart,
+    Refused(Refused),
+}
+
+/// A job that cannot start. MPI ends with it.
+pub(crate) struct Refused {
+    pub(crate) world: World,
+    pub(crate) refusal: Refusal,
+    _universe: Universe,
 }
 
 /// What MPI is to be ready for. The less, the faster its calls are: Open MPI 4.1 takes locks for any thread but one, and
@@ -62,12 +89,19 @@ pub(crate) struct World {
     pub(crate) size: usize,
 }
 
+/// What all ranks do because one was told to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Common {
+    pub(crate) share_cpu: bool,
+    pub(crate) stats: bool,
+}
+
 impl MpiEngine {
-    /// Initialises MPI. All ranks check as much as the one that wants most.
+    /// Initialises MPI and calls the roll: what one rank wants, all do, and all find what keeps one from running.
     ///
     /// # Errors
     /// If MPI was initialised before, or does not let threads other than the caller's exist where there are some.
-    pub(crate) fn start(settings: Settings) -> Result<(Self, World), Fault> {
+    pub(crate) fn start(settings: &Settings) -> Result<Started, Fault> {
         let launch = |what: &str| ErrorKind::Launch { what: what.to_owned() };
         let wanted = match settings.threads {
             Threads::One => Threading::Single,
@@ -80,6 +114,9 @@ impl MpiEngine {
             let what =
                 "this MPI library allows no threads (MPI_THREAD_SINGLE): start with --threads 1";
             return Err(launch(what).into());
+        }
+        if let Some(watch) = &settings.watch {
+            watch.begin(Stage::Start("the first messages between all ranks"));
         }
         // SAFETY: MPI is initialised; the world is a predefined communicator.
         let world = unsafe { ffi::RSMPI_COMM_WORLD };
@@ -98,10 +135,26 @@ impl MpiEngine {
                 made(|size| ffi::MPI_Comm_size(user, size))?,
             )
         };
-        let Agreed { checks, timeout, guarded, spins } =
-            agree(user, settings, guard::overruns(user, rank)?)?;
-        let guard = guarded.then(Guard::new).transpose()?;
+        let findings = Findings {
+            overruns: guard::overruns(user, rank)?,
+            spins: !library_yields(),
+            multiple: level == Threading::Multiple,
+        };
         let (rank, size) = (rank as usize, size as usize);
+        let agreed = match roll::call(user, size, settings, &findings)? {
+            Roll::Complete(agreed) => agreed,
+            Roll::Apart => {
+                free(user);
+                return Ok(Started::Apart); // MPI ends here, with `universe`
+            }
+            Roll::Refused(refusal) => {
+                free(user);
+                let world = World { rank, size };
+                return Ok(Started::Refused(Refused { world, refusal, _universe: universe }));
+            }
+        };
+        let Agreed { checks, timeout, share_cpu, stats, guarded, spins, multiple } = agreed;
+        let guard = guarded.then(Guard::new).transpose()?;
         let space = Space {
             user,
             steps: duplicate(user)?,
@@ -126,7 +179,8 @@ impl MpiEngine {
             retired: RefCell::default(),
             checks,
             timeout,
-            multiple: level == Threading::Multiple,
+            common: Common { share_cpu, stats },
+            multiple,
             guard,
             misses_any,
             over_at_once,
@@ -140,11 +194,17 @@ impl MpiEngine {
             crowded: Cell::new(false),
             yields: Cell::new(false),
             polls: Cell::new(false),
-            watch: timeout.map(|_| Arc::new(Watch::new())),
+            watch: timeout
+                .map(|_| settings.watch.clone().unwrap_or_else(|| Arc::new(Watch::new()))),
             shared: RefCell::default(),
             leftovers: RefCell::new(Vec::new()),
         };
-        Ok((engine, World { rank, size }))
+        Ok(Started::Engine(Box::new(engine), World { rank, size }))
+    }
+
+    /// What all ranks do because one was told to.
+    pub(crate) fn common(&self) -> Common {
+        self.common
     }
 
     /// How long a call may wait, the same on every rank.
@@ -171,12 +231,16 @@ impl MpiEngine {
     /// If a message is left that cannot be received any more, and its sender could not end.
     pub(crate) fn finish(&self) -> Result<(), Fault> {
         let world = self.space(Context::WORLD)?;
-        if let Some(watch) = &self.watch {
-            watch.finish();
-        }
+        let stage = |stage| {
+            if let Some(watch) = &self.watch {
+                watch.begin(stage);
+            }
+        };
+        stage(Stage::Finished);
         self.shared.borrow().iter().try_for_each(|shared| shared.close())?;
         self.drain_until_all(&world, |_| Ok(true))?;
         // All programs have returned: what is under way now is received by `drain`, or never.
+        stage(Stage::End("receiving what nobody has received"));
         let ended = Instant::now();
         self.drain_until_all(&world, |left| {
             if left > 0 && ended.elapsed() > LAST_MESSAGES {
@@ -202,8 +266,10 @@ impl MpiEngine {
         for shared in self.shared.take() {
             free(shared.raw().0);
         }
+        stage(Stage::End("MPI_Finalize"));
         drop((self.spaces.take(), self.retired.take()));
         drop(self.universe.take());
+        stage(Stage::Finished);
         Ok(())
     }
 
@@ -304,41 +370,10 @@ impl Drop for MpiEngine {
     }
 }
 
-/// How all ranks are.
-struct Agreed {
-    /// The highest level that a rank wants.
-    checks: Checks,
-    /// The longest time that a rank wants.
-    timeout: Option<Duration>,
-    /// Whether the library of some rank lets messages overrun buffers: who guards declines some of its collectives.
-    guarded: bool,
-    /// Whether the library of some rank keeps its CPU while it waits.
-    spins: bool,
-}
-
 /// Whether Open MPI has been told to let others run while it waits (by `mpirun --mca mpi_yield_when_idle 1`): its
 /// blocking calls are better at it than test and yield.
 fn library_yields() -> bool {
     env::var("OMPI_MCA_mpi_yield_when_idle").is_ok_and(|value| value == "1")
-}
-
-/// Puts together what the ranks want and what their libraries do.
-fn agree(comm: ffi::MPI_Comm, settings: Settings, overruns: bool) -> Result<Agreed, Fault> {
-    let levels = [Checks::Off, Checks::Local, Checks::Collective, Checks::Full];
-    let level = levels.iter().position(|&level| level == settings.checks);
-    let milliseconds = |limit: Duration| (limit.as_millis() as i64).max(1);
-    let limit = settings.timeout.map_or(0, milliseconds);
-    let mine = [level.unwrap_or(0) as i64, limit, overruns.into(), (!library_yields()).into()];
-    let mut highest = [0_i64; 4];
-    // SAFETY: a live communicator; each rank gives and gets four integers.
-    check(unsafe {
-        let (int, max) = (ffi::RSMPI_INT64_T, ffi::RSMPI_MAX);
-        ffi::MPI_Allreduce(mine.as_ptr().cast(), highest.as_mut_ptr().cast(), 4, int, max, comm)
-    })?;
-    let [level, limit, overruns, spins] = highest;
-    let timeout = (limit > 0).then(|| Duration::from_millis(limit as u64));
-    let checks = levels[level as usize % levels.len()];
-    Ok(Agreed { checks, timeout, guarded: overruns != 0, spins: spins != 0 })
 }
 
 /// MPI keeps a communicator for operations under way (MPI 4.1 §7.4.3).

@@ -13,7 +13,9 @@ mod messages;
 mod newer;
 mod operations;
 mod plans;
+mod program;
 mod raw;
+mod roll;
 mod shared;
 mod transfer;
 mod watch;
@@ -42,8 +44,8 @@ use self::{
     watch::Waiting,
 };
 pub(crate) use self::{
-    life::{Settings, Threads, World, leave},
-    watch::Watch,
+    life::{Common, Refused, Settings, Started, Threads, World, leave},
+    watch::{Stage, Watch},
 };
 use super::{
     About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover,
@@ -76,7 +78,8 @@ pub(crate) struct MpiEngine {
     retired: RefCell<VecDeque<Rc<Space>>>,
     checks: Checks,
     timeout: Option<Duration>,
-    /// Whether any thread may call MPI at any time.
+    common: Common,
+    /// Whether any thread may call MPI at any time, on every rank.
     multiple: bool,
     /// For libraries that let messages overrun buffers.
     guard: Option<Guard>,
@@ -245,6 +248,13 @@ impl Engine for MpiEngine {
         }
     }
 
+    #[cfg(feature = "phdf5")]
+    fn wait_elsewhere(&self, inside: bool) {
+        if let Some(watch) = &self.watch {
+            watch.wait_elsewhere(inside);
+        }
+    }
+
     fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
         self.send_message(to, mode, bytes)
     }
@@ -334,6 +344,9 @@ impl Engine for MpiEngine {
     }
 
     fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), Fault>> {
+        if let Some(watch) = &self.watch {
+            watch.note_bytes(call.what.bytes());
+        }
         // Not by the library: MPICH 5.0 takes a message to oneself with the tag that it uses for its own.
         if call.size == 1 && call.what.make_alone() {
             return Some(Ok(()));

@@ -12,22 +12,42 @@ use crate::error::{Call, With};
 pub(crate) struct Watch(Mutex<State>);
 
 struct State {
+    stage: Stage,
+    /// When the stage began.
+    begun: Instant,
     /// The last call, and when it was made.
     call: Call,
     made: Instant,
+    /// How many bytes this rank gives to the collective call, where that must fit to the others.
+    bytes: Option<usize>,
     /// Since when it waits in the MPI library, if it does.
     since: Option<Instant>,
-    finished: bool,
     /// Calls of other threads that wait, by number.
     threads: Vec<(u64, Call, Instant)>,
     next: u64,
 }
 
+/// What part of its life the rank is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Before the program: in this step.
+    Start(&'static str),
+    /// The program runs.
+    Program,
+    /// The program has returned. The others may compute for as long as they like.
+    Finished,
+    /// All programs have returned: in this step.
+    End(&'static str),
+}
+
 impl Watch {
-    pub(super) fn new() -> Self {
-        let (call, made) = (Call::new("start", With::ALL), Instant::now());
+    /// For a rank that is about to initialise MPI.
+    pub(crate) fn new() -> Self {
+        let (call, now) = (Call::new("start", With::ALL), Instant::now());
+        let stage = Stage::Start("MPI_Init");
         let (threads, next) = (Vec::new(), 0);
-        Self(Mutex::new(State { call, made, since: None, finished: false, threads, next }))
+        let (begun, made, since, bytes) = (now, now, None, None);
+        Self(Mutex::new(State { stage, begun, call, made, bytes, since, threads, next }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -36,12 +56,23 @@ impl Watch {
 
     pub(super) fn enter(&self, call: Call) {
         let mut state = self.state();
-        (state.call, state.made) = (call, Instant::now());
+        (state.call, state.made, state.bytes) = (call, Instant::now(), None);
     }
 
-    /// The rank's program has returned.
-    pub(super) fn finish(&self) {
-        self.state().finished = true;
+    /// The call is a collective to which this rank gives so many bytes.
+    pub(super) fn note_bytes(&self, bytes: usize) {
+        self.state().bytes = Some(bytes);
+    }
+
+    /// The next part of the rank's life begins.
+    pub(crate) fn begin(&self, stage: Stage) {
+        let mut state = self.state();
+        (state.stage, state.begun) = (stage, Instant::now());
+    }
+
+    /// Whether the rank's program has returned, and others' perhaps not.
+    pub(crate) fn has_finished(&self) -> bool {
+        self.state().stage == Stage::Finished
     }
 
     /// Marks the rank as waiting until the mark is dropped. One within another tells nothing new.
@@ -50,6 +81,13 @@ impl Watch {
         let outer = state.since;
         state.since = outer.or(Some(Instant::now()));
         Waiting { watch: self, outer }
+    }
+
+    /// Says that the rank waits in another library from now on, or no more.
+    #[cfg(feature = "phdf5")]
+    pub(super) fn wait_elsewhere(&self, inside: bool) {
+        let mut state = self.state();
+        state.since = if inside { state.since.or(Some(Instant::now())) } else { None };
     }
 
     /// Marks another thread of the rank as waiting until the mark is dropped.
@@ -61,11 +99,17 @@ impl Watch {
         ThreadWaiting { watch: self, number }
     }
 
-    /// Whether a call of the rank has been waiting for longer than `limit`.
+    /// Whether the rank has been waiting for longer than `limit`: in a call, or to start or end.
     pub(crate) fn is_overdue(&self, limit: Duration) -> bool {
         let state = self.state();
-        let mut waits = state.threads.iter().map(|(_, _, since)| *since).chain(state.since);
-        !state.finished && waits.any(|since| since.elapsed() > limit)
+        match state.stage {
+            Stage::Start(_) | Stage::End(_) => state.begun.elapsed() > limit,
+            Stage::Program => {
+                let mut waits = state.threads.iter().map(|(_, _, since)| *since).chain(state.since);
+                waits.any(|since| since.elapsed() > limit)
+            }
+            Stage::Finished => false,
+        }
     }
 }
 
@@ -73,14 +117,25 @@ impl Watch {
 impl fmt::Display for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state();
-        let describe = |f: &mut fmt::Formatter<'_>, call: &Call, since: &Instant| {
+        let describe = |f: &mut fmt::Formatter<'_>, call: &Call, bytes, since: &Instant| {
             let (waited, at) = (since.elapsed().as_secs_f64(), call.at);
-            write!(f, "waits for {waited:.1} s in {call} ({}:{})", at.file(), at.line())
+            write!(f, "waits for {waited:.1} s in {call}")?;
+            if let Some(bytes) = bytes {
+                write!(f, ", with {bytes} bytes")?;
+            }
+            write!(f, " ({}:{})", at.file(), at.line())
         };
-        match (state.finished, &state.since) {
-            (true, _) => f.write_str("has finished")?,
-            (false, Some(since)) => describe(f, &state.call, since)?,
-            (false, None) => {
+        let waited = state.begun.elapsed().as_secs_f64();
+        match (state.stage, &state.since) {
+            (Stage::Start(step), _) => {
+                return write!(f, "waits for {waited:.1} s at the start, in {step}");
+            }
+            (Stage::End(step), _) => {
+                return write!(f, "waits for {waited:.1} s at the end, in {step}");
+            }
+            (Stage::Finished, _) => f.write_str("has finished")?,
+            (Stage::Program, Some(since)) => describe(f, &state.call, state.bytes, since)?,
+            (Stage::Program, None) => {
                 let (since, at) = (state.made.elapsed().as_secs_f64(), state.call.at);
                 let (call, file, line) = (&state.call, at.file(), at.line());
                 write!(f, "computes; its last call was {since:.1} s ago, {call} ({file}:{line})")?;
@@ -88,7 +143,7 @@ impl fmt::Display for Watch {
         }
         for (_, call, since) in &state.threads {
             f.write_str("; a thread ")?;
-            describe(f, call, since)?;
+            describe(f, call, None, since)?;
         }
         Ok(())
     }
@@ -123,6 +178,11 @@ mod tests {
     #[test]
     fn a_rank_waits_computes_and_finishes() {
         let watch = Watch::new();
+        let words = watch.to_string();
+        assert_eq!(words, "waits for 0.0 s at the start, in MPI_Init");
+        assert!(watch.is_overdue(Duration::ZERO), "the start is a wait");
+        watch.begin(Stage::Program);
+        assert!(!watch.is_overdue(Duration::ZERO));
         watch.enter(Call::new("recv", With::from(Some(3), Some(7))));
         assert!(watch.to_string().starts_with("computes; its last call was"), "{watch}");
         let waiting = watch.waiting();
@@ -135,7 +195,17 @@ mod tests {
         let thread = watch.thread_waiting(Call::new("shared recv", With::ALL));
         assert!(watch.is_overdue(Duration::ZERO) && watch.to_string().contains("a thread waits"));
         drop(thread);
-        watch.finish();
+        watch.enter(Call::new("allreduce", With::ALL));
+        watch.note_bytes(800);
+        let waiting = watch.waiting();
+        let words = watch.to_string();
+        assert!(words.starts_with("waits for 0.0 s in allreduce, with 800 bytes ("), "{words}");
+        drop(waiting);
+        watch.begin(Stage::Finished);
         assert_eq!(watch.to_string(), "has finished");
+        assert!(!watch.is_overdue(Duration::ZERO), "others may compute for long");
+        watch.begin(Stage::End("MPI_Finalize"));
+        assert_eq!(watch.to_string(), "waits for 0.0 s at the end, in MPI_Finalize");
+        assert!(watch.is_overdue(Duration::ZERO));
     }
 }

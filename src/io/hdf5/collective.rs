@@ -41,7 +41,8 @@ pub(in crate::io) fn write(
     let (temporary, record) =
         comm.bcast_obj(0, || (unfinished.path().to_owned(), record.clone()))?;
     let mine = layout.block(comm.rank());
-    transfer(mpi, &temporary, name, layout.shape(), &mine, block, &record)
+    let transfer = || transfer(mpi, &temporary, name, layout.shape(), &mine, block, &record);
+    comm.wait_elsewhere("write of an HDF5 file", transfer)
         .map_err(FileError::format(path, "write"))?;
     comm.barrier()?;
     if first {
