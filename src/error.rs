@@ -35,6 +35,12 @@ impl Error {
         self
     }
 
+    /// The same error, of a call that stands there: what fails inside one of the library's functions is its caller's.
+    pub(crate) fn called_at(mut self, at: &'static Location<'static>) -> Self {
+        self.0.call.at = at;
+        self
+    }
+
     /// Why the call failed.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
@@ -64,7 +70,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Facts { kind, rank, call, comm } = &*self.0;
-        let Call { at, .. } = call;
+        let place = Place(call.at);
         let why = kind.to_string();
         // What follows the first line is a report, a line per rank.
         let (first, report) = why.split_at(why.find('\n').unwrap_or(why.len()));
@@ -72,7 +78,7 @@ impl fmt::Display for Error {
         if let Some(comm) = comm {
             write!(f, " of {comm}")?;
         }
-        write!(f, ": {call} failed: {first} ({}:{}){report}", at.file(), at.line())?;
+        write!(f, ": {call} failed: {first}{place}{report}")?;
         if let Some(help) = self.help() {
             write!(f, "\n  help: {help}")?;
         }
@@ -380,6 +386,21 @@ impl fmt::Display for Call {
     }
 }
 
+/// A place in the source, as messages end with it; nothing where it lies in the standard library, of which the reader knows
+/// nothing: what is given to it by name (`map_err(Failure::from)`) is called from there.
+pub(crate) struct Place<'a>(pub(crate) &'a Location<'a>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file, line) = (self.0.file(), self.0.line());
+        let standard = ["/library/core/src/", "/library/alloc/src/", "/library/std/src/"];
+        if standard.iter().any(|library| file.contains(library)) {
+            return Ok(());
+        }
+        write!(f, " ({file}:{line})")
+    }
+}
+
 /// Why a rank's program ended badly: any error, where it was passed on with `?`, and the exit code it asks for.
 ///
 /// The closure given to [`run`](crate::run) returns `Result<(), Failure>`, so `?` works on every error type.
@@ -431,6 +452,14 @@ impl Failure {
         Self { code, ..self }
     }
 
+    /// The same failure, of a call that stands there.
+    pub(crate) fn called_at(mut self, at: &'static Location<'static>) -> Self {
+        if let Some(Error(facts)) = self.cause.downcast_mut() {
+            facts.call.at = at;
+        }
+        Self { at, ..self }
+    }
+
     /// The exit code that this failure asks for.
     pub fn exit_code(&self) -> u8 {
         self.code
@@ -450,7 +479,7 @@ impl Failure {
     pub(crate) fn describe(&self) -> String {
         match self.as_error() {
             Some(error) => error.to_string(),
-            None => format!("{} ({}:{})", self.cause, self.at.file(), self.at.line()),
+            None => format!("{}{}", self.cause, Place(self.at)),
         }
     }
 }
@@ -485,5 +514,37 @@ pub(crate) fn exit_code(kind: &ErrorKind) -> u8 {
         ErrorKind::Deadlock { .. } => 4,
         ErrorKind::Launch { .. } => 2,
         _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod place_tests {
+    use super::*;
+
+    fn fails() -> Result<(), std::io::Error> {
+        Err(std::io::Error::other("the disk is full"))
+    }
+
+    #[test]
+    fn places_in_the_standard_library_are_left_out() {
+        let here = Failure::from(fails().unwrap_err());
+        assert!(here.describe().ends_with(&format!("({}:{})", file!(), line!() - 1)), "{here:?}");
+        // Called by `Result::map_err`, which stands in the standard library.
+        let there = fails().map_err(Failure::from).unwrap_err();
+        assert!(!there.location().file().ends_with("error.rs"), "{:?}", there.location());
+        assert_eq!(there.describe(), "the disk is full");
+        let call = Call { op: "barrier", with: With::ALL, at: there.location() };
+        let error = Error::new(ErrorKind::Closed, 0, call).to_string();
+        assert!(error.contains("has ended\n"), "{error}");
+    }
+
+    #[test]
+    fn an_error_inside_the_library_is_its_callers() {
+        let at = Location::caller();
+        let error = || Error::new(ErrorKind::Closed, 0, Call { op: "recv", with: With::ALL, at });
+        let caller = Call::new("caller", With::ALL).at;
+        assert_eq!(error().called_at(caller).location(), caller);
+        let failure = Failure::from(error()).called_at(caller);
+        assert_eq!((failure.location(), failure.as_error().unwrap().location()), (caller, caller));
     }
 }

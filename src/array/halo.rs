@@ -1,6 +1,6 @@
 //! The copies of the neighbours' border cells.
 
-use std::{mem::take, ops::Range};
+use std::{mem::take, ops::Range, panic::Location};
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, s};
 
@@ -71,6 +71,7 @@ impl<T: Datum + Default> Halo<T> {
     #[track_caller]
     pub fn new(grid: &Cart<2>, layout: &Layout<2>) -> Result<Self> {
         assert_eq!(grid.dims(), layout.dims(), "the layout is for another grid");
+        let at = Location::caller();
         let rank = grid.rank();
         let mut sides = Vec::new();
         for (axis, ahead) in [(0, false), (0, true), (1, false), (1, true)] {
@@ -83,7 +84,8 @@ impl<T: Datum + Default> Halo<T> {
                 sides.push(Side { axis, ahead, peer, outgoing: Vec::new(), incoming: Vec::new() });
             }
         }
-        Ok(Self { comm: grid.dup()?, block: layout.block(rank), sides })
+        let comm = grid.dup().map_err(|error| error.called_at(at))?;
+        Ok(Self { comm, block: layout.block(rank), sides })
     }
 
     /// An array for the block and its halo: `value(row, column)`, in global indices, in the block; zero around it.
@@ -109,14 +111,16 @@ impl<T: Datum + Default> Halo<T> {
     #[track_caller]
     pub fn start(&mut self, cells: &Array2<T>) -> Result<Exchange<'_, T>> {
         assert_eq!(cells.dim(), self.shape(), "the array has the shape of the block and its halo");
+        let at = Location::caller();
         let (comm, sides) = (&self.comm, &mut self.sides);
         let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
         // Receives first: what arrives early goes straight to its place.
         for side in sides.iter_mut() {
             let len = self.block[1 - side.axis].len();
             side.incoming.resize(len, T::default());
-            incoming
-                .push(comm.irecv(take(&mut side.incoming), (side.peer, side.tag(!side.ahead)))?);
+            let from = (side.peer, side.tag(!side.ahead));
+            let request = comm.irecv(take(&mut side.incoming), from);
+            incoming.push(request.map_err(|error| error.called_at(at))?);
         }
         for side in sides.iter_mut() {
             let [last, len] = [side.axis, 1 - side.axis].map(|axis| self.block[axis].len());
@@ -127,7 +131,8 @@ impl<T: Datum + Default> Halo<T> {
             };
             side.outgoing.clear();
             side.outgoing.extend(line);
-            outgoing.push(comm.isend(take(&mut side.outgoing), (side.peer, side.tag(side.ahead)))?);
+            let request = comm.isend(take(&mut side.outgoing), (side.peer, side.tag(side.ahead)));
+            outgoing.push(request.map_err(|error| error.called_at(at))?);
         }
         Ok(Exchange { sides, incoming, outgoing })
     }
@@ -201,15 +206,17 @@ impl<T: Datum> Exchange<'_, T> {
     ///
     /// # Errors
     /// As [`Request::wait`].
+    #[track_caller]
     pub fn finish(self, cells: &mut Array2<T>) -> Result<()> {
+        let at = Location::caller();
         let requests = self.incoming.into_iter().zip(self.outgoing);
         for (side, (incoming, outgoing)) in self.sides.iter_mut().zip(requests) {
-            let (values, _) = incoming.wait()?;
+            let (values, _) = incoming.wait().map_err(|error| error.called_at(at))?;
             for (cell, &value) in halo_line(cells, side.axis, side.ahead).iter_mut().zip(&values) {
                 *cell = value;
             }
             side.incoming = values;
-            side.outgoing = outgoing.wait()?;
+            side.outgoing = outgoing.wait().map_err(|error| error.called_at(at))?;
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! One number for an array that lies on many ranks.
 
+use std::panic::Location;
+
 use ndarray::ArrayRef2;
 
 use super::Layout;
@@ -9,7 +11,8 @@ use crate::{
 };
 
 /// The sum of all ranks' values, compensated (Neumaier 1974): its error is about one rounding, whatever the number of
-/// values, unless they all but cancel. The last bit may depend on how the values are distributed.
+/// values, unless they all but cancel. The last bit may depend on how the values are distributed. Infinities, NaN, and sums
+/// beyond the largest number are those of plain addition.
 ///
 /// # Collective
 /// An allgather of 8 bytes per rank.
@@ -21,8 +24,10 @@ use crate::{
 /// ```
 #[track_caller]
 pub fn sum(comm: &Comm, values: impl IntoIterator<Item = f64>) -> Result<f64> {
+    let at = Location::caller();
     let mine = compensated_sum(values);
-    Ok(compensated_sum(comm.allgather(&[mine])?.into_flat()))
+    let all = comm.allgather(&[mine]).map_err(|error| error.called_at(at))?;
+    Ok(compensated_sum(all.into_flat()))
 }
 
 fn compensated_sum(values: impl IntoIterator<Item = f64>) -> f64 {
@@ -33,7 +38,8 @@ fn compensated_sum(values: impl IntoIterator<Item = f64>) -> f64 {
         lost += if sum.abs() >= value.abs() { (sum - next) + value } else { (value - next) + sum };
         sum = next;
     }
-    sum + lost
+    // Of infinities the difference is NaN: then the plain sum says what there is to say.
+    if sum.is_finite() { sum + lost } else { sum }
 }
 
 /// A number that tells whether two distributed arrays are equal in every bit, however each is distributed.
@@ -64,6 +70,7 @@ fn compensated_sum(values: impl IntoIterator<Item = f64>) -> f64 {
 /// ```
 #[track_caller]
 pub fn checksum(comm: &Comm, layout: &Layout<2>, block: &ArrayRef2<f64>) -> Result<u64> {
+    let at = Location::caller();
     let [rows, columns] = layout.block(comm.rank());
     assert_eq!(block.dim(), (rows.len(), columns.len()), "the block is this rank's");
     let [_, width] = layout.shape();
@@ -71,7 +78,8 @@ pub fn checksum(comm: &Comm, layout: &Layout<2>, block: &ArrayRef2<f64>) -> Resu
         let index = (rows.start + row) * width + columns.start + column;
         sum.wrapping_add(scramble(value.to_bits() ^ scramble(index as u64)))
     });
-    Ok(comm.allreduce(&[mine], Sum)?[0])
+    let sums = comm.allreduce(&[mine], Sum).map_err(|error| error.called_at(at))?;
+    Ok(sums[0])
 }
 
 /// The output function of `SplitMix64` (Steele, Lea and Flood 2014): every bit of the result depends on every bit given.
@@ -110,5 +118,51 @@ mod tests {
         assert!((values().sum::<f64>() - 1000.0).abs() > 100.0);
         assert!((compensated_sum(values()) - 1000.0).abs() < 1e-9);
         assert!(compensated_sum([1.0, f64::NAN]).is_nan());
+    }
+
+    #[test]
+    fn a_sum_beyond_all_numbers_is_that_of_plain_addition() {
+        const INFINITE: f64 = f64::INFINITY;
+        for values in [
+            &[INFINITE, 1.0][..],
+            &[1.0, INFINITE, 2.0, 3.0],
+            &[-INFINITE, 1.0],
+            &[INFINITE, -INFINITE],
+            &[f64::MAX, f64::MAX],
+            &[f64::MAX, f64::MAX, -f64::MAX],
+            &[f64::MIN, f64::MIN, 1.0],
+            &[f64::NAN, 1.0],
+            &[1e308, 1e308, -1e308],
+            &[f64::MAX, -f64::MAX, f64::MAX],
+        ] {
+            let plain: f64 = values.iter().sum();
+            for ranks in [1, 2] {
+                let sums = crate::local(ranks, |world| {
+                    let first = world.rank() == 0;
+                    Ok(sum(world, values.iter().copied().filter(|_| first))?)
+                });
+                for sum in sums.unwrap() {
+                    let same = sum.to_bits() == plain.to_bits() || (sum.is_nan() && plain.is_nan());
+                    assert!(same, "{values:?} on {ranks} ranks: {sum}, not {plain}");
+                }
+            }
+        }
+        // Each rank's part is finite; together they are not.
+        let sums = crate::local(2, |world| Ok(sum(world, [f64::MAX])?));
+        assert_eq!(sums.unwrap(), [INFINITE; 2]);
+    }
+
+    #[test]
+    fn errors_name_the_callers_line() {
+        let places = crate::local(2, |world| {
+            if world.rank() == 1 {
+                return Ok(world.barrier().map_err(drop).err().map(|()| ""));
+            }
+            let failed = sum(world, [1.0]).expect_err("the other rank calls something else");
+            let line = line!() - 1;
+            assert_eq!(failed.location().line(), line, "{failed}");
+            Ok(Some(failed.location().file()))
+        });
+        assert_eq!(places.unwrap()[0], Some(file!()));
     }
 }

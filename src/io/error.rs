@@ -1,6 +1,9 @@
 //! What can go wrong with a file.
 
-use std::{io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 /// Why a file could not be read or written; always names the file.
 #[derive(Debug, thiserror::Error)]
@@ -51,33 +54,113 @@ pub enum FileError {
         /// The library's own words.
         reason: String,
     },
+    /// The name belongs to something that is no file.
+    #[error("{}: is {kind}; needed is {needed}", path.display())]
+    NoFile {
+        /// The name.
+        path: PathBuf,
+        /// What it is instead.
+        kind: &'static str,
+        /// What would do.
+        needed: &'static str,
+    },
     /// The array does not have two axes.
-    #[error("{}: the array has shape {shape:?}; needed is one with two axes", path.display())]
+    #[error(
+        "{}: the array has shape {shape:?}; needed is one with two axes (in Python, `array.reshape(rows, columns)` makes \
+         one, and `array[0]` of three axes takes one out)",
+        Place(path, dataset)
+    )]
     NotTwoDimensional {
         /// The file.
         path: PathBuf,
+        /// In an HDF5 file, which of its datasets.
+        dataset: Option<String>,
         /// The array's shape.
         shape: Vec<usize>,
     },
     /// The array has no cells.
-    #[error("{}: the array is empty", path.display())]
+    #[error("{}: the array is empty, its shape is {shape:?}", Place(path, dataset))]
     Empty {
         /// The file.
         path: PathBuf,
+        /// In an HDF5 file, which of its datasets.
+        dataset: Option<String>,
+        /// The array's shape.
+        shape: Vec<usize>,
     },
     /// The elements are no numbers that can be converted.
-    #[error("{}: elements of type {element} are not supported; integers and floats are", path.display())]
+    #[error(
+        "{}: the array has shape {shape:?} and elements of type {element}, which are not supported; integers, floats up to 64 \
+         bits and bools are: {}",
+        Place(path, dataset),
+        conversion(element)
+    )]
     UnsupportedType {
         /// The file.
         path: PathBuf,
+        /// In an HDF5 file, which of its datasets.
+        dataset: Option<String>,
+        /// The array's shape.
+        shape: Vec<usize>,
         /// The type, in the file format's words.
         element: String,
+    },
+    /// The file ends before its array does.
+    #[error(
+        "{}: the header tells of an array of {}, {}, but {there} follow: the file is damaged or not complete, copy or write \
+         it anew",
+        path.display(), Shape(shape),
+        needed.map_or("more bytes than can be counted".to_owned(), |bytes| format!("{bytes} bytes"))
+    )]
+    TooShort {
+        /// The file.
+        path: PathBuf,
+        /// The shape that the header tells of.
+        shape: Vec<usize>,
+        /// How many bytes such an array takes, if that can be counted.
+        needed: Option<u64>,
+        /// How many bytes there are.
+        there: u64,
+    },
+    /// The part of the array that a rank reads does not fit into memory.
+    #[error(
+        "{}: {} cells of it do not fit into this rank's memory; more ranks on more hosts have smaller parts",
+        path.display(), Shape(shape)
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// How many rows and columns of it were wanted.
+        shape: Vec<usize>,
+    },
+    /// The dataset is compressed in a way that the HDF5 library at hand does not know.
+    #[error(
+        "{}: compressed with {filter}, which this HDF5 library does not know; set HDF5_PLUGIN_PATH to the directory of its \
+         plugin, or write the dataset anew with gzip or uncompressed (`h5repack -f GZIP=4`, or h5py)",
+        Place(path, &Some(dataset.clone()))
+    )]
+    MissingFilter {
+        /// The file.
+        path: PathBuf,
+        /// Which of its datasets.
+        dataset: String,
+        /// The filter's name and number.
+        filter: String,
+    },
+    /// Another program holds the file.
+    #[error(
+        "{}: locked, another program has it open; wait until that has closed it, or set HDF5_USE_FILE_LOCKING=FALSE if the \
+         file system has no locks",
+        path.display()
+    )]
+    Locked {
+        /// The file.
+        path: PathBuf,
     },
     /// No dataset was named and there is not exactly one to choose.
     #[error(
         "{}: name the dataset, as in {}:{}; 2-D datasets of numbers: {}",
-        path.display(), path.display(), found.first().map_or("/name", String::as_str),
-        if found.is_empty() { "none".to_owned() } else { found.join(", ") }
+        path.display(), path.display(), found.first().map_or("/name", String::as_str), found.join(", ")
     )]
     WhichDataset {
         /// The file.
@@ -85,19 +168,98 @@ pub enum FileError {
         /// The datasets there are.
         found: Vec<String>,
     },
+    /// There is no dataset of this name, or, where none was named, none that could be meant.
+    #[error(
+        "{}: {}; it holds {}",
+        path.display(),
+        dataset.as_ref().map_or("2-D datasets of numbers (integers, floats, bools): none".to_owned(), |name| format!("no dataset {name}")),
+        Contents(holds)
+    )]
+    NoSuchDataset {
+        /// The file.
+        path: PathBuf,
+        /// The dataset that was named.
+        dataset: Option<String>,
+        /// The datasets there are, with shape and type of each.
+        holds: Vec<String>,
+    },
 }
 
 impl FileError {
     /// Turns the system's complaint about `path` into an error.
-    pub(super) fn system(path: &std::path::Path, verb: &'static str) -> impl Fn(io::Error) -> Self {
+    pub(super) fn system(path: &Path, verb: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::System { path: path.to_owned(), verb, source }
     }
 
     /// Turns a format library's complaint about `path` into an error.
-    pub(super) fn format<E: std::fmt::Display>(
-        path: &std::path::Path,
-        verb: &'static str,
-    ) -> impl Fn(E) -> Self {
-        move |error| Self::Format { path: path.to_owned(), verb, reason: error.to_string() }
+    pub(super) fn format<E: fmt::Display>(path: &Path, verb: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self::Format {
+            path: path.to_owned(),
+            verb,
+            reason: one_line(&error.to_string()),
+        }
+    }
+}
+
+/// Libraries quote what they have read, over many lines: the first of them, and not too much of it.
+pub(super) fn one_line(words: &str) -> String {
+    const LONGEST: usize = 200;
+    let line = words.trim().lines().next().unwrap_or_default();
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+/// A file and, where it has datasets, one of them: as users name it.
+struct Place<'a>(&'a Path, &'a Option<String>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.display())?;
+        self.1.as_ref().map_or(Ok(()), |dataset| write!(f, ":{dataset}"))
+    }
+}
+
+/// Lengths as people say them: `3 x 4`.
+struct Shape<'a>(&'a [usize]);
+
+impl fmt::Display for Shape<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (axis, len) in self.0.iter().enumerate() {
+            write!(f, "{}{len}", if axis == 0 { "" } else { " x " })?;
+        }
+        Ok(())
+    }
+}
+
+/// A list that fits on a line.
+struct Contents<'a>(&'a [String]);
+
+impl fmt::Display for Contents<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 10;
+        if self.0.is_empty() {
+            return f.write_str("no dataset");
+        }
+        let shown = self.0.len().min(SHOWN);
+        f.write_str(&self.0[..shown].join(", "))?;
+        match self.0.len() - shown {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// How an array of such elements becomes one of numbers.
+fn conversion(element: &str) -> &'static str {
+    let element = element.trim_start_matches(['\'', '"']);
+    let numpy = element.trim_start_matches(['<', '>', '|', '=']);
+    if element.starts_with(['[', '{']) || element.starts_with("compound") {
+        "write one of its fields as an array (in Python, `array[\"name\"]`)"
+    } else if numpy.starts_with('c') {
+        "write its real and its imaginary part as two arrays (in Python, `array.real` and `array.imag`)"
+    } else {
+        "convert it first (in Python, `array.astype(float)`)"
     }
 }

@@ -12,7 +12,9 @@ mod unfinished;
 
 use std::{
     fmt,
+    fs::{self, File},
     ops::Range,
+    panic::Location,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -131,7 +133,8 @@ impl ArrayFile {
             Format::Hdf5 => hdf5::Reader::open(&self.path, self.dataset.as_deref())?.shape(),
         };
         if shape.contains(&0) {
-            return Err(FileError::Empty { path: self.path.clone() });
+            let (path, dataset) = (self.path.clone(), self.dataset.clone());
+            return Err(FileError::Empty { path, dataset, shape: shape.to_vec() });
         }
         Ok(shape)
     }
@@ -148,7 +151,7 @@ impl ArrayFile {
             assert!(block[0].end <= rows && block[1].end <= columns, "the block is in the array");
         };
         if block.iter().any(Range::is_empty) {
-            return Ok(Array2::zeros((block[0].len(), block[1].len())));
+            return zeros(&self.path, [block[0].len(), block[1].len()]);
         }
         match self.format {
             Format::Npy => {
@@ -193,10 +196,21 @@ impl ArrayFile {
         comm: &Comm,
         layout: &Layout<2>,
         block: &ArrayRef2<f64>,
-        #[cfg_attr(not(feature = "hdf5"), expect(unused_variables))] about: &Provenance,
+        about: &Provenance,
     ) -> Result<(), Failure> {
         let mine = layout.block(comm.rank());
         assert_eq!(block.dim(), (mine[0].len(), mine[1].len()), "the block is this rank's");
+        let at = Location::caller();
+        self.write_together(comm, layout, block, about).map_err(|failure| failure.called_at(at))
+    }
+
+    fn write_together(
+        &self,
+        comm: &Comm,
+        layout: &Layout<2>,
+        block: &ArrayRef2<f64>,
+        #[cfg_attr(not(feature = "hdf5"), expect(unused_variables))] about: &Provenance,
+    ) -> Result<(), Failure> {
         // A message space of its own: the program's messages are never taken for blocks.
         let comm = comm.dup()?;
         #[cfg(feature = "hdf5")]
@@ -227,6 +241,29 @@ impl ArrayFile {
         }
         Ok(comm.barrier()?)
     }
+}
+
+/// Opens a file to read from, of which every rank reads a part of its own; and its length.
+fn open_file(path: &Path) -> Result<(File, u64), FileError> {
+    let refuse = FileError::system(path, "open");
+    // Looked at before it is opened: that would wait for somebody to write into a pipe.
+    let about = fs::metadata(path).map_err(&refuse)?;
+    if !about.is_file() {
+        let kind = if about.is_dir() { "a directory" } else { "a pipe or a device" };
+        let needed = "a file, of which every rank can read its own part";
+        return Err(FileError::NoFile { path: path.to_owned(), kind, needed });
+    }
+    Ok((File::open(path).map_err(refuse)?, about.len()))
+}
+
+/// Room for a part of the array in a file, whatever size the file claims.
+fn zeros(path: &Path, shape: [usize; 2]) -> Result<Array2<f64>, FileError> {
+    let refuse = || FileError::TooLarge { path: path.to_owned(), shape: shape.to_vec() };
+    let cells = shape[0].checked_mul(shape[1]).ok_or_else(refuse)?;
+    let mut values = Vec::new();
+    values.try_reserve_exact(cells).map_err(|_| refuse())?;
+    values.resize(cells, 0.0);
+    Array2::from_shape_vec(shape, values).map_err(|_| refuse())
 }
 
 /// Hands rank 0 all blocks that are not empty, in the order of ranks, one at a time.

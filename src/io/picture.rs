@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::BufWriter,
+    panic::Location,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -81,6 +82,12 @@ impl PictureFile {
     ) -> Result<(), Failure> {
         let [rows, columns] = layout.block(comm.rank());
         assert_eq!(block.dim(), (rows.len(), columns.len()), "the block is this rank's");
+        let at = Location::caller();
+        self.draw(comm, layout, block).map_err(|failure| failure.called_at(at))
+    }
+
+    fn draw(&self, comm: &Comm, layout: &Layout<2>, block: &ArrayRef2<f64>) -> Result<(), Failure> {
+        let [rows, columns] = layout.block(comm.rank());
         let finite = || block.iter().copied().filter(|value| value.is_finite());
         let low = comm.allreduce(&[finite().fold(f64::INFINITY, f64::min)], Min)?[0];
         let high = comm.allreduce(&[finite().fold(f64::NEG_INFINITY, f64::max)], Max)?[0];

@@ -89,17 +89,126 @@ fn numbers_of_every_type_are_read_in_both_orders() {
     check!(f64, f32, i64, i32, i16, i8, u64, u32, u16, u8);
 }
 
+/// A file with this header, padded as `NumPy` does, and these data.
+fn npy(directory: &TempDir, name: &str, version: u8, header: &str, data: &[u8]) -> ArrayFile {
+    let text = format!("{header:117}\n");
+    let mut bytes = [b"\x93NUMPY", &[version, 0][..]].concat();
+    match version {
+        1 => bytes.extend_from_slice(&(text.len() as u16).to_le_bytes()),
+        _ => bytes.extend_from_slice(&(text.len() as u32).to_le_bytes()),
+    }
+    let from = file(directory, name);
+    fs::write(from.path(), [&bytes, text.as_bytes(), data].concat()).unwrap();
+    from
+}
+
+fn header(element: &str, shape: &str) -> String {
+    format!("{{'descr': '{element}', 'fortran_order': False, 'shape': {shape}, }}")
+}
+
 #[test]
-fn big_endian_numbers_are_read() {
+fn numbers_in_every_order_and_of_16_bits_are_read() {
     let directory = tempdir().unwrap();
-    let from = file(&directory, "big.npy");
-    let header = "{'descr': '>i2', 'fortran_order': False, 'shape': (1, 2), }";
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend_from_slice(&118_u16.to_le_bytes());
-    bytes.extend_from_slice(format!("{header:117}\n").as_bytes());
-    bytes.extend_from_slice(&[1, 2, 0xff, 0xfe]);
-    fs::write(from.path(), bytes).unwrap();
-    assert_eq!(read(&from, 2), ndarray::array![[258.0, -2.0]]);
+    for version in 1..=3 {
+        let from =
+            npy(&directory, "big.npy", version, &header(">i2", "(1, 2)"), &[1, 2, 0xff, 0xfe]);
+        assert_eq!(read(&from, 2), ndarray::array![[258.0, -2.0]]);
+    }
+    // As a Python 2 wrote it; an L in quotes is none of its numbers'.
+    let from = npy(&directory, "py2.npy", 1, &header("|u1", "(2L, 1L)"), &[7, 8]);
+    assert_eq!(read(&from, 1), ndarray::array![[7.0], [8.0]]);
+    let native = [1.5_f64, -2.0].map(f64::to_ne_bytes).concat();
+    for element in ["=f8", "f8"] {
+        let from = npy(&directory, "native.npy", 1, &header(element, "(2, 1)"), &native);
+        assert_eq!(read(&from, 2), ndarray::array![[1.5], [-2.0]]);
+    }
+    let halves = [0x3c00_u16, 0xc000, 0x7bff, 0x0001, 0x8000, 0x7c00, 0xfc00, 0x3555];
+    let values = [
+        1.0,
+        -2.0,
+        65504.0,
+        2_f64.powi(-24),
+        -0.0,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        0.333_251_953_125,
+    ];
+    for (element, bytes) in [
+        ("<f2", halves.map(u16::to_le_bytes).concat()),
+        (">f2", halves.map(u16::to_be_bytes).concat()),
+    ] {
+        let from = npy(&directory, "half.npy", 1, &header(element, "(1, 8)"), &bytes);
+        let read: Vec<_> = read(&from, 3).iter().map(|value| value.to_bits()).collect();
+        assert_eq!(read, values.map(f64::to_bits), "{element}");
+    }
+    let from = npy(&directory, "nan.npy", 1, &header("<f2", "(1, 1)"), &[0x01, 0x7c]);
+    assert!(read(&from, 1)[[0, 0]].is_nan());
+}
+
+#[test]
+fn a_header_is_not_believed_beyond_the_file() {
+    let directory = tempdir().unwrap();
+    for shape in [
+        "(1099511627776, 1099511627776)",
+        "(2, 4611686018427387904)",
+        "(1, 9223372036854775807)",
+        "(9223372036854775807, 9223372036854775807)",
+        "(3, 4)",
+    ] {
+        let from = npy(&directory, "huge.npy", 1, &header("<f8", shape), &[0; 95]);
+        for error in [from.shape().unwrap_err(), from.read(&[0..1, 0..1]).unwrap_err()] {
+            assert!(matches!(error, FileError::TooShort { there: 95, .. }), "{shape}: {error}");
+            assert!(error.to_string().contains("huge.npy"), "{error}");
+        }
+    }
+    // Headers that are no headers.
+    let one_line = |bytes: &[u8]| {
+        let from = file(&directory, "odd.npy");
+        fs::write(from.path(), bytes).unwrap();
+        let words = from.shape().unwrap_err().to_string();
+        assert!(words.contains("odd.npy") && !words.contains('\n') && words.len() < 500, "{words}");
+        words
+    };
+    let magic = b"\x93NUMPY";
+    assert!(one_line(b"").contains("empty"));
+    assert!(one_line(b"1 2 3\n").contains("text"));
+    assert!(one_line(b"PK\x03\x04").contains("npz"));
+    assert!(one_line(b"\x00\x01").contains("does not begin"));
+    assert!(one_line(magic).contains("ends within"));
+    assert!(one_line(&[magic, &[1, 0, 100][..]].concat()).contains("ends within"));
+    assert!(one_line(&[magic, &[1, 0, 100, 0, b'{'][..]].concat()).contains("ends within"));
+    assert!(
+        one_line(&[magic, &[2, 0, 0xff, 0xff, 0xff, 0xff][..]].concat()).contains("4294967295")
+    );
+    for (version, header) in [
+        (9, header("<f8", "(3, 4)")),
+        (1, header("<f8", "(-3, 4)")),
+        (1, header("<f8", &format!("({}, 4)", "9".repeat(4000)))),
+        (1, "{'descr': '<f8', 'fortran_order': False".to_owned()),
+        (1, "(".repeat(60_000)),
+        (
+            1,
+            format!(
+                "{{'descr': [{}], 'shape': (1, 1), 'fortran_order': False}}",
+                "('x', '<f8'),".repeat(100)
+            ),
+        ),
+    ] {
+        let from = npy(&directory, "header.npy", version, &header, &[0; 96]);
+        one_line(&fs::read(from.path()).unwrap());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let directory = tempdir().unwrap();
+    let pipe = file(&directory, "pipe.npy");
+    nix::unistd::mkfifo(pipe.path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(pipe.shape().unwrap_err().to_string().contains("pipe.npy: is a pipe"));
+    let taken = file(&directory, "directory.npy");
+    fs::create_dir(taken.path()).unwrap();
+    assert!(taken.shape().unwrap_err().to_string().contains("is a directory"));
 }
 
 #[test]
@@ -123,8 +232,13 @@ fn unusable_files_are_refused_by_name() {
     write_npy(from.path(), &numbers([4, 4])).unwrap();
     let whole = fs::read(from.path()).unwrap();
     fs::write(from.path(), &whole[..whole.len() - 1]).unwrap();
-    assert!(from.read(&[0..4, 0..3]).is_ok(), "what is needed is there");
-    assert!(from.read(&[0..4, 0..4]).unwrap_err().to_string().contains("short.npy"));
+    for error in [from.shape().unwrap_err(), from.read(&[0..1, 0..1]).unwrap_err()] {
+        assert!(
+            matches!(error, FileError::TooShort { needed: Some(128), there: 127, .. }),
+            "{error}"
+        );
+    }
+    assert!(refusal("short.npy").contains("not complete"));
 }
 
 #[test]
@@ -169,4 +283,26 @@ fn a_failed_write_leaves_the_old_file() {
     assert!(failed.is_err());
     assert_eq!(read_npy::<_, Array2<f64>>(to.path()).unwrap(), numbers([2, 2]));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
+}
+
+#[test]
+fn errors_of_files_name_the_callers_line() {
+    let directory = tempdir().unwrap();
+    let array = file(&directory, "missing/new.npy");
+    let picture = directory.path().join("missing/new.png").to_str().unwrap().parse::<PictureFile>();
+    let picture = picture.unwrap();
+    crate::local(1, |world| {
+        let layout = Layout::new([2, 2], [1, 1]);
+        let block = numbers([2, 2]);
+        let failures = [
+            (array.write(world, &layout, &block, &about()).unwrap_err(), line!()),
+            (picture.write(world, &layout, &block).unwrap_err(), line!()),
+        ];
+        for (failure, line) in failures {
+            let at = failure.location();
+            assert_eq!((at.file(), at.line()), (file!(), line), "{failure}");
+        }
+        Ok(())
+    })
+    .unwrap();
 }

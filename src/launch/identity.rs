@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, Once, PoisonError},
 };
 
+use crate::error::Place;
+
 /// A rank, as its threads know it.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -63,7 +65,7 @@ impl Identity {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("a value that is no text");
-        let place = info.location().map(|at| format!(" ({}:{})", at.file(), at.line()));
+        let place = info.location().map(|at| Place(at).to_string());
         let mut message = format!("panicked: {text}{}", place.unwrap_or_default());
         let backtrace = std::backtrace::Backtrace::capture();
         if backtrace.status() == std::backtrace::BacktraceStatus::Captured {

@@ -3,24 +3,12 @@
 //! The safe library opens the file on a communicator, but transfers are independent: the collective transfer is asked for
 //! here, by HDF5's own calls.
 
-use std::{
-    ffi::c_void,
-    path::{Path, PathBuf},
-    ptr,
-};
+use std::path::{Path, PathBuf};
 
-use hdf5::{Dataset, globals::H5T_NATIVE_DOUBLE, sync::sync};
-use hdf5_sys::{
-    h5::hsize_t,
-    h5d::H5Dwrite,
-    h5i::hid_t,
-    h5p::{H5FD_mpio_xfer_t, H5P_CLS_DATASET_XFER, H5Pclose, H5Pcreate, H5Pset_dxpl_mpio},
-    h5s::{H5S_SELECT_SET, H5Sclose, H5Screate_simple, H5Sselect_hyperslab, H5Sselect_none},
-};
 use mpi::ffi::MPI_Comm;
 use ndarray::ArrayRef2;
 
-use super::{super::Block, FileError, Record, Unfinished, furnish};
+use super::{super::Block, FileError, Record, Unfinished, furnish, raw};
 use crate::{array::Layout, comm::Comm, error::Failure};
 
 /// Writes all ranks' blocks into one dataset. `mpi` is the MPI library's communicator of `comm`.
@@ -63,117 +51,10 @@ fn transfer(
     let file =
         hdf5::File::with_options().with_fapl(|access| access.mpio(mpi, None)).create(path)?;
     let dataset = furnish(&file, name, shape, record)?;
-    write_collectively(&dataset, shape, mine, block)?;
+    raw::write_collectively(&dataset, mine, block)?;
     drop(dataset);
     file.flush()?;
     file.close()
-}
-
-fn write_collectively(
-    dataset: &Dataset,
-    shape: [usize; 2],
-    mine: &Block,
-    block: &ArrayRef2<f64>,
-) -> hdf5::Result<()> {
-    let values = block.as_standard_layout();
-    let lengths = mine.clone().map(|range| range.len());
-    assert_eq!(values.dim(), (lengths[0], lengths[1]), "the block is this rank's");
-    assert!(mine[0].end <= shape[0] && mine[1].end <= shape[1], "the block is in the array");
-    let in_file = Handle::space(shape)?;
-    // A space without cells cannot be made on all versions: one cell, of which none is selected.
-    let in_memory = Handle::space(lengths.map(|len| len.max(1)))?;
-    if values.is_empty() {
-        in_file.select_none()?;
-        in_memory.select_none()?;
-    } else {
-        in_file.select(mine)?;
-    }
-    let transfer = Handle::collective_transfer()?;
-    sync(|| {
-        // SAFETY:
-        // 1. All ids are open: `dataset` and the handles outlive the call.
-        // 2. HDF5 reads from the pointer what is selected in `in_memory`: nothing, or as many doubles as `values` holds,
-        //    which lie together in the order of rows; checked above.
-        // 3. `sync` holds the library's lock.
-        check(
-            "H5Dwrite",
-            i64::from(unsafe {
-                H5Dwrite(
-                    dataset.id(),
-                    *H5T_NATIVE_DOUBLE,
-                    in_memory.id,
-                    in_file.id,
-                    transfer.id,
-                    values.as_ptr().cast::<c_void>(),
-                )
-            }),
-        )
-    })?;
-    Ok(())
-}
-
-/// An id of the library's own, closed when dropped.
-struct Handle {
-    id: hid_t,
-    close: unsafe extern "C" fn(hid_t) -> i32,
-}
-
-impl Handle {
-    /// A data space of this shape.
-    fn space(shape: [usize; 2]) -> hdf5::Result<Self> {
-        let shape = shape.map(|len| len as hsize_t);
-        // SAFETY: HDF5 reads two lengths from `shape`; null stands for the same lengths as the largest.
-        let id = sync(|| unsafe { H5Screate_simple(2, shape.as_ptr(), ptr::null()) });
-        Ok(Self { id: check("H5Screate_simple", id)?, close: H5Sclose })
-    }
-
-    /// The properties of a transfer that all ranks make together.
-    fn collective_transfer() -> hdf5::Result<Self> {
-        // SAFETY: the class is one of the library's own, which it has set up: `sync` starts it.
-        let id = sync(|| unsafe { H5Pcreate(*H5P_CLS_DATASET_XFER) });
-        let list = Self { id: check("H5Pcreate", id)?, close: H5Pclose };
-        let mode = H5FD_mpio_xfer_t::H5FD_MPIO_COLLECTIVE;
-        // SAFETY: the list is open and of the class that has this property.
-        let set = sync(|| unsafe { H5Pset_dxpl_mpio(list.id, mode) });
-        check("H5Pset_dxpl_mpio", set.into())?;
-        Ok(list)
-    }
-
-    fn select(&self, block: &Block) -> hdf5::Result<()> {
-        let start = block.clone().map(|range| range.start as hsize_t);
-        let count = block.clone().map(|range| range.len() as hsize_t);
-        // SAFETY: the space is open and has two axes; HDF5 reads two numbers from each pointer that is not null, and null
-        // stands for ones.
-        let selected = sync(|| unsafe {
-            H5Sselect_hyperslab(
-                self.id,
-                H5S_SELECT_SET,
-                start.as_ptr(),
-                ptr::null(),
-                count.as_ptr(),
-                ptr::null(),
-            )
-        });
-        check("H5Sselect_hyperslab", selected.into()).map(drop)
-    }
-
-    fn select_none(&self) -> hdf5::Result<()> {
-        // SAFETY: the space is open.
-        let selected = sync(|| unsafe { H5Sselect_none(self.id) });
-        check("H5Sselect_none", selected.into()).map(drop)
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // SAFETY: the id is open, of the kind that `close` closes, and nobody else's.
-        sync(|| unsafe { (self.close)(self.id) });
-    }
-}
-
-/// Turns the library's "negative is an error" into one.
-fn check(call: &str, result: i64) -> hdf5::Result<i64> {
-    if result < 0 { Err(format!("{call} failed").into()) } else { Ok(result) }
 }
 
 #[cfg(test)]

@@ -3,16 +3,16 @@
 #[cfg(feature = "phdf5")]
 #[allow(unsafe_code)] // calls into C; each block states its reasons
 pub(super) mod collective;
+mod contents;
+#[allow(unsafe_code)] // calls into C; each block states its reasons
+mod raw;
 
 use std::path::{Path, PathBuf};
 
-use hdf5::{
-    Dataset, Group, Location,
-    types::{TypeDescriptor, VarLenUnicode},
-};
+use hdf5::{Dataset, Location, LocationType, types::VarLenUnicode};
 use ndarray::{Array2, ArrayRef2, s};
 
-use super::{Block, FileError, Record, Unfinished};
+use super::{Block, FileError, Record, Unfinished, open_file, zeros};
 
 /// Where an array goes if no dataset is named.
 const DATASET: &str = "/field";
@@ -20,34 +20,28 @@ const DATASET: &str = "/field";
 /// An open 2-D dataset of numbers.
 pub(super) struct Reader {
     path: PathBuf,
+    name: String,
     dataset: Dataset,
     shape: [usize; 2],
 }
 
 impl Reader {
     pub(super) fn open(path: &Path, name: Option<&str>) -> Result<Self, FileError> {
-        let file = hdf5::File::open(path).map_err(FileError::format(path, "open"))?;
-        let dataset = if let Some(name) = name {
-            file.dataset(name).map_err(FileError::format(path, "open the dataset"))?
-        } else {
-            let mut found = Vec::new();
-            candidates(&file, &mut found).map_err(FileError::format(path, "list the datasets"))?;
-            if found.len() != 1 {
-                let found = found.iter().map(|dataset| dataset.name()).collect();
-                return Err(FileError::WhichDataset { path: path.to_owned(), found });
-            }
-            found.remove(0)
+        let file = open(path)?;
+        let (dataset, name) = match name {
+            Some(name) => (named(path, &file, name)?, name.to_owned()),
+            None => only(path, &file)?,
         };
-        let path = path.to_owned();
-        let shape = dataset.shape();
-        let Ok(shape) = shape.as_slice().try_into() else {
-            return Err(FileError::NotTwoDimensional { path, shape });
-        };
-        let element = element(&dataset).map_err(FileError::format(&path, "read the type"))?;
-        if !is_number(&element) {
-            return Err(FileError::UnsupportedType { path, element: element.to_string() });
+        let (path, shape) = (path.to_owned(), dataset.shape());
+        let element = dataset.dtype().map_err(FileError::format(&path, "read the type"))?;
+        if !contents::is_number(&element) {
+            let (dataset, element) = (Some(name), contents::element(&element));
+            return Err(FileError::UnsupportedType { path, dataset, shape, element });
         }
-        Ok(Self { path, dataset, shape })
+        let Ok(shape) = shape.as_slice().try_into() else {
+            return Err(FileError::NotTwoDimensional { path, dataset: Some(name), shape });
+        };
+        Ok(Self { path, name, dataset, shape })
     }
 
     pub(super) fn shape(&self) -> [usize; 2] {
@@ -55,31 +49,87 @@ impl Reader {
     }
 
     pub(super) fn read(&self, block: &Block) -> Result<Array2<f64>, FileError> {
-        let [rows, columns] = block.clone();
-        self.dataset
-            .read_slice_2d(s![rows, columns])
-            .map_err(FileError::format(&self.path, "read the dataset"))
+        let mut values = zeros(&self.path, block.clone().map(|range| range.len()))?;
+        raw::read(&self.dataset, block, &mut values).map_err(|error| {
+            let missing = self.dataset.filters().into_iter().find(|filter| !filter.is_available());
+            match missing {
+                Some(filter) => FileError::MissingFilter {
+                    path: self.path.clone(),
+                    dataset: self.name.clone(),
+                    filter: filter_name(filter.id()),
+                },
+                None => FileError::format(&self.path, "read the dataset")(error),
+            }
+        })?;
+        Ok(values)
     }
 }
 
-/// The 2-D datasets of numbers in a group and the groups below it.
-fn candidates(group: &Group, found: &mut Vec<Dataset>) -> hdf5::Result<()> {
-    for dataset in group.datasets()? {
-        // A type that this library does not know is no number.
-        if dataset.ndim() == 2 && element(&dataset).is_ok_and(|element| is_number(&element)) {
-            found.push(dataset);
+/// Opens a file to read from.
+fn open(path: &Path) -> Result<hdf5::File, FileError> {
+    // What is no file or may not be read is told by the system, not by the library.
+    let (_, len) = open_file(path)?;
+    hdf5::File::open(path).map_err(|error| {
+        let reason = error.to_string();
+        let path = path.to_owned();
+        if reason.contains("unable to lock file") {
+            return FileError::Locked { path };
+        }
+        let reason = match reason.contains("file signature not found") {
+            true if len == 0 => "the file is empty".to_owned(),
+            true => "it does not begin like one".to_owned(),
+            false => reason,
+        };
+        FileError::format(&path, "read as HDF5 file")(reason)
+    })
+}
+
+/// The dataset of this name.
+fn named(path: &Path, file: &hdf5::File, name: &str) -> Result<Dataset, FileError> {
+    file.dataset(name).map_err(|error| {
+        let there = file.loc_info_by_name(name);
+        if there.is_ok_and(|info| info.loc_type == LocationType::Dataset) {
+            return FileError::format(path, "open the dataset")(error);
+        }
+        let holds = contents::datasets(file).unwrap_or_default();
+        let holds = holds.iter().map(contents::Found::describe).collect();
+        FileError::NoSuchDataset { path: path.to_owned(), dataset: Some(name.to_owned()), holds }
+    })
+}
+
+/// The only 2-D dataset of numbers, and its name.
+fn only(path: &Path, file: &hdf5::File) -> Result<(Dataset, String), FileError> {
+    let all = contents::datasets(file).map_err(FileError::format(path, "list the datasets"))?;
+    let holds = all.iter().map(contents::Found::describe).collect();
+    let mut fit: Vec<_> = all.into_iter().filter(contents::Found::is_2d_of_numbers).collect();
+    let path = path.to_owned();
+    match fit.len() {
+        0 => Err(FileError::NoSuchDataset { path, dataset: None, holds }),
+        1 => {
+            let only = fit.remove(0);
+            Ok((only.dataset, only.path))
+        }
+        _ => {
+            let found = fit.into_iter().map(|found| found.path).collect();
+            Err(FileError::WhichDataset { path, found })
         }
     }
-    group.groups()?.iter().try_for_each(|group| candidates(group, found))
 }
 
-fn element(dataset: &Dataset) -> hdf5::Result<TypeDescriptor> {
-    dataset.dtype()?.to_descriptor()
-}
-
-fn is_number(element: &TypeDescriptor) -> bool {
-    use TypeDescriptor::{Float, Integer, Unsigned};
-    matches!(element, Integer(_) | Unsigned(_) | Float(_))
+/// What people call a filter that is registered under this number.
+fn filter_name(number: i32) -> String {
+    let name = match number {
+        4 => "szip",
+        32_000 => "lzf",
+        32_001 => "blosc",
+        32_004 => "lz4",
+        32_008 => "bitshuffle",
+        32_013 => "zfp",
+        32_015 => "zstd",
+        32_026 => "blosc2",
+        _ => "unknown",
+    };
+    format!("{name} (filter {number})")
 }
 
 /// A file with one dataset, being written block by block.

@@ -1,4 +1,5 @@
 use ndarray::Array2;
+use nix::fcntl::{Flock, FlockArg};
 use tempfile::tempdir;
 
 use super::{
@@ -100,4 +101,110 @@ fn whole_numbers_of_every_size_are_read() {
         })*};
     }
     check!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
+}
+
+#[test]
+fn links_of_every_kind_lead_to_one_dataset_once() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("links.h5");
+    let array = ndarray::arr2(&[[1.0, 2.0], [3.0, 4.0]]);
+    let file = hdf5::File::create(&path).unwrap();
+    let group = file.create_group("group").unwrap();
+    group.new_dataset_builder().with_data(&array).create("z").unwrap();
+    file.link_hard("/group/z", "hard").unwrap();
+    file.link_soft("/group/z", "soft").unwrap();
+    file.link_soft("/nowhere", "dangling").unwrap();
+    file.link_soft("/b", "a").unwrap();
+    file.link_soft("/a", "b").unwrap();
+    group.link_soft("/", "up").unwrap();
+    file.link_hard("/group", "group/itself").unwrap();
+    file.link_external("missing.h5", "/x", "missing").unwrap();
+    file.link_external("links.h5", "/group/z", "around").unwrap();
+    // A file that has the dataset by a link only, and one that it runs in a circle with.
+    let other = hdf5::File::create(directory.path().join("other.h5")).unwrap();
+    other.link_external("links.h5", "/soft", "there").unwrap();
+    other.link_external("third.h5", "/", "onward").unwrap();
+    let third = hdf5::File::create(directory.path().join("third.h5")).unwrap();
+    third.link_external("other.h5", "/", "back").unwrap();
+    third.link_external("third.h5", "/", "itself").unwrap();
+    for file in [file, other, third] {
+        file.close().unwrap();
+    }
+    for name in ["links.h5", "other.h5", "third.h5"] {
+        let reader = Reader::open(&directory.path().join(name), None).unwrap();
+        assert_eq!(reader.read(&[0..2, 0..2]).unwrap(), array, "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told_with_what_there_is() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("none.h5");
+    let refusal = |name: Option<&str>| Reader::open(&path, name).map(drop).unwrap_err().to_string();
+    let file = hdf5::File::create(&path).unwrap();
+    file.new_dataset::<f32>().shape([2, 3, 4]).create("cube").unwrap();
+    let inner = file.create_group("inner").unwrap();
+    inner.new_dataset::<f64>().shape(()).create("scalar").unwrap();
+    drop(inner);
+    file.flush().unwrap();
+    let none = refusal(None);
+    for words in ["none.h5", "none;", "/cube: [2, 3, 4] of float32", "/inner/scalar: [] of float64"]
+    {
+        assert!(none.contains(words), "{none}");
+    }
+    let misspelt = refusal(Some("cub"));
+    assert!(misspelt.contains("no dataset cub") && misspelt.contains("/cube"), "{misspelt}");
+    assert!(refusal(Some("inner")).contains("no dataset inner"));
+    let cube = refusal(Some("cube"));
+    assert!(cube.contains("none.h5:cube") && cube.contains("[2, 3, 4]"), "{cube}");
+
+    // More cells than any memory has; nothing of them is in the file.
+    file.new_dataset::<f64>().chunk([16, 16]).shape([1 << 30, 1 << 30]).create("huge").unwrap();
+    file.flush().unwrap();
+    let huge = Reader::open(&path, Some("huge")).unwrap();
+    let whole = huge.read(&[0..1 << 30, 0..1 << 30]).unwrap_err().to_string();
+    assert!(whole.contains("memory"), "{whole}");
+    assert_eq!(huge.read(&[5..6, 7..9]).unwrap(), ndarray::arr2(&[[0.0, 0.0]]));
+    drop(huge);
+
+    file.close().unwrap();
+
+    std::fs::write(&path, "").unwrap();
+    assert!(refusal(None).contains("the file is empty"));
+    std::fs::write(&path, "1 2 3").unwrap();
+    assert!(refusal(None).contains("cannot read as HDF5 file"));
+    let missing = Reader::open(&directory.path().join("missing.h5"), None).map(drop).unwrap_err();
+    assert!(matches!(missing, FileError::System { .. }), "{missing}");
+}
+
+#[test]
+fn an_unknown_filter_and_a_lock_are_named_with_the_remedy() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("packed.h5");
+    let file = hdf5::File::create(&path).unwrap();
+    let data = numbers();
+    file.new_dataset_builder().with_data(&data).chunk((4, 4)).deflate(4).create("z").unwrap();
+    file.close().unwrap();
+    // The number of the filter stands before its name: that of zstd, which is none of the library's own.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let name = bytes.windows(8).position(|bytes| bytes == b"deflate\0").unwrap();
+    assert_eq!(bytes[name - 8..name - 6], [1, 0], "deflate is filter 1");
+    bytes[name - 8..name - 6].copy_from_slice(&32_015_u16.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let reader = Reader::open(&path, None).unwrap();
+    let error = reader.read(&[0..7, 0..5]).unwrap_err().to_string();
+    for words in ["packed.h5:/z", "zstd (filter 32015)", "HDF5_PLUGIN_PATH", "h5repack"] {
+        assert!(error.contains(words), "{error}");
+    }
+    drop(reader);
+
+    if std::env::var_os("HDF5_USE_FILE_LOCKING").is_some() {
+        return; // whoever runs the tests decides about locks
+    }
+    let held = std::fs::File::open(&path).unwrap();
+    let lock = Flock::lock(held, FlockArg::LockExclusiveNonblock).unwrap();
+    let error = Reader::open(&path, None).map(drop).unwrap_err().to_string();
+    assert!(error.contains("locked") && error.contains("HDF5_USE_FILE_LOCKING"), "{error}");
+    drop(lock);
+    assert!(Reader::open(&path, None).is_ok());
 }

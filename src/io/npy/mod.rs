@@ -1,5 +1,7 @@
 //! `NumPy`'s `.npy` files. The header is `ndarray-npy`'s business; the data behind it are read and written block by block.
 
+mod header;
+
 use std::{
     fs::File,
     io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write},
@@ -8,9 +10,9 @@ use std::{
 };
 
 use ndarray::{Array2, ArrayRef2, Axis};
-use ndarray_npy::{npy::header::Header, write_zeroed_npy};
+use ndarray_npy::write_zeroed_npy;
 
-use super::{Block, FileError, Unfinished};
+use super::{Block, FileError, Unfinished, error::one_line, open_file, zeros};
 
 /// An open `.npy` file with a 2-D array of numbers.
 pub(super) struct Reader {
@@ -32,18 +34,24 @@ struct Element {
 
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Self, FileError> {
-        let file = File::open(path).map_err(FileError::system(path, "open"))?;
+        let (file, len) = open_file(path)?;
         let mut file = BufReader::new(file);
-        let header =
-            Header::from_reader(&mut file).map_err(FileError::format(path, "read as .npy file"))?;
+        let header = header::read(path, &mut file)?;
         let start = file.stream_position().map_err(FileError::system(path, "read"))?;
-        let path = path.to_owned();
-        let Ok(shape) = header.shape.as_slice().try_into() else {
-            return Err(FileError::NotTwoDimensional { path, shape: header.shape });
-        };
+        let (path, dataset) = (path.to_owned(), None);
         let descriptor = header.type_descriptor.to_string();
         let Some(element) = Element::of(descriptor.trim_matches(['\'', '"'])) else {
-            return Err(FileError::UnsupportedType { path, element: descriptor });
+            let (shape, element) = (header.shape, one_line(&descriptor));
+            return Err(FileError::UnsupportedType { path, dataset, shape, element });
+        };
+        let mut lengths = header.shape.iter().map(|&len| len as u64);
+        let needed = lengths.try_fold(element.bytes as u64, u64::checked_mul);
+        let there = len.saturating_sub(start);
+        if needed.is_none_or(|needed| needed > there) {
+            return Err(FileError::TooShort { path, shape: header.shape, needed, there });
+        }
+        let Ok(shape) = header.shape.as_slice().try_into() else {
+            return Err(FileError::NotTwoDimensional { path, dataset, shape: header.shape });
         };
         Ok(Self { path, file, start, shape, fortran: header.layout.is_fortran(), element })
     }
@@ -60,7 +68,7 @@ impl Reader {
         } else {
             (rows, columns, self.shape[1])
         };
-        let mut values = Array2::zeros((lines.len(), along.len()));
+        let mut values = zeros(&self.path, [lines.len(), along.len()])?;
         let mut bytes = vec![0; along.len() * self.element.bytes];
         for (line, mut into) in lines.zip(values.outer_iter_mut()) {
             self.read_bytes(line * line_len + along.start, &mut bytes)
@@ -85,36 +93,56 @@ impl Element {
     /// The element that `NumPy` calls by this name, `<f8` say.
     #[allow(clippy::cast_lossless)] // some of them are not, for all of them `as` rounds to the nearest
     fn of(descriptor: &str) -> Option<Self> {
+        let (order, kind) = match descriptor.split_at_checked(1)? {
+            (order @ ("<" | ">" | "=" | "|"), kind) => (order, kind),
+            _ => ("=", descriptor), // as in memory
+        };
+        let big = order == ">" || (order != "<" && cfg!(target_endian = "big"));
         macro_rules! element {
             ($type:ty, $from_bytes:ident) => {
                 Self {
                     bytes: size_of::<$type>(),
-                    value: |bytes| <$type>::$from_bytes(bytemuck::pod_read_unaligned(bytes)) as f64,
+                    value: |bytes| <$type>::$from_bytes(pod(bytes)) as f64,
                 }
             };
         }
-        Some(match descriptor {
-            "<f8" => element!(f64, from_le_bytes),
-            ">f8" => element!(f64, from_be_bytes),
-            "<f4" => element!(f32, from_le_bytes),
-            ">f4" => element!(f32, from_be_bytes),
-            "<i8" => element!(i64, from_le_bytes),
-            ">i8" => element!(i64, from_be_bytes),
-            "<i4" => element!(i32, from_le_bytes),
-            ">i4" => element!(i32, from_be_bytes),
-            "<i2" => element!(i16, from_le_bytes),
-            ">i2" => element!(i16, from_be_bytes),
-            "|i1" => element!(i8, from_le_bytes),
-            "<u8" => element!(u64, from_le_bytes),
-            ">u8" => element!(u64, from_be_bytes),
-            "<u4" => element!(u32, from_le_bytes),
-            ">u4" => element!(u32, from_be_bytes),
-            "<u2" => element!(u16, from_le_bytes),
-            ">u2" => element!(u16, from_be_bytes),
-            "|u1" | "|b1" => element!(u8, from_le_bytes),
+        macro_rules! both_orders {
+            ($type:ty) => {
+                if big { element!($type, from_be_bytes) } else { element!($type, from_le_bytes) }
+            };
+        }
+        Some(match kind {
+            "f8" => both_orders!(f64),
+            "f4" => both_orders!(f32),
+            "f2" if big => Self { bytes: 2, value: |bytes| half(u16::from_be_bytes(pod(bytes))) },
+            "f2" => Self { bytes: 2, value: |bytes| half(u16::from_le_bytes(pod(bytes))) },
+            "i8" => both_orders!(i64),
+            "i4" => both_orders!(i32),
+            "i2" => both_orders!(i16),
+            "i1" => both_orders!(i8),
+            "u8" => both_orders!(u64),
+            "u4" => both_orders!(u32),
+            "u2" => both_orders!(u16),
+            "u1" | "b1" | "?" => both_orders!(u8),
             _ => return None,
         })
     }
+}
+
+fn pod<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> T {
+    bytemuck::pod_read_unaligned(bytes)
+}
+
+/// The value of IEEE's number of 16 bits (`binary16`), which Rust's stable types lack.
+fn half(bits: u16) -> f64 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f64::from(bits & 0x3ff));
+    let size = match exponent {
+        0 => fraction * 2_f64.powi(-24),
+        0x1f if fraction == 0.0 => f64::INFINITY,
+        0x1f => f64::NAN,
+        _ => (1.0 + fraction / 1024.0) * 2_f64.powi(exponent - 15),
+    };
+    if bits >> 15 == 1 { -size } else { size }
 }
 
 /// A `.npy` file being written, block by block.
