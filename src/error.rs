@@ -403,7 +403,8 @@ impl fmt::Display for Place<'_> {
 
 /// Why a rank's program ended badly: any error, where it was passed on with `?`, and the exit code it asks for.
 ///
-/// The closure given to [`run`](crate::run) returns `Result<(), Failure>`, so `?` works on every error type.
+/// The closure given to [`run`](crate::run) returns `Result<(), Failure>`, so `?` works on every error type, on boxed errors
+/// (`anyhow::Error` too) and on text. An error type of your own that wraps ours (and says so by `source()`) keeps its exit code.
 /// Exit codes: 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank.
 ///
 /// ```
@@ -467,22 +468,48 @@ impl Failure {
 
     /// Where the failure arose: the call that failed, or the `?` that passed a foreign error on.
     pub fn location(&self) -> &'static Location<'static> {
-        self.at
+        self.as_error().map_or(self.at, Error::location)
     }
 
-    /// The communicator's own error, if it was one.
+    /// The communicator's own error, if it was one or was caused by one.
     pub fn as_error(&self) -> Option<&Error> {
+        self.chain().find_map(|error| error.downcast_ref())
+    }
+
+    /// The communicator's own error, if it was nothing else.
+    pub(crate) fn own_error(&self) -> Option<&Error> {
         self.cause.downcast_ref()
     }
 
-    /// The failure in one or more lines, its place in the source included.
+    /// The error and what caused it, down to the communicator's own, which says everything itself.
+    fn chain(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(&*self.cause);
+        let chain = std::iter::from_fn(move || {
+            let error = next?;
+            next = if error.is::<Error>() { None } else { error.source() };
+            Some(error)
+        });
+        chain.take(LONGEST_CHAIN)
+    }
+
+    /// The failure in one or more lines: its place in the source, and what caused it.
     pub(crate) fn describe(&self) -> String {
-        match self.as_error() {
-            Some(error) => error.to_string(),
-            None => format!("{}{}", self.cause, Place(self.at)),
+        if let Some(error) = self.own_error() {
+            return error.to_string();
         }
+        let mut text = format!("{}{}", self.cause, Place(self.at));
+        for cause in self.chain().skip(1).map(ToString::to_string) {
+            // Many errors say themselves what caused them.
+            if !text.contains(&cause) {
+                text.extend(["\n  caused by: ", &cause]);
+            }
+        }
+        text
     }
 }
+
+/// An error that is its own cause, by way of others, has a chain without end.
+const LONGEST_CHAIN: usize = 100;
 
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -496,15 +523,15 @@ impl fmt::Display for Failure {
     }
 }
 
-impl<E: StdError + Send + Sync + 'static> From<E> for Failure {
+/// Any error, boxed or not, and text: what `Box<dyn Error + Send + Sync>` can be made of.
+impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for Failure {
     #[track_caller]
     fn from(error: E) -> Self {
-        let cause: Box<dyn StdError + Send + Sync> = Box::new(error);
-        let (code, at) = match cause.downcast_ref::<Error>() {
-            Some(error) => (exit_code(error.kind()), error.location()),
-            None => (1, Location::caller()),
-        };
-        Self { cause, code, at }
+        let mut failure = Self { cause: error.into(), code: 1, at: Location::caller() };
+        if let Some(error) = failure.as_error() {
+            failure.code = exit_code(error.kind());
+        }
+        failure
     }
 }
 
@@ -546,5 +573,73 @@ mod place_tests {
         assert_eq!(error().called_at(caller).location(), caller);
         let failure = Failure::from(error()).called_at(caller);
         assert_eq!((failure.location(), failure.as_error().unwrap().location()), (caller, caller));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Errors of several layers, the innermost last.
+    #[derive(Debug, thiserror::Error)]
+    enum Layer {
+        #[error("the step failed")]
+        Silent(#[source] Error),
+        #[error("the run failed: {0}")]
+        Telling(#[source] Box<Layer>),
+    }
+
+    fn deadlock() -> Error {
+        let kind = ErrorKind::Deadlock { report: "  rank 0: barrier".to_owned() };
+        Error::new(kind, 3, Call::new("barrier", With::ALL))
+    }
+
+    fn fails_by<E: Into<Box<dyn StdError + Send + Sync>>>(error: E) -> Failure {
+        let fail = || -> Result<(), Failure> { Err(error)? };
+        fail().unwrap_err()
+    }
+
+    #[test]
+    fn a_wrapped_error_of_ours_decides_the_exit_code_and_the_place() {
+        let ours = deadlock();
+        let at = ours.location();
+        let wrapped = || Layer::Telling(Box::new(Layer::Silent(deadlock())));
+        for failure in [fails_by(deadlock()), fails_by(wrapped()), fails_by(Box::new(wrapped()))] {
+            assert_eq!(failure.exit_code(), 4);
+            assert_eq!(failure.location().line(), at.line());
+            assert_eq!(failure.as_error().map(Error::rank), Some(3));
+        }
+        let text = fails_by(wrapped()).describe();
+        assert!(text.starts_with("the run failed: the step failed ("), "{text}");
+        assert_eq!(text.matches("the step failed").count(), 1, "{text}");
+        assert!(text.contains("\n  caused by: rank 3: barrier failed: deadlock"), "{text}");
+    }
+
+    #[test]
+    fn text_and_boxed_errors_are_failures() {
+        let io = || std::io::Error::other("the disk is full");
+        let boxed: Box<dyn StdError + Send + Sync> = Box::new(io());
+        for failure in [fails_by(io()), fails_by(boxed), fails_by("the disk is full")] {
+            assert_eq!((failure.exit_code(), failure.to_string()), (1, io().to_string()));
+            assert!(failure.describe().ends_with(&format!("({}:{})", file!(), failure.at.line())));
+        }
+        assert_eq!(fails_by("owned".to_owned()).to_string(), "owned");
+    }
+
+    #[test]
+    fn a_chain_without_end_is_cut() {
+        #[derive(Debug)]
+        struct Endless;
+        impl fmt::Display for Endless {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("round and round")
+            }
+        }
+        impl StdError for Endless {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                Some(&Self)
+            }
+        }
+        assert_eq!(fails_by(Endless).exit_code(), 1);
     }
 }

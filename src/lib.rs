@@ -41,6 +41,8 @@ mod info;
 pub mod io;
 mod launch;
 mod placement;
+#[allow(unsafe_code)] // calls into C; each block states its reasons
+mod process;
 pub mod selftest;
 
 /// Derive [`Datum`]'s traits for your own types with this crate.

@@ -118,3 +118,113 @@ fn a_single_rank_fails_like_any_other() {
     let ending = support::run(local(1).arg("deadlock"), Duration::from_secs(10)).code(4);
     assert!(ending.stderr.contains("rank 0: recv from rank 0 tag 7"), "{}", ending.stderr);
 }
+
+/// The job must have failed, not well nor by a signal that the test sent; what it said on standard error.
+#[track_caller]
+fn broken(arguments: &[&str]) -> String {
+    let ending = job(arguments);
+    assert_ne!(ending.code, Some(0), "{ending:#?}");
+    assert!(ending.took < Duration::from_secs(10), "{ending:#?}");
+    ending.stderr
+}
+
+#[test]
+fn the_panic_that_was_caught_last_is_the_cause() {
+    for threads in ["1", "2"] {
+        let text = job(&["caught-panic", "--threads", threads]).code(1).stderr;
+        let cause = text.lines().last().unwrap_or_default();
+        assert!(cause.starts_with("error: rank 1 on ") && cause.contains(": panicked: a bug ("));
+        assert!(text.contains("panicked: expected (tests/programs/faults.rs:"), "{text}");
+    }
+    job(&["only-caught-panics"]).success();
+}
+
+#[test]
+fn a_panic_without_a_hook_keeps_its_text() {
+    let text = job(&["resumed-panic"]).code(1).stderr;
+    assert!(text.starts_with("error: rank 1 on ") && text.contains("panicked: a bug, resumed"));
+}
+
+#[test]
+fn a_panic_in_a_task_that_nobody_waits_for_ends_the_job() {
+    for threads in ["1", "3"] {
+        let arguments = ["panic-in-task", "recv", "--threads", threads];
+        fails(&arguments, 1, "rank 1", "panicked: a bug in a task (");
+    }
+}
+
+#[test]
+fn a_panic_that_aborts_is_told_before() {
+    for (fault, why) in [("panic-in-drop", "a bug in Drop"), ("panic-in-extern-c", "in extern C")] {
+        let text = broken(&[fault]);
+        assert!(text.starts_with("error: rank 1 on "), "{text}");
+        assert!(text.contains(why) && text.contains("(tests/programs/faults.rs:"), "{text}");
+    }
+}
+
+#[test]
+fn a_hook_of_the_programs_own_is_called() {
+    let text = job(&["panic-with-hook"]).code(1).stderr;
+    assert!(text.starts_with("the hook: panicked at tests/programs/faults.rs:"), "{text}");
+    assert_eq!(text.matches("error: rank 1 on ").count(), 1, "{text}");
+    assert!(text.contains(": panicked: a bug (tests/programs/faults.rs:"), "{text}");
+}
+
+#[test]
+fn what_all_ranks_say_is_said_by_one() {
+    let text = job(&["all-panic"]).code(1).stderr;
+    assert!(text.starts_with("error: rank ") && text.contains("a bug on every rank"), "{text}");
+    assert!(text.lines().count() <= 2, "by the first, and by the one whose end was heard: {text}");
+}
+
+#[test]
+fn an_error_that_panics_ends_the_job_all_the_same() {
+    let text = job(&["unspeakable"]).code(1).stderr;
+    let what = "returned an error that cannot be displayed: it panicked: a bug in Display (tests/";
+    assert!(text.contains(what), "{text}");
+    let text = job(&["undroppable"]).code(1).stderr;
+    assert!(text.contains("rank 1 on ") && text.contains(": a hostile error (tests/"), "{text}");
+}
+
+#[test]
+fn an_error_that_wraps_ours_keeps_its_exit_code_and_its_list() {
+    let ending = job(&["wrapped-deadlock"]).code(4);
+    let text = &ending.stderr;
+    assert!(text.contains(": the halos were not exchanged (tests/programs/faults.rs:"), "{text}");
+    assert!(text.contains("\n  caused by: rank "), "{text}");
+    for rank in 0..4 {
+        let next = (rank + 1) % 4;
+        assert!(text.contains(&format!("\n  rank {rank}: recv from rank {next} tag 7 (tests/")));
+    }
+}
+
+#[test]
+fn a_rank_that_ends_the_process_is_named_and_never_means_success() {
+    for others in ["recv", "barrier", "compute"] {
+        for (fault, code) in [("exit", 1), ("exit-badly", 7)] {
+            let text = job(&[fault, others]).code(code).stderr;
+            assert!(text.starts_with("error: rank 1 on "), "{text}");
+            assert!(text.contains(": ended the process, with the job under way"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_process_runs_one_job() {
+    let ending = job(&["second-job"]).code(2);
+    assert_eq!(ending.stdout, "the first job\n");
+    let text = ending.stderr;
+    assert!(text.contains("second job (tests/programs/faults.rs:"), "{text}");
+    assert_eq!(text.matches("error: ").count(), 1, "{text}");
+    let ending = job(&["nested-job"]).code(2);
+    assert!(ending.stdout.is_empty(), "{ending:#?}");
+    assert_eq!(ending.stderr.matches("error: ").count(), 1, "{ending:#?}");
+}
+
+#[test]
+fn a_task_is_run_before_the_job_ends_where_a_rank_has_one_thread() {
+    let out = job(&["task", "--threads", "1"]).success().stdout;
+    for rank in 0..4 {
+        assert!(out.contains(&format!("the task of rank {rank}\n")), "{out}");
+    }
+}

@@ -130,6 +130,54 @@ fn a_failure_on_one_rank_ends_all_with_its_cause() {
 }
 
 #[test]
+fn a_job_that_ends_well_is_no_failure_whatever_it_caught() {
+    let text = fault(2, &["only-caught-panics"]).success().stderr;
+    assert!(text.contains("panicked: expected (tests/programs/faults.rs:"), "{text}");
+    let out = fault(2, &["task", "--threads", "1"]).success().stdout;
+    assert!(out.contains("the task of rank 0") && out.contains("the task of rank 1"), "{out}");
+}
+
+#[test]
+fn panics_are_told_before_the_process_can_end_and_their_cause_is_the_last() {
+    for (name, why) in [
+        ("caught-panic", "panicked: a bug ("),
+        ("resumed-panic", "panicked: a bug, resumed"),
+        ("panic-in-task", "panicked: a bug in a task ("),
+        ("panic-in-drop", "panicked: a bug in Drop ("),
+        ("panic-in-extern-c", "panicked: a bug in extern C ("),
+        ("panic-with-hook", "panicked: a bug ("),
+        ("unspeakable", "it panicked: a bug in Display ("),
+        ("undroppable", ": a hostile error ("),
+    ] {
+        let ending = fault(2, &[name]);
+        assert_ne!(ending.code, Some(0), "{name}: {ending:#?}");
+        let said = |line: &str| line.contains("error: rank 1 on ") && line.contains(why);
+        assert!(ending.stderr.lines().any(said), "{name}: {ending:#?}");
+    }
+    let text = fault(3, &["all-panic"]).code(1).stderr;
+    assert_eq!(text.matches("a bug on every rank").count(), 1, "by the first: {text}");
+}
+
+#[test]
+fn a_rank_that_ends_its_process_is_named_and_never_means_success() {
+    for (name, others, code) in
+        [("exit", "recv", 1), ("exit", "compute", 1), ("exit-badly", "barrier", 7)]
+    {
+        let text = fault(2, &[name, others]).code(code).stderr;
+        assert!(text.contains("error: rank 1 on "), "{name}: {text}");
+        assert!(text.contains(": ended the process, with the job under way"), "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_process_runs_one_job() {
+    for name in ["second-job", "nested-job"] {
+        let text = fault(2, &[name]).code(2).stderr;
+        assert_eq!(text.matches("second job (tests/programs/faults.rs:").count(), 1, "{text}");
+    }
+}
+
+#[test]
 fn a_killed_rank_ends_all() {
     let ending = fault(4, &["killed", "compute"]);
     assert!(ending.took < LIMIT && ending.code != Some(0), "{ending:#?}");

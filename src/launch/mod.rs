@@ -3,6 +3,7 @@
 //! [`run`] is the only entry: it decides the engine, gives every rank its CPUs and threads, and sees to it that an error
 //! or panic on any rank ends the whole job with its first cause.
 
+mod ending;
 mod identity;
 mod launcher;
 mod logging;
@@ -15,19 +16,27 @@ mod threads;
 mod watchdog;
 
 use std::{
+    any::Any,
     collections::HashMap,
     io::Write,
     num::NonZeroUsize,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::ExitCode,
-    sync::{Arc, mpsc::RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
 use clap::builder::BoolishValueParser;
 
 pub(crate) use self::launcher::Launcher;
-use self::{identity::Identity, threads::Layout};
+use self::{
+    identity::{Identity, Voice, Words, discard},
+    threads::Layout,
+};
 pub use self::{
     logging::{Color, RankSet},
     progress::Progress,
@@ -164,6 +173,9 @@ struct Variables {
 ///     })
 /// }
 /// ```
+///
+/// One process runs one job: a second call ends the process with an error. [`local`] can be called any number of times.
+#[track_caller]
 pub fn run(app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
     from_variables().run(app)
 }
@@ -245,27 +257,21 @@ pub fn local<R: Send>(
         let what = "a job has one rank at least".to_owned();
         return Err(Error::new(ErrorKind::InvalidArgument { what }, 0, call));
     }
-    threads::run(Layout::new(Some(ranks), None, false), app, |endings| {
-        let mut values: Vec<Option<R>> = (0..ranks).map(|_| None).collect();
-        let mut first = None;
-        for ending in endings {
-            match ending.result {
-                Ok(value) => values[ending.rank] = Some(value),
-                Err(cause) => first = first.or(Some(cause)),
-            }
-        }
-        match first {
-            Some(cause) => Err(cause.error.unwrap_or_else(|| {
-                Error::new(ErrorKind::Application { message: cause.text }, cause.rank, call)
-            })),
-            None => Ok(values.into_iter().flatten().collect()),
-        }
-    })
+    let layout = Layout::new(Some(ranks), None, false);
+    let (first, values) = threads::run(layout, Voice::Hook, app, |causes| causes.iter().next());
+    match first {
+        Some(cause) => Err(cause.error.unwrap_or_else(|| {
+            Error::new(ErrorKind::Application { message: cause.text }, cause.rank, call)
+        })),
+        None => Ok(values),
+    }
 }
 
 impl RunArgs {
     /// Runs `app` on every rank and returns the exit code of the job, like [`run`].
+    #[track_caller]
     pub fn run(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
+        ending::refuse_second_job();
         let app = |world: &Comm, stats: bool| {
             world.record_stats(stats);
             app(world)?;
@@ -278,7 +284,10 @@ impl RunArgs {
                 .and_then(|()| choose(self.engine, launcher.as_ref(), cfg!(feature = "mpi")));
         match started {
             Ok(EngineKind::Local) => match self.stand_apart(launcher.as_ref()) {
-                Ok(()) => self.run_threads(|world| app(world, self.stats)),
+                Ok(()) => {
+                    let _job = ending::watch(EngineKind::Local);
+                    self.run_threads(|world| app(world, self.stats))
+                }
                 Err(code) => ExitCode::from(code),
             },
             Ok(EngineKind::Mpi) => processes::run(self, launcher, app),
@@ -303,29 +312,31 @@ impl RunArgs {
     fn run_threads(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
         let number = |number: Option<NonZeroUsize>| number.map(NonZeroUsize::get);
         let layout = Layout::new(number(self.ranks), number(self.threads), self.share_cpu);
-        threads::run(layout, app, |endings| {
-            let mut left = layout.ranks;
-            let failed =
-                endings.iter().inspect(|_| left -= 1).find_map(|ending| ending.result.err());
-            let Some(cause) = failed else { return ExitCode::SUCCESS };
+        let voice = Voice::Launch(Duration::ZERO);
+        let (code, _) = threads::run(layout, voice, app, |causes: Receiver<Cause>| {
+            let Ok(cause) = causes.recv() else { return ExitCode::SUCCESS };
             cause.print();
             // Waiting ranks end at once; one that computes cannot be stopped but with the process.
             let deadline = Instant::now() + GRACE;
-            while left > 0 {
-                match endings.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok(_) => left -= 1,
-                    Err(RecvTimeoutError::Disconnected) => break,
-                    Err(RecvTimeoutError::Timeout) => std::process::exit(cause.code.into()),
+            loop {
+                match causes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok(_) => {}
+                    Err(RecvTimeoutError::Disconnected) => return ExitCode::from(cause.code),
+                    Err(RecvTimeoutError::Timeout) => ending::exit(cause.code),
                 }
             }
-            ExitCode::from(cause.code)
-        })
+        });
+        code
     }
 }
 
 #[cfg(not(feature = "mpi"))]
 mod processes {
     use super::{Comm, ExitCode, Failure, Launcher, RunArgs};
+
+    pub(super) fn end(code: u8) -> ! {
+        std::process::exit(code.into())
+    }
 
     pub(super) fn run(
         _args: &RunArgs,
@@ -383,24 +394,44 @@ struct Cause {
     rank: usize,
     code: u8,
     text: String,
+    /// Whether it has been said.
+    told: bool,
     /// The communicator's own error, if it was one.
     error: Option<Error>,
 }
 
 impl Cause {
     fn new(rank: usize, text: String) -> Self {
-        Self { rank, code: 1, text, error: None }
+        Self { rank, code: 1, text, told: false, error: None }
     }
 
-    fn of(rank: usize, failure: &Failure) -> Self {
-        let error = failure.as_error().cloned();
-        Self { rank, code: failure.exit_code(), text: failure.describe(), error }
+    /// The failure that a rank has returned, as far as it can be told.
+    fn of(me: &Identity, failure: Failure) -> Self {
+        let (rank, code) = (me.rank, failure.exit_code());
+        let told =
+            catch_unwind(AssertUnwindSafe(|| (failure.describe(), failure.own_error().cloned())));
+        discard(failure);
+        match told {
+            Ok((text, error)) => Self { rank, code, text, told: false, error },
+            Err(payload) => {
+                let words = me.words(payload).text;
+                Self::new(rank, format!("returned an error that cannot be displayed: it {words}"))
+            }
+        }
+    }
+
+    /// The panic that was caught on a rank.
+    fn panic(me: &Identity, payload: Box<dyn Any + Send>) -> Self {
+        let Words { text, told } = me.words(payload);
+        Self { told, ..Self::new(me.rank, text) }
     }
 
     /// Says on standard error who failed, where and why.
     fn print(&self) {
-        let (rank, host) = (self.rank, crate::placement::host());
-        print_line(&format!("error: rank {rank} on {host}: {}", self.text));
+        if !self.told {
+            let (rank, host) = (self.rank, crate::placement::host());
+            print_line(&format!("error: rank {rank} on {host}: {}", self.text));
+        }
     }
 }
 
@@ -410,7 +441,6 @@ fn print_line(text: &str) {
     let _ = std::io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }
 
-/// The rayon pool of a rank, of which the calling thread is the first.
 /// Says what the program has left undone; the same thing once, and how many times.
 fn warn(leftovers: &[Leftover]) {
     let mut times = HashMap::new();
@@ -426,14 +456,33 @@ fn warn(leftovers: &[Leftover]) {
     }
 }
 
-fn pool(me: &Arc<Identity>, threads: usize) -> rayon::ThreadPoolBuilder {
-    let me = Arc::clone(me);
+/// The rayon pool of a rank, of which the calling thread is the first. Panics of tasks that nobody waits for are `lost`.
+fn pool(
+    me: &Arc<Identity>,
+    threads: usize,
+    lost: impl Fn(Cause) + Send + Sync + 'static,
+) -> rayon::ThreadPoolBuilder {
+    let (me, them) = (Arc::clone(me), Arc::clone(me));
     let rank = me.rank;
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .use_current_thread()
         .thread_name(move |thread| format!("rank {rank} thread {thread}"))
         .start_handler(move |_| Arc::clone(&me).assume())
+        .panic_handler(move |payload| lost(Cause::panic(&them, payload)))
+}
+
+/// Why the pool of a rank cannot be made, and what helps.
+fn no_threads(threads: usize, error: &dyn std::error::Error) -> String {
+    format!(
+        "cannot start the {threads} threads of its rayon pool: {error}\n  help: raise the limit on threads (ulimit -u, or that of \
+         the container or batch job), or start with fewer --threads"
+    )
+}
+
+/// Runs what the rank has given to `rayon::spawn` and nobody has begun: where it has one thread, nobody could.
+fn run_tasks() {
+    while rayon::yield_now() == Some(rayon::Yield::Executed) {}
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Ranks as processes that an MPI launcher has started.
 
 use std::{
+    error::Error,
     num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
@@ -11,7 +12,9 @@ use std::{
 };
 
 use super::{
-    Cause, Launcher, RunArgs, identity, identity::Identity, places, pool, print_line, warn,
+    Cause, EngineKind, Launcher, RunArgs, ending, identity,
+    identity::{Identity, Voice},
+    no_threads, places, pool, print_line, run_tasks, warn,
     watchdog::Watchdog,
 };
 use crate::{
@@ -23,6 +26,7 @@ use crate::{
     },
     error::Failure,
     placement::{self, Place},
+    process::leave,
 };
 
 /// Runs `app` on this process's rank; returns when all ranks have ended well, and ends the whole job if one fails.
@@ -42,8 +46,14 @@ pub(super) fn run(
         Err(code) => return ExitCode::from(code),
     };
     let engine: Rc<MpiEngine> = engine.into();
-    let me = Identity::new(world.rank, placement::host());
-    Arc::clone(&me).assume();
+    // What all ranks find at once is said by the first of them: it ends the others before they speak.
+    let turn = Duration::from_millis(match world.rank {
+        0 => 0,
+        rank => 200 + rank.min(50) as u64 * 10,
+    });
+    let me = Identity::new(world.rank, placement::host(), Voice::Launch(turn));
+    Arc::clone(&me).assume_process();
+    let _job = ending::watch(EngineKind::Mpi);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         check_size(launcher.as_ref(), world, args).map_err(Failure::usage)?;
         let comm = Comm::world(Rc::<MpiEngine>::clone(&engine), world.rank, world.size);
@@ -56,28 +66,34 @@ pub(super) fn run(
             watch.begin(Stage::Program);
         }
         engine.share_cpus(common.share_cpu || placement::is_crowded(&places));
-        app(&comm, common.stats)
+        app(&comm, common.stats)?;
+        run_tasks();
+        Ok(())
     }));
     let cause = match outcome {
-        Ok(Ok(())) => match engine.finish() {
-            Ok(()) => {
+        Ok(Ok(())) => match catch_unwind(AssertUnwindSafe(|| engine.finish())) {
+            Ok(Ok(())) => {
                 warn(&engine.leftovers());
                 return ExitCode::SUCCESS;
             }
-            Err(error) => Cause::new(world.rank, format!("the job cannot end: {error}")),
+            Ok(Err(error)) => Cause::new(world.rank, format!("the job cannot end: {error}")),
+            Err(payload) => Cause::panic(&me, payload),
         },
-        Ok(Err(failure)) => Cause::of(world.rank, &failure),
-        Err(_) => Cause::new(world.rank, me.panic_message()),
+        Ok(Err(failure)) => Cause::of(&me, failure),
+        Err(payload) => Cause::panic(&me, payload),
     };
-    // What all ranks find at once is said by the first of them: it ends the others before they speak.
-    thread::sleep(Duration::from_millis(if cause.rank == 0 {
-        0
-    } else {
-        200 + cause.rank.min(50) as u64 * 10
-    }));
+    if !cause.told {
+        thread::sleep(turn);
+    }
     cause.print();
+    end(cause.code)
+}
+
+/// Ends all processes of the job when what this one has said is out. From a thread that may not call MPI it ends its own
+/// process, and the launcher the others.
+pub(super) fn end(code: u8) -> ! {
     thread::sleep(super::FORWARDING);
-    MpiEngine::abort(cause.code)
+    if identity::is_own_thread() { MpiEngine::abort(code) } else { leave(code) }
 }
 
 /// Makes sure that all processes of the launch were told to run jobs of their own.
@@ -212,7 +228,15 @@ fn settle(
     } else {
         warn_if_narrow(comm, &places, launcher);
     }
-    if let Err(error) = pool(me, threads).build_global() {
+    let lost = |cause: Cause| {
+        cause.print();
+        end(cause.code)
+    };
+    if let Err(error) = pool(me, threads, lost).build_global() {
+        // What the system refuses has a source; else rayon has its threads already.
+        if error.source().is_some() {
+            return Err(Failure::new(no_threads(threads, &error)));
+        }
         log::warn!("rayon was set up before spmd, rank {} keeps its threads: {error}", me.rank);
     }
     log::info!(

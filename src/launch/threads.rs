@@ -10,7 +10,11 @@ use std::{
     thread,
 };
 
-use super::{Cause, identity, identity::Identity, warn};
+use super::{
+    Cause, ending, identity,
+    identity::{Identity, Voice},
+    run_tasks, warn,
+};
 use crate::{
     comm::Comm,
     engine::{
@@ -49,84 +53,105 @@ impl Layout {
     }
 }
 
-/// How one rank ended.
-pub(super) struct Ending<R> {
-    pub(super) rank: usize,
-    pub(super) result: Result<R, Cause>,
+/// What the threads of a job have in common. The supervisor follows the causes until no rank has this any more.
+struct Ground {
+    job: Arc<Job>,
+    causes: Sender<Cause>,
 }
 
-/// Starts the ranks, lets `supervise` follow their endings as they come, and returns its answer when all have ended.
-///
-/// A rank that fails reports first and then ends the job, so that the first report is the first cause.
+impl Ground {
+    /// Reports a cause first and ends the job second, so that the first report is the first cause.
+    fn fail(&self, cause: Cause) {
+        let (rank, text) = (cause.rank, cause.text.clone());
+        let _ = self.causes.send(cause);
+        self.job.fail(rank, text);
+    }
+}
+
+/// Starts the ranks and lets `supervise` hear why ranks fail, until all have ended; returns its answer, and the values of
+/// the ranks that did not fail.
 pub(super) fn run<R: Send, S>(
     layout: Layout,
+    voice: Voice,
     app: impl Fn(&Comm) -> Result<R, Failure> + Sync,
-    supervise: impl FnOnce(Receiver<Ending<R>>) -> S,
-) -> S {
+    supervise: impl FnOnce(Receiver<Cause>) -> S,
+) -> (S, Vec<R>) {
     identity::note_panics();
+    ending::watch_ranks();
     let job = Job::new(layout.ranks, Patience::for_ranks(layout.ranks, layout.cores()));
     let host = placement::host();
-    let answer = thread::scope(|scope| {
-        let (endings, receiver) = channel();
+    let ended = thread::scope(|scope| {
+        let (causes, receiver) = channel();
+        let ground = Arc::new(Ground { job: Arc::clone(&job), causes });
+        let mut ranks = Vec::new();
         for rank in 0..layout.ranks {
-            let me = Identity::new(rank, host.clone());
-            let (own_job, own_endings, app) = (Arc::clone(&job), endings.clone(), &app);
-            let body = move || live(&own_job, me, layout, app, &own_endings);
+            let me = Identity::new(rank, host.clone(), voice);
+            let (own_ground, app) = (Arc::clone(&ground), &app);
+            let body = move || live(own_ground, me, layout, app);
             let thread =
                 thread::Builder::new().name(format!("rank {rank}")).stack_size(STACK_BYTES);
-            if let Err(error) = thread.spawn_scoped(scope, body) {
-                let text = format!("its thread cannot be started: {error}");
-                fail(&job, &endings, Cause::new(rank, text));
+            match thread.spawn_scoped(scope, body) {
+                Ok(rank) => ranks.push(rank),
+                Err(error) => {
+                    let text = format!("its thread cannot be started: {error}");
+                    ground.fail(Cause::new(rank, text));
+                }
             }
         }
-        drop(endings);
-        supervise(receiver)
+        drop(ground);
+        let answer = supervise(receiver);
+        let values = ranks.into_iter().filter_map(|rank| rank.join().ok().flatten());
+        (answer, values.collect())
     });
     warn(&job.leftovers());
-    answer
+    ended
 }
 
-/// The life of one rank, on its own thread.
+/// The life of one rank, on its own thread: its value, unless it has failed.
 fn live<R>(
-    job: &Arc<Job>,
+    ground: Arc<Ground>,
     me: Arc<Identity>,
     layout: Layout,
     app: &impl Fn(&Comm) -> Result<R, Failure>,
-    endings: &Sender<Ending<R>>,
-) {
+) -> Option<R> {
     let rank = me.rank;
     Arc::clone(&me).assume();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let _pool = settle(&me, layout).map_err(Failure::new)?;
+        let _pool = settle(&ground, &me, layout).map_err(Failure::new)?;
         let cpus = placement::cpu_list(&placement::cpus());
         log::info!("rank {rank} bound to cpus {cpus}, threads {}", layout.threads);
-        let engine = Rc::new(job.engine(rank));
+        let engine = Rc::new(ground.job.engine(rank));
         let value = app(&Comm::world(Rc::clone(&engine) as Rc<dyn Engine>, rank, layout.ranks))?;
+        run_tasks();
         warn(&engine.leftovers());
         Ok(value)
     }));
-    let cause = match outcome {
+    match outcome {
         Ok(Ok(value)) => {
-            let _ = endings.send(Ending { rank, result: Ok(value) });
-            return job.finish(rank);
+            ground.job.finish(rank);
+            return Some(value);
         }
-        Ok(Err(failure)) => Cause::of(rank, &failure),
-        Err(_) => Cause::new(rank, me.panic_message()),
-    };
-    fail(job, endings, cause);
-}
-
-/// Reports a cause first and ends the job second.
-fn fail<R>(job: &Job, endings: &Sender<Ending<R>>, cause: Cause) {
-    let (rank, text) = (cause.rank, cause.text.clone());
-    let _ = endings.send(Ending { rank, result: Err(cause) });
-    job.fail(rank, text);
+        Ok(Err(failure)) => ground.fail(Cause::of(&me, failure)),
+        Err(payload) => ground.fail(Cause::panic(&me, payload)),
+    }
+    None
 }
 
 /// Puts the rank's thread on its CPU and makes it the first thread of the rank's own rayon pool.
-fn settle(me: &Arc<Identity>, layout: Layout) -> Result<rayon::ThreadPool, String> {
+fn settle(
+    ground: &Arc<Ground>,
+    me: &Arc<Identity>,
+    layout: Layout,
+) -> Result<rayon::ThreadPool, String> {
     if let Some(cpu) = layout.shared_cpu {
         placement::pin(cpu)?;
     }
-    super::pool(me, layout.threads).build().map_err(|error| format!("no thread pool: {error}"))
+    // Rayon never forgets the pool of a thread that has joined one, and the supervisor waits until no rank has the ground.
+    let ground = Arc::downgrade(ground);
+    let lost = move |cause| {
+        ground.upgrade().inspect(|ground| ground.fail(cause));
+    };
+    super::pool(me, layout.threads, lost)
+        .build()
+        .map_err(|error| super::no_threads(layout.threads, &error))
 }

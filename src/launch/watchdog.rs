@@ -21,9 +21,10 @@ use std::{
 use super::{identity::Identity, print_line};
 use crate::{
     comm::Comm,
-    engine::mpi::{Watch, leave},
+    engine::mpi::Watch,
     error::Failure,
     placement::{Place, host},
+    process::leave,
 };
 
 /// How long ranks have to tell what they do before the report goes out without them.

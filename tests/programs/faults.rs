@@ -1,6 +1,9 @@
 //! One fault per call: what a rank does wrong while the others do something else, for the tests of how a job ends.
 
 use std::{
+    error::Error,
+    fmt,
+    panic::{self, catch_unwind},
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
@@ -29,6 +32,38 @@ enum Fault {
     Panic,
     /// Rank 1 panics on a thread of its rayon pool.
     PanicInRayon,
+    /// Rank 1 catches one panic, then panics.
+    CaughtPanic,
+    /// Every rank catches a panic, and the job ends well.
+    OnlyCaughtPanics,
+    /// Rank 1 goes on with a panic that no hook has seen.
+    ResumedPanic,
+    /// Rank 1 panics in a task that nobody waits for.
+    PanicInTask,
+    /// Rank 1 panics in a `Drop` while it panics.
+    PanicInDrop,
+    /// Rank 1 panics in a function that cannot unwind.
+    PanicInExternC,
+    /// Rank 1 panics in a program with a panic hook of its own.
+    PanicWithHook,
+    /// Every rank panics.
+    AllPanic,
+    /// Rank 1 returns an error whose `Display` panics.
+    Unspeakable,
+    /// Rank 1 returns an error whose `Drop` panics.
+    Undroppable,
+    /// Every rank waits for the next, and says so by an error of its own.
+    WrappedDeadlock,
+    /// Rank 1 ends the process, with exit code 0.
+    Exit,
+    /// Rank 1 ends the process, with exit code 7.
+    ExitBadly,
+    /// A second job follows the first.
+    SecondJob,
+    /// Every rank runs a job in the job.
+    NestedJob,
+    /// Every rank leaves a task to be run, and the job ends well.
+    Task,
     /// Every rank waits for the next.
     Deadlock,
     /// Rank 0 waits for rank 2, which has returned, while rank 1 computes.
@@ -70,7 +105,30 @@ enum Place {
 
 fn main() -> ExitCode {
     let args: Args = spmd::parse();
+    match args.fault {
+        Fault::PanicWithHook => panic::set_hook(Box::new(|panic| eprintln!("the hook: {panic}"))),
+        Fault::SecondJob => {
+            let _ignored = spmd::run(|world| greet(world, "the first job"));
+        }
+        _ => {}
+    }
     args.run.run(|world| match args.fault {
+        Fault::AllPanic => panic!("a bug on every rank"),
+        Fault::OnlyCaughtPanics => {
+            let _ = catch_unwind(|| panic!("expected"));
+            Ok(())
+        }
+        Fault::WrappedDeadlock => Ok(exchange_halos(world)?),
+        Fault::SecondJob => greet(world, "the second job"),
+        Fault::NestedJob => {
+            let _ignored = spmd::run(|world| greet(world, "a job in the job"));
+            Ok(world.barrier()?)
+        }
+        Fault::Task => {
+            let rank = world.rank();
+            rayon::spawn(move || println!("the task of rank {rank}"));
+            Ok(())
+        }
         Fault::Deadlock => {
             let next = (world.rank() + 1) % world.size();
             world.recv::<u8>((next, 7))?;
@@ -140,6 +198,61 @@ fn send_in_vain(world: &Comm) -> Result<(), Failure> {
     Ok(())
 }
 
+fn greet(world: &Comm, from: &str) -> Result<(), Failure> {
+    world.barrier()?;
+    if world.rank() == 0 {
+        println!("{from}");
+    }
+    Ok(())
+}
+
+/// An error of the program's own, about a call that failed.
+#[derive(Debug)]
+struct HaloError(spmd::Error);
+
+impl fmt::Display for HaloError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the halos were not exchanged")
+    }
+}
+
+impl Error for HaloError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+fn exchange_halos(world: &Comm) -> Result<(), HaloError> {
+    let next = (world.rank() + 1) % world.size();
+    world.recv::<u8>((next, 7)).map(drop).map_err(HaloError)
+}
+
+/// An error that panics where others do not.
+#[derive(Debug)]
+struct Hostile {
+    displays: bool,
+    drops: bool,
+}
+
+impl fmt::Display for Hostile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        assert!(self.displays, "a bug in Display");
+        f.write_str("a hostile error")
+    }
+}
+
+impl Error for Hostile {}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        assert!(self.drops, "a bug in Drop");
+    }
+}
+
+extern "C" fn cannot_unwind() {
+    panic!("a bug in extern C")
+}
+
 fn fail(world: &Comm, fault: Fault) -> Result<(), Failure> {
     match fault {
         Fault::Error | Fault::ExitWhileOthersIn => {
@@ -147,7 +260,28 @@ fn fail(world: &Comm, fault: Fault) -> Result<(), Failure> {
             std::thread::sleep(Duration::from_millis(200));
             Err(Failure::new("the disk is full"))
         }
-        Fault::Panic => panic!("a bug"),
+        Fault::Panic | Fault::PanicWithHook => panic!("a bug"),
+        Fault::CaughtPanic => {
+            let _ = catch_unwind(|| panic!("expected"));
+            panic!("a bug")
+        }
+        Fault::ResumedPanic => panic::resume_unwind(Box::new("a bug, resumed".to_owned())),
+        Fault::PanicInTask => {
+            rayon::spawn(|| panic!("a bug in a task"));
+            Ok(())
+        }
+        Fault::PanicInDrop => {
+            let _hostile = Hostile { displays: true, drops: false };
+            panic!("a bug")
+        }
+        Fault::PanicInExternC => {
+            cannot_unwind();
+            Ok(())
+        }
+        Fault::Unspeakable => Err(Hostile { displays: false, drops: true }.into()),
+        Fault::Undroppable => Err(Hostile { displays: true, drops: false }.into()),
+        Fault::Exit => std::process::exit(0),
+        Fault::ExitBadly => std::process::exit(7),
         Fault::PanicInRayon => {
             (0..1000).into_par_iter().for_each(|step| assert!(step != 777, "a bug in step {step}"));
             Ok(())
@@ -163,12 +297,7 @@ fn fail(world: &Comm, fault: Fault) -> Result<(), Failure> {
             Command::new("kill").args(["-KILL", &me]).status()?;
             Ok(())
         }
-        Fault::Deadlock
-        | Fault::Stuck
-        | Fault::NeverReceived
-        | Fault::NeverReceivable
-        | Fault::Child
-        | Fault::Threads
-        | Fault::None => Ok(()),
+        // What other ranks do too.
+        _ => Ok(()),
     }
 }

@@ -30,6 +30,7 @@ use crate::{
     checks::Checks,
     engine::{About, Context, Leftover, Rank, Tag, table::Table},
     error::{Call, ErrorKind, Fault, With},
+    process::leave,
 };
 
 /// How long the last messages may take once all programs have returned.
@@ -408,10 +409,4 @@ fn library(text: &str) -> String {
     let first = text.lines().next().unwrap_or_default();
     let name = first.split(',').next().unwrap_or_default().replace("Version:", " ");
     name.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Ends this process at once, without the clean-up that an MPI library in the middle of a call might never finish.
-pub(crate) fn leave(code: u8) -> ! {
-    // SAFETY: ends the process; nothing runs afterwards.
-    unsafe { nix::libc::_exit(code.into()) }
 }

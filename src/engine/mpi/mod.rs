@@ -44,7 +44,7 @@ use self::{
     watch::Waiting,
 };
 pub(crate) use self::{
-    life::{Common, Refused, Settings, Started, Threads, World, leave},
+    life::{Common, Refused, Settings, Started, Threads, World},
     watch::{Stage, Watch},
 };
 use super::{

@@ -1,0 +1,56 @@
+//! The end of the process.
+
+use std::{ffi::c_int, sync::OnceLock};
+
+use nix::libc;
+
+/// What looks at the end of the process.
+static LOOK: OnceLock<fn(Option<i32>)> = OnceLock::new();
+
+/// Has `look` called when the process ends by `exit`: on the thread that ends it, with the exit code where the system
+/// tells it. Later calls do nothing.
+pub(crate) fn at_exit(look: fn(Option<i32>)) {
+    if LOOK.set(look).is_ok() {
+        system::register();
+    }
+}
+
+/// Ends this process at once, without the clean-up that a library in the middle of a call might never finish.
+pub(crate) fn leave(code: u8) -> ! {
+    // SAFETY: ends the process; nothing runs afterwards.
+    unsafe { libc::_exit(c_int::from(code)) }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod system {
+    use std::{
+        ffi::{c_int, c_void},
+        ptr::null_mut,
+    };
+
+    // SAFETY: glibc's declaration; the libc crate has none.
+    unsafe extern "C" {
+        fn on_exit(ended: extern "C" fn(c_int, *mut c_void), with: *mut c_void) -> c_int;
+    }
+
+    pub(super) fn register() {
+        // SAFETY: the handler lives as long as the process, and makes nothing of the pointer.
+        unsafe { on_exit(ended, null_mut()) };
+    }
+
+    extern "C" fn ended(code: c_int, _: *mut c_void) {
+        super::LOOK.get().inspect(|look| look(Some(code)));
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+mod system {
+    pub(super) fn register() {
+        // SAFETY: the handler lives as long as the process.
+        unsafe { super::libc::atexit(ended) };
+    }
+
+    extern "C" fn ended() {
+        super::LOOK.get().inspect(|look| look(None));
+    }
+}
