@@ -87,15 +87,15 @@ impl Signature {
         std::ptr::from_ref(self.0).addr() as u64
     }
 
-    /// The signature in 16 bytes, for engines whose messages carry nothing else: 4 bytes of hash and the end of the name.
+    /// The signature in few bytes, for engines whose messages carry nothing else: 8 bytes of hash and the end of the name.
     pub(crate) fn stamp(self) -> Stamp {
-        let mut stamp = [0; 16];
+        let mut stamp = [0; Stamp::BYTES];
         let name = self.name();
-        let hash = fnv1a(0x811c_9dc5, name.bytes().chain(self.size().to_le_bytes()));
-        stamp[..4].copy_from_slice(&hash.to_le_bytes());
+        let hash = fnv1a(name.bytes().chain(self.size().to_le_bytes()));
+        stamp[..8].copy_from_slice(&hash.to_le_bytes());
         let short = name.rsplit("::").next().unwrap_or(name).as_bytes();
-        let kept = short.len().min(12);
-        stamp[4..4 + kept].copy_from_slice(&short[short.len() - kept..]);
+        let kept = short.len().min(Stamp::BYTES - 8);
+        stamp[8..8 + kept].copy_from_slice(&short[short.len() - kept..]);
         Stamp(stamp)
     }
 }
@@ -126,20 +126,22 @@ impl std::fmt::Debug for Signature {
     }
 }
 
-/// Takes more bytes into a 32-bit hash (Fowler, Noll and Vo, variant 1a): the same in every process.
-pub(crate) fn fnv1a(hash: u32, bytes: impl IntoIterator<Item = u8>) -> u32 {
-    let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    bytes.into_iter().fold(hash, mix)
+/// A hash of bytes (Fowler, Noll and Vo, variant 1a): the same in every process.
+pub(crate) fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
 /// A [`Signature`] as it travels between processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp(pub(crate) [u8; 16]);
+pub(crate) struct Stamp(pub(crate) [u8; Self::BYTES]);
 
 impl Stamp {
+    pub(crate) const BYTES: usize = 24;
+
     /// The type's name, or its end if it is long.
     pub(crate) fn name(&self) -> String {
-        let name = String::from_utf8_lossy(&self.0[4..]);
+        let name = String::from_utf8_lossy(&self.0[8..]);
         name.trim_end_matches('\0').to_owned()
     }
 }

@@ -181,6 +181,10 @@ pub enum ErrorKind {
     /// [`Checks`](crate::Checks).
     #[error("the ranks do not make the same collective call, with the same root and length")]
     Disagreement,
+    /// An earlier collective call on this communicator has failed, or found that the ranks disagree: some may have gone on to
+    /// other calls, so that none is possible any more. Messages are.
+    #[error("an earlier collective call on this communicator has failed")]
+    BrokenCommunicator,
     /// Every rank waits and no message can come any more.
     #[error("deadlock, every rank waits\n{report}")]
     Deadlock {
@@ -268,6 +272,9 @@ impl ErrorKind {
             Self::Disagreement => {
                 Some("with --checks collective each says what it calls, and where")
             }
+            Self::BrokenCommunicator => Some(
+                "make duplicates (`dup`) beforehand for calls that must work after a failure, or let the job end",
+            ),
             Self::Unsupported { how, .. } => Some(how),
             Self::Closed => Some("do not keep a communicator beyond the closure given to `run`"),
             _ => None,

@@ -43,6 +43,7 @@ mod launch;
 mod placement;
 #[allow(unsafe_code)] // calls into C; each block states its reasons
 mod process;
+mod scalar;
 pub mod selftest;
 
 /// Derive [`Datum`]'s traits for your own types with this crate.

@@ -8,7 +8,7 @@ use std::{
 
 /// The layers of the crate from the ground up; the modules of one layer may use each other.
 const LAYERS: [&[&str]; 8] = [
-    &["checks", "error", "datum", "trace", "placement", "process"],
+    &["checks", "error", "datum", "trace", "placement", "process", "scalar"],
     &["engine"],
     &["comm"],
     &["array", "farm", "recover"],

@@ -100,7 +100,7 @@ struct Record {
     root: u64,
     /// The number of elements plus 1, 0 where it does not matter.
     count: u64,
-    stamp: [u8; 16],
+    stamp: [u8; Stamp::BYTES],
     op: [u8; 24],
     type_name: [u8; 32],
     /// File and line.

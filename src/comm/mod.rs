@@ -148,9 +148,14 @@ impl Comm {
     }
 
     /// The MPI library's own communicator, for libraries that speak MPI themselves; none on the engine `local`.
+    ///
+    /// # Collective
+    /// All ranks hand it on to the same call.
     #[cfg(feature = "phdf5")]
-    pub(crate) fn raw_mpi_comm(&self) -> Option<::mpi::ffi::MPI_Comm> {
-        self.engine.raw_mpi_comm(self.context)
+    #[track_caller]
+    pub(crate) fn raw_mpi_comm(&self) -> Result<Option<::mpi::ffi::MPI_Comm>> {
+        let raw = || self.engine.raw_mpi_comm(self.context).transpose();
+        self.perform(all("a call of another library"), raw)
     }
 
     /// Runs `body`, which waits for other ranks inside another library: `--timeout` sees that wait too, as one in `op`.

@@ -6,6 +6,7 @@ use crate::{
     datum::Datum,
     engine::{Builtin, Element, Reduction},
     error::{ErrorKind, Fault},
+    scalar,
 };
 
 /// An associative operator on values of `T`: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`], [`Xor`],
@@ -90,19 +91,20 @@ pub(super) use by;
 #[derive(Clone, Copy, Debug)]
 pub struct Native(pub(super) Builtin, pub(super) Element);
 
-/// The sum. Integers wrap around on overflow, on every engine.
+/// The sum. Integers wrap around on overflow, on every engine. Of several NaN it is not specified which one comes out, nor that it
+/// is the same on every rank.
 #[derive(Clone, Copy, Debug)]
 pub struct Sum;
 
-/// The product. Integers wrap around on overflow, on every engine.
+/// The product. Integers wrap around on overflow, on every engine. NaN as of [`Sum`].
 #[derive(Clone, Copy, Debug)]
 pub struct Prod;
 
-/// The smallest value. What it is if some are NaN is not specified.
+/// The smallest value: the same bits on every rank and engine. NaN if any is NaN; -0 is less than 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Min;
 
-/// The largest value. What it is if some are NaN is not specified.
+/// The largest value: the same bits on every rank and engine. NaN if any is NaN; -0 is less than 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Max;
 
@@ -126,6 +128,12 @@ pub trait Number: Datum + bytemuck::Pod + PartialOrd {
     /// The product; integers wrap around.
     #[must_use]
     fn times(self, other: Self) -> Self;
+    #[doc(hidden)]
+    #[must_use]
+    fn least(self, other: Self) -> Self;
+    #[doc(hidden)]
+    #[must_use]
+    fn greatest(self, other: Self) -> Self;
     #[doc(hidden)]
     fn element() -> NativeElement;
 }
@@ -166,6 +174,8 @@ macro_rules! integers {
         $(impl Number for $type {
             fn plus(self, other: Self) -> Self { self.wrapping_add(other) }
             fn times(self, other: Self) -> Self { self.wrapping_mul(other) }
+            fn least(self, other: Self) -> Self { self.min(other) }
+            fn greatest(self, other: Self) -> Self { self.max(other) }
             fn element() -> NativeElement { NativeElement(Element::$element) }
         })*
         bits!($($type => $element),*);
@@ -173,10 +183,14 @@ macro_rules! integers {
 }
 
 macro_rules! floats {
-    ($($type:ty => $element:ident),*) => {$(
+    ($($type:ty => $element:ident, $least:ident, $greatest:ident;)*) => {$(
         impl Number for $type {
             fn plus(self, other: Self) -> Self { self + other }
             fn times(self, other: Self) -> Self { self * other }
+            #[inline]
+            fn least(self, other: Self) -> Self { scalar::$least(self, other) }
+            #[inline]
+            fn greatest(self, other: Self) -> Self { scalar::$greatest(self, other) }
             fn element() -> NativeElement { NativeElement(Element::$element) }
         }
     )*};
@@ -187,7 +201,10 @@ integers!(i8 => I8, i16 => I16, i32 => I32, i64 => I64, u8 => U8, u16 => U16, u3
 integers!(isize => I64, usize => U64);
 #[cfg(target_pointer_width = "32")]
 integers!(isize => I32, usize => U32);
-floats!(f32 => F32, f64 => F64);
+floats! {
+    f32 => F32, least_f32, greatest_f32;
+    f64 => F64, least_f64, greatest_f64;
+}
 bits!(bool => U8); // true is 1: bit by bit is logical
 
 macro_rules! operators {
@@ -211,8 +228,8 @@ macro_rules! operators {
 operators! {
     Sum on Number: T::plus;
     Prod on Number: T::times;
-    Min on Number: |left, right| if right < left { right } else { left };
-    Max on Number: |left, right| if right > left { right } else { left };
+    Min on Number: T::least;
+    Max on Number: T::greatest;
     And on Bits: T::and;
     Or on Bits: T::or;
     Xor on Bits: T::xor;

@@ -98,8 +98,14 @@ struct Remains {
     id: WindowId,
 }
 
-/// The part of a rank's first message that has a fixed length: element type, elements, host.
-const HEAD: usize = 4;
+/// What a rank says first: the stamp of its element type, then a word each.
+const TYPE: usize = Stamp::BYTES / size_of::<u64>();
+const ELEMENT_BYTES: usize = TYPE;
+const ELEMENTS: usize = TYPE + 1;
+const HOST: usize = TYPE + 2;
+const SERIAL: usize = TYPE + 3;
+/// Behind them, the serial numbers of the regions that it has dropped.
+const DROPPED: usize = TYPE + 4;
 
 impl Region {
     /// Opens a region of `len` elements of this rank. Collective over `parent`.
@@ -111,7 +117,6 @@ impl Region {
     ) -> Result<Self, Fault> {
         let engine = &*parent.engine;
         let yard = Rc::clone(parent.yard.get_or_init(Rc::default));
-        let serial = yard.opened.replace(yard.opened.get() + 1);
         let host = match access {
             Access::Remote => 0,
             Access::Shared => {
@@ -121,21 +126,24 @@ impl Region {
         };
         let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| isize::try_from(bytes).is_ok());
         let Stamp(stamp) = Signature::of::<T>().stamp();
-        let [low, high] = bytemuck::cast::<_, [u64; 2]>(stamp);
         let elements = bytes.map_or(u64::MAX, |_| len as u64);
-        let mut mine = vec![low, high, elements, u64::from(host)];
+        let mut mine = bytemuck::cast::<_, [u64; TYPE]>(stamp).to_vec();
+        mine.extend([size_of::<T>() as u64, elements, u64::from(host), yard.opened.get()]);
         mine.extend(yard.dropped.borrow().iter().map(|remains| remains.serial));
         let all = parent.allgather_as(call, &mine)?;
         check::<T>(parent.rank, call, &all, access)?;
+        // The numbers of rank 0, which gives none twice: other ranks may have called for windows that were refused.
+        let serial = all[0][SERIAL];
+        yard.opened.set(yard.opened.get().max(serial) + 1);
         yard.close(&all)?;
         let comm = Rc::new(parent.twin()?);
         if let Some(name) = parent.name() {
             comm.set_name(&name);
         }
         let opened = engine.open_window(comm.context, comm.next_turn(), bytes.unwrap_or(0), access);
-        let lens = all.iter().map(|row| row[2] as usize).collect();
+        let lens = all.iter().map(|row| row[ELEMENTS] as usize).collect();
         let broken = Cell::new(true);
-        let id = opened.as_ref().map_or(WindowId(0), |&id| id);
+        let id = opened.as_ref().map_or(WindowId::NONE, |&id| id);
         let region = Self { comm, id, lens, agreements: Cell::new(0), broken, serial, yard };
         // A region that some rank could not open is left alone: it cannot be closed without that rank.
         let result = if opened.is_ok() { Phase::Open } else { Phase::Failed };
@@ -258,8 +266,10 @@ impl Region {
 fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>, access: Access) -> Result<(), Fault> {
     let mine = &all[me];
     for (rank, theirs) in all.iter().enumerate() {
-        if theirs[..2] != mine[..2] {
-            let stamp = Stamp(bytemuck::cast([theirs[0], theirs[1]]));
+        if theirs[..=ELEMENT_BYTES] != mine[..=ELEMENT_BYTES] {
+            let mut stamp = [0; TYPE];
+            stamp.copy_from_slice(&theirs[..TYPE]);
+            let stamp = Stamp(bytemuck::cast(stamp));
             return Err(ErrorKind::CollectiveMismatch {
                 mine: format!("{} of {}", call.op, Signature::of::<T>().name()),
                 rank,
@@ -267,13 +277,13 @@ fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>, access: Access) -> 
             }
             .into());
         }
-        if theirs[2] == u64::MAX {
+        if theirs[ELEMENTS] == u64::MAX {
             let what = "more elements than an address space holds".to_owned();
             let kind = ErrorKind::InvalidArgument { what };
             let elsewhere = || ErrorKind::Elsewhere { rank, cause: kind.to_string() };
             return Err(if rank == me { kind } else { elsewhere() }.into());
         }
-        if theirs[3] != all[0][3] {
+        if theirs[HOST] != all[0][HOST] {
             let what = format!(
                 "ranks 0 and {rank} are on different hosts and share no memory; `split_node` makes a communicator for each"
             );
@@ -299,7 +309,7 @@ impl Yard {
     /// Closes what all ranks have dropped, as each says behind its head.
     fn close(&self, all: &Ragged<u64>) -> Result<(), Fault> {
         let everywhere =
-            |remains: &Remains| all.iter().all(|row| row[HEAD..].contains(&remains.serial));
+            |remains: &Remains| all.iter().all(|row| row[DROPPED..].contains(&remains.serial));
         let mut dropped = self.dropped.borrow_mut();
         dropped.sort_unstable_by_key(|remains| remains.serial); // the same order on all ranks
         let (gone, kept) = dropped.drain(..).partition::<Vec<_>, _>(everywhere);
@@ -310,6 +320,7 @@ impl Yard {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        self.comm.engine.drop_window(self.id);
         if !self.broken.get() {
             let Self { comm, id, serial, .. } = self;
             let remains = Remains { serial: *serial, comm: Rc::clone(comm), id: *id };

@@ -1,7 +1,14 @@
 //! The vocabulary of collectives: what the typed layer asks of an engine, in bytes.
 
-use super::{Context, Label, Rank};
-use crate::{datum::Buffer, error::Fault};
+//!
+//! *The rule: no length is believed.* What all engines are told of buffers is held against the buffers themselves, here and
+//! nowhere else ([`make`], [`Exchange::check`]): they may read and write what the counts say.
+
+use super::{Context, Engine, Label, Rank, schedule};
+use crate::{
+    datum::Buffer,
+    error::{ErrorKind, Fault},
+};
 
 /// A built-in reduction operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +84,15 @@ impl Counts<'_> {
         }
     }
 
+    /// The bytes of all `ranks` together, if there is one count for each and so many bytes can be.
+    fn total(&self, ranks: usize) -> Option<usize> {
+        match self {
+            Self::Equal(bytes) => bytes.checked_mul(ranks),
+            Self::Each(bytes) if bytes.len() == ranks => sum(bytes),
+            Self::Each(_) => None,
+        }
+    }
+
     /// Where each rank's bytes begin, and where the last end: `ranks + 1` places.
     pub(crate) fn starts(&self, ranks: usize) -> Vec<usize> {
         let mut starts = Vec::with_capacity(ranks + 1);
@@ -88,6 +104,30 @@ impl Counts<'_> {
         }
         starts
     }
+}
+
+/// The sum, if it is a number of bytes.
+fn sum(bytes: &[usize]) -> Option<usize> {
+    bytes.iter().try_fold(0_usize, |sum, &bytes| sum.checked_add(bytes))
+}
+
+/// Whether `what` has the bytes that its counts say.
+#[inline]
+fn fits(what: &'static str, needed: Option<usize>, got: usize) -> Result<(), Fault> {
+    if needed == Some(got) {
+        return Ok(());
+    }
+    let needed = needed.unwrap_or(usize::MAX);
+    Err(ErrorKind::LengthMismatch { what, needed, got }.into())
+}
+
+/// Makes a collective call in the engine's own way, or by messages, if its buffers are as long as it says.
+///
+/// Inlined, so that the call stays where it was put together; see [`Table::insert`](super::table::Table::insert).
+#[inline(always)]
+pub(crate) fn make(engine: &dyn Engine, call: &mut CollectiveCall<'_>) -> Result<(), Fault> {
+    call.what.check(call.rank, call.size)?;
+    engine.collective(call).unwrap_or_else(|| schedule::run(engine, call))
 }
 
 /// A collective whose sizes are known where they are needed. All buffers are bytes of whole elements; rows lie one behind the other.
@@ -152,6 +192,54 @@ impl Collective<'_> {
         }
     }
 
+    /// Whether the buffers have the bytes that are said of them, on this rank of so many.
+    #[inline]
+    fn check(&self, me: Rank, ranks: usize) -> Result<(), Fault> {
+        const MINE: &str = "what this rank contributes in bytes";
+        const OUT: &str = "the room for the result in bytes";
+        let one = |counts: &Counts<'_>| Some(counts.of(me.index()));
+        match self {
+            Self::Barrier | Self::Bcast { .. } => Ok(()),
+            Self::Gather { root, .. } | Self::Scatter { root, .. } | Self::Reduce { root, .. }
+                if *root != me =>
+            {
+                Ok(())
+            }
+            Self::Gather { mine, counts, out, .. } | Self::Allgather { mine, counts, out } => {
+                fits(OUT, counts.total(ranks), out.len())?;
+                fits(MINE, one(counts), mine.len())
+            }
+            Self::Scatter { rows: mine, counts, out, .. }
+            | Self::ReduceScatter { mine, counts, out, .. } => {
+                fits(MINE, counts.total(ranks), mine.len())?;
+                fits(OUT, one(counts), out.len())
+            }
+            Self::Alltoall { rows, send_counts, out, recv_counts } => {
+                fits(MINE, send_counts.total(ranks), rows.len())?;
+                fits(OUT, recv_counts.total(ranks), out.len())?;
+                fits(
+                    "this rank's row for itself in bytes",
+                    one(recv_counts),
+                    send_counts.of(me.index()),
+                )
+            }
+            Self::Reduce { mine, out, .. }
+            | Self::Allreduce { mine, out, .. }
+            | Self::Scan { mine, out, .. }
+            | Self::Exscan { mine, out, .. } => fits(OUT, Some(mine.len()), out.len()),
+            Self::NeighborAllgather { neighbors, mine, counts, out } => {
+                if let Counts::Equal(bytes) = counts {
+                    fits(MINE, Some(*bytes), mine.len())?;
+                }
+                fits(OUT, counts.total(neighbors.sources.len()), out.len())
+            }
+            Self::NeighborAlltoall { neighbors, rows, send_counts, out, recv_counts } => {
+                fits(MINE, send_counts.total(neighbors.destinations.len()), rows.len())?;
+                fits(OUT, recv_counts.total(neighbors.sources.len()), out.len())
+            }
+        }
+    }
+
     /// Makes the call of a rank that is alone; `false` if it has edges to itself, which this does not know.
     pub(crate) fn make_alone(&mut self) -> bool {
         match self {
@@ -191,7 +279,6 @@ pub(crate) struct CollectiveCall<'a> {
 /// A non-blocking collective call of one rank. Nobody but the contributor need know a length.
 pub(crate) struct Exchange {
     pub(crate) context: Context,
-    #[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "local knows its own rank"))]
     pub(crate) rank: Rank,
     pub(crate) size: usize,
     /// As in [`CollectiveCall`].
@@ -208,6 +295,26 @@ pub(crate) struct Exchange {
     pub(crate) reduce: Option<NativeReduction>,
     /// Makes memory for so many bytes.
     pub(crate) room: fn(usize) -> Box<dyn Buffer>,
+}
+
+impl Exchange {
+    /// Whether the rows lie in the contribution: asked by every engine before it looks there.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        let Self { rank, size, pattern, mine, counts, .. } = self;
+        let (bytes, of_each) = (
+            mine.bytes().len(),
+            match pattern {
+                Pattern::Each => true,
+                Pattern::RowsFromRoot(root) => root == rank,
+                _ => false,
+            },
+        );
+        if of_each {
+            fits("the number of rows", Some(*size), counts.len())?;
+        }
+        let total = if counts.is_empty() { Some(bytes) } else { sum(counts) };
+        fits("what this rank contributes in bytes", total, bytes)
+    }
 }
 
 /// A reduction that MPI libraries make by themselves.

@@ -284,6 +284,25 @@ pub(crate) enum Preparation<'a> {
     },
 }
 
+#[cfg(feature = "mpi")]
+impl Preparation<'_> {
+    /// Of a collective: where it takes place, the bytes that all ranks give alike, and the type of what is reduced.
+    pub(crate) fn collective(&self) -> Option<(&CollectivePlace, usize, Option<Element>)> {
+        let element = |with: &Reduction<'_>| with.native.map(|(_, element)| element);
+        Some(match self {
+            Self::Send { .. } | Self::Recv { .. } => return None,
+            Self::Barrier(place) => (place, 0, None),
+            Self::Bcast { place, buffer: alike, .. }
+            | Self::Allgather { place, mine: alike, .. }
+            | Self::Alltoall { place, rows: alike, .. }
+            | Self::Gather { place, mine: alike, .. }
+            | Self::Scatter { place, out: alike, .. } => (place, alike.len(), None),
+            Self::Reduce { place, mine, with, .. }
+            | Self::ReduceScatter { place, mine, with, .. } => (place, mine.len(), element(with)),
+        })
+    }
+}
+
 /// Where a prepared collective takes place.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "local starts everything anew"))]
@@ -347,6 +366,11 @@ pub(crate) trait Engine {
 
     /// What is checked, the same on every rank.
     fn checks(&self) -> Checks;
+
+    /// The tag of the messages of a communicator's collective call number `turn`.
+    fn step_tag(&self, turn: u64, _label: &Label) -> Tag {
+        Tag::of_turn(turn, self.max_tag())
+    }
 
     /// Whether the typed layer must find out beforehand that all ranks make the same collective call: this engine is asked
     /// to check it and cannot do so as the calls meet.
@@ -492,10 +516,11 @@ pub(crate) trait Engine {
     /// The position of `rank` of `context` in the world.
     fn world_rank(&self, context: Context, rank: Rank) -> usize;
 
-    /// The MPI library's own communicator of `context`, for libraries that speak MPI themselves.
+    /// The MPI library's own communicator of `context`, for libraries that speak MPI themselves; none where there is no MPI.
+    /// Collective over `context`: all ranks hand it on to the same call.
     #[cfg(feature = "mpi")]
     #[cfg_attr(not(feature = "phdf5"), allow(dead_code))] // asked for by the collective writer only
-    fn raw_mpi_comm(&self, _context: Context) -> Option<::mpi::ffi::MPI_Comm> {
+    fn raw_mpi_comm(&self, _context: Context) -> Option<Result<::mpi::ffi::MPI_Comm, Fault>> {
         None
     }
 
@@ -533,6 +558,10 @@ pub(crate) trait Engine {
     /// All accesses of this rank are complete at their targets, and memory changed by others is seen after the next
     /// barrier.
     fn flush_window(&self, window: WindowId) -> Result<(), Fault>;
+
+    /// The program of this rank has no hold of the window any more, nor of its memory. What is never dropped stays where it is
+    /// as long as the process lives.
+    fn drop_window(&self, window: WindowId);
 
     /// Closes the window. Collective; nobody reaches it any more when this is called.
     fn close_window(&self, window: WindowId) -> Result<(), Fault>;

@@ -25,7 +25,7 @@ pub(crate) fn run(engine: &dyn Engine, call: &mut CollectiveCall<'_>) -> Outcome
         context: call.context,
         rank: call.rank.index(),
         size: call.size,
-        tag: Tag::of_turn(call.turn, engine.max_tag()),
+        tag: engine.step_tag(call.turn, call.label),
         label: *call.label,
     };
     match &mut call.what {
@@ -409,7 +409,8 @@ impl Steps<'_> {
 }
 
 /// 1, 2, 4, … below `size`.
-fn powers_below(size: usize) -> impl Iterator<Item = usize> {
+/// The powers of two below `size`.
+pub(crate) fn powers_below(size: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(1), |power| Some(power * 2)).take_while(move |&power| power < size)
 }
 

@@ -6,8 +6,13 @@ use super::{Builtin, Element};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WindowId(pub(crate) u32);
 
+impl WindowId {
+    /// No window: what could not be opened.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+}
+
 /// How a window is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
     /// By [`Rma`] from any rank.
     Remote,

@@ -216,7 +216,7 @@ impl ArrayFile {
         #[cfg(feature = "hdf5")]
         let record = Record::new(about, comm.size());
         #[cfg(feature = "phdf5")]
-        if let (Format::Hdf5, Some(mpi)) = (self.format, comm.raw_mpi_comm()) {
+        if let (Format::Hdf5, Some(mpi)) = (self.format, comm.raw_mpi_comm()?) {
             let to = self.dataset.as_deref();
             return hdf5::collective::write(&comm, mpi, &self.path, to, layout, block, &record);
         }

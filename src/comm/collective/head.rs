@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Up to this many bytes travel in the head itself.
-pub(super) const INLINE: usize = 96;
+pub(super) const INLINE: usize = 88;
 
 /// Length and type of what one rank has for another, and the data if they fit.
 #[derive(Clone, Copy, bytemuck::NoUninit, bytemuck::AnyBitPattern)]
@@ -16,12 +16,13 @@ pub(super) struct Head {
     bytes: u64,
     /// 1 if some data of the sender do not fit into their head, so that a second step follows.
     more: u64,
-    stamp: [u8; 16],
+    stamp: [u8; Stamp::BYTES],
     inline: [u8; INLINE],
 }
 
 impl Head {
-    pub(super) const EMPTY: Self = Self { bytes: 0, more: 0, stamp: [0; 16], inline: [0; INLINE] };
+    pub(super) const EMPTY: Self =
+        Self { bytes: 0, more: 0, stamp: [0; Stamp::BYTES], inline: [0; INLINE] };
 
     pub(super) fn of(signature: Signature, data: &[u8]) -> Self {
         let Stamp(stamp) = signature.stamp();

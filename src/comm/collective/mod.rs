@@ -22,7 +22,7 @@ pub(super) use self::inferred::THEIRS;
 pub(super) use self::steps::Steps;
 use super::{Comm, Ragged, agreement::Subject, all, lengths};
 use crate::{
-    engine::{Collective, CollectiveCall, Label, Rank, Tag, schedule},
+    engine::{Collective, CollectiveCall, Label, Rank, collective},
     error::{Call, ErrorKind, Fault, Result, With},
 };
 
@@ -62,13 +62,12 @@ impl Comm {
         let (context, rank, size) = (self.context, Rank::from(self.rank), self.size);
         let mut call = CollectiveCall { context, rank, size, turn: self.next_turn(), label, what };
         self.moved_by(&call.what);
-        let engine = &*self.engine;
-        engine.collective(&mut call).unwrap_or_else(|| schedule::run(engine, &mut call))
+        collective::make(&*self.engine, &mut call)
     }
 
     /// The messages of one collective call, which are none of the program's.
     pub(super) fn steps(&self, label: &Label) -> Steps<'_> {
-        let tag = Tag::of_turn(self.next_turn(), self.engine.max_tag());
+        let tag = self.engine.step_tag(self.next_turn(), label);
         Steps { comm: self, label: *label, tag }
     }
 

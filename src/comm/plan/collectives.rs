@@ -377,14 +377,15 @@ fn folded_into<'c, T: Datum>(
     }
     Brings::Rows(Box::new(move |exchanged, stores| {
         let operands = if exchanged.reduced { 1 } else { operands };
-        let values = values_of::<T>(exchanged)?;
         let out = store::<T>(stores, place)?.values_mut();
-        let mut rows = values.chunks(out.len().max(1)).take(operands);
-        let first = rows.next().unwrap_or_default();
-        check_length(GIVEN, out.len(), first.len())?;
-        out.copy_from_slice(first);
+        // All of them, also those that this rank does not combine: every rank finds that lengths differ.
+        for bytes in &exchanged.counts {
+            check_length(GIVEN, out.len(), bytes / size_of::<T>())?;
+        }
+        let values = values_of::<T>(exchanged)?;
+        let mut rows = values.chunks_exact(out.len().max(1)).take(operands);
+        out.copy_from_slice(rows.next().unwrap_or_default());
         for row in rows {
-            check_length(GIVEN, out.len(), row.len())?;
             out.iter_mut().zip(row).for_each(|(left, right)| *left = op.apply(*left, *right));
         }
         Ok(())

@@ -22,8 +22,9 @@ pub(super) fn start(engine: &LocalEngine, call: Exchange) -> Result<Op, Fault> {
     let members = engine.members(call.context)?;
     let (me, size, room, pattern) = (members.me.index(), call.size, call.room, call.pattern);
     let occasion = (members.context, call.turn);
+    let contribution = Contribution::new(call)?;
     let cell = engine.job.exchanges.join(occasion, size, || Cell::new(size));
-    let told = cell.leave(me, Contribution::new(call)?);
+    let told = cell.leave(me, contribution);
     for rank in told.ranks(size).filter(|&rank| rank != me) {
         engine.job.hall.wake(members.ranks[rank]);
     }
@@ -119,11 +120,8 @@ unsafe impl Sync for Contribution {}
 
 impl Contribution {
     fn new(call: Exchange) -> Result<Self, Fault> {
+        call.check()?;
         let Exchange { label, pattern, mine, counts, reduce, .. } = call;
-        let (needed, got) = (counts.iter().sum(), mine.bytes().len());
-        if needed > got {
-            return Err(ErrorKind::LengthMismatch { what: "the contribution", needed, got }.into());
-        }
         Ok(Self { label, pattern, reduce, counts, start: mine.bytes().as_ptr(), _mine: mine })
     }
 
@@ -131,7 +129,7 @@ impl Contribution {
     fn row(&self, at: usize) -> &[u8] {
         let Some(&bytes) = self.counts.get(at) else { return &[] };
         let before: usize = self.counts[..at].iter().sum();
-        // SAFETY: `new` has checked that all rows lie inside the buffer, whose bytes keep their address while the box
+        // SAFETY: `new` has had it checked that all rows lie inside the buffer, whose bytes keep their address while the box
         // lives (contract of `Buffer`) and are not changed by anybody.
         unsafe { std::slice::from_raw_parts(self.start.add(before), bytes) }
     }

@@ -379,6 +379,9 @@ impl Engine for LocalEngine {
         window::flush(self, window)
     }
 
+    /// The memory lives as long as some rank's engine, which the window holds.
+    fn drop_window(&self, _window: WindowId) {}
+
     fn close_window(&self, window: WindowId) -> Result<(), Fault> {
         window::close(self, window)
     }

@@ -108,6 +108,9 @@ struct Loan {
 
 /// A call in a few words. Different calls have different digests; equal calls have equal ones, as long as the compiler keeps
 /// the name of the operation in one place.
+///
+/// Turn and root share a word, so do kind and length. Names and types are constants of the program, told apart by where
+/// they lie in it, half a word each: a program is smaller than 4 GiB (else it could not call its own functions).
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Digest([u64; 3]);

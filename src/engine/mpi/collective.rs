@@ -19,6 +19,7 @@ use mpi::ffi;
 
 use super::{
     MpiEngine, Space,
+    predictor::{Act, Form},
     raw::{Datatype, Extent, check, made},
 };
 use crate::{
@@ -52,7 +53,7 @@ mod rows;
 
 pub(super) use self::{
     prepared::prepare,
-    reduce::{datatype, operator},
+    reduce::{Operators, datatype, operator},
 };
 
 /// Makes the call with the library's own collective, or declines for reasons that are the same on every rank.
@@ -61,7 +62,7 @@ pub(super) fn run(
     space: &Space,
     call: &mut CollectiveCall<'_>,
 ) -> Option<Outcome> {
-    let (comm, ranks) = (space.user, call.size);
+    let (comm, ranks) = (space.coll, call.size);
     let makes = Caller { engine, comm };
     Some(match &mut call.what {
         // No data.
@@ -132,7 +133,7 @@ pub(super) fn run(
 
 /// Gathers equally many bytes of every rank.
 pub(super) fn allgather(engine: &MpiEngine, space: &Space, mine: &[u8], out: &mut [u8]) -> Outcome {
-    Caller { engine, comm: space.user }.allgather(space.ranks.len(), mine, out)
+    Caller { engine, comm: space.coll }.allgather(space.ranks.len(), mine, out)
 }
 
 /// Makes the calls on one communicator.
@@ -255,6 +256,7 @@ impl Caller<'_> {
         )
     }
 }
+
 /// A context of the same ranks that knows this rank's neighbours.
 pub(super) fn derive_graph(
     engine: &MpiEngine,
@@ -267,26 +269,28 @@ pub(super) fn derive_graph(
     let (from, to) = (list(sources), list(destinations));
     // Real weights, and one at least: `MPI_UNWEIGHTED` of an empty list is another thing in every library.
     let weights = vec![1; sources.len().max(destinations.len()).max(1)];
-    let waiting = engine.waiting();
-    // SAFETY: the lists are as long as they are said to be; the new communicator is written on success.
-    let user = unsafe {
-        made(|made| {
-            ffi::MPI_Dist_graph_create_adjacent(
-                parent.user,
-                from.len() as c_int,
-                from.as_ptr(),
-                weights.as_ptr(),
-                to.len() as c_int,
-                to.as_ptr(),
-                weights.as_ptr(),
-                ffi::RSMPI_INFO_NULL,
-                0,
-                made,
-            )
-        })
-    }?;
-    drop(waiting);
-    // SAFETY: a live communicator and a predefined handler.
-    check(unsafe { ffi::MPI_Comm_set_errhandler(user, ffi::RSMPI_ERRORS_RETURN) })?;
-    engine.open_space(user, parent.me, parent.ranks.clone())
+    engine.together(&parent, &Act::for_call(engine.call.get(), Form::Derive, 1), || {
+        let waiting = engine.waiting();
+        // SAFETY: the lists are as long as they are said to be; the new communicator is written on success.
+        let new = unsafe {
+            made(|made| {
+                ffi::MPI_Dist_graph_create_adjacent(
+                    parent.coll,
+                    from.len() as c_int,
+                    from.as_ptr(),
+                    weights.as_ptr(),
+                    to.len() as c_int,
+                    to.as_ptr(),
+                    weights.as_ptr(),
+                    ffi::RSMPI_INFO_NULL,
+                    0,
+                    made,
+                )
+            })
+        }?;
+        drop(waiting);
+        // SAFETY: a live communicator and a predefined handler.
+        check(unsafe { ffi::MPI_Comm_set_errhandler(new, ffi::RSMPI_ERRORS_RETURN) })?;
+        engine.open_space(new, parent.me, parent.ranks.clone())
+    })
 }

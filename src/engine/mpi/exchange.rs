@@ -36,14 +36,17 @@ use crate::{
 
 /// Starts the exchange.
 pub(super) fn start(engine: &MpiEngine, call: Exchange) -> Result<Op, Fault> {
+    call.check()?;
     let checked = engine.checks() >= Checks::Collective;
     let is_barrier = call.label.step.is_some_and(|step| step.call.op == "ibarrier");
-    let reduction = call.reduce.filter(|_| !engine.foresees()).filter(|reduce| {
+    // A library that lets messages overrun buffers gets no lengths that nobody has compared; what has no lengths it gets anyway.
+    let reduction = call.reduce.filter(|_| engine.guard.is_none()).filter(|reduce| {
         // The same on every rank: all contribute equally many bytes.
         c_int::try_from(call.mine.bytes().len() / datatype(reduce.element).1).is_ok()
     });
     let machine: Box<dyn Staged> = if is_barrier || reduction.is_some() {
-        let agreement = checked.then(|| Rows::agreement(engine, &call)).transpose()?;
+        let compared = checked || (reduction.is_some() && engine.compares());
+        let agreement = compared.then(|| Rows::agreement(engine, &call)).transpose()?;
         Box::new(Native::start(engine, call, reduction, agreement)?)
     } else {
         Box::new(Rows::start(engine, call, checked)?)

@@ -1,10 +1,13 @@
-//! Receives that no message can overrun.
+//! Receives that no message can overrun: the one place where MPI is told of memory for a message whose length is not known.
+//!
+//! *The rule: nothing is received into memory that is smaller than what can come.* Either the message has been taken out of the
+//! queue and is received into just so many bytes; or its room is described here, so that this library stays inside.
 //!
 //! Some libraries write a message that is longer than the receiver's buffer behind its end before they report that it is
 //! too long: Open MPI 4.1 and 5.0 copy what was sent straight into contiguous memory (its protocols `get` and `put`, from
 //! about a kilobyte up). A library is asked once, with memory to spare. Where it does so, receives
 //! give the library memory that is not contiguous: that makes it unpack within bounds. Where the buffer is small it is another,
-//! whose description is made once; where it is large, a byte lies apart. A blocking receive of more than a few bytes
+//! whose description is made once; where it is large, or has a head before it, a byte lies apart. A blocking receive of more than a few bytes
 //! looks at the message's size first instead (some 25 ns), and so keeps the library's fast ways for large messages.
 
 use std::{
@@ -15,7 +18,10 @@ use std::{
 
 use mpi::ffi;
 
-use super::raw::{Datatype, Extent, blank_status, check, made};
+use super::{
+    raw::{Datatype, Extent, blank_status, check, made},
+    transfer::distance,
+};
 use crate::error::Fault;
 
 /// Buffers up to this size are filled from a copy,
@@ -45,6 +51,42 @@ impl Copy {
         assert!(bytes <= SMALL, "a copy holds a small message");
         // SAFETY: by this function's own contract they have been written.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), bytes) }
+    }
+}
+
+/// A byte that lies apart from all other memory of a receive: the middle one of three, so that it is next to nothing else,
+/// wherever they lie.
+#[derive(Default)]
+pub(super) struct Apart([u8; Self::BYTES]);
+
+impl Apart {
+    pub(super) const BYTES: usize = 3;
+
+    pub(super) fn place(&mut self) -> *mut u8 {
+        Self::place_in(&mut self.0)
+    }
+
+    /// As [`Self::place`], in bytes that are there for it.
+    pub(super) fn place_in(bytes: &mut [u8]) -> *mut u8 {
+        (&raw mut bytes[1]).cast()
+    }
+}
+
+/// What a receive is told of its memory: parts one behind the other, the first where the receive is to begin, and, where the
+/// library lets messages overrun, a byte apart as the last.
+pub(super) fn room<const N: usize>(
+    parts: [(*mut u8, usize); N],
+    apart: Option<*mut u8>,
+) -> Result<Extent, Fault> {
+    let start = parts[0].0;
+    let described = parts.map(|(at, len)| (len, distance(start, at)));
+    match (apart, described) {
+        (None, ref described) if N == 1 => Extent::bytes(described[0].0),
+        (None, described) => Datatype::parts(&described).map(Extent::one),
+        (Some(byte), described) => {
+            let parts = [&described[..], &[(1, distance(start, byte))]].concat();
+            Datatype::parts(&parts).map(Extent::one)
+        }
     }
 }
 

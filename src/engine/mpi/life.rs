@@ -17,9 +17,10 @@ use mpi::{
 
 use super::{
     MpiEngine, Space, Watch,
-    foresight::Foresight,
+    collective::Operators,
     guard::{self, Guard},
     messages::Lane,
+    predictor::Predictor,
     raw::{blank_status, check, made, tag_limit},
     roll::{self, Agreed, Findings, Refusal, Roll},
     transfer::tested,
@@ -127,29 +128,29 @@ impl MpiEngine {
         };
         // Errors of calls without a communicator are raised on the world; none is used on it otherwise.
         errors(world)?;
-        let user = duplicate(world)?;
-        errors(user)?;
+        let pt2pt = duplicate(world)?;
+        errors(pt2pt)?;
         // SAFETY: a live communicator; both calls write one int.
         let (rank, size) = unsafe {
             (
-                made(|rank| ffi::MPI_Comm_rank(user, rank))?,
-                made(|size| ffi::MPI_Comm_size(user, size))?,
+                made(|rank| ffi::MPI_Comm_rank(pt2pt, rank))?,
+                made(|size| ffi::MPI_Comm_size(pt2pt, size))?,
             )
         };
         let findings = Findings {
-            overruns: guard::overruns(user, rank)?,
+            overruns: guard::overruns(pt2pt, rank)?,
             spins: !library_yields(),
             multiple: level == Threading::Multiple,
         };
         let (rank, size) = (rank as usize, size as usize);
-        let agreed = match roll::call(user, size, settings, &findings)? {
+        let agreed = match roll::call(pt2pt, size, settings, &findings)? {
             Roll::Complete(agreed) => agreed,
             Roll::Apart => {
-                free(user);
+                free(pt2pt);
                 return Ok(Started::Apart); // MPI ends here, with `universe`
             }
             Roll::Refused(refusal) => {
-                free(user);
+                free(pt2pt);
                 let world = World { rank, size };
                 return Ok(Started::Refused(Refused { world, refusal, _universe: universe }));
             }
@@ -157,11 +158,12 @@ impl MpiEngine {
         let Agreed { checks, timeout, share_cpu, stats, guarded, spins, multiple } = agreed;
         let guard = guarded.then(Guard::new).transpose()?;
         let space = Space {
-            user,
-            steps: duplicate(user)?,
+            context: Context::WORLD,
+            pt2pt,
+            coll: duplicate(pt2pt)?,
             me: Rank::from(rank),
             ranks: (0..size).collect(),
-            foresight: Foresight::new(),
+            predictor: Predictor::new(),
         };
         let about = About {
             engine: "mpi",
@@ -170,11 +172,11 @@ impl MpiEngine {
         };
         let misses_any = about.library.starts_with("MPICH");
         let shares_requests = about.library.starts_with("Open MPI");
-        let over_at_once = if shares_requests { over_at_once(user)? } else { None };
+        let over_at_once = if shares_requests { over_at_once(pt2pt)? } else { None };
         let engine = Self {
             universe: RefCell::new(Some(universe)),
             about,
-            max_tag: Tag(tag_limit(user)?),
+            max_tag: Tag(tag_limit(pt2pt)?),
             started: Instant::now(),
             spaces: RefCell::new(vec![Some(Rc::new(space))]),
             retired: RefCell::default(),
@@ -183,6 +185,7 @@ impl MpiEngine {
             common: Common { share_cpu, stats },
             multiple,
             guard,
+            operators: Operators::new()?,
             misses_any,
             over_at_once,
             spins,
@@ -271,6 +274,13 @@ impl MpiEngine {
         drop((self.spaces.take(), self.retired.take()));
         drop(self.universe.take());
         stage(Stage::Finished);
+        let universe = self.universe.take();
+        if self.forget_windows() {
+            std::mem::forget(universe);
+            finalize_at_exit();
+        } else {
+            drop(universe);
+        }
         Ok(())
     }
 
@@ -293,7 +303,7 @@ impl MpiEngine {
                         + self.shared.borrow().iter().map(|shared| shared.left()).sum::<usize>();
                     if ready(left)? {
                         // SAFETY: a live communicator; the request is written on success.
-                        let request = unsafe { made(|made| ffi::MPI_Ibarrier(world.steps, made)) };
+                        let request = unsafe { made(|made| ffi::MPI_Ibarrier(world.pt2pt, made)) };
                         barrier = Some(request?);
                     }
                 }
@@ -369,6 +379,18 @@ impl Drop for MpiEngine {
         std::mem::forget(self.staged.take());
         std::mem::forget((self.spaces.take(), self.retired.take()));
     }
+}
+
+/// Leaves MPI to the end of the process. A window that the program keeps beyond its run (in a thread's variable, or for ever)
+/// is closed to it; but it may hold slices of the memory, which goes when MPI is finalised.
+fn finalize_at_exit() {
+    extern "C" fn finalize() {
+        // SAFETY: MPI is initialised and not finalised: this is registered once, where `finish` leaves that undone. Handlers run
+        // on the thread that ends the process, after its own variables are gone.
+        unsafe { ffi::MPI_Finalize() };
+    }
+    // SAFETY: registers a function that lives as long as the program. If there is no room for it, the launcher will complain.
+    unsafe { nix::libc::atexit(finalize) };
 }
 
 /// Whether Open MPI has been told to let others run while it waits (by `mpirun --mca mpi_yield_when_idle 1`): its

@@ -207,7 +207,7 @@ impl MpiEngine {
             let request = start(copy.as_ptr(), &Extent::bytes(copy.len())?)?;
             return Ok((request, Beside::more(label, Wire::Copied(copy))));
         }
-        let headed = Box::new(Headed { label, wire: Wire::Split(head) });
+        let headed = Box::new(Headed { label, wire: Wire::Split(wire::apart(&head)) });
         let Wire::Split(head) = &headed.wire else { return Err(ErrorKind::Closed.into()) };
         let (head, len) = (head.as_ptr(), bytes.len());
         let whole = Datatype::head_and_body(HEAD, distance(head, bytes.as_ptr()), len)?;
@@ -227,21 +227,22 @@ impl MpiEngine {
     ) -> Result<(ffi::MPI_Request, Beside), Fault> {
         // SAFETY: (1) by this function's own contract.
         let start = |at, extent: &_| unsafe { start_irecv(lane, from, at, extent) };
+        let whole = into.len() + if lane.headed { HEAD } else { 0 };
         match &self.guard {
             None if !lane.headed => {
                 let request = start(into.as_mut_ptr(), &Extent::bytes(into.len())?)?;
                 Ok((request, Beside::Nothing))
             }
-            Some(guard) if !lane.headed && into.len() <= SMALL => {
+            Some(guard) if !lane.headed && whole <= SMALL => {
                 let mut copy = guard.copy();
                 Ok((start(copy.start(), &guard.extent())?, Beside::Copy(copy)))
             }
             // SAFETY: as (1).
-            _ => unsafe { Self::start_long_recv(lane, from, into) },
+            guard => unsafe { Self::start_long_recv(lane, from, into, guard.is_some()) },
         }
     }
 
-    /// As `start_recv`, with a head, or with a byte apart.
+    /// As `start_recv`, with a head, or guarded by a byte apart, or both.
     ///
     /// # Safety
     /// As of `start_recv`.
@@ -249,29 +250,30 @@ impl MpiEngine {
         lane: Lane,
         from: &Source,
         into: &mut [u8],
+        guarded: bool,
     ) -> Result<(ffi::MPI_Request, Beside), Fault> {
         // SAFETY: by this function's own contract.
         let start = |at, extent: &_| unsafe { start_irecv(lane, from, at, extent) };
-        let label = from.label;
+        let (label, len) = (from.label, into.len());
         if !lane.headed {
-            let mut apart = Box::new(Headed { label, wire: Wire::Apart([0; 2]) });
-            let Wire::Apart([_, byte]) = &mut apart.wire else {
-                return Err(ErrorKind::Closed.into());
-            };
-            let (at, away) = (into.as_mut_ptr(), distance(into.as_ptr(), byte));
-            let request = start(at, &Extent::one(Datatype::body_and_byte(into.len(), away)?))?;
-            return Ok((request, Beside::More(apart)));
+            let mut apart = Box::new(Headed { label, wire: Wire::Apart(guard::Apart::default()) });
+            let Wire::Apart(byte) = &mut apart.wire else { return Err(ErrorKind::Closed.into()) };
+            let room = guard::room([(into.as_mut_ptr(), len)], guarded.then(|| byte.place()))?;
+            return Ok((start(into.as_mut_ptr(), &room)?, Beside::More(apart)));
         }
-        if HEAD + into.len() <= COPIED {
-            let mut copy = vec![0; HEAD + into.len()];
-            let request = start(copy.as_mut_ptr(), &Extent::bytes(copy.len())?)?;
-            return Ok((request, Beside::more(label, Wire::Copied(copy))));
+        if HEAD + len <= COPIED {
+            let mut copy = vec![0; HEAD + len + guard::Apart::BYTES];
+            let (at, behind) = copy.split_at_mut(HEAD + len);
+            let byte = guarded.then(|| guard::Apart::place_in(behind));
+            let room = guard::room([(at.as_mut_ptr(), at.len())], byte)?;
+            return Ok((start(copy.as_mut_ptr(), &room)?, Beside::more(label, Wire::Copied(copy))));
         }
-        let mut headed = Box::new(Headed { label, wire: Wire::Split([0; HEAD]) });
-        let Wire::Split(head) = &mut headed.wire else { return Err(ErrorKind::Closed.into()) };
-        let (head, len) = (head.as_mut_ptr(), into.len());
-        let whole = Datatype::head_and_body(HEAD, distance(head, into.as_ptr()), len)?;
-        Ok((start(head, &Extent::one(whole))?, Beside::More(headed)))
+        let mut headed = Box::new(Headed { label, wire: Wire::Split(wire::apart(&[0; HEAD])) });
+        let Wire::Split(both) = &mut headed.wire else { return Err(ErrorKind::Closed.into()) };
+        let (head, behind) = both.split_at_mut(HEAD);
+        let (at, byte) = (head.as_mut_ptr(), guarded.then(|| guard::Apart::place_in(behind)));
+        let room = guard::room([(at, HEAD), (into.as_mut_ptr(), len)], byte)?;
+        Ok((start(at, &room)?, Beside::More(headed)))
     }
 
     /// Takes the first message that fits out of MPI's queue.

@@ -6,13 +6,13 @@
 
 mod collective;
 mod exchange;
-mod foresight;
 mod guard;
 mod life;
 mod messages;
 mod newer;
 mod operations;
 mod plans;
+mod predictor;
 mod program;
 mod raw;
 mod roll;
@@ -35,10 +35,11 @@ use std::{
 use mpi::{environment::Universe, ffi};
 
 use self::{
-    foresight::Foresight,
+    collective::Operators,
     guard::Guard,
     messages::{Lane, Probed},
     operations::{Pending, UnderWay},
+    predictor::{Act, Form, Predictor},
     raw::{blank_status, check, made},
     transfer::Transfer,
     watch::Waiting,
@@ -57,6 +58,9 @@ use crate::{
     datum::{Memory, RawBytes},
     error::{Call, ErrorKind, Fault, With},
 };
+
+/// Of a step's tag, the bits that say which call it belongs to by its number: no more can be under way at once.
+const TURN_BITS: u32 = 18;
 
 /// So many communicators are kept that the program has dropped: libraries have two thousand at least.
 const RETIRED: usize = 128;
@@ -83,6 +87,7 @@ pub(crate) struct MpiEngine {
     multiple: bool,
     /// For libraries that let messages overrun buffers.
     guard: Option<Guard>,
+    operators: Operators,
     /// Whether a receive from any rank may miss its message, which a matched probe does not: MPICH 5.0 over several hosts (its
     /// way `ucx`).
     misses_any: bool,
@@ -115,14 +120,15 @@ pub(crate) struct MpiEngine {
 
 /// A communicator of the program.
 struct Space {
-    /// For the program's messages and the library's collectives.
-    user: ffi::MPI_Comm,
-    /// For the steps of our own collectives.
-    steps: ffi::MPI_Comm,
+    context: Context,
+    /// For the program's messages, and barriers that do not wait.
+    pt2pt: ffi::MPI_Comm,
+    /// For the library's collectives, and for the messages of our own.
+    coll: ffi::MPI_Comm,
     me: Rank,
     /// World ranks, in order.
     ranks: Box<[usize]>,
-    foresight: Foresight,
+    predictor: Predictor,
 }
 
 impl MpiEngine {
@@ -172,15 +178,16 @@ impl MpiEngine {
     /// A context for the program's messages on a new communicator of MPI.
     fn open_space(
         &self,
-        user: ffi::MPI_Comm,
+        pt2pt: ffi::MPI_Comm,
         me: Rank,
         ranks: Box<[usize]>,
     ) -> Result<Context, Fault> {
-        let space =
-            Space { user, steps: self.duplicate(user)?, me, ranks, foresight: Foresight::new() };
+        let coll = self.duplicate(pt2pt)?;
         let mut spaces = self.spaces.borrow_mut();
-        spaces.push(Some(Rc::new(space)));
-        Ok(Context(spaces.len() as u32 - 1))
+        let context = Context(spaces.len() as u32);
+        let predictor = Predictor::new();
+        spaces.push(Some(Rc::new(Space { context, pt2pt, coll, me, ranks, predictor })));
+        Ok(context)
     }
 
     fn space(&self, context: Context) -> Result<Rc<Space>, Fault> {
@@ -208,9 +215,9 @@ impl MpiEngine {
 impl Space {
     fn lane(&self, step: bool, checks: Checks) -> Lane {
         let (comm, headed) = if step {
-            (self.steps, checks >= Checks::Collective)
+            (self.coll, checks >= Checks::Collective)
         } else {
-            (self.user, checks >= Checks::Full)
+            (self.pt2pt, checks >= Checks::Full)
         };
         Lane { comm, me: self.me, headed }
     }
@@ -218,8 +225,8 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        life::free(self.steps);
-        life::free(self.user);
+        life::free(self.coll);
+        life::free(self.pt2pt);
     }
 }
 
@@ -234,6 +241,22 @@ impl Engine for MpiEngine {
 
     fn checks(&self) -> Checks {
         self.checks
+    }
+
+    /// Where messages do not say which call they are a step of, their tag does, as far as there is room: those of another call
+    /// are not taken for this one's.
+    fn step_tag(&self, turn: u64, label: &Label) -> Tag {
+        if self.checks >= Checks::Collective {
+            return Tag::of_turn(turn, self.max_tag);
+        }
+        // The largest tag is that of comparisons.
+        let Tag(room) = self.max_tag;
+        let turn = (turn % (1 << TURN_BITS)) as u32;
+        let call = label.step.map_or(0, |step| wire::digest(step.call, label.signature));
+        match room >> TURN_BITS {
+            0 => Tag(turn % room),
+            calls => Tag((call % calls) << TURN_BITS | turn),
+        }
     }
 
     fn leaves_agreement(&self) -> bool {
@@ -351,14 +374,23 @@ impl Engine for MpiEngine {
         if call.size == 1 && call.what.make_alone() {
             return Some(Ok(()));
         }
-        match self.space(call.context) {
-            Ok(space) => match self.foresee(&space, call) {
-                Ok(true) => collective::run(self, &space, call),
-                Ok(false) => None,
-                Err(kind) => Some(Err(kind)),
-            },
-            Err(closed) => Some(Err(closed)),
+        let space = match self.space(call.context) {
+            Ok(space) => space,
+            Err(closed) => return Some(Err(closed)),
+        };
+        let act = Act::of(call);
+        if let Err(disagreement) = self.same_call_on_all(&space, &act) {
+            return Some(Err(disagreement));
         }
+        // Rows whose lengths nobody has compared go as guarded messages.
+        if self.guard.is_some() && act.has_rows() && call.size > 1 {
+            return None;
+        }
+        let outcome = collective::run(self, &space, call);
+        if let Some(Err(_)) = outcome {
+            space.predictor.break_off();
+        }
+        outcome
     }
 
     fn exchange(&self, call: Exchange) -> Result<Op, Fault> {
@@ -422,6 +454,10 @@ impl Engine for MpiEngine {
         window::flush(self, window)
     }
 
+    fn drop_window(&self, window: WindowId) {
+        window::let_go(self, window);
+    }
+
     fn close_window(&self, window: WindowId) -> Result<(), Fault> {
         let _waiting = self.waiting();
         window::close(self, window)
@@ -448,13 +484,15 @@ impl Engine for MpiEngine {
         let undefined = unsafe { ffi::RSMPI_UNDEFINED };
         let color = group.map_or(undefined, |(group, _)| group as c_int);
         let key = me.map_or(0, |Rank(me)| me as c_int);
-        let waiting = self.waiting();
-        // SAFETY: a live communicator; the new one (or the null communicator) is written on success.
-        let user = unsafe { made(|made| ffi::MPI_Comm_split(parent.user, color, key, made)) }?;
-        drop(waiting);
-        let (Some(me), Some((_, members))) = (me, group) else { return Ok(None) };
-        let ranks = members.iter().map(|rank| parent.ranks[rank.index()]).collect();
-        self.open_space(user, me, ranks).map(Some)
+        self.together(&parent, &Act::for_call(self.call.get(), Form::Derive, 0), || {
+            let waiting = self.waiting();
+            // SAFETY: a live communicator; the new one (or the null communicator) is written on success.
+            let new = unsafe { made(|made| ffi::MPI_Comm_split(parent.coll, color, key, made)) }?;
+            drop(waiting);
+            let (Some(me), Some((_, members))) = (me, group) else { return Ok(None) };
+            let ranks = members.iter().map(|rank| parent.ranks[rank.index()]).collect();
+            self.open_space(new, me, ranks).map(Some)
+        })
     }
 
     fn release(&self, context: Context) {
@@ -477,8 +515,12 @@ impl Engine for MpiEngine {
         self.space(context).map_or(rank.index(), |space| space.ranks[rank.index()])
     }
 
-    fn raw_mpi_comm(&self, context: Context) -> Option<ffi::MPI_Comm> {
-        self.space(context).ok().map(|space| space.user)
+    fn raw_mpi_comm(&self, context: Context) -> Option<Result<ffi::MPI_Comm, Fault>> {
+        let comm = self.space(context).and_then(|space| {
+            let act = Act::for_call(self.call.get(), Form::File, 0);
+            self.same_call_on_all(&space, &act).map(|()| space.coll)
+        });
+        Some(comm)
     }
 
     fn now(&self) -> Duration {

@@ -5,10 +5,12 @@ use std::ffi::{c_int, c_void};
 use mpi::ffi;
 
 use super::{
-    MpiEngine, collective,
+    MpiEngine, collective, guard,
+    life::free,
     operations::Pending,
-    raw::{Datatype, Extent, blank_status, check, made},
-    transfer::{Beside, Expected, Transfer, distance, ended, landed, source, tag},
+    predictor::{Act, Form},
+    raw::{Extent, blank_status, check, made},
+    transfer::{Beside, Expected, Transfer, ended, landed, source, tag},
 };
 use crate::{
     datum::{Memory, Outgoing},
@@ -19,10 +21,13 @@ use crate::{
 /// A persistent request of MPI's.
 pub(super) struct Plan {
     request: ffi::MPI_Request,
+    /// The communicator of a collective, which has one of its own: ranks that start different ones, or one of them more often,
+    /// wait for each other for ever, but get nothing that was meant for another.
+    comm: Option<ffi::MPI_Comm>,
     /// What a receive expects, into so many bytes.
     expects: Option<(Expected, usize)>,
-    /// Of a guarded receive; see [`super::guard`].
-    _apart: Option<Box<[u8; 2]>>,
+    /// Of a guarded receive.
+    _apart: Option<Box<guard::Apart>>,
     under_way: bool,
     call: Call,
 }
@@ -42,14 +47,7 @@ impl MpiEngine {
             Preparation::Send { to, .. } => (to.context, &to.label),
             Preparation::Recv { from, .. } => (from.context, &from.label),
             _ => {
-                self.compare_preparations(what)?;
-                // SAFETY: the memory stays where it is as long as the operation, by the promise of `Preparation`.
-                let request = unsafe { collective::prepare(self, what) }?;
-                let call = self.call.get();
-                let plan =
-                    |request| Plan { request, expects: None, _apart: None, under_way: false, call };
-                let plan = request.map(|request| Pending::Plan(plan(request)));
-                return Ok(plan.map(|plan| Op(self.ops.insert(|| plan))));
+                return self.prepare_collective(what);
             }
         };
         let lane = self.lane(context, label.is_step())?;
@@ -74,18 +72,13 @@ impl MpiEngine {
                         }
                     })
                 }?;
-                Plan { request, expects: None, _apart: None, under_way: false, call }
+                Plan { request, comm: None, expects: None, _apart: None, under_way: false, call }
             }
             Preparation::Recv { from, bytes } => {
                 let (start, room) = (bytes.start(), bytes.len());
-                let apart = self.guard.as_ref().map(|_| Box::new([0; 2]));
-                let extent = match &apart {
-                    None => Extent::bytes(room)?,
-                    Some(apart) => {
-                        let away = distance(start, &raw const apart[1]);
-                        Extent::one(Datatype::body_and_byte(room, away)?)
-                    }
-                };
+                let mut apart = self.guard.as_ref().map(|_| Box::<guard::Apart>::default());
+                let byte = apart.as_mut().map(|apart| apart.place());
+                let extent = guard::room([(start, room)], byte)?;
                 let Extent { count, unit, .. } = &extent;
                 let (rank, tag) = (source(from.choice), tag(from.choice));
                 // SAFETY: as above; the byte apart stays with the request.
@@ -95,11 +88,29 @@ impl MpiEngine {
                     })
                 }?;
                 let expects = Some((Expected::of(&from.label), room));
-                Plan { request, expects, _apart: apart, under_way: false, call }
+                Plan { request, comm: None, expects, _apart: apart, under_way: false, call }
             }
             _ => return Ok(None),
         };
         Ok(Some(Op(self.ops.insert(|| Pending::Plan(plan)))))
+    }
+
+    fn prepare_collective(&self, what: &Preparation<'_>) -> Result<Option<Op>, Fault> {
+        let Some((place, bytes, element)) = what.collective() else { return Ok(None) };
+        let (space, call) = (self.space(place.context)?, self.call.get());
+        let act = Act::for_call(call, Form::Prepared(element), bytes);
+        self.together(&space, &act, || {
+            let comm = self.duplicate(space.coll)?;
+            // SAFETY: the memory stays where it is as long as the operation, by the promise of `Preparation`.
+            let request = unsafe { collective::prepare(self, comm, what) };
+            let Some(request) = request.inspect_err(|_| free(comm))? else {
+                free(comm);
+                return Ok(None);
+            };
+            let comm = Some(comm);
+            let plan = Plan { request, comm, expects: None, _apart: None, under_way: false, call };
+            Ok(Some(Op(self.ops.insert(|| Pending::Plan(plan)))))
+        })
     }
 
     pub(super) fn start_prepared(&self, op: Op) -> Result<(), Fault> {
@@ -121,6 +132,9 @@ impl MpiEngine {
             unsafe { ffi::MPI_Cancel(&raw mut plan.request) };
             self.complete(&mut plan.request, &mut status);
             plan.under_way = false;
+        }
+        if let Some(comm) = plan.comm {
+            free(comm); // MPI keeps it for an operation under way (MPI 4.1 §7.4.3)
         }
         if plan.under_way {
             // The lender keeps the memory.

@@ -118,12 +118,7 @@ impl Datatype {
     /// `head` bytes at the address that a call is given, followed by `len` bytes `distance` bytes away from it: a
     /// message of any size whose parts lie apart in memory.
     pub(super) fn head_and_body(head: usize, distance: isize, len: usize) -> Result<Self, Fault> {
-        Self::parts([(head, 0), (len, distance)])
-    }
-
-    /// `len` bytes at the address that a call is given, followed by one byte `distance` bytes away from it.
-    pub(super) fn body_and_byte(len: usize, distance: isize) -> Result<Self, Fault> {
-        Self::parts([(len, 0), (1, distance)])
+        Self::parts(&[(head, 0), (len, distance)])
     }
 
     /// `len` bytes, at most a chunk, and a byte that is left out: several of it are not contiguous.
@@ -140,14 +135,15 @@ impl Datatype {
         Ok(gapped)
     }
 
-    /// Two parts of so many bytes, so far away from the address that a call is given.
-    fn parts(parts: [(usize, isize); 2]) -> Result<Self, Fault> {
+    /// Parts of so many bytes, so far away from the address that a call is given.
+    pub(super) fn parts(parts: &[(usize, isize)]) -> Result<Self, Fault> {
         // SAFETY: reading the library's handle of a predefined type.
         let byte = unsafe { ffi::RSMPI_UINT8_T };
         let large = parts.iter().any(|&(len, _)| len >= CHUNK_BYTES);
         let chunk = Self::contiguous(byte, if large { CHUNK_BYTES } else { 1 })?;
-        let (mut lengths, mut places, mut types) = ([0; 4], [0 as ffi::MPI_Aint; 4], [byte; 4]);
-        for (part, (len, place)) in parts.into_iter().enumerate() {
+        // Each part in whole chunks and a rest; at most three parts.
+        let (mut lengths, mut places, mut types) = ([0; 6], [0 as ffi::MPI_Aint; 6], [byte; 6]);
+        for (part, &(len, place)) in parts.iter().enumerate() {
             let Chunks { whole: chunks, rest, rest_at } = Chunks::of(len, CHUNK_BYTES);
             let at = 2 * part;
             (lengths[at], lengths[at + 1]) = (chunks, rest);
@@ -155,11 +151,12 @@ impl Datatype {
             (places[at], places[at + 1]) = (place as _, (place + rest_at as isize) as _);
             types[at] = chunk.0;
         }
-        // SAFETY: four blocks, with four lengths, places and types of live datatypes.
+        let blocks = 2 * parts.len() as c_int;
+        // SAFETY: so many blocks, with as many lengths, places and types of live datatypes.
         let whole = unsafe {
             made(|made| {
                 let (lengths, places, types) = (lengths.as_ptr(), places.as_ptr(), types.as_ptr());
-                ffi::MPI_Type_create_struct(4, lengths, places, types, made)
+                ffi::MPI_Type_create_struct(blocks, lengths, places, types, made)
             })
         };
         let mut whole = Self(whole?);

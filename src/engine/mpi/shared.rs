@@ -18,6 +18,7 @@ use mpi::ffi;
 use super::{
     MpiEngine, Watch,
     life::LAST_MESSAGES,
+    predictor::{Act, Form},
     raw::{Extent, made},
     transfer::{Expected, admit, matched, tested, whole},
     wire::{self, COPIED, HEAD},
@@ -57,8 +58,9 @@ pub(super) fn open(engine: &MpiEngine, context: Context) -> Result<Arc<dyn Share
         }.into());
     }
     let space = engine.space(context)?;
+    let act = Act::for_call(engine.call.get(), Form::Threads, 0);
     let shared = Arc::new(Shared {
-        comm: engine.duplicate(space.user)?,
+        comm: engine.together(&space, &act, || engine.duplicate(space.coll))?,
         me: space.me,
         headed: space.lane(false, engine.checks).headed,
         watch: engine.watch(),

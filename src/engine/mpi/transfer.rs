@@ -58,12 +58,12 @@ pub(super) struct Headed {
 }
 
 pub(super) enum Wire {
-    /// Head and data.
+    /// Head and data; of a receive with a [`guard::Apart`] behind them.
     Copied(Vec<u8>),
-    /// The byte apart of a larger buffer; see [`guard`]. It is the second, which is never next to the buffer.
-    Apart([u8; 2]),
-    /// The head; the data are in the caller's memory.
-    Split(Head),
+    /// What guards a larger buffer.
+    Apart(guard::Apart),
+    /// The head, with a [`guard::Apart`] behind it; the data are in the caller's memory.
+    Split([u8; HEAD + guard::Apart::BYTES]),
 }
 
 impl Headed {
@@ -91,7 +91,8 @@ impl Headed {
                 into[..received.bytes].copy_from_slice(&data[..received.bytes]);
                 Ok(received)
             }
-            Wire::Split(head) => {
+            Wire::Split(both) => {
+                let head = both.first_chunk().ok_or(ErrorKind::Closed)?;
                 told(head)?;
                 admit(head, &self.label, received, into.len())
             }

@@ -5,7 +5,7 @@
 //! whom they let pass first; so a lock is ours, see [`lock`].
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     ffi::{c_int, c_void},
     rc::Rc,
     thread,
@@ -17,6 +17,7 @@ use super::{
     MpiEngine, Space,
     collective::{datatype, operator},
     newer::{Special, special},
+    predictor::{Act, Form},
     raw::{check, made},
 };
 use crate::{
@@ -46,6 +47,8 @@ pub(super) struct Window {
     /// Where the memory that this process can touch begins: this rank's part, or, if shared, the first of all.
     base: *mut u8,
     changed: RefCell<Changed>,
+    /// Whether the program has a hold of the window, and perhaps of its memory.
+    held: Cell<bool>,
 }
 
 /// Where the part of a rank is.
@@ -79,16 +82,27 @@ pub(super) fn open(
     access: Access,
 ) -> Result<WindowId, Fault> {
     let space = engine.space(context)?;
+    let act = Act::for_call(engine.call.get(), Form::Window(access), 0);
+    engine.together(&space, &act, || make(engine, &space, bytes, access))
+}
+
+/// Makes a window, all ranks of the space being here. Collective.
+fn make(
+    engine: &MpiEngine,
+    space: &Space,
+    bytes: usize,
+    access: Access,
+) -> Result<WindowId, Fault> {
     let ranks = space.ranks.len();
     let _waiting = engine.waiting();
     // What the ranks of one host reach is shared memory in any case. Said so, it does not go by way of a network's emulation
     // (whose 64-bit compare-and-swap crashes in Open MPI 4.1).
-    let kind = if on_one_host(&space)? { Access::Shared } else { Access::Remote };
+    let kind = if on_one_host(space)? { Access::Shared } else { Access::Remote };
     let (memory, base, parts) = match access {
         Access::Remote => {
-            let (memory, start) = allocate(&space, bytes + ALIGNMENT, kind)?;
+            let (memory, start) = allocate(space, bytes + ALIGNMENT, kind)?;
             let shift = start.align_offset(ALIGNMENT);
-            let all = tell(engine, &space, [shift as u64, bytes as u64])?;
+            let all = tell(engine, space, [shift as u64, bytes as u64])?;
             let part = |(host, [start, bytes]): (usize, [u64; 2])| Part {
                 host: host as c_int,
                 start: start as usize,
@@ -99,13 +113,13 @@ pub(super) fn open(
         }
         Access::Shared => {
             // All parts are in the memory of the first rank: so they lie one behind the other in every library.
-            let all = tell(engine, &space, [bytes as u64, 0])?;
+            let all = tell(engine, space, [bytes as u64, 0])?;
             let total: usize = all.iter().map(|[bytes, _]| *bytes as usize).sum();
             let first = space.me == Rank(0);
             let own = if first { total + ALIGNMENT } else { 0 };
-            let (memory, own) = allocate(&space, own, access)?;
+            let (memory, own) = allocate(space, own, access)?;
             let start = if first { own } else { address(memory)? };
-            let shift = tell(engine, &space, [start.align_offset(ALIGNMENT) as u64, 0])?[0][0];
+            let shift = tell(engine, space, [start.align_offset(ALIGNMENT) as u64, 0])?[0][0];
             let mut end = shift as usize;
             let part = |[bytes, _]: [u64; 2]| {
                 let start = end;
@@ -116,11 +130,12 @@ pub(super) fn open(
             (memory, unsafe { start.add(shift as usize) }, all.into_iter().map(part).collect())
         }
     };
-    let (locks, words) = allocate(&space, LOCK_BYTES, kind)?;
+    let (locks, words) = allocate(space, LOCK_BYTES, kind)?;
     let changed = Changed { on_its_way: vec![false; ranks], held: vec![None; ranks] };
     let (me, changed) = (space.me, RefCell::new(changed));
     let loses_bits = kind == Access::Remote && engine.about.library.starts_with("Open MPI v5.");
-    let window = Window { memory, locks, access, loses_bits, me, parts, base, changed };
+    let held = Cell::new(true);
+    let window = Window { memory, locks, access, loses_bits, me, parts, base, changed, held };
     // SAFETY: this rank's own memory, of which nobody knows yet.
     unsafe {
         words.write_bytes(0, LOCK_BYTES);
@@ -134,7 +149,7 @@ pub(super) fn open(
             check(ffi::MPI_Win_sync(win))?;
         }
     }
-    tell(engine, &space, [0; 2])?; // nobody reaches a part before it is zero
+    tell(engine, space, [0; 2])?; // nobody reaches a part before it is zero
     let mut windows = engine.windows.borrow_mut();
     windows.push(Some(Rc::new(window)));
     Ok(WindowId(windows.len() as u32 - 1))
@@ -147,7 +162,7 @@ fn allocate(space: &Space, bytes: usize, access: Access) -> Result<(ffi::MPI_Win
     let size = bytes as ffi::MPI_Aint;
     // SAFETY: a live communicator; the library writes a pointer to `start` and the window.
     let window = unsafe {
-        let (info, comm) = (ffi::RSMPI_INFO_NULL, space.user);
+        let (info, comm) = (ffi::RSMPI_INFO_NULL, space.coll);
         made(|made| match access {
             Access::Remote => ffi::MPI_Win_allocate(size, 1, info, comm, base, made),
             Access::Shared => ffi::MPI_Win_allocate_shared(size, 1, info, comm, base, made),
@@ -164,7 +179,7 @@ fn on_one_host(space: &Space) -> Result<bool, Fault> {
     // SAFETY: live communicators; each call writes one value on success.
     unsafe {
         let (kind, info) = (ffi::RSMPI_COMM_TYPE_SHARED, ffi::RSMPI_INFO_NULL);
-        let mut host = made(|made| ffi::MPI_Comm_split_type(space.user, kind, 0, info, made))?;
+        let mut host = made(|made| ffi::MPI_Comm_split_type(space.coll, kind, 0, info, made))?;
         let asked = check(ffi::MPI_Comm_size(host, &raw mut size));
         ffi::MPI_Comm_free(&raw mut host);
         asked?;
@@ -234,20 +249,24 @@ impl Window {
 /// A number for the ranks of a host: the smallest of their world ranks.
 pub(super) fn node(engine: &MpiEngine, context: Context) -> Result<u32, Fault> {
     let space = engine.space(context)?;
-    let _waiting = engine.waiting();
     let key = space.me.0 as c_int;
     let mine = space.ranks[space.me.index()] as c_int;
-    // SAFETY: live communicators; each call writes one value on success.
-    unsafe {
-        let (kind, info) = (ffi::RSMPI_COMM_TYPE_SHARED, ffi::RSMPI_INFO_NULL);
-        let mut host = made(|made| ffi::MPI_Comm_split_type(space.user, kind, key, info, made))?;
-        let (int, min) = (ffi::RSMPI_INT32_T, ffi::RSMPI_MIN);
-        let mine = (&raw const mine).cast();
-        let least: Result<c_int, _> =
-            made(|least: *mut c_int| ffi::MPI_Allreduce(mine, least.cast(), 1, int, min, host));
-        ffi::MPI_Comm_free(&raw mut host);
-        Ok(least? as u32)
-    }
+    let act = Act::for_call(engine.call.get(), Form::Node, 0);
+    engine.together(&space, &act, || {
+        let _waiting = engine.waiting();
+        // SAFETY: live communicators; each call writes one value on success.
+        unsafe {
+            let (kind, info) = (ffi::RSMPI_COMM_TYPE_SHARED, ffi::RSMPI_INFO_NULL);
+            let mut host =
+                made(|made| ffi::MPI_Comm_split_type(space.coll, kind, key, info, made))?;
+            let (int, min) = (ffi::RSMPI_INT32_T, ffi::RSMPI_MIN);
+            let mine = (&raw const mine).cast();
+            let least: Result<c_int, _> =
+                made(|least: *mut c_int| ffi::MPI_Allreduce(mine, least.cast(), 1, int, min, host));
+            ffi::MPI_Comm_free(&raw mut host);
+            Ok(least? as u32)
+        }
+    })
 }
 
 pub(super) fn part(engine: &MpiEngine, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
@@ -523,6 +542,13 @@ pub(super) fn flush(engine: &MpiEngine, window: WindowId) -> Outcome {
     }
 }
 
+/// The program has let go of the window.
+pub(super) fn let_go(engine: &MpiEngine, window: WindowId) {
+    if let Ok(window) = engine.window(window) {
+        window.held.set(false);
+    }
+}
+
 /// Closes the window. Collective.
 pub(super) fn close(engine: &MpiEngine, window: WindowId) -> Outcome {
     let window = engine.windows.borrow_mut().get_mut(window.0 as usize).and_then(Option::take);
@@ -539,6 +565,11 @@ pub(super) fn close(engine: &MpiEngine, window: WindowId) -> Outcome {
 }
 
 impl MpiEngine {
+    /// Forgets all windows, at the end; whether the program still holds one.
+    pub(super) fn forget_windows(&self) -> bool {
+        self.windows.take().into_iter().flatten().any(|window| window.held.get())
+    }
+
     fn window(&self, window: WindowId) -> Result<Rc<Window>, Fault> {
         let windows = self.windows.borrow();
         windows

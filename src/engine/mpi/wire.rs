@@ -1,7 +1,7 @@
 //! What a message looks like between processes where types are checked: a head that says what it is, then the data.
 //!
 //! ```text
-//! | 16 bytes stamp of the type | 16 collective call | 4 root | 4 line | 8 length | 48 end of the file's name | data … |
+//! | 24 bytes stamp of the type | 16 collective call | 4 root | 4 line | 8 length | 40 end of the file's name | data … |
 //! ```
 //!
 //! MPI itself does not carry the type of a message, so a wrong one would be read as garbage; and of one that is longer than
@@ -12,10 +12,11 @@
 
 use std::panic::Location;
 
+use super::guard;
 use crate::{
-    datum::Stamp,
+    datum::{Signature, Stamp, fnv1a},
     engine::{Label, Rank},
-    error::{ErrorKind, Fault},
+    error::{Call, ErrorKind, Fault},
 };
 
 /// The size of the head.
@@ -27,32 +28,52 @@ pub(super) type Head = [u8; HEAD];
 /// Messages with a head are copied up to this size, head included; describing two parts costs more than copying does.
 pub(super) const COPIED: usize = 8 * 1024;
 
-/// The part of the head that sender and receiver must agree on.
-const KIND: usize = 36;
+/// Where the parts begin; sender and receiver must agree on those before the line.
+const OP: usize = Stamp::BYTES;
+const ROOT: usize = OP + 16;
+const LINE: usize = ROOT + 4;
+const LENGTH: usize = LINE + 4;
+const FILE: usize = LENGTH + 8;
+const KIND: usize = LINE;
 
 /// The head of a message so labelled, of so many bytes, sent by a call at `at`.
 pub(super) fn head(label: &Label, at: &Location<'_>, bytes: usize) -> Head {
     let mut head = [0; HEAD];
     head[..KIND].copy_from_slice(&kind(label));
-    head[36..40].copy_from_slice(&at.line().to_le_bytes());
-    head[40..48].copy_from_slice(&(bytes as u64).to_le_bytes());
+    head[LINE..LENGTH].copy_from_slice(&at.line().to_le_bytes());
+    head[LENGTH..FILE].copy_from_slice(&(bytes as u64).to_le_bytes());
     let file = at.file().as_bytes();
-    let kept = file.len().min(48);
-    head[48..48 + kept].copy_from_slice(&file[file.len() - kept..]);
+    let kept = file.len().min(HEAD - FILE);
+    head[FILE..FILE + kept].copy_from_slice(&file[file.len() - kept..]);
     head
+}
+
+/// The head with a [`guard::Apart`] behind it.
+pub(super) fn apart(head: &Head) -> [u8; HEAD + guard::Apart::BYTES] {
+    let mut both = [0; HEAD + guard::Apart::BYTES];
+    both[..HEAD].copy_from_slice(head);
+    both
 }
 
 fn kind(label: &Label) -> [u8; KIND] {
     let mut kind = [0; KIND];
     let Stamp(stamp) = label.signature.stamp();
-    kind[..16].copy_from_slice(&stamp);
+    kind[..OP].copy_from_slice(&stamp);
     if let Some(step) = label.step {
         let op = step.call.op.as_bytes();
-        let kept = op.len().min(16);
-        kind[16..16 + kept].copy_from_slice(&op[..kept]);
-        kind[32..].copy_from_slice(&step.call.with.root_number().to_le_bytes());
+        let kept = op.len().min(ROOT - OP);
+        kind[OP..OP + kept].copy_from_slice(&op[..kept]);
+        kind[ROOT..].copy_from_slice(&step.call.with.root_number().to_le_bytes());
     }
     kind
+}
+
+/// What a collective call is, in few bits: its verb and operator, root and type.
+pub(super) fn digest(call: Call, signature: Signature) -> u32 {
+    let Stamp(stamp) = signature.stamp();
+    let root = call.with.root_number().to_le_bytes();
+    let hash = fnv1a(call.op.bytes().chain(root).chain(stamp));
+    (hash ^ hash >> 32) as u32
 }
 
 fn number(head: &Head, at: usize) -> u32 {
@@ -68,20 +89,20 @@ fn text(bytes: &[u8]) -> String {
 /// How many bytes the message has, by its head.
 pub(super) fn length(head: &Head) -> usize {
     let mut bytes = [0; 8];
-    bytes.copy_from_slice(&head[40..48]);
+    bytes.copy_from_slice(&head[LENGTH..FILE]);
     u64::from_le_bytes(bytes) as usize
 }
 
 /// The type of its values, by its head.
 pub(super) fn type_name(head: &Head) -> String {
-    let mut stamp = [0; 16];
-    stamp.copy_from_slice(&head[..16]);
+    let mut stamp = [0; Stamp::BYTES];
+    stamp.copy_from_slice(&head[..OP]);
     Stamp(stamp).name()
 }
 
 /// Where it was sent: `src/main.rs:41`.
 pub(super) fn place(head: &Head) -> String {
-    format!("{}:{}", text(&head[48..]), number(head, 36))
+    format!("{}:{}", text(&head[FILE..]), number(head, LINE))
 }
 
 /// Whether a message that `peer` sent is what the receiver expects.
@@ -93,13 +114,13 @@ pub(super) fn check(expected: &Label, head: &Head, peer: Rank) -> Result<(), Fau
     let mine = expected.signature.name();
     let kind = match expected.step {
         Some(step) => {
-            let root = number(head, 32).checked_sub(1);
+            let root = number(head, ROOT).checked_sub(1);
             let root = root.map_or(String::new(), |root| format!(" with root {root}"));
             let at = step.call.at;
             ErrorKind::CollectiveMismatch {
                 mine: format!("{} of {mine} ({}:{})", step.call, at.file(), at.line()),
                 rank,
-                theirs: format!("{}{root} of {theirs} ({})", text(&head[16..32]), place(head)),
+                theirs: format!("{}{root} of {theirs} ({})", text(&head[OP..ROOT]), place(head)),
             }
         }
         None => ErrorKind::TypeMismatch { peer: rank, expected: mine.to_owned(), got: theirs },

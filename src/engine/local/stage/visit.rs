@@ -79,11 +79,11 @@ impl Occasion<'_> {
     #[inline(always)]
     fn digest(&self) -> Digest {
         let &Self { label, turn, kind, bytes, root } = self;
-        let op = label.step.as_ref().map_or(0, |step| step.call.op.as_ptr().addr() as u64);
+        let op = label.step.as_ref().map_or(0, |step| step.call.op.as_ptr().addr() as u32);
         Digest([
             turn << 32 | root.map_or(0, |root| u64::from(root.0) + 1),
             u64::from(kind) << 56 | bytes as u64,
-            label.signature.word() ^ op,
+            label.signature.word() << 32 | u64::from(op),
         ])
     }
 

@@ -2,13 +2,13 @@
 
 use std::ffi::c_int;
 
-use mpi::ffi::{self, MPI_Info, MPI_Request};
+use mpi::ffi::{self, MPI_Comm, MPI_Info, MPI_Request};
 
-use super::{datatype, operator, readable, row_of, writable};
+use super::{datatype, readable, row_of, writable};
 use crate::{
     datum::RawBytes,
     engine::{
-        CollectivePlace, Preparation, Rank, Reduction, ReductionKind,
+        Preparation, Rank, Reduction, ReductionKind,
         mpi::{
             MpiEngine,
             newer::newer,
@@ -18,18 +18,18 @@ use crate::{
     error::Fault,
 };
 
-/// Prepares the collective; nothing if the library cannot, or if it is no collective.
+/// Prepares the collective on a communicator of its own; nothing if the library cannot, or if it is no collective.
 ///
 /// # Safety
 /// The lent memory stays until the request is freed, and is let alone while it is started.
 pub(in crate::engine::mpi) unsafe fn prepare(
     engine: &MpiEngine,
+    comm: MPI_Comm,
     what: &Preparation<'_>,
 ) -> Result<Option<MPI_Request>, Fault> {
     let newer = newer();
     // SAFETY: a constant of the library.
     let info: MPI_Info = unsafe { ffi::RSMPI_INFO_NULL };
-    let comm = |place: &CollectivePlace| engine.space(place.context).map(|space| space.user);
     let read = |bytes: &RawBytes| readable(bytes.start(), bytes.len());
     let write = |bytes: &RawBytes| writable(bytes.start(), bytes.len());
     let _waiting = engine.waiting();
@@ -37,46 +37,47 @@ pub(in crate::engine::mpi) unsafe fn prepare(
     let request = unsafe {
         match what {
             Preparation::Send { .. } | Preparation::Recv { .. } => return Ok(None),
-            Preparation::Barrier(place) => {
+            Preparation::Barrier(_) => {
                 let Some(init) = newer.barrier_init else { return Ok(None) };
-                let comm = comm(place)?;
                 made(|made| init(comm, info, made))
             }
-            Preparation::Bcast { place, root, buffer } => {
+            Preparation::Bcast { root, buffer, .. } => {
                 let Some(init) = newer.bcast_init else { return Ok(None) };
-                let (comm, extent) = (comm(place)?, Extent::bytes(buffer.len())?);
+                let extent = Extent::bytes(buffer.len())?;
                 let (count, of, root) = (extent.count, extent.unit, root.0 as c_int);
                 made(|made| init(write(buffer), count, of, root, comm, info, made))
             }
             Preparation::Allgather { place, mine, out } => {
                 let Some(init) = newer.allgather_init else { return Ok(None) };
-                let (comm, extent) = (comm(place)?, row_of(mine.len(), place.size)?);
+                let extent = row_of(mine.len(), place.size)?;
                 let (count, of, send, into) = (extent.count, extent.unit, read(mine), write(out));
                 made(|made| init(send, count, of, into, count, of, comm, info, made))
             }
             Preparation::Alltoall { place, rows, out } => {
                 let Some(init) = newer.alltoall_init else { return Ok(None) };
-                let (comm, extent) = (comm(place)?, row_of(rows.len() / place.size, place.size)?);
+                let extent = row_of(rows.len() / place.size, place.size)?;
                 let (count, of, send, into) = (extent.count, extent.unit, read(rows), write(out));
                 made(|made| init(send, count, of, into, count, of, comm, info, made))
             }
             Preparation::Gather { place, root, mine, out } => {
                 let Some(init) = newer.gather_init else { return Ok(None) };
-                let (comm, extent) = (comm(place)?, row_of(mine.len(), place.size)?);
+                let extent = row_of(mine.len(), place.size)?;
                 let (count, of, send, into) = (extent.count, extent.unit, read(mine), write(out));
                 let root = root.0 as c_int;
                 made(|made| init(send, count, of, into, count, of, root, comm, info, made))
             }
             Preparation::Scatter { place, root, rows, out } => {
                 let Some(init) = newer.scatter_init else { return Ok(None) };
-                let (comm, extent) = (comm(place)?, row_of(out.len(), place.size)?);
+                let extent = row_of(out.len(), place.size)?;
                 let (count, of, send, into) = (extent.count, extent.unit, read(rows), write(out));
                 let root = root.0 as c_int;
                 made(|made| init(send, count, of, into, count, of, root, comm, info, made))
             }
-            Preparation::Reduce { place, kind, mine, out, with } => {
-                let Some((count, of, op)) = operands(mine.len(), with) else { return Ok(None) };
-                let (comm, send, into) = (comm(place)?, read(mine), write(out));
+            Preparation::Reduce { kind, mine, out, with, .. } => {
+                let Some((count, of, op)) = operands(engine, mine.len(), with) else {
+                    return Ok(None);
+                };
+                let (send, into) = (read(mine), write(out));
                 if let ReductionKind::Reduce(Rank(root)) = *kind {
                     let (Some(init), root) = (newer.reduce_init, root as c_int) else {
                         return Ok(None);
@@ -95,8 +96,8 @@ pub(in crate::engine::mpi) unsafe fn prepare(
             Preparation::ReduceScatter { place, mine, out, with } => {
                 let Some(init) = newer.reduce_scatter_init else { return Ok(None) };
                 let part = mine.len() / place.size;
-                let Some((count, of, op)) = operands(part, with) else { return Ok(None) };
-                let (comm, send, into) = (comm(place)?, read(mine), write(out));
+                let Some((count, of, op)) = operands(engine, part, with) else { return Ok(None) };
+                let (send, into) = (read(mine), write(out));
                 made(|made| init(send, into, count, of, op, comm, info, made))
             }
         }
@@ -105,8 +106,12 @@ pub(in crate::engine::mpi) unsafe fn prepare(
 }
 
 /// The operands of a reduction of so many bytes: their number, type and operator, if the library knows them.
-fn operands(bytes: usize, with: &Reduction<'_>) -> Option<(c_int, ffi::MPI_Datatype, ffi::MPI_Op)> {
+fn operands(
+    engine: &MpiEngine,
+    bytes: usize,
+    with: &Reduction<'_>,
+) -> Option<(c_int, ffi::MPI_Datatype, ffi::MPI_Op)> {
     let (op, element) = with.native?;
     let (of, size) = datatype(element);
-    Some((c_int::try_from(bytes / size).ok()?, of, operator(op)))
+    Some((c_int::try_from(bytes / size).ok()?, of, engine.operators.of(op, element)))
 }

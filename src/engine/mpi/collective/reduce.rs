@@ -1,11 +1,18 @@
 //! Reductions by the library's own operators.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 
 use mpi::ffi;
 
 use super::{Caller, Outcome, read, write};
-use crate::engine::{Builtin, Counts, Element, Rank, Reduction, ReductionKind, mpi::newer::newer};
+use crate::{
+    engine::{
+        Builtin, Counts, Element, Rank, Reduction, ReductionKind,
+        mpi::{newer::newer, raw::made},
+    },
+    error::Fault,
+    scalar::{greatest_f32, greatest_f64, least_f32, least_f64},
+};
 
 impl Caller<'_> {
     pub(super) fn reduce(
@@ -17,10 +24,12 @@ impl Caller<'_> {
     ) -> Option<Outcome> {
         let Self { engine, comm } = self;
         let (builtin, element) = with.native?;
-        let ((of, size), op) = (datatype(element), operator(builtin));
+        let ((of, size), op) = (datatype(element), engine.operators.of(builtin, element));
         let (send, into) = (read(mine), write(out));
         let Ok(count) = c_int::try_from(mine.len() / size) else {
-            return self.reduce_many(kind, mine, out, (of, size), op);
+            // An operator of our own counts in C ints.
+            let known = Operators::is_the_library_s(builtin, element);
+            return known.then(|| self.reduce_many(kind, mine, out, (of, size), op)).flatten();
         };
         // `send` and, where the library writes there, `into` hold `count` elements of the type.
         Some(match kind {
@@ -95,7 +104,7 @@ impl Caller<'_> {
     ) -> Option<Outcome> {
         let Self { engine, comm } = self;
         let (builtin, element) = with.native?;
-        let ((of, size), op) = (datatype(element), operator(builtin));
+        let ((of, size), op) = (datatype(element), engine.operators.of(builtin, element));
         c_int::try_from(mine.len() / size).ok()?; // the same on every rank
         let (send, into) = (read(mine), write(out));
         match counts {
@@ -133,6 +142,7 @@ impl Caller<'_> {
     }
 }
 
+/// The library's own operator. What it makes of NaN and of zeros is its own affair, see [`Operators`].
 pub(in crate::engine::mpi) fn operator(builtin: Builtin) -> ffi::MPI_Op {
     // SAFETY: constants of the library.
     unsafe {
@@ -163,6 +173,90 @@ pub(in crate::engine::mpi) fn datatype(element: Element) -> (ffi::MPI_Datatype, 
             Element::U64 => (ffi::RSMPI_UINT64_T, 8),
             Element::F32 => (ffi::RSMPI_FLOAT, 4),
             Element::F64 => (ffi::RSMPI_DOUBLE, 8),
+        }
+    }
+}
+
+/// The operators of reductions: the library's, but for the smallest and the largest of floating-point numbers, which are ours;
+/// see [`crate::scalar`].
+pub(in crate::engine::mpi) struct Operators {
+    min: [ffi::MPI_Op; 2],
+    max: [ffi::MPI_Op; 2],
+}
+
+impl Operators {
+    pub(in crate::engine::mpi) fn new() -> Result<Self, Fault> {
+        let new = |function: Function| {
+            // SAFETY: the function is what the library calls an operator's; it commutes. The handle is written on success.
+            unsafe { made(|made| ffi::MPI_Op_create(Some(function), 1, made)) }
+        };
+        Ok(Self {
+            min: [new(combine::<f32, { LEAST }>)?, new(combine::<f64, { LEAST }>)?],
+            max: [new(combine::<f32, { GREATEST }>)?, new(combine::<f64, { GREATEST }>)?],
+        })
+    }
+
+    pub(in crate::engine::mpi) fn of(&self, builtin: Builtin, element: Element) -> ffi::MPI_Op {
+        match (builtin, element) {
+            (Builtin::Min, Element::F32) => self.min[0],
+            (Builtin::Min, Element::F64) => self.min[1],
+            (Builtin::Max, Element::F32) => self.max[0],
+            (Builtin::Max, Element::F64) => self.max[1],
+            _ => operator(builtin),
+        }
+    }
+
+    fn is_the_library_s(builtin: Builtin, element: Element) -> bool {
+        let of_floats = matches!(element, Element::F32 | Element::F64);
+        !(of_floats && matches!(builtin, Builtin::Min | Builtin::Max))
+    }
+}
+
+type Function = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_int, *mut ffi::MPI_Datatype);
+
+const LEAST: bool = false;
+const GREATEST: bool = true;
+
+trait Float: Copy {
+    fn least(self, other: Self) -> Self;
+    fn greatest(self, other: Self) -> Self;
+}
+
+impl Float for f32 {
+    fn least(self, other: Self) -> Self {
+        least_f32(self, other)
+    }
+    fn greatest(self, other: Self) -> Self {
+        greatest_f32(self, other)
+    }
+}
+
+impl Float for f64 {
+    fn least(self, other: Self) -> Self {
+        least_f64(self, other)
+    }
+    fn greatest(self, other: Self) -> Self {
+        greatest_f64(self, other)
+    }
+}
+
+/// What MPI calls to reduce: `right` becomes `left op right`, element by element.
+///
+/// # Safety
+/// Both hold `*len` values of `T`.
+unsafe extern "C" fn combine<T: Float, const WHICH: bool>(
+    left: *mut c_void,
+    right: *mut c_void,
+    len: *mut c_int,
+    _of: *mut ffi::MPI_Datatype,
+) {
+    let (left, right) = (left.cast::<T>().cast_const(), right.cast::<T>());
+    // SAFETY: by this function's own contract; libraries' buffers need not be aligned.
+    unsafe {
+        for at in 0..usize::try_from(*len).unwrap_or(0) {
+            let (one, other) = (left.add(at).read_unaligned(), right.add(at).read_unaligned());
+            let result = if WHICH == LEAST { one.least(other) } else { one.greatest(other) };
+            right.add(at).write_unaligned(result);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         collective::ReductionKind,
         mpi::{
             MpiEngine, Space,
-            collective::{datatype, operator, read, write},
+            collective::{datatype, read, write},
             operations::Staged,
             raw::made,
             transfer::tested,
@@ -50,7 +50,7 @@ impl Native {
         agreement: Option<Rows>,
     ) -> Result<Self, Fault> {
         let space = engine.space(call.context)?;
-        let (mine, comm) = (call.mine, space.user);
+        let (mine, comm) = (call.mine, space.pt2pt);
         let Some(NativeReduction { kind, op, element }) = reduction else {
             // SAFETY: a live communicator; the request is written on success.
             let request = unsafe { made(|made| ffi::MPI_Ibarrier(comm, made)) }?;
@@ -74,7 +74,7 @@ impl Native {
         };
         let mut held = Held { mine, rows: (call.room)(if gets_row { bytes } else { 0 }) };
         let (of, size) = datatype(element);
-        let (count, op) = ((bytes / size) as c_int, operator(op));
+        let (count, op) = ((bytes / size) as c_int, engine.operators.of(op, element));
         let send = read(held.mine.bytes());
         let into = write(held.rows.bytes_mut());
         // SAFETY: `send` has `count` elements of the type; so has `into`, except where MPI does not write (the others of

@@ -13,7 +13,7 @@ use super::agree;
 use crate::{
     datum::Buffer,
     engine::{
-        Context, Done, Exchange, Exchanged, Label, Pattern, Rank, Tag,
+        Context, Done, Engine, Exchange, Exchanged, Label, Pattern, Rank, Tag,
         mpi::{
             MpiEngine, Space,
             operations::Staged,
@@ -82,8 +82,9 @@ impl Rows {
     pub(super) fn start(engine: &MpiEngine, call: Exchange, checked: bool) -> Result<Self, Fault> {
         let Exchange { context, size, label, pattern, mine, counts, room, .. } = call;
         let space = engine.space(context)?;
+        space.predictor.check()?;
         let me = call.rank.index();
-        let Tag(tag) = Tag::of_turn(call.turn, engine.max_tag);
+        let Tag(tag) = engine.step_tag(call.turn, &label);
         let row = |to: usize| row(pattern, me, to, &counts, mine.bytes().len());
         let givers = match pattern {
             Pattern::All | Pattern::Each => 0..size,
@@ -125,7 +126,7 @@ impl Rows {
     fn find(&mut self) -> Result<bool, Fault> {
         while let Some(&from) = self.sources.get(self.found.len()) {
             let (mut there, mut status) = (0, blank_status());
-            let (source, tag, comm) = (from as c_int, self.tag, self.space.steps);
+            let (source, tag, comm) = (from as c_int, self.tag, self.space.coll);
             // SAFETY: a live communicator; the message is written if there is one.
             let message = unsafe {
                 let mut message = ffi::RSMPI_MESSAGE_NULL;
@@ -340,7 +341,7 @@ impl Sends {
             }
             None => row,
         };
-        let (to, comm) = (to as c_int, self.space.steps);
+        let (to, comm) = (to as c_int, self.space.coll);
         let start = message.as_ptr().cast::<c_void>();
         let Extent { count, unit, .. } = &Extent::bytes(message.len())?;
         // SAFETY: the message lies on the heap in `held`, where it is let alone until the request is complete.
