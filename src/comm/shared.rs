@@ -145,7 +145,7 @@ impl SharedComm {
         let from = from.into();
         self.perform(Call::new("shared recv_obj", from.with()), |call| {
             let (bytes, status) = self.receive::<u8>(call, Signature::OBJECT, from)?;
-            Ok((unpack(&bytes)?, Status { count: 1, ..status }))
+            Ok((unpack(&bytes, status.source)?, Status { count: 1, ..status }))
         })
     }
 

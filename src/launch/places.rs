@@ -2,7 +2,7 @@
 
 use crate::{
     comm::Comm,
-    error::{Call, Error, ErrorKind, Result, With},
+    error::{Call, Result, With},
     placement::{self, Place},
 };
 
@@ -12,16 +12,8 @@ use crate::{
 /// The ranks of each host, and an allgather of some bytes per rank.
 #[track_caller]
 pub(crate) fn gather(world: &Comm, threads: usize) -> Result<Vec<Place>> {
-    let call = Call::new("places", With::ALL);
-    let object = |verb, error: &postcard::Error| {
-        let (type_name, reason) = (std::any::type_name::<Place>(), error.to_string());
-        Error::new(ErrorKind::Object { type_name, verb, reason }, world.rank(), call)
-    };
-    let mine = postcard::to_stdvec(&here(world.node(call)?, threads))
-        .map_err(|error| object("sent", &error))?;
-    let rows = world.allgather(&mine)?;
-    let places = rows.iter().map(postcard::from_bytes);
-    places.collect::<Result<_, _>>().map_err(|error| object("received", &error))
+    let node = world.node(Call::new("places", With::ALL))?;
+    world.allgather_obj(&here(node, threads))
 }
 
 /// The place of the calling rank.

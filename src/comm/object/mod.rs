@@ -1,20 +1,35 @@
 //! Values of any type that serde can turn into bytes: one message per value.
 //!
-//! The format is postcard's: compact, and the same on every machine.
+//! A message is the name of the type, which the receiver compares with its own, and the value ([`tag`]): the same on every
+//! machine.
+
+mod names;
+mod read;
+mod tag;
+mod write;
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use self::{names::name_of, tag::Failed};
 use super::{
     Comm, Dest, Message, Ragged, Request, Src, Status, agreement::Subject, all, collective::rooted,
 };
 use crate::{
+    checks::Checks,
     datum::{Memory, Outgoing, Signature},
     engine::{Label, Mode, Op, Source},
     error::{Call, ErrorKind, Fault, Result},
 };
 
 impl Comm {
-    /// Sends one value of any serializable type.
+    /// Sends one value of any serializable type, which the receiver names: a `&str` is received as `String`, a slice as
+    /// `Vec`, what a reference, `Box` or `Arc` holds as such.
+    ///
+    /// Everything that serde's derive can say of a type arrives as it was sent: fields and variants that are skipped, always or
+    /// sometimes, flattened fields, enums without tags or with their tag inside. The limits: a field with `#[serde(skip)]` has its
+    /// default on the receiver, as serde has it (collectives of objects give all ranks what was read, the root too); a type whose
+    /// `Serialize` writes what its `Deserialize` does not read (other names, other forms) is an error on the receiver, and in
+    /// collectives with [`Checks::Full`](crate::Checks) on the sender.
     ///
     /// # Errors
     /// As [`Comm::send`]; [`ErrorKind::Object`] if the value cannot be serialized.
@@ -42,8 +57,8 @@ impl Comm {
     /// Receives one value that was sent with [`Comm::send_obj`].
     ///
     /// # Errors
-    /// As [`Comm::recv`]; [`ErrorKind::Object`] if the bytes are no `D`; [`ErrorKind::InvalidArgument`] for the null
-    /// rank, which has no value to give.
+    /// As [`Comm::recv`]; [`ErrorKind::TypeMismatch`], at every level of checks, if a value of another type was sent;
+    /// [`ErrorKind::Object`] if the bytes are no `D`; [`ErrorKind::InvalidArgument`] for the null rank, which has no value to give.
     #[track_caller]
     pub fn recv_obj<D: DeserializeOwned>(&self, from: impl Into<Src>) -> Result<(D, Status)> {
         let from = from.into();
@@ -148,10 +163,10 @@ impl Comm {
         let (ticket, received) = self.await_message(from)?;
         let message = Message::new(self, ticket, received);
         let status = Status { count: 1, ..message.status() };
-        Ok((unpack(&message.recv_object()?)?, status))
+        Ok((unpack(&message.recv_object()?, status.source)?, status))
     }
 
-    /// The root's value on every rank; `at_root` runs on the root only.
+    /// The root's value on every rank, as it is read from its bytes; `at_root` runs on the root only.
     ///
     /// # Collective
     /// All ranks, with the same root. As [`Comm::bcast`] of the serialized value.
@@ -165,10 +180,9 @@ impl Comm {
         at_root: impl FnOnce() -> S,
     ) -> Result<S> {
         self.together(rooted("bcast_obj", root), Subject::objects(), |label| {
-            let kept = (self.rank == root).then(at_root);
-            let packed = kept.as_ref().map_or(Ok(Vec::new()), pack)?;
-            let bytes = self.bcast_values(root, label, || packed)?;
-            kept.map_or_else(|| unpack(&bytes), Ok)
+            let packed = if self.rank == root { self.pack(&at_root())? } else { Vec::new() };
+            // The root too reads what it has written, so that all have the same.
+            unpack(&self.bcast_values(root, label, || packed)?, root)
         })
     }
 
@@ -192,7 +206,7 @@ impl Comm {
         mine: &S,
     ) -> Result<Option<Vec<S>>> {
         self.together(rooted("gather_obj", root), Subject::objects(), |label| {
-            let rows = self.gather_values(root, label, &pack(mine)?)?;
+            let rows = self.gather_values(root, label, &self.pack(mine)?)?;
             rows.map(|rows| unpack_all(&rows)).transpose()
         })
     }
@@ -219,8 +233,8 @@ impl Comm {
     ) -> Result<S> {
         self.together(rooted("scatter_obj", root), Subject::objects(), |label| {
             let values = if self.rank == root { at_root() } else { Vec::new() };
-            let rows = pack_all(&values)?;
-            unpack(&self.scatter_values(root, label, || rows)?)
+            let rows = self.pack_all(&values)?;
+            unpack(&self.scatter_values(root, label, || rows)?, root)
         })
     }
 
@@ -240,7 +254,7 @@ impl Comm {
     #[track_caller]
     pub fn allgather_obj<S: Serialize + DeserializeOwned>(&self, mine: &S) -> Result<Vec<S>> {
         self.together(all("allgather_obj"), Subject::objects(), |label| {
-            unpack_all(&self.allgather_values(label, &pack(mine)?)?)
+            unpack_all(&self.allgather_values(label, &self.pack(mine)?)?)
         })
     }
 
@@ -263,7 +277,7 @@ impl Comm {
     #[track_caller]
     pub fn alltoall_obj<S: Serialize + DeserializeOwned>(&self, values: &[S]) -> Result<Vec<S>> {
         self.together(all("alltoall_obj"), Subject::objects(), |label| {
-            unpack_all(&self.alltoall_values(label, &pack_all(values)?)?)
+            unpack_all(&self.alltoall_values(label, &self.pack_all(values)?)?)
         })
     }
 
@@ -298,8 +312,8 @@ impl Comm {
             let steps = self.steps(label);
             match (reduced, root) {
                 (reduced, 0) => Ok(reduced),
-                (Some(reduced), _) => steps.send(root, &pack(&reduced)?).map(|()| None),
-                (None, _) if self.rank == root => unpack(&steps.recv::<u8>(0)?).map(Some),
+                (Some(reduced), _) => steps.send(root, &self.pack(&reduced)?).map(|()| None),
+                (None, _) if self.rank == root => unpack(&steps.recv::<u8>(0)?, 0).map(Some),
                 (None, _) => Ok(None),
             }
         })
@@ -329,9 +343,8 @@ impl Comm {
     ) -> Result<S> {
         self.together(all("allreduce_obj"), Subject::objects(), |label| {
             let reduced = self.reduce_to_first(label, mine, op)?;
-            let packed = reduced.as_ref().map_or(Ok(Vec::new()), pack)?;
-            let bytes = self.bcast_values(0, label, || packed)?;
-            reduced.map_or_else(|| unpack(&bytes), Ok)
+            let packed = reduced.map_or(Ok(Vec::new()), |reduced| self.pack(&reduced))?;
+            unpack(&self.bcast_values(0, label, || packed)?, 0)
         })
     }
 
@@ -359,7 +372,7 @@ impl Comm {
         op: impl Fn(S, S) -> S,
     ) -> Result<S> {
         self.together(all("scan_obj"), Subject::objects(), |label| {
-            let packed = pack(&mine)?;
+            let packed = self.pack(&mine)?;
             self.prefix(label, packed, Some(mine), op)?.ok_or_else(|| ErrorKind::Closed.into())
         })
     }
@@ -388,7 +401,7 @@ impl Comm {
         op: impl Fn(S, S) -> S,
     ) -> Result<Option<S>> {
         self.together(all("exscan_obj"), Subject::objects(), |label| {
-            self.prefix(label, pack(&mine)?, None, op)
+            self.prefix(label, self.pack(&mine)?, None, op)
         })
     }
 
@@ -413,15 +426,33 @@ impl Comm {
             let (lower, upper) =
                 if peer < self.rank { (&theirs, &block) } else { (&block, &theirs) };
             if peer < self.rank {
-                let lower = unpack(&theirs)?;
+                let lower = unpack(&theirs, peer)?;
                 prefix = Some(match prefix {
                     Some(upper) => op(lower, upper),
                     None => lower,
                 });
             }
-            block = pack(&op(unpack(lower)?, unpack(upper)?))?;
+            block = self.pack(&op(unpack(lower, peer)?, unpack(upper, peer)?))?;
         }
         Ok(prefix)
+    }
+
+    /// A value to be read by other ranks. At the highest level of checks it is read back, so that a type that cannot be is found
+    /// on the rank that sends it.
+    fn pack<S: Serialize + DeserializeOwned>(&self, value: &S) -> Result<Vec<u8>, Fault> {
+        let bytes = pack(value)?;
+        if self.checks() == Checks::Full {
+            let (_, written) = split(&bytes).unwrap_or_default();
+            read::read::<S>(written).map(drop).map_err(|Failed(why)| {
+                failed::<S>("sent", Failed(format!("it cannot be read back: {why}")))
+            })?;
+        }
+        Ok(bytes)
+    }
+
+    fn pack_all<S: Serialize + DeserializeOwned>(&self, values: &[S]) -> Result<Ragged<u8>, Fault> {
+        let rows = values.iter().map(|value| self.pack(value)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Ragged::from_rows(rows))
     }
 
     /// Binomial tree to rank 0, which keeps the order of ranks.
@@ -436,11 +467,11 @@ impl Comm {
         let mut reach = 1;
         while reach < self.size {
             if self.rank & reach != 0 {
-                return steps.send(self.rank - reach, &pack(&value)?).map(|()| None);
+                return steps.send(self.rank - reach, &self.pack(&value)?).map(|()| None);
             }
             let from = self.rank + reach;
             if from < self.size {
-                value = op(value, unpack(&steps.recv::<u8>(from)?)?);
+                value = op(value, unpack(&steps.recv::<u8>(from)?, from)?);
             }
             reach *= 2;
         }
@@ -455,28 +486,89 @@ impl Message<'_> {
     /// As [`Comm::recv_obj`].
     #[track_caller]
     pub fn recv_obj<D: DeserializeOwned>(self) -> Result<D> {
-        self.comm().perform(self.call("recv_obj"), || unpack(&self.recv_object()?))
+        let from = self.source();
+        self.comm().perform(self.call("recv_obj"), || unpack(&self.recv_object()?, from))
     }
 }
 
-fn pack_all<S: Serialize>(values: &[S]) -> Result<Ragged<u8>, Fault> {
-    let rows = values.iter().map(pack).collect::<Result<Vec<_>, _>>()?;
-    Ok(Ragged::from_rows(rows))
-}
-
+/// What other ranks have written, a row of each.
 fn unpack_all<D: DeserializeOwned>(rows: &Ragged<u8>) -> Result<Vec<D>, Fault> {
-    rows.iter().map(unpack).collect()
+    rows.iter().enumerate().map(|(rank, row)| unpack(row, rank)).collect()
 }
 
+/// The name of the value's type, and the value.
 pub(super) fn pack<S: Serialize + ?Sized>(value: &S) -> Result<Vec<u8>, Fault> {
-    postcard::to_stdvec(value).map_err(|error| failed::<S>("sent", &error))
+    let name = name_of::<S>();
+    let mut bytes = (name.len() as u32).to_le_bytes().to_vec();
+    bytes.extend_from_slice(name.as_bytes());
+    write::write(value, &mut bytes).map_err(|why| failed::<S>("sent", why))?;
+    Ok(bytes)
 }
 
-pub(super) fn unpack<D: DeserializeOwned>(bytes: &[u8]) -> Result<D, Fault> {
-    postcard::from_bytes(bytes).map_err(|error| failed::<D>("received", &error))
+/// The value that rank `peer` has written, all of it.
+pub(super) fn unpack<D: DeserializeOwned>(bytes: &[u8], peer: usize) -> Result<D, Fault> {
+    let (name, value) = split(bytes).ok_or_else(|| {
+        failed::<D>("received", Failed::of("the bytes end within the name of the type"))
+    })?;
+    let expected = name_of::<D>();
+    if *name != *expected.as_bytes() {
+        let (expected, got) = (expected.to_string(), String::from_utf8_lossy(name).into_owned());
+        return Err(ErrorKind::TypeMismatch { peer, expected, got }.into());
+    }
+    read::read(value).map_err(|why| failed::<D>("received", why))
 }
 
-fn failed<T: ?Sized>(verb: &'static str, error: &postcard::Error) -> Fault {
-    let type_name = std::any::type_name::<T>();
-    ErrorKind::Object { type_name, verb, reason: error.to_string() }.into()
+/// The name of the type, and the value.
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, behind) = bytes.split_first_chunk()?;
+    behind.split_at_checked(u32::from_le_bytes(*length) as usize)
+}
+
+fn failed<T: ?Sized>(verb: &'static str, Failed(reason): Failed) -> Fault {
+    ErrorKind::Object { type_name: std::any::type_name::<T>(), verb, reason }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_may_be_left_over_or_missing() {
+        type Value = (u8, Vec<Option<f64>>, String);
+        let bytes = pack(&(1_u8, vec![Some(2.5), None], "text")).unwrap();
+        assert_eq!(unpack::<Value>(&bytes, 3).unwrap().2, "text");
+        let longer = [&bytes[..], &[0]].concat();
+        let error = unpack::<Value>(&longer, 3).unwrap_err().to_string();
+        assert!(error.contains("1 bytes are left over"), "{error}");
+        for end in 0..bytes.len() {
+            unpack::<Value>(&bytes[..end], 3).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn any_bytes_at_all_are_a_value_or_an_error() {
+        let bytes = pack(&vec![("name".to_owned(), Some([1_i64, -1]))]).unwrap();
+        let whole = bytes.len();
+        for at in 0..whole {
+            for change in [1, 0x7f, 0x80, 0xff] {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= change;
+                let _ = unpack::<Vec<(String, Option<[i64; 2]>)>>(&bytes, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_fields_travel_once() {
+        #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug, Clone)]
+        struct Particle {
+            position: u8,
+            velocity: u8,
+        }
+        let swarm = vec![Particle { position: 1, velocity: 2 }; 100];
+        let bytes = pack(&swarm).unwrap();
+        let names = bytes.windows(8).filter(|bytes| bytes == b"velocity").count();
+        assert_eq!(names, 1);
+        assert_eq!(unpack::<Vec<Particle>>(&bytes, 0).unwrap(), swarm);
+    }
 }
