@@ -63,17 +63,17 @@ fn main() -> ExitCode {
 
 fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     let first = world.rank() == 0;
-    if first {
-        // A file that cannot be written is a pity after an hour of computing.
-        args.output.iter().try_for_each(ArrayFile::check_writable)?;
-        args.picture.iter().try_for_each(PictureFile::check_writable)?;
-    }
 
     // Who owns what: the ranks stand on a grid, and each owns one block of the field.
     let grid =
         world.cart([None, None], [false, false])?.expect("a free grid has room for all ranks");
     let shape = args.input.as_ref().map_or(Ok(args.size), ArrayFile::shape)?;
     let layout = Layout::new(shape, grid.dims());
+    if first {
+        // A file that cannot be written is a pity after an hour of computing.
+        args.output.iter().try_for_each(|file| file.check_room(shape))?;
+        args.picture.iter().try_for_each(PictureFile::check_writable)?;
+    }
     let mut halo = Halo::new(&grid, &layout)?;
     let (interior, edges) = (halo.interior(), halo.edges());
 

@@ -15,8 +15,17 @@ pub(crate) fn at_exit(look: fn(Option<i32>)) {
     }
 }
 
+/// What is done even where the process leaves at once.
+static LAST: OnceLock<fn()> = OnceLock::new();
+
+/// Has `last` called before the process leaves at once, by [`leave`]. Later calls do nothing.
+pub(crate) fn before_leaving(last: fn()) {
+    let _ = LAST.set(last);
+}
+
 /// Ends this process at once, without the clean-up that a library in the middle of a call might never finish.
 pub(crate) fn leave(code: u8) -> ! {
+    LAST.get().inspect(|last| last());
     // SAFETY: ends the process; nothing runs afterwards.
     unsafe { libc::_exit(c_int::from(code)) }
 }

@@ -228,3 +228,17 @@ fn a_task_is_run_before_the_job_ends_where_a_rank_has_one_thread() {
         assert!(out.contains(&format!("the task of rank {rank}\n")), "{out}");
     }
 }
+
+#[test]
+fn a_job_that_fails_while_a_file_is_written_leaves_nothing_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe.npy");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut command = local(2);
+    command.arg("while-writing").current_dir(&directory).env("TMPDIR", directory.path());
+    let ending = support::run(&mut command, Duration::from_secs(10)).code(1);
+    assert!(ending.stderr.contains("rank 1") && ending.stderr.contains("the disk is full"));
+    let left: Vec<_> =
+        std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [pipe]);
+}

@@ -183,3 +183,62 @@ fn real_terrain_creeps_alike_on_every_number_of_ranks() {
         assert_eq!(said(&run(&hdf5, 3), "checksum:"), said(&first, "checksum:"));
     }
 }
+
+/// The names in a directory.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_signal_leaves_nothing_and_what_sigkill_leaves_the_next_run_removes() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe.npy");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Nobody reads from the pipe: the job hangs when the file is complete but for its name.
+    let start = || {
+        let mut command = Command::new(example());
+        command.args(["-n", "2", "--size", "9,9", "--steps", "1", "--output", text(&pipe)]);
+        let quiet = || std::process::Stdio::null();
+        command.env("TMPDIR", directory.path()).stdout(quiet()).stderr(quiet()).spawn().unwrap()
+    };
+    let unfinished = || names(directory.path()).into_iter().find(|name| name.ends_with(".part"));
+    for signal in ["INT", "TERM", "HUP", "KILL"] {
+        let mut job = start();
+        while unfinished().is_none() {
+            assert!(job.try_wait().unwrap().is_none(), "the job has ended");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        // What it looked at before, it has removed.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let kill =
+            Command::new("kill").args([&format!("-{signal}"), &job.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        let status = job.wait().unwrap();
+        assert!(std::os::unix::process::ExitStatusExt::signal(&status).is_some(), "{status}");
+        assert_eq!(unfinished().is_some(), signal == "KILL", "{signal}");
+    }
+    let mut job = start();
+    assert!(fs::read(&pipe).unwrap().starts_with(b"\x93NUMPY"));
+    assert!(job.wait().unwrap().success());
+    assert_eq!(names(directory.path()), ["pipe.npy"]);
+}
+
+#[test]
+fn a_file_beyond_the_limit_of_the_shell_is_refused_before_anything_is_computed() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().join("large.npy");
+    let run = format!(
+        "ulimit -f 10 && exec {} -n 2 --size 100,100 --steps 4000000000 --output {}",
+        example().display(),
+        output.display()
+    );
+    let ended = Command::new("sh").args(["-c", &run]).output().unwrap();
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("large.npy: needs 80.1 kB, 5.1 kB allowed by `ulimit -f`"), "{errors}");
+    assert!(names(directory.path()).is_empty());
+}

@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Where unsafe code may stand: the beginnings of paths below `src/`.
-const UNSAFE_ROOMS: [&str; 10] = [
+const UNSAFE_ROOMS: [&str; 11] = [
     "comm/node_array.rs",
     "comm/plan/store.rs",
     "comm/scope",
@@ -28,6 +28,7 @@ const UNSAFE_ROOMS: [&str; 10] = [
     "engine/local/",
     "engine/mpi/",
     "io/hdf5",
+    "io/unfinished/registry.rs",
     "placement.rs",
     "process.rs",
 ];

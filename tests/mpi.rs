@@ -304,3 +304,97 @@ fn benchmarks_measure_real_messages() {
     assert!(lines[1].starts_with("mpi,2,false,latency,8,20,us,"), "{out}");
     assert!(lines[2].starts_with("mpi,2,false,allreduce,8,20,us,"), "{out}");
 }
+
+/// The names in a directory.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_job_that_fails_while_a_file_is_written_leaves_nothing_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    nix::unistd::mkfifo(&directory.path().join("pipe.npy"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _turn = turn();
+    let mut command = mpirun(2, &example("faults"));
+    command.arg("while-writing").current_dir(&directory).env("TMPDIR", directory.path());
+    let text = run(&mut command).code(1).stderr;
+    assert!(text.contains("error: rank 1 on ") && text.contains("the disk is full"), "{text}");
+    let left: Vec<_> =
+        names(directory.path()).into_iter().filter(|name| name.starts_with('.')).collect();
+    // MPICH's launcher may end the others by SIGKILL; the next run removes what they leave.
+    assert!(left.is_empty() || !*OPEN_MPI, "{left:?}");
+}
+
+/// Two ranks that write a file together, the second one started by `how`, in a directory of the test.
+#[cfg(feature = "phdf5")]
+fn write_together(directory: &Path, how: &[&str], first: &str, second: &str) -> Ending {
+    let heat = example("heat2d");
+    let small = ["--size", "30,20", "--steps", "1", "--timeout", "60", "--output"];
+    let mut command = mpirun(1, &heat);
+    command.args(small).arg(first).args([":", "-n", "1"]).args(how).arg(&heat);
+    run(command.args(small).arg(second).current_dir(directory))
+}
+
+#[cfg(feature = "phdf5")]
+#[test]
+fn ranks_in_directories_of_their_own_write_one_hdf5_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = ["a", "b"].map(|name| directory.path().join(name));
+    for each in [&first, &second] {
+        std::fs::create_dir(each).unwrap();
+    }
+    let _turn = turn();
+    // The launcher changes to a directory for the first program and for the second.
+    let heat = example("heat2d");
+    let arguments = ["--size", "30,20", "--steps", "1", "--output", "field.h5"];
+    let mut command = mpirun(1, Path::new("--wdir"));
+    command.arg(&first).arg(&heat).args(arguments).args([":", "-n", "1", "--wdir"]).arg(&second);
+    run(command.arg(&heat).args(arguments)).success();
+    assert_eq!((names(&first), names(&second).len()), (vec!["field.h5".to_owned()], 0));
+}
+
+#[cfg(feature = "phdf5")]
+#[test]
+fn an_hdf5_file_that_one_rank_cannot_write_ends_the_job() {
+    let directory = tempfile::tempdir().unwrap();
+    let shared = directory.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let _turn = turn();
+    let apart = Command::new("unshare").args(["-m", "true"]).status();
+    if !apart.is_ok_and(|status| status.success()) {
+        println!("skipped: directories that ranks do not share need the right to make them");
+        return;
+    }
+    let own = "mount -t tmpfs none shared && exec \"$@\"";
+    let read_only = "mount --bind shared shared && mount -o remount,ro,bind shared && exec \"$@\"";
+    for (mount, why) in [(own, "No such file"), (read_only, "Read-only")] {
+        let how = ["unshare", "-m", "sh", "-c", mount, "sh"];
+        let ending = write_together(directory.path(), &how, "shared/x.h5", "shared/x.h5").code(1);
+        let text = &ending.stderr;
+        assert_eq!(text.matches("error: ").count(), 1, "{text}");
+        for words in ["rank 1", "shared/x.h5", why, "all hosts share"] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(names(&shared).is_empty(), "nothing is left");
+    }
+    // A disk that is full, for all ranks.
+    let heat = example("heat2d");
+    let job = mpirun(2, &heat);
+    let mut command = program("unshare");
+    command.args(["-m", "sh", "-c"]);
+    command.arg(
+        "mount -t tmpfs -o size=900k none shared && \"$@\"; code=$?; ls -A shared; exit $code",
+    );
+    command.args(["sh"]).arg(job.get_program()).args(job.get_args()).current_dir(&directory);
+    for (name, value) in job.get_envs() {
+        value.map(|value| command.env(name, value));
+    }
+    command.args(["--size", "1000,1000", "--steps", "1", "--output", "shared/x.h5"]);
+    let ending = run(&mut command).code(1);
+    assert!(ending.stderr.contains("x.h5: needs 8.0 MB, "), "{ending:?}");
+    assert!(!ending.stdout.contains("x.h5"), "{ending:?}");
+}

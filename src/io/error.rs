@@ -157,6 +157,43 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
     },
+    /// There is not enough room for the file.
+    #[error("{}: needs {}, {} {limit}", path.display(), Bytes(*needed), Bytes(*free))]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes it takes.
+        needed: u64,
+        /// How many it may take.
+        free: u64,
+        /// What sets the limit.
+        limit: &'static str,
+    },
+    /// A rank does not see the file that rank 0 has made for all.
+    #[error(
+        "{}: all ranks write this file together, but this one cannot use what rank 0 has made in {}: {reason}; choose a \
+         directory that all hosts share and may write to, or a .npy file, which rank 0 writes alone",
+        path.display(), directory.display()
+    )]
+    NotShared {
+        /// The file.
+        path: PathBuf,
+        /// Where rank 0 makes it.
+        directory: PathBuf,
+        /// What this rank has found there.
+        reason: String,
+    },
+    /// Datasets would be lost if the file were replaced.
+    #[error(
+        "{}: has other datasets, which would be lost: {}; choose another file, or remove this one first",
+        path.display(), Contents(holds)
+    )]
+    OtherDatasets {
+        /// The file.
+        path: PathBuf,
+        /// The datasets there are, with shape and type of each.
+        holds: Vec<String>,
+    },
     /// No dataset was named and there is not exactly one to choose.
     #[error(
         "{}: name the dataset, as in {}:{}; 2-D datasets of numbers: {}",
@@ -221,6 +258,24 @@ impl fmt::Display for Place<'_> {
     }
 }
 
+/// A number of bytes, in the unit that leaves one to three digits before the point.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+        if self.0 < 1000 {
+            return write!(f, "{} bytes", self.0);
+        }
+        let mut size = self.0 as f64 / 1e3;
+        let mut unit = 0;
+        while size >= 999.95 && unit + 1 < UNITS.len() {
+            (size, unit) = (size / 1e3, unit + 1);
+        }
+        write!(f, "{size:.1} {}", UNITS[unit])
+    }
+}
+
 /// Lengths as people say them: `3 x 4`.
 struct Shape<'a>(&'a [usize]);
 
@@ -261,5 +316,27 @@ fn conversion(element: &str) -> &'static str {
         "write its real and its imaginary part as two arrays (in Python, `array.real` and `array.imag`)"
     } else {
         "convert it first (in Python, `array.astype(float)`)"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bytes;
+
+    #[test]
+    fn bytes_are_told_in_a_fitting_unit() {
+        let told = [0, 999, 1000, 900_000, 999_949, 999_950, 8_000_128, u64::MAX]
+            .map(|bytes| Bytes(bytes).to_string());
+        let words = [
+            "0 bytes",
+            "999 bytes",
+            "1.0 kB",
+            "900.0 kB",
+            "999.9 kB",
+            "1.0 MB",
+            "8.0 MB",
+            "18.4 EB",
+        ];
+        assert_eq!(told, words);
     }
 }

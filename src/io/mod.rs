@@ -23,7 +23,11 @@ use ndarray::{Array2, ArrayRef2, ArrayView2};
 
 use self::unfinished::Unfinished;
 pub use self::{error::FileError, picture::PictureFile};
-use crate::{array::Layout, comm::Comm, error::Failure};
+use crate::{
+    array::Layout,
+    comm::Comm,
+    error::{Call, Failure, With},
+};
 
 /// A range of rows and a range of columns.
 type Block = [Range<usize>; 2];
@@ -65,9 +69,9 @@ pub struct Provenance {
     pub version: String,
 }
 
-/// Provenance as it stands in the file: rank 0's, the same on all ranks.
+/// Provenance as it stands in the file: rank 0's.
 #[cfg(feature = "hdf5")]
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug)]
 struct Record {
     title: String,
     units: String,
@@ -171,22 +175,53 @@ impl ArrayFile {
     /// Finds out whether the file can be written, and leaves nothing behind: before a long computation, on one rank.
     ///
     /// # Errors
-    /// If the directory does not exist or cannot be written, or the name belongs to a directory.
+    /// If the directory does not exist or cannot be written, or the name belongs to a directory, a read-only file, or an HDF5
+    /// file with other datasets.
     pub fn check_writable(&self) -> Result<(), FileError> {
+        self.check_replaceable()?;
         unfinished::check_writable(&self.path)
+    }
+
+    /// As [`check_writable`](Self::check_writable), and whether there is room for an array of this shape at this moment.
+    ///
+    /// # Errors
+    /// As `check_writable`, and if the file would not fit.
+    pub fn check_room(&self, shape: [usize; 2]) -> Result<(), FileError> {
+        self.check_replaceable()?;
+        unfinished::check_room(&self.path, self.size(shape))
+    }
+
+    /// Whether no data would be lost that are not written anew.
+    fn check_replaceable(&self) -> Result<(), FileError> {
+        match self.format {
+            Format::Npy => Ok(()),
+            #[cfg(feature = "hdf5")]
+            Format::Hdf5 => hdf5::check_replaceable(&self.path, self.dataset.as_deref()),
+        }
+    }
+
+    /// About how many bytes the file takes.
+    fn size(&self, shape: [usize; 2]) -> u64 {
+        match self.format {
+            Format::Npy => npy::size(shape),
+            #[cfg(feature = "hdf5")]
+            Format::Hdf5 => hdf5::size(shape),
+        }
     }
 
     /// Writes a distributed array: `block` is this rank's block of `layout`. All ranks return when the file is complete.
     ///
-    /// The file gets its name when it is complete, and replaces one that was there. HDF5 files get the dataset `/field` if
-    /// none is named. With the feature `phdf5` on the engine `mpi` all ranks write into an HDF5 file together; else rank 0
-    /// writes one block after the other and holds no more than two. The bytes of the dataset are the same.
+    /// The file gets its name when it is complete, and replaces one that was there, whose permissions it keeps. A link is
+    /// followed; a pipe or a device gets the bytes when all are there. HDF5 files get the dataset `/field` if none is named;
+    /// one that has other datasets is refused. With the feature `phdf5` on the engine `mpi` all ranks write into an HDF5 file
+    /// together, in a directory that all hosts share; else rank 0 writes one block after the other and holds no more than
+    /// two. The bytes of the dataset are the same.
     ///
     /// # Collective
+    /// The blocks, and after each step on the file an allgather of 128 bytes per rank.
     ///
     /// # Errors
-    /// What the file system or the other ranks did wrong. The rank that writes learns of it; the others learn of it when
-    /// the job ends.
+    /// What the file system or the other ranks did wrong, on all ranks; nothing is left of the file then.
     ///
     /// # Panics
     /// If `block` has not the shape that `layout` gives this rank.
@@ -201,7 +236,7 @@ impl ArrayFile {
         let mine = layout.block(comm.rank());
         assert_eq!(block.dim(), (mine[0].len(), mine[1].len()), "the block is this rank's");
         let at = Location::caller();
-        self.write_together(comm, layout, block, about).map_err(|failure| failure.called_at(at))
+        self.write_together(comm, layout, block, about, at).map_err(|failure| failure.called_at(at))
     }
 
     fn write_together(
@@ -210,37 +245,100 @@ impl ArrayFile {
         layout: &Layout<2>,
         block: &ArrayRef2<f64>,
         #[cfg_attr(not(feature = "hdf5"), expect(unused_variables))] about: &Provenance,
+        at: &'static Location<'static>,
     ) -> Result<(), Failure> {
         // A message space of its own: the program's messages are never taken for blocks.
         let comm = comm.dup()?;
-        #[cfg(feature = "hdf5")]
-        let record = Record::new(about, comm.size());
         #[cfg(feature = "phdf5")]
-        if let (Format::Hdf5, Some(mpi)) = (self.format, comm.raw_mpi_comm()?) {
-            let to = self.dataset.as_deref();
-            return hdf5::collective::write(&comm, mpi, &self.path, to, layout, block, &record);
+        if let (Format::Hdf5, Some(mpi)) = (self.format, comm.raw_mpi_comm()?)
+            // Bytes for a pipe are put together where rank 0 is.
+            && comm.bcast(0, || vec![!unfinished::is_pipe(&self.path)])?[0]
+        {
+            let shared = hdf5::collective::Shared { comm: &comm, mpi, path: &self.path, at };
+            return shared.write(self.dataset.as_deref(), layout, block, about);
         }
-        if comm.rank() == 0 {
-            let file = Unfinished::new(&self.path);
-            match self.format {
-                Format::Npy => {
-                    let mut writer = npy::Writer::create(file, layout.shape())?;
-                    collect(&comm, layout, block, |block, values| writer.write(block, values))?;
-                    writer.finish()?;
-                }
-                #[cfg(feature = "hdf5")]
-                Format::Hdf5 => {
-                    let to = self.dataset.as_deref();
-                    let writer = hdf5::Writer::create(file, to, layout.shape(), &record)?;
-                    collect(&comm, layout, block, |block, values| writer.write(block, values))?;
-                    writer.finish()?;
-                }
+        let writer = if comm.rank() == 0 {
+            self.check_replaceable()
+                .and_then(|()| Writer::create(self, layout.shape(), about, comm.size()))
+                .map(Some)
+        } else {
+            Ok(None)
+        };
+        let written = match agree(&comm, at, writer)? {
+            Some(mut writer) => {
+                // Blocks come even when none can be written any more: their senders wait.
+                let mut written = Ok(());
+                collect(&comm, layout, block, |block, values| {
+                    if written.is_ok() {
+                        written = writer.write(block, values);
+                    }
+                })?;
+                written.and_then(|()| writer.finish())
             }
-        } else if !block.is_empty() {
-            comm.send(&block.iter().copied().collect::<Vec<_>>(), 0)?;
-        }
-        Ok(comm.barrier()?)
+            None if block.is_empty() => Ok(()),
+            None => {
+                comm.send(&block.iter().copied().collect::<Vec<_>>(), 0)?;
+                Ok(())
+            }
+        };
+        agree(&comm, at, written)
     }
+}
+
+/// A file that one rank writes, block by block.
+enum Writer {
+    Npy(npy::Writer),
+    #[cfg(feature = "hdf5")]
+    Hdf5(hdf5::Writer),
+}
+
+impl Writer {
+    fn create(
+        file: &ArrayFile,
+        shape: [usize; 2],
+        #[cfg_attr(not(feature = "hdf5"), expect(unused_variables))] about: &Provenance,
+        #[cfg_attr(not(feature = "hdf5"), expect(unused_variables))] ranks: usize,
+    ) -> Result<Self, FileError> {
+        match file.format {
+            Format::Npy => npy::Writer::create(&file.path, shape).map(Self::Npy),
+            #[cfg(feature = "hdf5")]
+            Format::Hdf5 => {
+                let (to, record) = (file.dataset.as_deref(), Record::new(about, ranks));
+                hdf5::Writer::create(&file.path, to, shape, &record).map(Self::Hdf5)
+            }
+        }
+    }
+
+    fn write(&mut self, block: &Block, values: &ArrayRef2<f64>) -> Result<(), FileError> {
+        match self {
+            Self::Npy(writer) => writer.write(block, values),
+            #[cfg(feature = "hdf5")]
+            Self::Hdf5(writer) => writer.write(block, values),
+        }
+    }
+
+    fn finish(self) -> Result<(), FileError> {
+        match self {
+            Self::Npy(writer) => writer.finish(),
+            #[cfg(feature = "hdf5")]
+            Self::Hdf5(writer) => writer.finish(),
+        }
+    }
+}
+
+/// Makes all ranks agree how a step on the file has ended, in the name of the call that stands `at`.
+fn agree<R>(
+    comm: &Comm,
+    at: &'static Location<'static>,
+    outcome: Result<R, FileError>,
+) -> Result<R, Failure> {
+    let outcome = outcome.map_err(|error| Failure::from(error).called_at(at));
+    comm.agree_on_outcome(Call { op: "write", with: With::ALL, at }, outcome)
+}
+
+/// The bytes of the cells of an array; the largest number if there are more.
+fn bytes(shape: [usize; 2]) -> u64 {
+    shape.iter().fold(size_of::<f64>() as u64, |bytes, &len| bytes.saturating_mul(len as u64))
 }
 
 /// Opens a file to read from, of which every rank reads a part of its own; and its length.
@@ -271,15 +369,15 @@ fn collect(
     comm: &Comm,
     layout: &Layout<2>,
     mine: &ArrayRef2<f64>,
-    mut take: impl FnMut(&Block, &ArrayRef2<f64>) -> Result<(), FileError>,
+    mut take: impl FnMut(&Block, &ArrayRef2<f64>),
 ) -> Result<(), Failure> {
     for rank in (0..comm.size()).filter(|&rank| !layout.is_empty(rank)) {
         let block = layout.block(rank);
         if rank == comm.rank() {
-            take(&block, mine)?;
+            take(&block, mine);
         } else {
             let (values, _) = comm.recv::<f64>(rank)?;
-            take(&block, &ArrayView2::from_shape(layout.block_shape(rank), &values)?)?;
+            take(&block, &ArrayView2::from_shape(layout.block_shape(rank), &values)?);
         }
     }
     Ok(())

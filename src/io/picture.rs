@@ -1,8 +1,7 @@
 //! Pictures of distributed arrays.
 
 use std::{
-    fs::File,
-    io::BufWriter,
+    io::Write,
     panic::Location,
     path::{Path, PathBuf},
     str::FromStr,
@@ -10,7 +9,7 @@ use std::{
 
 use ndarray::ArrayRef2;
 
-use super::{FileError, unfinished, unfinished::Unfinished};
+use super::{FileError, agree, unfinished, unfinished::Unfinished};
 use crate::{
     array::Layout,
     comm::{Comm, Max, Min},
@@ -54,7 +53,7 @@ impl PictureFile {
     /// Finds out whether the file can be written, and leaves nothing behind: before a long computation, on one rank.
     ///
     /// # Errors
-    /// If the directory does not exist or cannot be written, or the name belongs to a directory.
+    /// If the directory does not exist or cannot be written, or the name belongs to a directory or to a read-only file.
     pub fn check_writable(&self) -> Result<(), FileError> {
         unfinished::check_writable(&self.path)
     }
@@ -65,11 +64,13 @@ impl PictureFile {
     /// A pixel is a cell. Of an array larger than 2000 cells a side only every second (third, …) row and column is
     /// drawn; a cell of a small array is several pixels wide.
     ///
+    /// The file is written as [`ArrayFile::write`](super::ArrayFile::write) does it.
+    ///
     /// # Collective
     /// Two allreduces and a gather of a byte per pixel.
     ///
     /// # Errors
-    /// What the file system or the other ranks did wrong.
+    /// What the file system or the other ranks did wrong, on all ranks.
     ///
     /// # Panics
     /// If `block` has not the shape that `layout` gives this rank.
@@ -83,10 +84,16 @@ impl PictureFile {
         let [rows, columns] = layout.block(comm.rank());
         assert_eq!(block.dim(), (rows.len(), columns.len()), "the block is this rank's");
         let at = Location::caller();
-        self.draw(comm, layout, block).map_err(|failure| failure.called_at(at))
+        self.draw(comm, layout, block, at).map_err(|failure| failure.called_at(at))
     }
 
-    fn draw(&self, comm: &Comm, layout: &Layout<2>, block: &ArrayRef2<f64>) -> Result<(), Failure> {
+    fn draw(
+        &self,
+        comm: &Comm,
+        layout: &Layout<2>,
+        block: &ArrayRef2<f64>,
+        at: &'static Location<'static>,
+    ) -> Result<(), Failure> {
         let [rows, columns] = layout.block(comm.rank());
         let finite = || block.iter().copied().filter(|value| value.is_finite());
         let low = comm.allreduce(&[finite().fold(f64::INFINITY, f64::min)], Min)?[0];
@@ -97,7 +104,7 @@ impl PictureFile {
             let cells = columns.clone().zip(row).filter(|(column, _)| column % every == 0);
             mine.extend(cells.map(|(_, &value)| color(value, low, high)));
         }
-        if let Some(parts) = comm.gather(0, &mine)? {
+        let saved = if let Some(parts) = comm.gather(0, &mine)? {
             let [height, width] = layout.shape().map(|len| len.div_ceil(every));
             let mut pixels = vec![NO_NUMBER; height * width];
             for (rank, part) in parts.iter().enumerate() {
@@ -109,9 +116,11 @@ impl PictureFile {
                     pixels[row * width..][columns.clone()].copy_from_slice(line);
                 }
             }
-            save(&self.path, &pixels, [height, width])?;
-        }
-        Ok(comm.barrier()?)
+            save(&self.path, &pixels, [height, width])
+        } else {
+            Ok(())
+        };
+        agree(comm, at, saved)
     }
 }
 
@@ -145,20 +154,22 @@ fn save(path: &Path, pixels: &[u8], [height, width]: [usize; 2]) -> Result<(), F
         [r, g, b]
     });
     let palette: Vec<u8> = colors.chain([[128; 3]]).flatten().collect();
-    let unfinished = Unfinished::new(path);
-    let file = File::create(unfinished.path()).map_err(FileError::system(path, "write"))?;
     // Neither is larger than `LARGEST`.
     let (wide, high) = ((width * times) as u32, (height * times) as u32);
-    let mut encoder = png::Encoder::new(BufWriter::new(file), wide, high);
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, wide, high);
     encoder.set_color(png::ColorType::Indexed);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_palette(palette);
-    let write = || {
+    let encode = || {
         let mut writer = encoder.write_header()?;
         writer.write_image_data(&enlarged)?;
         writer.finish()
     };
-    write().map_err(FileError::format(path, "write"))?;
+    encode().map_err(FileError::format(path, "draw"))?;
+    let unfinished = Unfinished::create(path)?;
+    unfinished.reserve(bytes.len() as u64)?;
+    unfinished.file().write_all(&bytes).map_err(FileError::system(path, "write"))?;
     unfinished.finish()
 }
 
@@ -180,7 +191,7 @@ mod tests {
             file.write(&grid, &layout, &block)
         })
         .unwrap();
-        let opened = std::io::BufReader::new(File::open(file.path()).unwrap());
+        let opened = std::io::BufReader::new(std::fs::File::open(file.path()).unwrap());
         let mut reader = png::Decoder::new(opened).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut pixels).unwrap();

@@ -268,6 +268,126 @@ fn a_directory_that_cannot_be_written_is_found_beforehand() {
     assert!(file(&directory, "taken.npy").check_writable().is_err());
 }
 
+/// The names in a directory.
+fn names(directory: &TempDir) -> Vec<String> {
+    let entries = fs::read_dir(directory.path()).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn all_ranks_learn_that_a_file_cannot_be_written_and_go_on() {
+    let directory = tempdir().unwrap();
+    let to = file(&directory, "missing/new.npy");
+    let picture: PictureFile =
+        directory.path().join("missing/new.png").to_str().unwrap().parse().unwrap();
+    let words = crate::local(3, |world| {
+        let layout = Layout::new([3, 50_000], [3, 1]); // more than goes without being received
+        let block = numbers([1, 50_000]);
+        let words = to.write(world, &layout, &block, &about()).unwrap_err().to_string();
+        assert!(picture.write(world, &layout, &block).is_err());
+        world.barrier()?;
+        Ok(words)
+    });
+    for words in words.unwrap() {
+        assert!(words.contains("missing/new.npy: cannot write"), "{words}");
+    }
+}
+
+#[test]
+fn two_jobs_that_write_one_file_leave_that_of_one() {
+    let directory = tempdir().unwrap();
+    let to = file(&directory, "both.npy");
+    for _ in 0..20 {
+        std::thread::scope(|scope| {
+            for rows in [70_usize, 60] {
+                let to = &to;
+                scope.spawn(move || write(to, &Array2::from_elem((rows, 70), rows as f64), 2));
+            }
+        });
+        let read = read(&to, 1);
+        let rows = read.nrows() as f64;
+        assert!(read.iter().all(|&value| value.to_bits() == rows.to_bits()), "a mixture");
+        assert_eq!(names(&directory), ["both.npy"]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_pipes_and_devices_stay_what_they_are() {
+    use std::os::unix::fs::symlink;
+
+    let directory = tempdir().unwrap();
+    let array = numbers([5, 4]);
+    fs::create_dir(directory.path().join("below")).unwrap();
+    symlink("below/real.npy", directory.path().join("link.npy")).unwrap();
+    symlink("link.npy", directory.path().join("link2.npy")).unwrap();
+    for name in ["link.npy", "link2.npy"] {
+        let (link, real) = (file(&directory, name), file(&directory, "below/real.npy"));
+        // The first time the link leads to nothing.
+        assert!(link.check_writable().is_ok());
+        write(&link, &array, 2);
+        assert!(fs::symlink_metadata(link.path()).unwrap().is_symlink());
+        assert_eq!(read(&real, 1), array);
+    }
+    assert_eq!(names(&directory), ["below", "link.npy", "link2.npy"]);
+
+    let pipe = file(&directory, "pipe.npy");
+    nix::unistd::mkfifo(pipe.path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(pipe.check_writable().is_ok());
+    let bytes = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| fs::read(pipe.path()).unwrap());
+        write(&pipe, &array, 2);
+        reader.join().unwrap()
+    });
+    assert_eq!(bytes, fs::read(directory.path().join("below/real.npy")).unwrap());
+    symlink("/dev/null", directory.path().join("null.npy")).unwrap();
+    write(&file(&directory, "null.npy"), &array, 2);
+    assert_eq!(names(&directory), ["below", "link.npy", "link2.npy", "null.npy", "pipe.npy"]);
+    assert!(fs::symlink_metadata(directory.path().join("null.npy")).unwrap().is_symlink());
+}
+
+#[cfg(unix)]
+#[test]
+fn permissions_are_kept_and_read_only_files_refused() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempdir().unwrap();
+    let to = file(&directory, "kept.npy");
+    write(&to, &numbers([2, 2]), 1);
+    let mode = |mode| fs::set_permissions(to.path(), fs::Permissions::from_mode(mode)).unwrap();
+    for wanted in [0o640, 0o600, 0o666] {
+        mode(wanted);
+        write(&to, &numbers([3, 3]), 2);
+        assert_eq!(fs::metadata(to.path()).unwrap().permissions().mode() & 0o7777, wanted);
+    }
+    mode(0o444);
+    let refused = to.check_writable().unwrap_err().to_string();
+    assert!(refused.contains("kept.npy") && refused.contains("read-only"), "{refused}");
+    let written = crate::local(2, |world| {
+        let layout = Layout::new([2, 2], [2, 1]);
+        Ok(to.write(world, &layout, &numbers([1, 2]), &about()).is_err())
+    });
+    assert_eq!(written.unwrap(), [true; 2]);
+    assert_eq!(read(&to, 1), numbers([3, 3]));
+}
+
+#[test]
+fn room_is_asked_for_before_it_is_needed() {
+    let directory = tempdir().unwrap();
+    let to = file(&directory, "large.npy");
+    assert!(to.check_room([100, 100]).is_ok());
+    // Every disk is smaller.
+    for shape in [[1 << 28, 1 << 28], [usize::MAX, usize::MAX]] {
+        let refused = to.check_room(shape).unwrap_err();
+        assert!(matches!(refused, FileError::NoRoom { .. }), "{refused}");
+        assert!(refused.to_string().contains("large.npy: needs "), "{refused}");
+    }
+    assert!(names(&directory).is_empty());
+}
+
 #[test]
 fn a_failed_write_leaves_the_old_file() {
     let directory = tempdir().unwrap();

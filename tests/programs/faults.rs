@@ -10,7 +10,13 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use rayon::prelude::*;
-use spmd::{ANY, RunArgs, prelude::*};
+use spmd::{
+    ANY, RunArgs,
+    array::Layout,
+    io::{ArrayFile, Provenance},
+    ndarray::Array2,
+    prelude::*,
+};
 
 /// Fail in one of several ways
 #[derive(Parser)]
@@ -88,6 +94,8 @@ enum Fault {
     NeverReceivable,
     /// Rank 1 is killed.
     Killed,
+    /// Rank 1 returns an error while rank 0 writes into a pipe, `pipe.npy`, that nobody reads.
+    WhileWriting,
     /// Nothing: every rank starts this program, on threads of its own, and waits for it.
     Child,
     /// All ranks ask for what not every one may be ready for.
@@ -158,6 +166,7 @@ fn main() -> ExitCode {
             world.shared()?;
             Ok(world.barrier()?)
         }
+        Fault::WhileWriting => write_in_vain(world),
         Fault::None => Ok(world.barrier()?),
         Fault::NeverReceived => send_in_vain(world),
         Fault::NeverReceivable => {
@@ -185,6 +194,28 @@ fn wait(world: &Comm, place: Place) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Rank 0 hangs with a file that is not finished. When that is seen, rank 1 fails.
+fn write_in_vain(world: &Comm) -> Result<(), Failure> {
+    let mine = world.split(Some(world.rank() as u32), 0)?;
+    if let (0, Some(alone)) = (world.rank(), mine) {
+        let file: ArrayFile = "pipe.npy".parse()?;
+        let text = |text: &str| text.to_owned();
+        let about = Provenance { title: text("none"), units: text("1"), version: text("1") };
+        return file.write(&alone, &Layout::new([2, 2], [1, 1]), &Array2::zeros((2, 2)), &about);
+    }
+    let unfinished = || -> std::io::Result<bool> {
+        let mut entries = std::fs::read_dir(std::env::temp_dir())?.flatten();
+        Ok(entries.any(|entry| entry.path().extension().is_some_and(|suffix| suffix == "part")))
+    };
+    while !unfinished()? {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if world.rank() == 1 {
+        return Err(Failure::new("the disk is full"));
+    }
+    Ok(world.barrier()?)
 }
 
 /// Small and large, blocking and not, to the next rank and to oneself, in the world and in a duplicate.

@@ -71,7 +71,12 @@ impl Comm {
         self.agree_on_outcome(all("agree_result"), outcome)
     }
 
-    fn agree_on_outcome<R>(&self, call: Call, outcome: Result<R, Failure>) -> Result<R, Failure> {
+    /// As [`agree_result`](Self::agree_result), as a part of another call.
+    pub(crate) fn agree_on_outcome<R>(
+        &self,
+        call: Call,
+        outcome: Result<R, Failure>,
+    ) -> Result<R, Failure> {
         // The exit code and the words; nothing of a success.
         let mut report = Vec::new();
         if let Err(failure) = &outcome {

@@ -13,7 +13,12 @@ use super::raw::{self, Kind};
 pub(super) struct Found {
     pub(super) path: String,
     pub(super) dataset: Dataset,
+    pub(super) identity: Identity,
 }
+
+/// What is the same for two paths that lead to one object: the number of the file, and the library's token, which can only be
+/// compared, or printed.
+pub(super) type Identity = (u64, String);
 
 impl Found {
     pub(super) fn is_2d_of_numbers(&self) -> bool {
@@ -22,7 +27,7 @@ impl Found {
 
     /// Path, shape and type.
     pub(super) fn describe(&self) -> String {
-        let Self { path, dataset } = self;
+        let Self { path, dataset, .. } = self;
         let element = dataset.dtype().map_or("an unknown type".to_owned(), |dtype| element(&dtype));
         if dataset.space().is_ok_and(|space| space.is_null()) {
             return format!("{path}: no {element}"); // a dataset that was never meant to hold any
@@ -49,9 +54,10 @@ pub(super) fn datasets(file: &File) -> hdf5::Result<Vec<Found>> {
             match kind {
                 Ok(LocationType::Dataset) => {
                     if let Ok(dataset) = group.dataset(&name)
-                        && identity(&dataset).is_ok_and(|identity| seen.insert(identity))
+                        && let Ok(identity) = identity(&dataset)
+                        && seen.insert(identity.clone())
                     {
-                        found.push(Found { path, dataset });
+                        found.push(Found { path, dataset, identity });
                     }
                 }
                 Ok(LocationType::Group) => {
@@ -68,8 +74,12 @@ pub(super) fn datasets(file: &File) -> hdf5::Result<Vec<Found>> {
     Ok(found)
 }
 
-/// What is the same for two paths that lead to one object. The library's token can only be compared, or printed.
-fn identity(of: &Location) -> hdf5::Result<(u64, String)> {
+/// The dataset of this name, if there is one.
+pub(super) fn named(file: &File, name: &str) -> Option<Identity> {
+    identity(&*file.dataset(name).ok()?).ok()
+}
+
+fn identity(of: &Location) -> hdf5::Result<Identity> {
     of.loc_info().map(|info| (info.fileno, format!("{:?}", info.token)))
 }
 

@@ -9,10 +9,12 @@ mod raw;
 
 use std::path::{Path, PathBuf};
 
-use hdf5::{Dataset, Location, LocationType, types::VarLenUnicode};
+use hdf5::{
+    Dataset, Location, LocationType, plist::dataset_create::AllocTime, types::VarLenUnicode,
+};
 use ndarray::{Array2, ArrayRef2, s};
 
-use super::{Block, FileError, Record, Unfinished, open_file, zeros};
+use super::{Block, FileError, Record, Unfinished, bytes, open_file, zeros};
 
 /// Where an array goes if no dataset is named.
 const DATASET: &str = "/field";
@@ -132,6 +134,28 @@ fn filter_name(number: i32) -> String {
     format!("{name} (filter {number})")
 }
 
+/// About how many bytes a file with a dataset of this shape takes: besides its cells a few thousand.
+pub(super) fn size(shape: [usize; 2]) -> u64 {
+    const BESIDES: u64 = 8192;
+    bytes(shape).saturating_add(BESIDES)
+}
+
+/// Refuses to replace a file that has other datasets than the one to be written.
+pub(super) fn check_replaceable(path: &Path, name: Option<&str>) -> Result<(), FileError> {
+    if !path.is_file() || !raw::is_hdf5(path) {
+        return Ok(());
+    }
+    let file = open(path)?;
+    let ours = contents::named(&file, name.unwrap_or(DATASET));
+    let all = contents::datasets(&file).map_err(FileError::format(path, "list the datasets"))?;
+    let others = all.iter().filter(|found| ours.as_ref() != Some(&found.identity));
+    let holds: Vec<_> = others.map(contents::Found::describe).collect();
+    if holds.is_empty() {
+        return Ok(());
+    }
+    Err(FileError::OtherDatasets { path: path.to_owned(), holds })
+}
+
 /// A file with one dataset, being written block by block.
 pub(super) struct Writer {
     unfinished: Unfinished,
@@ -141,18 +165,36 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn create(
+        target: &Path,
+        name: Option<&str>,
+        shape: [usize; 2],
+        record: &Record,
+    ) -> Result<Self, FileError> {
+        let unfinished = Unfinished::create(target)?;
+        unfinished.reserve(size(shape))?;
+        Self::furnish(unfinished, name, shape, record)
+    }
+
+    /// Makes an HDF5 file of an empty one.
+    fn furnish(
         unfinished: Unfinished,
         name: Option<&str>,
         shape: [usize; 2],
         record: &Record,
     ) -> Result<Self, FileError> {
-        let create = || {
+        let target = unfinished.target().to_owned();
+        let refuse = FileError::format::<hdf5::Error>(&target, "write");
+        let create = || -> hdf5::Result<_> {
             let file = hdf5::File::create(unfinished.path())?;
             let dataset = furnish(&file, name, shape, record)?;
+            file.flush()?;
             Ok((file, dataset))
         };
-        let (file, dataset) =
-            create().map_err(FileError::format::<hdf5::Error>(unfinished.target(), "write"))?;
+        let (file, dataset) = create().map_err(&refuse)?;
+        // The library has emptied the file. It tells now where the cells go.
+        let start = dataset.offset().ok_or("the dataset has no place in the file".into());
+        let start = start.map_err(&refuse)?;
+        unfinished.reserve(start.saturating_add(bytes(shape)))?;
         Ok(Self { unfinished, file, dataset })
     }
 
@@ -165,16 +207,21 @@ impl Writer {
     }
 
     pub(super) fn finish(self) -> Result<(), FileError> {
+        self.close()?.finish()
+    }
+
+    /// Closes the file as far as the library is concerned; it has not its name yet.
+    fn close(self) -> Result<Unfinished, FileError> {
         let Self { unfinished, file, dataset } = self;
         drop(dataset);
         // Closing would not tell whether the last bytes reached the file.
         file.flush().map_err(FileError::format(unfinished.target(), "write"))?;
         file.close().map_err(FileError::format(unfinished.target(), "write"))?;
-        unfinished.finish()
+        Ok(unfinished)
     }
 }
 
-/// Creates the dataset, not yet written, and notes where it comes from. On a shared file all ranks call it alike.
+/// Creates the dataset, not yet written but with its place in the file, and notes where it comes from.
 fn furnish(
     file: &hdf5::File,
     name: Option<&str>,
@@ -184,8 +231,12 @@ fn furnish(
     let name = name.unwrap_or(DATASET);
     let links = hdf5::plist::LinkCreate::build().create_intermediate_group(true).finish()?;
     // A file of its own for each run: contiguous, in the order of rows, like a .npy file.
-    let dataset =
-        file.new_dataset::<f64>().shape(shape).set_link_create_plist(&links).create(name)?;
+    let dataset = file
+        .new_dataset::<f64>()
+        .shape(shape)
+        .alloc_time(Some(AllocTime::Early))
+        .set_link_create_plist(&links)
+        .create(name)?;
     text(file, "title", &record.title)?;
     text(file, "version", &record.version)?;
     text(file, "library", concat!("spmd ", env!("CARGO_PKG_VERSION")))?;

@@ -1,11 +1,17 @@
 //! HDF5's own calls where the safe library lacks them: transfers of every type of number, and by all ranks together.
 
-use std::{ffi::c_void, ptr};
+use std::{
+    ffi::{CString, c_void},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    ptr,
+};
 
 use hdf5::{Dataset, Datatype, globals::H5T_NATIVE_DOUBLE, h5check, sync::sync};
 use hdf5_sys::{
     h5::hsize_t,
     h5d::H5Dread,
+    h5f::H5Fis_hdf5,
     h5i::hid_t,
     h5p::H5P_DEFAULT,
     h5s::{H5S_SELECT_SET, H5Sclose, H5Screate_simple, H5Sselect_hyperslab, H5Sselect_none},
@@ -44,6 +50,13 @@ pub(super) fn kind(of: &Datatype) -> Kind {
         H5T_class_t::H5T_ENUM => Kind::Enum,
         _ => Kind::Other,
     })
+}
+
+/// Whether a file begins as the library's do.
+pub(super) fn is_hdf5(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: a string that ends with a zero byte and outlives the call.
+    sync(|| unsafe { H5Fis_hdf5(path.as_ptr()) }) > 0
 }
 
 /// Reads a block of a dataset into `values`, each element converted to `f64` by HDF5, which knows every size and order.

@@ -208,3 +208,36 @@ fn an_unknown_filter_and_a_lock_are_named_with_the_remedy() {
     drop(lock);
     assert!(Reader::open(&path, None).is_ok());
 }
+
+#[test]
+fn a_file_with_other_datasets_is_refused_and_kept() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("kept.h5");
+    let to = |dataset: &str| format!("{}{dataset}", path.display()).parse::<ArrayFile>().unwrap();
+    // What is no HDF5 file, and what has only the dataset that is written anew, is replaced.
+    std::fs::write(&path, "").unwrap();
+    write(to("").path().to_str().unwrap(), 2);
+    assert!(to(":/field").check_writable().is_ok());
+    assert!(to(":field").check_writable().is_ok());
+    write(to("").path().to_str().unwrap(), 2);
+
+    let refused = |dataset: &str| {
+        let error = to(dataset).check_writable().unwrap_err();
+        assert!(matches!(error, FileError::OtherDatasets { .. }), "{error}");
+        error.to_string()
+    };
+    assert!(refused(":/other").contains("/field: [7, 5] of float64"));
+    let file = hdf5::File::open_rw(&path).unwrap();
+    file.new_dataset_builder().with_data(&[1, 2, 3]).create("precious").unwrap();
+    file.close().unwrap();
+    assert!(refused("").contains("/precious: [3] of int32"));
+    let about = Provenance { title: String::new(), units: String::new(), version: String::new() };
+    let failed = crate::local(2, |world| {
+        let layout = Layout::new([2, 2], [2, 1]);
+        Ok(to("").write(world, &layout, &Array2::zeros((1, 2)), &about).is_err())
+    });
+    assert_eq!(failed.unwrap(), [true; 2]);
+    let file = hdf5::File::open(&path).unwrap();
+    assert_eq!(file.dataset("precious").unwrap().read_raw::<i32>().unwrap(), [1, 2, 3]);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}

@@ -12,7 +12,7 @@ use std::{
 use ndarray::{Array2, ArrayRef2, Axis};
 use ndarray_npy::write_zeroed_npy;
 
-use super::{Block, FileError, Unfinished, error::one_line, open_file, zeros};
+use super::{Block, FileError, Unfinished, bytes, error::one_line, open_file, zeros};
 
 /// An open `.npy` file with a 2-D array of numbers.
 pub(super) struct Reader {
@@ -145,6 +145,13 @@ fn half(bits: u16) -> f64 {
     if bits >> 15 == 1 { -size } else { size }
 }
 
+/// The bytes of a file with an array of this shape.
+pub(super) fn size(shape: [usize; 2]) -> u64 {
+    /// Filled up with blanks to a multiple of 64, and there is no shape of two axes that needs more.
+    const HEADER: u64 = 128;
+    bytes(shape).saturating_add(HEADER)
+}
+
 /// A `.npy` file being written, block by block.
 pub(super) struct Writer {
     unfinished: Unfinished,
@@ -154,15 +161,17 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn create(unfinished: Unfinished, shape: [usize; 2]) -> Result<Self, FileError> {
+    pub(super) fn create(target: &Path, shape: [usize; 2]) -> Result<Self, FileError> {
+        let unfinished = Unfinished::create(target)?;
+        unfinished.reserve(size(shape))?;
         let create = || {
-            let mut file = File::create(unfinished.path())?;
+            let mut file = unfinished.file().try_clone()?;
             write_zeroed_npy::<f64, _>(&file, shape).map_err(std::io::Error::other)?;
             // The file has its full length now, and the next byte to write is the first behind the header.
             let start = file.stream_position()?;
             Ok((BufWriter::new(file), start))
         };
-        let (file, start) = create().map_err(FileError::system(unfinished.target(), "write"))?;
+        let (file, start) = create().map_err(FileError::system(target, "write"))?;
         Ok(Self { unfinished, file, start, columns: shape[1] })
     }
 
@@ -194,9 +203,8 @@ impl Writer {
 
     pub(super) fn finish(self) -> Result<(), FileError> {
         let Self { unfinished, file, .. } = self;
-        let refuse = FileError::system(unfinished.target(), "write");
-        let file = file.into_inner().map_err(|error| refuse(error.into_error()))?;
-        file.sync_all().map_err(refuse)?;
+        file.into_inner()
+            .map_err(|error| FileError::system(unfinished.target(), "write")(error.into_error()))?;
         unfinished.finish()
     }
 }

@@ -1,0 +1,299 @@
+//! Files that get their name when they are complete.
+
+mod owner;
+#[allow(unsafe_code)] // signal handlers; each block states its reasons
+mod registry;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    sys::{
+        resource::{Resource, getrlimit},
+        statvfs::statvfs,
+    },
+    unistd::{AccessFlags, access},
+};
+
+use self::registry::Registered;
+use super::FileError;
+
+/// A file being written under a temporary name beside its final one; removed again if it is never finished, however the
+/// process ends: only SIGKILL leaves it, and then the next that is to have the same final name removes it.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    temporary: PathBuf,
+    file: File,
+    /// What users call it.
+    target: PathBuf,
+    place: Place,
+    _registered: Registered,
+}
+
+/// What a name stands for before it is written.
+#[derive(Debug)]
+enum Place {
+    /// A file, or nothing yet: behind all links.
+    File(PathBuf),
+    /// A pipe or a device, which stays what it is: it gets the bytes.
+    Pipe,
+}
+
+impl Unfinished {
+    /// Creates the temporary file, empty.
+    ///
+    /// # Errors
+    /// If `target` is a directory or read-only, or no file can be created beside it.
+    pub(super) fn create(target: &Path) -> Result<Self, FileError> {
+        let place = Place::of(target)?;
+        let refuse = FileError::system(target, "write");
+        let (directory, name) = match &place {
+            Place::File(path) => (path.parent().unwrap_or(Path::new("")), path.file_name()),
+            Place::Pipe => (&*std::env::temp_dir(), target.file_name()),
+        };
+        let name = name.unwrap_or_default();
+        // Absolute: the program may go to another directory meanwhile.
+        let directory = std::path::absolute(directory.join(".")).map_err(&refuse)?;
+        remove_abandoned(&directory, name);
+        loop {
+            let temporary = directory.join(owner::new_name(name));
+            match OpenOptions::new().read(true).write(true).create_new(true).open(&temporary) {
+                Ok(file) => {
+                    let registered = Registered::new(&temporary);
+                    let target = target.to_owned();
+                    return Ok(Self { temporary, file, target, place, _registered: registered });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(refuse(error)),
+            }
+        }
+    }
+
+    /// Where to write, for libraries that open files themselves.
+    #[cfg(feature = "hdf5")]
+    pub(super) fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// The file, open.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The name that the file will have, and by which errors call it.
+    pub(super) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Takes room for so many bytes before they are written. The length of the file stays as it is.
+    ///
+    /// # Errors
+    /// If there is not so much, or the process may not write so much.
+    pub(super) fn reserve(&self, bytes: u64) -> Result<(), FileError> {
+        within_limit(&self.target, bytes)?;
+        let free = || match statvfs(&self.temporary) {
+            // As wide as it is on the system at hand.
+            #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+            Ok(room) => {
+                (room.blocks_available() as u64).saturating_mul(room.fragment_size() as u64)
+            }
+            Err(_) => u64::MAX, // who does not tell is asked by writing
+        };
+        let no_room = |free| {
+            let path = self.target.clone();
+            Err(FileError::NoRoom { path, needed: bytes, free, limit: "free on its file system" })
+        };
+        if bytes > free() {
+            return no_room(free());
+        }
+        #[cfg(target_os = "linux")]
+        if bytes > 0
+            && let Ok(len) = i64::try_from(bytes)
+        {
+            use nix::{
+                errno::Errno,
+                fcntl::{FallocateFlags, fallocate},
+            };
+            match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, len) {
+                Ok(()) => return Ok(()),
+                Err(Errno::ENOSPC | Errno::EDQUOT) => {
+                    // What could be taken of it does not count as used.
+                    let _ = self.file.set_len(0);
+                    return no_room(free());
+                }
+                Err(Errno::EFBIG) => {
+                    let error = io::Error::from(Errno::EFBIG);
+                    return Err(FileError::system(&self.target, "write")(error));
+                }
+                Err(_) => {} // not every file system can
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the complete file its name, in place of a file that had it before, and the permissions of that one.
+    pub(super) fn finish(self) -> Result<(), FileError> {
+        self.file.sync_all().map_err(FileError::system(&self.target, "write"))?;
+        let refuse = FileError::system(&self.target, "give the written file its name");
+        match &self.place {
+            Place::File(path) => {
+                if let Ok(before) = fs::metadata(path) {
+                    keep_owner(&self.file, &before); // first: it takes some permissions away
+                    self.file.set_permissions(before.permissions()).map_err(&refuse)?;
+                }
+                fs::rename(&self.temporary, path).map_err(refuse)
+            }
+            Place::Pipe => {
+                let copy = || {
+                    let mut to = OpenOptions::new().write(true).open(&self.target)?;
+                    io::copy(&mut File::open(&self.temporary)?, &mut to)?;
+                    to.flush()
+                };
+                copy().map_err(FileError::system(&self.target, "write"))
+            }
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Where it was finished, nothing has this name any more: no other file ever gets it.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+impl Place {
+    fn of(target: &Path) -> Result<Self, FileError> {
+        let refuse = FileError::system(target, "write");
+        let about = match fs::metadata(target) {
+            Ok(about) => about,
+            // Nothing, or a link to nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self::File(behind_links(target)));
+            }
+            Err(error) => return Err(refuse(error)),
+        };
+        let kind = about.file_type();
+        if kind.is_dir() {
+            Err(refuse(io::ErrorKind::IsADirectory.into()))
+        } else if kind.is_fifo() || kind.is_char_device() {
+            access(target, AccessFlags::W_OK).map_err(|error| refuse(error.into()))?;
+            Ok(Self::Pipe)
+        } else if !kind.is_file() {
+            let (path, kind) = (target.to_owned(), "a socket or a disk");
+            Err(FileError::NoFile { path, kind, needed: "a file, or a name for a new one" })
+        } else if about.permissions().readonly() {
+            // Whoever took away the right to write wants to keep it, root's file or not.
+            let words = "it is read-only; `chmod u+w` changes that";
+            Err(refuse(io::Error::new(io::ErrorKind::PermissionDenied, words)))
+        } else {
+            OpenOptions::new().append(true).open(target).map_err(refuse)?;
+            Ok(Self::File(behind_links(target)))
+        }
+    }
+}
+
+/// The path that a link, or a link to a link, stands for. The system has followed them before: there are not too many.
+fn behind_links(target: &Path) -> PathBuf {
+    const MOST: usize = 40;
+    let mut path = target.to_owned();
+    for _ in 0..MOST {
+        let Ok(to) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(to);
+    }
+    path
+}
+
+/// The same owner and group as before, where the system lets us.
+fn keep_owner(file: &File, before: &fs::Metadata) {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    if file.metadata().is_ok_and(|now| (now.uid(), now.gid()) != (before.uid(), before.gid())) {
+        let _ = fchown(file, Some(before.uid()), Some(before.gid()));
+    }
+}
+
+/// Removes what processes that were killed have left beside a file of this name.
+fn remove_abandoned(directory: &Path, name: &std::ffi::OsStr) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if owner::is_abandoned(&entry.file_name(), name) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether this process may write a file of so many bytes: it would be ended by a signal.
+pub(super) fn within_limit(target: &Path, bytes: u64) -> Result<(), FileError> {
+    match getrlimit(Resource::RLIMIT_FSIZE) {
+        Ok((limit, _)) if bytes > limit => Err(FileError::NoRoom {
+            path: target.to_owned(),
+            needed: bytes,
+            free: limit,
+            limit: "allowed by `ulimit -f`",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether what has this name gets bytes one after the other.
+#[cfg(feature = "phdf5")]
+pub(super) fn is_pipe(target: &Path) -> bool {
+    matches!(Place::of(target), Ok(Place::Pipe))
+}
+
+/// Whether a file of this name could be written; leaves nothing behind.
+pub(super) fn check_writable(target: &Path) -> Result<(), FileError> {
+    Unfinished::create(target).map(drop)
+}
+
+/// Whether a file of this name could be written and have so many bytes; leaves nothing behind.
+pub(super) fn check_room(target: &Path, bytes: u64) -> Result<(), FileError> {
+    Unfinished::create(target)?.reserve(bytes)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn count(directory: &Path) -> usize {
+        fs::read_dir(directory).unwrap().count()
+    }
+
+    #[test]
+    fn a_probe_removes_nobody_elses_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("field.npy");
+        let others = Unfinished::create(&target).unwrap();
+        fs::write(directory.path().join(".field.npy.123.part"), "somebody's").unwrap();
+        check_writable(&target).unwrap();
+        assert!(others.temporary.exists());
+        assert_eq!(count(directory.path()), 2);
+        let temporary = others.temporary.clone();
+        drop(others);
+        assert!(!temporary.exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_is_removed_by_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("field.npy");
+        let name = owner::new_name(target.file_name().unwrap()).into_string().unwrap();
+        let mut parts: Vec<_> = name.split('-').map(str::to_owned).collect();
+        // A process that has been and is no more.
+        let mut child = Command::new("true").spawn().unwrap();
+        parts[1] = child.id().to_string();
+        child.wait().unwrap();
+        let left = directory.path().join(parts.join("-"));
+        fs::write(&left, "half of it").unwrap();
+        check_writable(&target.with_file_name("other.npy")).unwrap();
+        assert!(left.exists(), "another file's");
+        check_writable(&target).unwrap();
+        assert!(!left.exists());
+    }
+}
