@@ -272,8 +272,6 @@ impl MpiEngine {
         }
         stage(Stage::End("MPI_Finalize"));
         drop((self.spaces.take(), self.retired.take()));
-        drop(self.universe.take());
-        stage(Stage::Finished);
         let universe = self.universe.take();
         if self.forget_windows() {
             std::mem::forget(universe);
@@ -281,6 +279,7 @@ impl MpiEngine {
         } else {
             drop(universe);
         }
+        stage(Stage::Finished);
         Ok(())
     }
 
