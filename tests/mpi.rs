@@ -177,6 +177,54 @@ fn a_process_runs_one_job() {
     }
 }
 
+/// How an attack may end: none may do damage, at any level of checks.
+fn attack(name: &str, level: &str, codes: &[i32]) -> String {
+    let _turn = turn();
+    let mut command = mpirun(2, &example("attacks"));
+    let ending = run(command.args([name, "--checks", level, "--timeout", "2"]));
+    let timed_out = codes.contains(&4) && !*OPEN_MPI && ending.code == Some(9);
+    let right = ending.code.is_some_and(|code| codes.contains(&code)) || timed_out;
+    assert!(right, "{name} at {level}: {ending:#?}");
+    for line in ending.stdout.lines().filter(|line| line.ends_with(" bytes changed")) {
+        assert!(line.ends_with(": 0 bytes changed"), "{name} at {level}: {ending:#?}");
+    }
+    ending.stdout
+}
+
+#[test]
+fn messages_longer_than_their_buffers_stay_inside() {
+    for level in ["off", "local", "collective", "full"] {
+        let out = attack("longer", level, &[0]);
+        assert_eq!(out.matches("bytes changed").count(), 20, "{out}");
+    }
+}
+
+#[test]
+fn whoever_calls_the_library_has_been_compared() {
+    for name in ["dup", "split", "split-node", "graph", "window", "node-array"] {
+        attack(name, "local", &[1, 4]);
+    }
+    attack("dup", "off", &[1, 4]);
+    attack("go-on", "local", &[0]);
+    // Of the two that wait for ever in their own plan one may be alone at the end.
+    attack("plans", "local", &[0, 1, 4]);
+}
+
+#[test]
+fn views_that_lie_and_windows_that_were_refused_do_no_damage() {
+    for level in ["off", "local", "full"] {
+        attack("lie", level, &[0]);
+        attack("refused", level, &[0]);
+    }
+}
+
+#[test]
+fn a_window_that_outlives_the_run_is_closed_and_its_memory_stays() {
+    let out = attack("kept", "local", &[0]);
+    assert_eq!(out.matches("kept: 701").count(), 2, "{out}");
+    assert_eq!(out.matches("the run that this communicator belonged to has ended").count(), 4);
+}
+
 #[test]
 fn a_killed_rank_ends_all() {
     let ending = fault(4, &["killed", "compute"]);

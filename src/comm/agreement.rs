@@ -110,7 +110,7 @@ struct Record {
 impl Record {
     fn new(call: Call, subject: Subject) -> Self {
         let root = u64::from(call.with.root_number());
-        let count = subject.count.map_or(0, |count| count as u64 + 1);
+        let count = subject.count.map_or(0, |count| (count as u64).saturating_add(1));
         let Stamp(stamp) = subject.signature.stamp();
         let at = format!("{}:{}", call.at.file(), call.at.line());
         let type_name = text(subject.signature.name());

@@ -20,6 +20,7 @@ pub(super) const CASES: &[Case] = &[
     ("closures are combined in the order of ranks", rank_order),
     ("closures on derived and large elements", matrices),
     ("allreduce gives the same bits everywhere", same_bits),
+    ("Min and Max give the same bits everywhere, of NaN and zeros too", extremes_of_odd_numbers),
     ("allreduce of a mebibyte", mebibyte),
 ];
 
@@ -52,6 +53,35 @@ fn folds<T: Datum + PartialEq + Debug>(
     match ground.exscan(&mine, op)? {
         Some(got) => ground.same(&format!("exscan by {what}"), &got, &fold(me)),
         None => ground.equal("who has no ranks before", me, 0),
+    }
+    Ok(())
+}
+
+fn extremes_of_odd_numbers(ground: &Ground<'_>) -> Result<()> {
+    let me = ground.rank();
+    let odd = [
+        if me == 0 { f64::NAN } else { me as f64 },
+        f64::from_bits(f64::NAN.to_bits() | (me as u64 + 1)),
+        if me.is_multiple_of(2) { -0.0 } else { 0.0 },
+        if me.is_multiple_of(2) { f64::INFINITY } else { -f64::INFINITY },
+    ];
+    for count in [1, 1000] {
+        let mine = odd.repeat(count);
+        let alone = ground.size() == 1;
+        for got in [
+            ground.allreduce(&mine, Min)?,
+            ground.allreduce(&mine, Max)?,
+            ground.iallreduce(mine.clone(), Min)?.wait()?,
+            ground.iallreduce(mine.clone(), Max)?.wait()?,
+        ] {
+            let bits: Vec<u64> = got.iter().map(|value| value.to_bits()).collect();
+            let same = ground.allgather(&bits)?.iter().all(|theirs| *theirs == bits);
+            ground.holds("all ranks have the same bits", same);
+            ground.holds("NaN wins", got[0].is_nan() && got[1].is_nan());
+        }
+        let zeros = (ground.allreduce(&mine, Min)?[2], ground.allreduce(&mine, Max)?[2]);
+        ground.holds("-0 is the smaller", zeros.0.is_sign_negative());
+        ground.holds("0 is the larger", alone || zeros.1.is_sign_positive());
     }
     Ok(())
 }
