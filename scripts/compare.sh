@@ -137,12 +137,15 @@ launcher() {
     say "${bins[at]}/mpirun -n $(ranks_of "$group") $binding${extras[at]:+ ${extras[at]}}"
 }
 
+# In a directory of its own: target/release may hold a build with other features.
+local_spmd=target/with-threads/release/spmd
+
 # command_of PLACE PROGRAM GROUP: the whole command line; place `local` is the engine.
 command_of() {
     local at=$1 program=$2 group=$3 what
     what="$(benchmarks_of "$group") $(options_of "$group")"
     case "$at $program" in
-        local*) say "target/release/spmd bench --engine local -n $(ranks_of "$group") $what --format csv" ;;
+        local*) say "$local_spmd bench --engine local -n $(ranks_of "$group") $what --format csv" ;;
         *C) say "$(launcher "$at" "$group") target/with-${keys[at]}/peers/$(peer_of "$group") $what" ;;
         *) say "$(launcher "$at" "$group") target/with-${keys[at]}/release/spmd bench $what --format csv" ;;
     esac
@@ -176,7 +179,7 @@ build() {
 }
 
 if $dry_run; then
-    say "would build: cargo build --release"
+    say "would build: CARGO_TARGET_DIR=target/with-threads cargo build --release"
     for at in ${keys[@]+"${!keys[@]}"}; do
         [ "$at" -gt 0 ] && [ "${keys[at]}" = "${keys[at - 1]}" ] ||
             say "would build for ${labels[at]}: benches/peers/*.c with ${bins[at]}/mpicc -O3, spmd with --features mpi"
@@ -190,7 +193,7 @@ if $dry_run; then
 fi
 
 say "building" >&2
-cargo build --quiet --release
+CARGO_TARGET_DIR=target/with-threads cargo build --quiet --release
 for at in ${keys[@]+"${!keys[@]}"}; do build "$at"; done
 
 # busy: the percentage of all CPUs' time that was not idle in the last two seconds.
@@ -257,7 +260,7 @@ for launch in $(seq 1 "$launches"); do
     say "round $launch of $launches done after $spent s, $((spent * (launches - launch) / launch)) s left" >&2
 done
 
-report=(target/release/spmd bench-report $results --statistic "$statistic")
+report=($local_spmd bench-report $results --statistic "$statistic")
 if [ -n "$page" ]; then
     processor=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo 2>/dev/null | head -1 || true)
     report+=(--markdown "$page"

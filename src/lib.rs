@@ -85,6 +85,8 @@ pub struct Readme;
 pub mod guides {
     #[doc = include_str!("../docs/guide-mpi.md")]
     pub struct ForThoseWhoKnowMpi;
+    #[doc = include_str!("../docs/project.md")]
+    pub struct ForAProjectOfYourOwn;
     #[doc = include_str!("../docs/guide-first.md")]
     pub struct ForThoseWhoDoNot;
 }

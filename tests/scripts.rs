@@ -125,6 +125,9 @@ fn a_batch_job_starts_its_program_by_mpirun() {
     let ended = job(OPEN_MPI, &["./heat2d"], &mpirun);
     assert!(ended.out.contains("mpirun -n 4 --map-by slot:PE=3 ./heat2d | threads 3"), "{ended:?}");
     assert!(job(MPICH, &["./heat2d"], &mpirun).out.contains("mpirun -n 4 ./heat2d | threads 3"));
+    // Its proxies are started by srun, as no MPI programs.
+    let tell = format!("{MPICH}\necho \"proxies by $SLURM_MPI_TYPE\"");
+    assert!(job(&tell, &["./heat2d"], &mpirun).out.contains("proxies by none"));
 }
 
 #[test]
@@ -132,6 +135,22 @@ fn a_batch_job_ends_with_its_programs_exit_code() {
     let stand_ins = StandIns::new().add("srun", "exit 3").add("mpirun", OPEN_MPI);
     let ended = stand_ins.run("job.sbatch", &["./heat2d"], &ALLOCATION, true);
     assert_eq!(ended.code, Some(3), "{ended:?}");
+}
+
+#[test]
+fn a_batch_job_is_told_before_its_time_is_up_only_if_it_asks() {
+    let script = fs::read_to_string(root().join("scripts/job.sbatch")).unwrap();
+    assert!(!script.lines().any(|line| line.starts_with("#SBATCH --signal")), "{script}");
+}
+
+#[test]
+fn a_task_of_an_array_knows_its_number() {
+    let program = "for word; do last=$word; done\nsh -c \"$last\"";
+    let stand_ins = StandIns::new().add("srun", program).add("mpirun", OPEN_MPI);
+    let variables = [ALLOCATION.as_slice(), &[("SLURM_ARRAY_TASK_ID", "7")]].concat();
+    let arguments = ["sh", "-c", "echo seed $SLURM_ARRAY_TASK_ID"];
+    let ended = stand_ins.run("job.sbatch", &arguments, &variables, true);
+    assert!(ended.out.contains("seed 7"), "{ended:?}");
 }
 
 #[test]
@@ -314,10 +333,10 @@ fn compare_plans_c_and_ours_on_each_mpi() {
         compare(OPEN_MPI, &["--dry-run", "--mpis", "Open MPI 4.1.4", "--groups", "p2p,crowd"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     for part in [
-        "would build: cargo build --release\n",
+        "would build: CARGO_TARGET_DIR=target/with-threads cargo build --release\n",
         "mpicc -O3, spmd with --features mpi\n",
         "would run 7 times each, in random order, 6 commands:\n",
-        "  target/release/spmd bench --engine local -n 2 latency bandwidth --sizes 8,128,512,8K,64K,512K,4M --format csv\n",
+        "  target/with-threads/release/spmd bench --engine local -n 2 latency bandwidth --sizes 8,128,512,8K,64K,512K,4M --format csv\n",
         "/mpirun -n 2 --bind-to core target/with-system-openmpi/peers/p2p latency bandwidth --sizes 8,",
         "/mpirun -n 2 --bind-to core target/with-system-openmpi/release/spmd bench latency bandwidth --sizes 8,",
         "--oversubscribe --bind-to none --mca mpi_yield_when_idle 1 target/with-system-openmpi/peers/collective barrier",
