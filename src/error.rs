@@ -504,7 +504,10 @@ impl Failure {
         if let Some(error) = self.own_error() {
             return error.to_string();
         }
-        let mut text = format!("{}{}", self.cause, Place(self.at));
+        let words = self.cause.to_string();
+        // What follows the first line is a list or a help.
+        let (first, rest) = words.split_at(words.find('\n').unwrap_or(words.len()));
+        let mut text = format!("{first}{}{rest}", Place(self.at));
         for cause in self.chain().skip(1).map(ToString::to_string) {
             // Many errors say themselves what caused them.
             if !text.contains(&cause) {

@@ -77,6 +77,13 @@ impl Info {
                 cpus.len()
             ));
         }
+        let quota = places().filter_map(|place| place.quota).min();
+        if let Some(quota) = quota.filter(|quota| count > *quota) {
+            return Some(format!(
+                "{count} ranks have time for {quota} cpus of {host}, by a quota of the container or batch job: they run \
+                 in turns."
+            ));
+        }
         let fair = |place: &Place| place.even_share(count);
         let narrow: Vec<_> = self.ranks_where(ranks, |place| place.cpus.len() < fair(place));
         if let Some(&first) = narrow.first() {
@@ -98,8 +105,8 @@ impl Info {
                 cpus.len()
             ));
         }
-        let share =
-            |mine: &Place| placement::fair_threads(&mine.cpus, places().map(|place| &*place.cpus));
+        let neighbours: Vec<_> = places().collect();
+        let share = |mine: &Place| mine.fair_threads(&neighbours);
         let idle = self.ranks_where(ranks, |place| place.threads < share(place));
         let place = &self.places[*idle.first()?];
         Some(format!(
@@ -260,6 +267,7 @@ mod tests {
             host: host.to_owned(),
             cpus: cpus.into_iter().collect(),
             available: 8,
+            quota: None,
             threads,
         }
     }
@@ -293,6 +301,9 @@ mod tests {
         assert!(advice(vec![place("a", 0..8, 1); 9]).contains("9 ranks share the 8 cpus 0-7"));
         assert!(advice(vec![place("a", 0..8, 8); 2]).contains("16 threads"));
         assert!(advice(vec![place("a", 0..8, 2)]).contains("could have 8 threads and use 2"));
+        let limited = |ranks| vec![Place { quota: Some(2), ..place("a", 0..8, 2) }; ranks];
+        assert_eq!(advice(limited(1)), "", "no more than the quota");
+        assert!(advice(limited(3)).contains("3 ranks have time for 2 cpus of a"));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! CPUs and hosts: what a rank may run on, and how many threads that is worth.
 
+use std::env;
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 /// Where a rank runs.
@@ -13,6 +16,8 @@ pub(crate) struct Place {
     pub(crate) cpus: Vec<usize>,
     /// The number of CPUs that it could be allowed on this host.
     pub(crate) available: usize,
+    /// For how many CPUs the ranks of the host have time together, where a quota limits it.
+    pub(crate) quota: Option<usize>,
     /// The size of its rayon pool.
     pub(crate) threads: usize,
 }
@@ -21,6 +26,13 @@ impl Place {
     /// The number of CPUs that each of so many ranks of the host could have.
     pub(crate) fn even_share(&self, ranks: usize) -> usize {
         (self.available / ranks).max(1)
+    }
+
+    /// The rayon threads of this rank, where `neighbours` are the ranks of the host, itself among them.
+    pub(crate) fn fair_threads(&self, neighbours: &[&Place]) -> usize {
+        let fair = fair_threads(&self.cpus, neighbours.iter().map(|place| &*place.cpus));
+        let most = self.quota.map_or(fair, |quota| quota / neighbours.len().max(1));
+        fair.min(most).max(1)
     }
 }
 
@@ -47,8 +59,36 @@ pub(crate) fn fair_threads<'a>(
 pub(crate) fn is_crowded(places: &[Place]) -> bool {
     places.iter().any(|place| {
         let here = || places.iter().filter(|other| other.node == place.node);
-        here().count() > union(here()).len()
+        here().count() > union(here()).len().min(place.quota.unwrap_or(usize::MAX))
     })
+}
+
+/// For how many CPUs this process has time: fewer than it may run on where a quota of a container or batch job limits it.
+pub(crate) fn quota() -> Option<usize> {
+    let time = std::thread::available_parallelism().ok()?.get();
+    (time < cpus().len()).then_some(time)
+}
+
+/// How many CPUs of this host a batch job was given, as far as it is told.
+fn allotted() -> Option<usize> {
+    env::var("SLURM_CPUS_ON_NODE").ok()?.parse().ok()
+}
+
+/// The stack of a rank's threads: the largest of what the user has set for threads of Rust programs (`RUST_MIN_STACK`) and
+/// for processes (`ulimit -s`), and of what the main thread of a process has on most systems. A program that runs as a process
+/// runs as a thread. It is address space, of which a thread uses what it touches.
+pub(crate) fn stack_bytes() -> usize {
+    let told = env::var("RUST_MIN_STACK").ok().and_then(|bytes| bytes.parse().ok());
+    let limit = getrlimit(Resource::RLIMIT_STACK).map_or(0, |(limit, _)| limit);
+    largest_stack(told, limit)
+}
+
+fn largest_stack(told: Option<usize>, limit: u64) -> usize {
+    const USUAL: usize = 8 << 20;
+    /// Without a limit a stack grows as far as it can; that of a thread cannot grow.
+    const UNLIMITED: usize = 256 << 20;
+    let limit = if limit == RLIM_INFINITY { UNLIMITED } else { limit as usize };
+    limit.max(told.unwrap_or(0)).max(USUAL)
 }
 
 /// All CPUs of these places, each once, in ascending order.
@@ -101,7 +141,10 @@ mod affinity {
             sched_setaffinity(SELF, &before)?;
             most
         };
-        widened().map_or_else(|_: Errno| cpus().len(), |mask| list(&mask).len())
+        let own = cpus().len();
+        let most = widened().map_or_else(|_: Errno| own, |mask| list(&mask).len());
+        // On a host that is shared with other jobs, what the system allows is not all this one's.
+        super::allotted().map_or(most, |allotted| most.min(allotted.max(own)))
     }
 
     /// Keeps the calling thread, and the threads it starts from now on, on one CPU.
@@ -163,10 +206,43 @@ mod tests {
             host: "localhost".to_owned(),
             cpus: cpus.to_vec(),
             available: 4,
+            quota: None,
             threads: 1,
         };
         assert!(!is_crowded(&[place(0, &[0]), place(0, &[1]), place(2, &[0])]));
         assert!(is_crowded(&[place(0, &[0]), place(1, &[0, 1]), place(0, &[0])]));
+    }
+
+    #[test]
+    fn a_quota_limits_threads_and_crowds() {
+        let place = |quota| Place {
+            node: 0,
+            host: "a".to_owned(),
+            cpus: (0..64).collect(),
+            available: 64,
+            quota,
+            threads: 1,
+        };
+        for (quota, ranks, threads, crowded) in [
+            (None, 4, 16, false),
+            (Some(8), 4, 2, false),
+            (Some(2), 1, 2, false),
+            (Some(2), 4, 1, true),
+        ] {
+            let places = vec![place(quota); ranks];
+            let neighbours: Vec<_> = places.iter().collect();
+            assert_eq!(places[0].fair_threads(&neighbours), threads, "{quota:?}, {ranks}");
+            assert_eq!(is_crowded(&places), crowded, "{quota:?}, {ranks}");
+        }
+    }
+
+    #[test]
+    fn the_largest_setting_of_a_stack_counts() {
+        const MIB: usize = 1 << 20;
+        assert_eq!(largest_stack(None, 4 << 20), 8 * MIB);
+        assert_eq!(largest_stack(Some(64 * MIB), 8 << 20), 64 * MIB);
+        assert_eq!(largest_stack(Some(MIB), 32 << 20), 32 * MIB);
+        assert_eq!(largest_stack(None, RLIM_INFINITY), 256 * MIB);
     }
 
     #[test]

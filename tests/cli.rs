@@ -107,6 +107,33 @@ fn variables_are_read_and_options_win() {
     assert!(wrong.stderr.contains("many"), "{wrong:#?}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn ranks_and_threads_are_as_many_as_a_quota_has_time_for() {
+    let (old, new) = (("cpu.cfs_quota_us", "100000"), ("cpu.max", "100000 100000"));
+    let Some(group) = support::Group::new("cpu", old, new) else { return };
+    let info = |ranks: &[&str]| {
+        run(group.program(env!("CARGO_BIN_EXE_spmd")).arg("info").args(ranks)).success()
+    };
+    let one = info(&[]);
+    assert_eq!(fact(&one, "ranks"), "1 on 1 host");
+    assert_eq!(places(&one)[3], "1", "{one:#?}");
+    assert!(cpus() == 1 || info(&["-n", "2"]).stdout.contains("have time for 1 cpus"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_part_of_a_host_that_a_batch_job_was_given_is_all_of_it() {
+    let given = |options: &[&str]| {
+        let mut command = spmd();
+        command.env("SLURM_CPUS_ON_NODE", "1").args(["info", "-n", "1"]).args(options);
+        run(&mut command).success()
+    };
+    assert!(places(&given(&["--share-cpu"]))[2].ends_with(" (1 of 1)"));
+    let all = format!(" ({} of {})", cpus(), cpus());
+    assert!(places(&given(&[]))[2].ends_with(&all), "what it may use it has");
+}
+
 #[test]
 fn completions_are_scripts() {
     for (shell, part) in

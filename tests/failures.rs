@@ -242,3 +242,92 @@ fn a_job_that_fails_while_a_file_is_written_leaves_nothing_of_it() {
         std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(left, [pipe]);
 }
+
+/// The job must have ended at its time limit, with what every rank did; what it said.
+#[track_caller]
+fn overdue(arguments: &[&str]) -> String {
+    let text = job(&[arguments, &["--timeout", "1"]].concat()).code(4).stderr;
+    assert!(text.starts_with("error: "), "{text}");
+    assert!(text.contains(" longer than --timeout (1.0 s)\n"), "{text}");
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    for rank in 0..4 {
+        assert!(text.contains(&format!("\n  rank {rank} on {host}: ")), "{text}");
+    }
+    assert_eq!(text.matches("error: ").count(), 1, "{text}");
+    text
+}
+
+#[test]
+fn waits_outside_of_the_ranks_own_calls_end_at_the_timeout() {
+    let text = overdue(&["thread-waits"]);
+    for rank in 0..4 {
+        let next = (rank + 1) % 4;
+        let wait = format!(" s in shared recv from rank {next} tag 5 (tests/programs/faults.rs:");
+        assert!(text.contains(&wait), "{text}");
+    }
+    let text = overdue(&["join-waits"]);
+    assert!(text.contains("; a thread waits for "), "{text}");
+    assert!(text.contains(" s in barrier (tests/programs/faults.rs:"), "{text}");
+    let text = overdue(&["channel-waits"]);
+    assert!(text.contains(" s in barrier (tests/programs/faults.rs:"), "{text}");
+    assert!(text.contains("; it has made no call for "), "{text}");
+    let text = overdue(&["locks-wait"]);
+    assert!(text.starts_with("error: nothing moves for longer"), "{text}");
+    assert!(text.contains(" ago, sendrecv ") && text.contains(": has finished"), "{text}");
+}
+
+#[test]
+fn no_limit_is_no_limit() {
+    let ending = job(&["deadlock", "--timeout", "0"]).code(4);
+    assert!(ending.stderr.contains("deadlock, every rank waits"), "{ending:#?}");
+    let long = ["error", "compute", "--timeout", "0"];
+    fails(&long, 1, "rank 1", "the disk is full");
+}
+
+#[test]
+fn variables_that_are_empty_are_not_set() {
+    let mut command = local(2);
+    for name in ["ENGINE", "RANKS", "THREADS", "SHARE_CPU", "TIMEOUT", "STATS", "CHECKS", "COLOR"] {
+        command.env(format!("SPMD_{name}"), "");
+    }
+    for name in ["THREAD_MULTIPLE", "LOG_RANKS", "LOG_DIR"] {
+        command.env(format!("SPMD_{name}"), "");
+    }
+    let ending = support::run(command.arg("task"), Duration::from_secs(10)).success();
+    assert_eq!(ending.stdout.lines().count(), 2, "{ending:#?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_on_threads_is_told_as_such() {
+    let Some(group) = support::Group::new("pids", ("pids.max", "25"), ("pids.max", "25")) else {
+        return;
+    };
+    let few = |arguments: &[&str]| {
+        let mut command = group.program(support::example("faults"));
+        support::run(command.args(arguments).arg("recv"), Duration::from_secs(20)).code(1).stderr
+    };
+    let text = few(&["-n", "1", "--threads", "64", "error"]);
+    assert!(text.starts_with("error: rank 0 on "), "{text}");
+    assert!(text.contains(": cannot start the 64 threads of its rayon pool: "), "{text}");
+    assert!(text.contains("\n  help: raise the limit on threads (ulimit -u"), "{text}");
+    let text = few(&["-n", "64", "--threads", "1", "deadlock"]);
+    assert!(text.contains(": its thread cannot be started: "), "{text}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_stack_of_a_rank_follows_the_users_settings() {
+    use std::process::Command;
+
+    let deep = |kib: &str, command: &mut Command| {
+        let command = command.args(["-n", "2", "--threads", "2", "deep-stack"]);
+        support::run(command.env("STACK_KIB", kib), Duration::from_secs(20))
+    };
+    let program = || support::program(support::example("faults"));
+    assert_ne!(deep("30000", program().env_remove("RUST_MIN_STACK")).code, Some(0));
+    deep("30000", program().env("RUST_MIN_STACK", "100000000")).success();
+    let mut shell = support::program("sh");
+    shell.env_remove("RUST_MIN_STACK").args(["-c", "ulimit -s 100000 && exec \"$0\" \"$@\""]);
+    deep("30000", shell.arg(support::example("faults"))).success();
+}

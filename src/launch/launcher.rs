@@ -40,10 +40,11 @@ impl Launcher {
         let step = variable("SLURM_STEP_ID").and_then(|_| number("SLURM_PROCID"));
         let tasks = number("SLURM_STEP_NUM_TASKS");
         if let Some(rank) = number("PMI_RANK").or_else(|| number("PMIX_RANK")) {
-            if step.is_some() {
-                return Some(Self { size: tasks, ..Self::srun(rank) });
-            }
             let size = number("PMI_SIZE");
+            // In an allocation MPICH's mpiexec starts its proxies by srun, as a step of one task per host.
+            if step.is_some() && variable("MPI_LOCALNRANKS").is_none() {
+                return Some(Self { size: size.or(tasks), ..Self::srun(rank) });
+            }
             return Some(Self {
                 name: "MPICH mpiexec",
                 rank,
@@ -142,7 +143,17 @@ mod tests {
         let shell = [("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "0"), ("SLURM_STEP_NUM_TASKS", "1")];
         assert_eq!(detect(&shell), None);
         assert_eq!(detect(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8")]), None, "a batch script");
+        let pmi = [step.as_slice(), &[("PMI_RANK", "1"), ("PMI_SIZE", "4")]].concat();
+        assert_eq!(detect(&pmi), Some(("srun", 1, Some(4))));
         let pmix = [shell.as_slice(), &[("PMIX_RANK", "0")]].concat();
         assert_eq!(detect(&pmix), Some(("srun", 0, Some(1))));
+    }
+
+    #[test]
+    fn a_step_of_proxies_is_not_the_job() {
+        let proxy = [("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "2")];
+        let rank = [("PMI_RANK", "5"), ("PMI_SIZE", "8"), ("MPI_LOCALNRANKS", "4")];
+        let both = [proxy, rank].concat();
+        assert_eq!(detect(&both), Some(("MPICH mpiexec", 5, Some(8))));
     }
 }

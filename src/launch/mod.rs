@@ -12,6 +12,7 @@ pub(crate) mod places;
 mod processes;
 mod progress;
 mod threads;
+mod time;
 #[cfg(feature = "mpi")]
 mod watchdog;
 
@@ -46,6 +47,7 @@ use crate::{
     comm::{Comm, Stats},
     engine::Leftover,
     error::{Call, Error, ErrorKind, Failure, Result, With},
+    placement,
 };
 
 /// How long a launcher may take to forward what a rank has printed: it drops the rest when it ends the job.
@@ -96,30 +98,30 @@ pub enum EngineKind {
 #[command(next_help_heading = "How to run")]
 pub struct RunArgs {
     /// What moves the messages [default: mpi if an MPI launcher started the program, else local]
-    #[arg(long, value_enum, env = "SPMD_ENGINE", hide_env = true)]
+    #[arg(long, value_enum, env = given("SPMD_ENGINE"), hide_env = true)]
     pub engine: Option<EngineKind>,
     /// Number of ranks on the engine local [default: one per CPU]
-    #[arg(short = 'n', long, value_name = "RANKS", env = "SPMD_RANKS", hide_env = true)]
+    #[arg(short = 'n', long, value_name = "RANKS", env = given("SPMD_RANKS"), hide_env = true)]
     pub ranks: Option<NonZeroUsize>,
     /// Rayon threads per rank [default: the rank's even share of the CPUs]; with 1 MPI is told that no other thread runs, which
     /// makes messages faster on Open MPI 4: a program that starts threads itself asks for 2
-    #[arg(long, env = "SPMD_THREADS", hide_env = true)]
+    #[arg(long, env = given("SPMD_THREADS"), hide_env = true)]
     pub threads: Option<NonZeroUsize>,
     /// Keep all ranks of a host on one CPU: the concurrent form
-    #[arg(long, env = "SPMD_SHARE_CPU", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = given("SPMD_SHARE_CPU"), hide_env = true, value_parser = BoolishValueParser::new())]
     pub share_cpu: bool,
-    /// On the engine mpi, end the job (exit code 4) when a call waits longer, and say what every rank does; local finds
-    /// deadlock by itself
-    #[arg(long, value_name = "SECONDS", env = "SPMD_TIMEOUT", hide_env = true, value_parser = seconds)]
+    /// End the job (exit code 4) when a call waits longer, and say what every rank does; on the engine local also when
+    /// nothing moves for so long. 0 is no limit. The engine local finds deadlock among calls by itself
+    #[arg(long, value_name = "SECONDS", env = given("SPMD_TIMEOUT"), hide_env = true, value_parser = seconds)]
     pub timeout: Option<Duration>,
     /// At the end, say what the ranks' calls have cost: messages, bytes and time by operation and by peer
-    #[arg(long, env = "SPMD_STATS", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = given("SPMD_STATS"), hide_env = true, value_parser = BoolishValueParser::new())]
     pub stats: bool,
     /// What the engine mpi checks between ranks; local checks everything [default: local, in debug builds full]
-    #[arg(long, value_enum, value_name = "LEVEL", env = "SPMD_CHECKS", hide_env = true)]
+    #[arg(long, value_enum, value_name = "LEVEL", env = given("SPMD_CHECKS"), hide_env = true)]
     pub checks: Option<Checks>,
     /// Ask MPI to serve all threads of a rank at once, for `Comm::shared`; messages are slower then
-    #[arg(long, env = "SPMD_THREAD_MULTIPLE", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = given("SPMD_THREAD_MULTIPLE"), hide_env = true, value_parser = BoolishValueParser::new())]
     pub thread_multiple: bool,
     /// When to colour
     #[arg(
@@ -127,16 +129,32 @@ pub struct RunArgs {
         value_enum,
         value_name = "WHEN",
         default_value = "auto",
-        env = "SPMD_COLOR",
+        env = given("SPMD_COLOR"),
         hide_env = true
     )]
     pub color: Color,
     /// Ranks that write a log: `all`, or a list like `0,2-5`
-    #[arg(long, default_value = "all", env = "SPMD_LOG_RANKS", hide_env = true)]
+    #[arg(long, default_value = "all", env = given("SPMD_LOG_RANKS"), hide_env = true)]
     pub log_ranks: RankSet,
     /// Write the logs into files of this directory, one per rank
-    #[arg(long, value_name = "DIR", env = "SPMD_LOG_DIR", hide_env = true)]
+    #[arg(long, value_name = "DIR", env = given("SPMD_LOG_DIR"), hide_env = true)]
     pub log_dir: Option<PathBuf>,
+}
+
+/// The name of a variable that is set; an empty one is none.
+fn given(name: &'static str) -> Option<&'static str> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(|_| name)
+}
+
+/// The time limit of jobs that are started without options.
+fn limit_given() -> Option<Duration> {
+    let text = std::env::var(given("SPMD_TIMEOUT")?).ok()?;
+    limit(seconds(&text).ok())
+}
+
+/// 0 is no limit; nor is what no job will see the end of.
+fn limit(timeout: Option<Duration>) -> Option<Duration> {
+    timeout.filter(|limit| !limit.is_zero() && limit.as_secs() < u64::from(u32::MAX))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -211,6 +229,9 @@ fn refuse(error: &clap::Error) -> ! {
 /// The exit code of a process that was started wrongly.
 const USAGE: u8 = 2;
 
+/// The exit code of a job that waits for ever.
+const HANGS: u8 = 4;
+
 /// Says why this process cannot run, once for all processes of the job that have the same reason.
 fn refused(launcher: Option<&Launcher>, what: &str) -> u8 {
     match launcher {
@@ -231,7 +252,8 @@ fn refused(launcher: Option<&Launcher>, what: &str) -> u8 {
 }
 
 /// Runs `app` on `ranks` ranks that are threads of this process, for unit tests: returns every rank's value, or the
-/// first cause of failure. Never ends the process; ranks that compute are waited for.
+/// first cause of failure. Ranks that compute are waited for; but where `SPMD_TIMEOUT` is set, ranks that have not ended so
+/// long after the job has failed are ended with the process (exit code 4).
 ///
 /// # Errors
 /// What failed first. [`ErrorKind::Application`] if it was the program's own error or panic.
@@ -257,8 +279,22 @@ pub fn local<R: Send>(
         let what = "a job has one rank at least".to_owned();
         return Err(Error::new(ErrorKind::InvalidArgument { what }, 0, call));
     }
+    let limit = limit_given();
     let layout = Layout::new(Some(ranks), None, false);
-    let (first, values) = threads::run(layout, Voice::Hook, app, |causes| causes.iter().next());
+    let (first, values) = threads::run(layout, Voice::Hook, limit, app, |causes| {
+        let first = causes.recv().ok()?;
+        while let Some(limit) = limit {
+            match causes.recv_timeout(limit.max(GRACE)) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    first.print();
+                    ending::exit(HANGS);
+                }
+            }
+        }
+        Some(first)
+    });
     match first {
         Some(cause) => Err(cause.error.unwrap_or_else(|| {
             Error::new(ErrorKind::Application { message: cause.text }, cause.rank, call)
@@ -309,11 +345,18 @@ impl RunArgs {
         }
     }
 
+    /// How long a call may wait.
+    #[cfg(feature = "mpi")]
+    fn limit(&self) -> Option<Duration> {
+        limit(self.timeout)
+    }
+
     fn run_threads(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
         let number = |number: Option<NonZeroUsize>| number.map(NonZeroUsize::get);
         let layout = Layout::new(number(self.ranks), number(self.threads), self.share_cpu);
         let voice = Voice::Launch(Duration::ZERO);
-        let (code, _) = threads::run(layout, voice, app, |causes: Receiver<Cause>| {
+        let limit = limit(self.timeout);
+        let (code, _) = threads::run(layout, voice, limit, app, |causes: Receiver<Cause>| {
             let Ok(cause) = causes.recv() else { return ExitCode::SUCCESS };
             cause.print();
             // Waiting ranks end at once; one that computes cannot be stopped but with the process.
@@ -394,6 +437,8 @@ struct Cause {
     rank: usize,
     code: u8,
     text: String,
+    /// Whether it tells of the whole job.
+    common: bool,
     /// Whether it has been said.
     told: bool,
     /// The communicator's own error, if it was one.
@@ -402,7 +447,7 @@ struct Cause {
 
 impl Cause {
     fn new(rank: usize, text: String) -> Self {
-        Self { rank, code: 1, text, told: false, error: None }
+        Self { rank, code: 1, text, common: false, told: false, error: None }
     }
 
     /// The failure that a rank has returned, as far as it can be told.
@@ -412,7 +457,7 @@ impl Cause {
             catch_unwind(AssertUnwindSafe(|| (failure.describe(), failure.own_error().cloned())));
         discard(failure);
         match told {
-            Ok((text, error)) => Self { rank, code, text, told: false, error },
+            Ok((text, error)) => Self { code, error, ..Self::new(rank, text) },
             Err(payload) => {
                 let words = me.words(payload).text;
                 Self::new(rank, format!("returned an error that cannot be displayed: it {words}"))
@@ -428,9 +473,14 @@ impl Cause {
 
     /// Says on standard error who failed, where and why.
     fn print(&self) {
-        if !self.told {
-            let (rank, host) = (self.rank, crate::placement::host());
-            print_line(&format!("error: rank {rank} on {host}: {}", self.text));
+        let (rank, text) = (self.rank, &self.text);
+        match (self.told, self.common) {
+            (true, _) => {}
+            (_, true) => print_line(&format!("error: {text}")),
+            _ => {
+                let host = placement::host();
+                print_line(&format!("error: rank {rank} on {host}: {text}"));
+            }
         }
     }
 }
@@ -468,16 +518,18 @@ fn pool(
         .num_threads(threads)
         .use_current_thread()
         .thread_name(move |thread| format!("rank {rank} thread {thread}"))
+        .stack_size(placement::stack_bytes())
         .start_handler(move |_| Arc::clone(&me).assume())
         .panic_handler(move |payload| lost(Cause::panic(&them, payload)))
 }
 
-/// Why the pool of a rank cannot be made, and what helps.
+/// What helps where no thread can be started.
+const LIMITED: &str = "\n  help: raise the limit on threads (ulimit -u, or that of the container or batch job), or start with \
+                       fewer --threads";
+
+/// Why the pool of a rank cannot be made.
 fn no_threads(threads: usize, error: &dyn std::error::Error) -> String {
-    format!(
-        "cannot start the {threads} threads of its rayon pool: {error}\n  help: raise the limit on threads (ulimit -u, or that of \
-         the container or batch job), or start with fewer --threads"
-    )
+    format!("cannot start the {threads} threads of its rayon pool: {error}{LIMITED}")
 }
 
 /// Runs what the rank has given to `rayon::spawn` and nobody has begun: where it has one thread, nobody could.

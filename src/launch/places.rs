@@ -23,6 +23,7 @@ fn here(node: u32, threads: usize) -> Place {
         host: placement::host(),
         cpus: placement::cpus(),
         available: placement::available(),
+        quota: placement::quota(),
         threads,
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn run(
     identity::note_panics();
     let who = launcher.as_ref().map(Launcher::who);
     let early =
-        args.timeout.map(|limit| Watchdog::new(Arc::new(Watch::new()), limit, who.as_deref()));
+        args.limit().map(|limit| Watchdog::new(Arc::new(Watch::new()), limit, who.as_deref()));
     let (engine, world) = match start(&settings(args, early.as_ref()), who.as_deref()) {
         Ok(Started::Engine(engine, world)) => (engine, world),
         Ok(Started::Refused(refused)) => return ExitCode::from(report(refused)),
@@ -103,7 +103,7 @@ pub(super) fn end(code: u8) -> ! {
 pub(super) fn stand_apart(args: &RunArgs, launcher: &Launcher) -> Result<(), u8> {
     let who = Some(launcher.who());
     let early =
-        args.timeout.map(|limit| Watchdog::new(Arc::new(Watch::new()), limit, who.as_deref()));
+        args.limit().map(|limit| Watchdog::new(Arc::new(Watch::new()), limit, who.as_deref()));
     match start(&Settings { apart: true, ..settings(args, early.as_ref()) }, who.as_deref())? {
         Started::Refused(refused) => Err(report(refused)),
         Started::Apart | Started::Engine(..) => Ok(()),
@@ -164,7 +164,7 @@ fn start(settings: &Settings, who: Option<&str>) -> Result<Started, u8> {
 /// What this rank brings to the start.
 fn settings(args: &RunArgs, early: Option<&Watchdog>) -> Settings {
     Settings {
-        timeout: args.timeout,
+        timeout: args.limit(),
         checks: args.checks.unwrap_or_default(),
         threads: threads(args),
         share_cpu: args.share_cpu,
@@ -181,7 +181,7 @@ fn threads(args: &RunArgs) -> Threads {
         Some(threads) => threads.get() == 1,
         None => args.share_cpu || placement::cpus().len() == 1,
     };
-    match alone && args.timeout.is_none() {
+    match alone && args.limit().is_none() {
         _ if args.thread_multiple => Threads::AllCall,
         true => Threads::One,
         false => Threads::OthersCompute,
@@ -219,7 +219,7 @@ fn settle(
     let places = places::gather(comm, 0)?; // the pools are made below
     let here = &places[comm.rank()];
     let neighbours = || places.iter().filter(|place| place.node == here.node);
-    let fair = placement::fair_threads(&here.cpus, neighbours().map(|place| &*place.cpus));
+    let fair = here.fair_threads(&neighbours().collect::<Vec<_>>());
     let mut threads = args.threads.map_or(fair, NonZeroUsize::get);
     if share_cpu {
         let first = neighbours().filter_map(|place| place.cpus.first()).min().copied();

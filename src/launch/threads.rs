@@ -8,12 +8,13 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread,
+    time::Duration,
 };
 
 use super::{
     Cause, ending, identity,
     identity::{Identity, Voice},
-    run_tasks, warn,
+    run_tasks, time, warn,
 };
 use crate::{
     comm::Comm,
@@ -25,9 +26,6 @@ use crate::{
     placement,
 };
 
-/// As much as the main thread of a process has on most systems: a program that runs as a process runs as a thread.
-const STACK_BYTES: usize = 8 << 20;
-
 /// How ranks are laid over this process's CPUs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
@@ -36,32 +34,32 @@ pub(super) struct Layout {
     pub(super) threads: usize,
     /// The one CPU for all ranks.
     pub(super) shared_cpu: Option<usize>,
+    /// How many CPUs there are for them.
+    cores: usize,
 }
 
 impl Layout {
     /// `ranks` ranks (one per CPU unless given) with an even share of the CPUs each.
     pub(super) fn new(ranks: Option<usize>, threads: Option<usize>, share_cpu: bool) -> Self {
         let cpus = placement::cpus();
-        let ranks = ranks.unwrap_or_else(|| (cpus.len() / threads.unwrap_or(1)).max(1));
-        let fair = if share_cpu { 1 } else { (cpus.len() / ranks).max(1) };
+        let time_for = placement::quota().unwrap_or(cpus.len());
+        let ranks = ranks.unwrap_or_else(|| (time_for / threads.unwrap_or(1)).max(1));
+        let fair = if share_cpu { 1 } else { (time_for / ranks).max(1) };
         let shared_cpu = share_cpu.then(|| cpus.first().copied().unwrap_or(0));
-        Self { ranks, threads: threads.unwrap_or(fair), shared_cpu }
-    }
-
-    fn cores(&self) -> usize {
-        if self.shared_cpu.is_some() { 1 } else { placement::cpus().len() }
+        let cores = if share_cpu { 1 } else { time_for };
+        Self { ranks, threads: threads.unwrap_or(fair), shared_cpu, cores }
     }
 }
 
 /// What the threads of a job have in common. The supervisor follows the causes until no rank has this any more.
-struct Ground {
-    job: Arc<Job>,
+pub(super) struct Ground {
+    pub(super) job: Arc<Job>,
     causes: Sender<Cause>,
 }
 
 impl Ground {
     /// Reports a cause first and ends the job second, so that the first report is the first cause.
-    fn fail(&self, cause: Cause) {
+    pub(super) fn fail(&self, cause: Cause) {
         let (rank, text) = (cause.rank, cause.text.clone());
         let _ = self.causes.send(cause);
         self.job.fail(rank, text);
@@ -73,12 +71,15 @@ impl Ground {
 pub(super) fn run<R: Send, S>(
     layout: Layout,
     voice: Voice,
+    limit: Option<Duration>,
     app: impl Fn(&Comm) -> Result<R, Failure> + Sync,
     supervise: impl FnOnce(Receiver<Cause>) -> S,
 ) -> (S, Vec<R>) {
     identity::note_panics();
     ending::watch_ranks();
-    let job = Job::new(layout.ranks, Patience::for_ranks(layout.ranks, layout.cores()));
+    let patience = Patience::for_ranks(layout.ranks, layout.cores);
+    let job = Job::watched(layout.ranks, patience, limit.is_some());
+    let stack_bytes = placement::stack_bytes();
     let host = placement::host();
     let ended = thread::scope(|scope| {
         let (causes, receiver) = channel();
@@ -89,14 +90,17 @@ pub(super) fn run<R: Send, S>(
             let (own_ground, app) = (Arc::clone(&ground), &app);
             let body = move || live(own_ground, me, layout, app);
             let thread =
-                thread::Builder::new().name(format!("rank {rank}")).stack_size(STACK_BYTES);
+                thread::Builder::new().name(format!("rank {rank}")).stack_size(stack_bytes);
             match thread.spawn_scoped(scope, body) {
                 Ok(rank) => ranks.push(rank),
                 Err(error) => {
-                    let text = format!("its thread cannot be started: {error}");
+                    let text = format!("its thread cannot be started: {error}{}", super::LIMITED);
                     ground.fail(Cause::new(rank, text));
                 }
             }
+        }
+        if let Some(limit) = limit {
+            time::keep(&ground, limit, layout.threads);
         }
         drop(ground);
         let answer = supervise(receiver);

@@ -5,6 +5,7 @@ use std::{
     fmt,
     panic::{self, catch_unwind},
     process::{Command, ExitCode},
+    sync::{Mutex, mpsc},
     time::{Duration, Instant},
 };
 
@@ -68,6 +69,16 @@ enum Fault {
     SecondJob,
     /// Every rank runs a job in the job.
     NestedJob,
+    /// Every rank waits for a message that no rank sends, on a thread of its own.
+    ThreadWaits,
+    /// Rank 0 waits in `rayon::join` for a thread's message; the others in a barrier.
+    JoinWaits,
+    /// Rank 0 waits at a channel, the others in a barrier.
+    ChannelWaits,
+    /// Ranks 0 and 1 wait for each other's lock.
+    LocksWait,
+    /// Rank 1 needs so many KiB of its stack, and a task of its pool as many: `STACK_KIB`.
+    DeepStack,
     /// Every rank leaves a task to be run, and the job ends well.
     Task,
     /// Every rank waits for the next.
@@ -131,6 +142,40 @@ fn main() -> ExitCode {
         Fault::NestedJob => {
             let _ignored = spmd::run(|world| greet(world, "a job in the job"));
             Ok(world.barrier()?)
+        }
+        Fault::ThreadWaits => {
+            let (shared, next) = (world.shared()?, (world.rank() + 1) % world.size());
+            let thread = std::thread::spawn(move || shared.recv::<u8>((next, 5)).map(drop));
+            Ok(thread.join().map_err(|_| "the thread panicked")??)
+        }
+        Fault::JoinWaits => {
+            let shared = world.shared()?;
+            if world.rank() == 0 {
+                rayon::join(|| shared.recv::<u8>((1, 5)).map(drop), || ()).0?;
+            }
+            Ok(world.barrier()?)
+        }
+        Fault::ChannelWaits => {
+            let (_sender, receiver) = mpsc::channel::<()>();
+            if world.rank() == 0 {
+                receiver.recv()?;
+            }
+            Ok(world.barrier()?)
+        }
+        Fault::LocksWait => {
+            static LOCKS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+            if let rank @ 0..2 = world.rank() {
+                let _mine = LOCKS[rank].lock();
+                world.sendrecv(&[0_u8], 1 - rank, &mut [0_u8], 1 - rank)?;
+                let _other = LOCKS[1 - rank].lock();
+            }
+            Ok(())
+        }
+        Fault::DeepStack => {
+            let depth = std::env::var("STACK_KIB")?.parse()?;
+            let (here, there) = rayon::join(|| deep(depth), || deep(depth));
+            println!("rank {}: {}", world.rank(), here + there);
+            Ok(())
         }
         Fault::Task => {
             let rank = world.rank();
@@ -235,6 +280,12 @@ fn greet(world: &Comm, from: &str) -> Result<(), Failure> {
         println!("{from}");
     }
     Ok(())
+}
+
+/// Uses so many KiB of the stack.
+fn deep(kib: usize) -> usize {
+    let frame = std::hint::black_box([kib as u8; 1024]);
+    if kib == 0 { 1 } else { usize::from(frame[kib % 1024] > 0 || kib > 0) + deep(kib - 1) - 1 }
 }
 
 /// An error of the program's own, about a call that failed.

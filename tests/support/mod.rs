@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test program uses a part
 
 use std::{
-    env,
+    env, fs,
     io::Read,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -97,6 +97,40 @@ pub(crate) fn program(path: impl Into<PathBuf>) -> Command {
         }
     }
     command
+}
+
+/// A control group, which programs can be started in: as a container or batch job limits them.
+pub(crate) struct Group(PathBuf);
+
+impl Group {
+    /// A group of this controller with a setting, of cgroups version 1 or 2; nothing, with the reason, where this user may
+    /// not make one.
+    pub(crate) fn new(controller: &str, old: (&str, &str), new: (&str, &str)) -> Option<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        let name = format!("spmd-test-{}-{controller}", std::process::id());
+        for (directory, (file, value)) in [(root.join(controller), old), (root.to_owned(), new)] {
+            let group = Self(directory.join(&name));
+            if fs::create_dir(&group.0).is_ok() && fs::write(group.0.join(file), value).is_ok() {
+                return Some(group);
+            }
+        }
+        eprintln!("skipped: this user may not make a control group for {controller}");
+        None
+    }
+
+    /// The program, in the group.
+    pub(crate) fn program(&self, path: impl AsRef<Path>) -> Command {
+        let mut command = program("sh");
+        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.0.display());
+        command.args(["-c", &enter]).arg(path.as_ref());
+        command
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
 }
 
 /// The command `spmd`.

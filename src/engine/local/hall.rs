@@ -70,8 +70,9 @@ struct Roll {
     verdict: Option<ErrorKind>,
 }
 
+/// What a rank is about, as far as the hall knows.
 #[derive(Clone, Copy)]
-enum Presence {
+pub(super) enum Presence {
     Awake,
     Waiting(Call),
     Finished,
@@ -247,6 +248,11 @@ impl Hall {
         lock(&self.roll).verdict.get_or_insert(verdict);
         self.ended.store(true, Ordering::Release);
         (0..self.seats.len()).for_each(|rank| self.wake(rank));
+    }
+
+    /// What every rank is about.
+    pub(super) fn presences(&self) -> Vec<Presence> {
+        lock(&self.roll).ranks.clone()
     }
 
     /// # Errors

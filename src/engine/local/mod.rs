@@ -19,6 +19,7 @@ mod models_collective;
 mod shared;
 mod stage;
 mod sync;
+mod watch;
 mod window;
 
 use std::{
@@ -30,14 +31,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::hall::Patience;
 use self::{
     desk::{Desk, Doorstep},
     hall::Hall,
     handoff::{Loan, Parcel},
     meeting::Meetings,
     sync::{Mutex, lock},
+    watch::Watch,
 };
+pub(crate) use self::{hall::Patience, watch::Overdue};
 use super::{
     About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover,
     Mode, Op, Rank, Received, Rma, SharedEngine, Source, Step, Tag, Target, Ticket, WindowId,
@@ -62,6 +64,8 @@ pub(crate) struct Job {
     regions: Meetings<window::Region>,
     offices: Meetings<shared::Office>,
     started: Instant,
+    /// Where waits have a time limit.
+    watch: Option<Watch>,
 }
 
 /// Agreement on the numbers of new contexts: the first rank of a group to ask fixes the number for the others.
@@ -73,8 +77,15 @@ struct Contexts {
 
 impl Job {
     /// A job of so many ranks.
+    #[cfg_attr(not(test), allow(dead_code, reason = "the launch decides about the watch"))]
     pub(crate) fn new(ranks: usize, patience: Patience) -> Arc<Self> {
+        Self::watched(ranks, patience, false)
+    }
+
+    /// A job of so many ranks; whether its waits have a time limit.
+    pub(crate) fn watched(ranks: usize, patience: Patience, limited: bool) -> Arc<Self> {
         Arc::new(Self {
+            watch: limited.then(|| Watch::new(ranks)),
             hall: Hall::new(ranks, patience),
             doorsteps: (0..ranks).map(|_| Doorstep::new()).collect(),
             left: Mutex::new(Vec::new()),
@@ -89,6 +100,7 @@ impl Job {
 
     /// The engine of one rank, for the thread that is this rank.
     pub(crate) fn engine(self: &Arc<Self>, rank: usize) -> LocalEngine {
+        self.watch.as_ref().inspect(|watch| watch.begin(rank));
         let members = (0..self.doorsteps.len()).collect();
         let world = Rc::new(Members::new(0, Rank::from(rank), members));
         LocalEngine {
@@ -106,6 +118,13 @@ impl Job {
     /// A rank has failed: all others are told, wherever they wait.
     pub(crate) fn fail(&self, rank: usize, cause: String) {
         self.hall.end(ErrorKind::Aborted { rank, cause });
+    }
+
+    /// The rank that waits for longer than `limit`, unless the job has ended; also in what is no call of ours, if the
+    /// process has been `idle` for so long.
+    pub(crate) fn overdue(&self, limit: Duration, idle: bool) -> Option<Overdue> {
+        self.hall.check().ok()?;
+        self.watch.as_ref()?.overdue(limit, idle, &self.hall.presences())
     }
 
     /// A rank's program has returned.
@@ -242,7 +261,11 @@ impl Engine for LocalEngine {
     }
 
     fn enter(&self, op: &'static str, with: With, at: &'static Location<'static>) {
-        self.call.set(Call { op, with, at });
+        let call = Call { op, with, at };
+        self.call.set(call);
+        if let Some(watch) = &self.job.watch {
+            watch.enter(self.rank, call);
+        }
     }
 
     fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {

@@ -42,6 +42,8 @@ struct Counter {
     job: Arc<Job>,
     office: Arc<Office>,
     me: Rank,
+    /// In the world.
+    rank: usize,
 }
 
 pub(super) fn open(
@@ -53,7 +55,8 @@ pub(super) fn open(
     let members = engine.members(context)?;
     let size = members.ranks.len();
     let office = engine.job.offices.join((members.context, turn), size, || Office::new(size));
-    Ok(Arc::new(Counter { job: Arc::clone(&engine.job), office, me: members.me }))
+    let (job, me, rank) = (Arc::clone(&engine.job), members.me, engine.rank);
+    Ok(Arc::new(Counter { job, office, me, rank }))
 }
 
 impl Office {
@@ -82,21 +85,24 @@ impl SharedEngine for Counter {
 
     fn recv(
         &self,
-        _call: Call,
+        call: Call,
         from: &Source,
         room: fn(usize) -> Box<dyn Buffer>,
     ) -> Result<(Box<dyn Buffer>, Received), Fault> {
         let mailbox = self.office.mailbox(self.me)?;
         let wanted = Wanted { space: SPACE, choice: from.choice };
         let mut letters = lock(&mailbox.letters);
+        let mut waiting = None;
         let (key, letter) = loop {
             if let Some(found) = letters.take_unexpected(&wanted) {
                 break found;
             }
             self.job.hall.check()?;
+            let watch = self.job.watch.as_ref();
+            waiting = waiting.or_else(|| watch.map(|watch| watch.thread_waits(self.rank, call)));
             letters = wait_for(&mailbox.arrived, &mailbox.letters, letters, NAP);
         };
-        drop(letters);
+        drop((letters, waiting));
         from.label.admits(&letter.label, key.source)?;
         let bytes = letter.bytes.len();
         let mut buffer = room(bytes);
