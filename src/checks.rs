@@ -2,16 +2,16 @@
 
 /// What the engine `mpi` checks between ranks; `local` always checks everything.
 ///
-/// Memory is safe on every level. What is not checked between ranks shows as MPI shows it: wrong values, or a hang (see
-/// `--timeout`). All ranks use the highest level that one of them asks for.
+/// Memory is safe on every level. What is not checked between ranks shows as MPI shows it: a message read as another type, or a
+/// hang (see `--timeout`). All ranks use the highest level that one of them asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 #[non_exhaustive]
 pub enum Checks {
     /// Nothing but what memory safety needs
     Off,
-    /// The arguments of every call: ranks, tags, lengths
+    /// The arguments of every call: ranks, tags, lengths; and that collective calls agree, where they come in a new order
     Local,
-    /// Also that all ranks make the same collective call, with the same root, type, length and order
+    /// Also, before every collective call, that all ranks make it, with the same root, type and length, and where
     Collective,
     /// Also the type of every message
     Full,
