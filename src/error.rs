@@ -234,6 +234,18 @@ pub enum ErrorKind {
         /// Its own words.
         cause: String,
     },
+    /// A window or node array is larger than the memory there is for it on a host.
+    #[error("on the host of rank {rank} {wanted} bytes of {place} are wanted, {free} are free")]
+    NoRoom {
+        /// The first rank of that host in the communicator.
+        rank: usize,
+        /// What its ranks want together.
+        wanted: u64,
+        /// What there is.
+        free: u64,
+        /// Where the memory is taken from.
+        place: String,
+    },
     /// The engine cannot do this here.
     #[error("{what}")]
     Unsupported {
@@ -274,6 +286,9 @@ impl ErrorKind {
             }
             Self::BrokenCommunicator => Some(
                 "make duplicates (`dup`) beforehand for calls that must work after a failure, or let the job end",
+            ),
+            Self::NoRoom { .. } => Some(
+                "ask for less, start fewer ranks on a host, or have the system give more (a container's /dev/shm has 64 MB unless told: --shm-size)",
             ),
             Self::Unsupported { how, .. } => Some(how),
             Self::Closed => Some("do not keep a communicator beyond the closure given to `run`"),

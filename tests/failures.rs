@@ -73,6 +73,25 @@ fn a_lost_message_is_a_deadlock() {
 }
 
 #[test]
+fn an_exchange_that_one_rank_leaves_out_is_a_deadlock() {
+    for (others, theirs) in [("compute", "finished"), ("barrier", "barrier (tests/programs/")] {
+        let arguments = ["sparse-left-out", others];
+        let ending = fails(&arguments, 4, "rank ", "deadlock, every rank waits (");
+        let text = &ending.stderr;
+        assert!(text.contains("  rank 0: exchange_sparse (tests/programs/faults.rs:"), "{text}");
+        assert!(text.contains(&format!("  rank 1: {theirs}")), "{text}");
+    }
+}
+
+#[test]
+fn a_window_that_does_not_fit_into_memory_is_an_error_on_all_ranks() {
+    let why = "there is no memory for a window of 140737488355328 bytes";
+    let ending = job(&["too-large"]).code(1);
+    assert!(ending.stderr.contains(why), "{ending:#?}");
+    assert_eq!(ending.stdout.matches(why).count(), 4, "{ending:#?}");
+}
+
+#[test]
 fn a_wrong_type_names_both_types() {
     let why = "rank 0 sent values of type u32, this rank receives f64";
     fails(&["wrong-type"], 1, "rank 1", why);

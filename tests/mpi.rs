@@ -252,6 +252,43 @@ fn a_timeout_says_who_computes_and_who_has_finished() {
 }
 
 #[test]
+fn an_exchange_that_one_rank_leaves_out_ends_at_the_timeout() {
+    for others in ["compute", "barrier"] {
+        let words = ["sparse-left-out", others, "--timeout", "1", "--checks", "local"];
+        let text = fault(3, &words).timed_out().stderr;
+        assert_eq!(text.matches(" in exchange_sparse (tests/").count(), 2, "{text}");
+    }
+    let text = fault(3, &["sparse-left-out", "barrier", "--checks", "collective"]).code(1).stderr;
+    assert!(text.contains(" exchange_sparse of u8 (") && text.contains(" barrier of "), "{text}");
+}
+
+#[test]
+fn a_timeout_says_what_ranks_give_to_a_collective() {
+    let text = fault(3, &["absent", "--timeout", "1", "--checks", "local"]).timed_out().stderr;
+    assert_eq!(text.matches(" in allreduce(Sum), with 800 bytes (tests/").count(), 2, "{text}");
+}
+
+#[test]
+fn a_start_that_does_not_come_to_an_end_ends_at_the_timeout() {
+    let _turn = turn();
+    // One process of the launch never comes to MPI.
+    let mut command = mpirun(1, &example("faults"));
+    command.args(["none", "--timeout", "2", ":", "-n", "1", "sleep", "120"]);
+    let text = run(&mut command).timed_out().stderr;
+    assert!(text.contains("error: rank 0 on "), "{text}");
+    assert!(text.contains("longer than --timeout, waits for "), "{text}");
+    assert!(text.contains(" at the start, in "), "{text}");
+}
+
+#[test]
+fn a_rank_that_is_not_there_any_more_does_not_keep_those_that_have_finished() {
+    let text = fault(3, &["stopped", "--timeout", "1"]).timed_out().stderr;
+    assert!(text.contains("error: nothing has been heard of rank 1 on "), "{text}");
+    assert!(text.contains(": does not answer"), "{text}");
+    assert!(text.contains(": has finished"), "{text}");
+}
+
+#[test]
 fn what_is_left_undone_does_not_keep_the_job_from_ending_and_is_reported() {
     for (level, place) in [("full", "sent (tests/"), ("local", "sent; --checks full says where")] {
         let text = fault(3, &["never-received", "--checks", level]).success().stderr;
@@ -324,6 +361,15 @@ fn processes_that_are_all_told_so_run_jobs_of_their_own() {
 #[test]
 fn what_a_rank_starts_is_no_rank() {
     fault(2, &["child"]).success();
+}
+
+#[test]
+fn what_does_not_fit_into_memory_is_an_error_on_all_ranks_who_go_on() {
+    let ending = fault(2, &["too-large"]).code(1);
+    let why = |op: &str| format!(": {op} failed: on the host of rank 0 ");
+    assert_eq!(ending.stdout.matches(&why("window")).count(), 2, "{ending:#?}");
+    assert!(ending.stderr.contains(&why("node_array")), "{ending:#?}");
+    assert!(ending.stderr.contains(" are wanted, "), "{ending:#?}");
 }
 
 #[test]

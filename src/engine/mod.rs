@@ -410,6 +410,9 @@ pub(crate) trait Engine {
     /// The label of `from` says which queue; it is compared when the message is fetched.
     fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault>;
 
+    /// Takes the first message that fits out of the queue, waiting for one until `op` is done, which stays; `None` if it is.
+    fn probe_until(&self, from: &Source, op: Op) -> Result<Option<(Ticket, Received)>, Fault>;
+
     /// Receives a probed message into its first bytes' worth of `into`.
     fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), Fault>;
 

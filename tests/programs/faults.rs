@@ -107,6 +107,14 @@ enum Fault {
     Killed,
     /// Rank 1 returns an error while rank 0 writes into a pipe, `pipe.npy`, that nobody reads.
     WhileWriting,
+    /// Rank 1 leaves out an exchange that the others make.
+    SparseLeftOut,
+    /// Rank 1 computes while the others reduce 100 numbers.
+    Absent,
+    /// Rank 1 is stopped while the others finish.
+    Stopped,
+    /// All ranks ask for more memory than there is, and go on.
+    TooLarge,
     /// Nothing: every rank starts this program, on threads of its own, and waits for it.
     Child,
     /// All ranks ask for what not every one may be ready for.
@@ -196,7 +204,7 @@ fn main() -> ExitCode {
             world.send(&[1_u32, 2, 3], (1, 5))?;
             wait(world, args.others)
         }
-        Fault::MessageLost if world.rank() != 1 => Ok(()),
+        Fault::MessageLost | Fault::Stopped if world.rank() != 1 => Ok(()),
         Fault::Child => {
             let child = Command::new(std::env::current_exe()?)
                 .args(["none", "--ranks", "2"])
@@ -207,6 +215,18 @@ fn main() -> ExitCode {
             }
             Ok(world.barrier()?)
         }
+        Fault::SparseLeftOut if world.rank() != 1 => {
+            Ok(world.exchange_sparse([(0, vec![1_u8])]).map(drop)?)
+        }
+        Fault::SparseLeftOut => match args.others {
+            Place::Barrier => Ok(world.barrier()?),
+            _ => Ok(()),
+        },
+        Fault::Absent => match world.rank() {
+            1 => wait(world, Place::Compute),
+            _ => Ok(world.allreduce(&[1.0; 100], Sum).map(drop)?),
+        },
+        Fault::TooLarge => too_large(world),
         Fault::Threads => {
             world.shared()?;
             Ok(world.barrier()?)
@@ -335,6 +355,21 @@ extern "C" fn cannot_unwind() {
     panic!("a bug in extern C")
 }
 
+/// Windows and arrays that do not fit, and one that does; the last error.
+fn too_large(world: &Comm) -> Result<(), Failure> {
+    let window = world.window::<f64>(1 << 42).map(drop);
+    let host = world.split_node()?;
+    let array = host.node_array::<f64>(1 << 42).map(drop);
+    world.window::<f64>(100)?.close()?;
+    let mut small = host.node_array::<u64>(3)?;
+    small.write(|mine| mine.fill(1))?;
+    if window.is_ok() || array.is_ok() {
+        return Ok(());
+    }
+    println!("{}", window.map_or_else(|error| error.to_string(), |()| String::new()));
+    Ok(array?)
+}
+
 fn fail(world: &Comm, fault: Fault) -> Result<(), Failure> {
     match fault {
         Fault::Error | Fault::ExitWhileOthersIn => {
@@ -374,12 +409,15 @@ fn fail(world: &Comm, fault: Fault) -> Result<(), Failure> {
         Fault::Verification => Err(Failure::verification("the energy has changed")),
         Fault::Usage => Err(Failure::usage("the grid is smaller than the ranks")),
         Fault::MessageLost => Ok(world.recv::<u8>((0, 42)).map(drop)?),
-        Fault::Killed => {
-            let me = std::process::id().to_string();
-            Command::new("kill").args(["-KILL", &me]).status()?;
-            Ok(())
-        }
+        Fault::Killed => signal("-KILL"),
+        Fault::Stopped => signal("-STOP"),
         // What other ranks do too.
         _ => Ok(()),
     }
+}
+
+/// Sends this process a signal.
+fn signal(name: &str) -> Result<(), Failure> {
+    Command::new("kill").args([name, &std::process::id().to_string()]).status()?;
+    Ok(())
 }

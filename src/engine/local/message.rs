@@ -443,6 +443,24 @@ impl LocalEngine {
         from: &Source,
         wait: bool,
     ) -> Result<Option<(Ticket, Received)>, Fault> {
+        self.look_for(from, wait, || false)
+    }
+
+    pub(super) fn probe_until(
+        &self,
+        from: &Source,
+        op: Op,
+    ) -> Result<Option<(Ticket, Received)>, Fault> {
+        self.look_for(from, true, || self.is_done(op))
+    }
+
+    /// Takes the first message that fits, waiting for one, if `wait`, until it is `enough`.
+    fn look_for(
+        &self,
+        from: &Source,
+        wait: bool,
+        enough: impl Fn() -> bool,
+    ) -> Result<Option<(Ticket, Received)>, Fault> {
         self.job.hall.check()?;
         let (wanted, sender) = self.wanted(from)?;
         let wish = Wish { wanted: &wanted, sender, claim: Claim::Reserve };
@@ -452,7 +470,7 @@ impl LocalEngine {
         if found.is_none() {
             let mut look = || {
                 found = desk.serve(around, &wish, &mut |key, parcel| (*key, parcel.keep()));
-                found.is_some()
+                found.is_some() || enough()
             };
             if wait {
                 self.job.hall.poll(self.rank, || self.call.get(), None, look)?;

@@ -334,6 +334,10 @@ impl Engine for LocalEngine {
         self.probe(from, wait)
     }
 
+    fn probe_until(&self, from: &Source, op: Op) -> Result<Option<(Ticket, Received)>, Fault> {
+        self.probe_until(from, op)
+    }
+
     fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), Fault> {
         self.fetch(message, label, into)
     }

@@ -178,8 +178,9 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     fn new(sizes: Vec<usize>, access: Access) -> Result<Self, Fault> {
+        let wanted: u128 = sizes.iter().map(|&bytes| bytes as u128).sum();
         let missing = || ErrorKind::InvalidArgument {
-            what: "there is not so much memory for a window".to_owned(),
+            what: format!("there is no memory for a window of {wanted} bytes"),
         };
         let mut end = 0_usize;
         let mut parts = Vec::with_capacity(sizes.len());

@@ -34,11 +34,14 @@ use crate::{
     error::{ErrorKind, Fault},
 };
 
+/// The calls that begin a barrier, and move nothing.
+const BARRIERS: [&str; 2] = ["ibarrier", "exchange_sparse"];
+
 /// Starts the exchange.
 pub(super) fn start(engine: &MpiEngine, call: Exchange) -> Result<Op, Fault> {
     call.check()?;
     let checked = engine.checks() >= Checks::Collective;
-    let is_barrier = call.label.step.is_some_and(|step| step.call.op == "ibarrier");
+    let is_barrier = call.label.step.is_some_and(|step| BARRIERS.contains(&step.call.op));
     // A library that lets messages overrun buffers gets no lengths that nobody has compared; what has no lengths it gets anyway.
     let reduction = call.reduce.filter(|_| engine.guard.is_none()).filter(|reduce| {
         // The same on every rank: all contribute equally many bytes.

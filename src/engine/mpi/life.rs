@@ -126,7 +126,7 @@ impl MpiEngine {
             // SAFETY: a live communicator and a predefined handler.
             check(unsafe { ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN) })
         };
-        // Errors of calls without a communicator are raised on the world; none is used on it otherwise.
+        // Errors of calls without a communicator are raised on the world; only the end is called on it.
         errors(world)?;
         let pt2pt = duplicate(world)?;
         errors(pt2pt)?;
@@ -234,7 +234,6 @@ impl MpiEngine {
     /// # Errors
     /// If a message is left that cannot be received any more, and its sender could not end.
     pub(crate) fn finish(&self) -> Result<(), Fault> {
-        let world = self.space(Context::WORLD)?;
         let stage = |stage| {
             if let Some(watch) = &self.watch {
                 watch.begin(stage);
@@ -242,11 +241,11 @@ impl MpiEngine {
         };
         stage(Stage::Finished);
         self.shared.borrow().iter().try_for_each(|shared| shared.close())?;
-        self.drain_until_all(&world, |_| Ok(true))?;
+        self.drain_until_all(|_| Ok(true))?;
         // All programs have returned: what is under way now is received by `drain`, or never.
         stage(Stage::End("receiving what nobody has received"));
         let ended = Instant::now();
-        self.drain_until_all(&world, |left| {
+        self.drain_until_all(|left| {
             if left > 0 && ended.elapsed() > LAST_MESSAGES {
                 let mut what =
                     format!("messages never received, on communicators that are gone: {left}");
@@ -266,7 +265,6 @@ impl MpiEngine {
             }
             Ok(left == 0)
         })?;
-        drop(world);
         for shared in self.shared.take() {
             free(shared.raw().0);
         }
@@ -284,11 +282,7 @@ impl MpiEngine {
     }
 
     /// Receives what nobody wants until every rank is `ready`, which is asked with the number of this rank's sends left.
-    fn drain_until_all(
-        &self,
-        world: &Space,
-        ready: impl Fn(usize) -> Result<bool, Fault>,
-    ) -> Result<(), Fault> {
+    fn drain_until_all(&self, ready: impl Fn(usize) -> Result<bool, Fault>) -> Result<(), Fault> {
         let mut barrier = None;
         loop {
             self.abandon_staged(); // before their messages are received here
@@ -301,8 +295,11 @@ impl MpiEngine {
                         + self.staged.borrow().len()
                         + self.shared.borrow().iter().map(|shared| shared.left()).sum::<usize>();
                     if ready(left)? {
-                        // SAFETY: a live communicator; the request is written on success.
-                        let request = unsafe { made(|made| ffi::MPI_Ibarrier(world.pt2pt, made)) };
+                        // On the world itself, which nothing else is called on: a barrier of the program that another
+                        // rank still waits in must not meet this one.
+                        // SAFETY: a predefined communicator; the request is written on success.
+                        let request =
+                            unsafe { made(|made| ffi::MPI_Ibarrier(ffi::RSMPI_COMM_WORLD, made)) };
                         barrier = Some(request?);
                     }
                 }

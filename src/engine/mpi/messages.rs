@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     datum::{Memory, Outgoing},
-    engine::{Choice, Label, Mode, Rank, Received, Source, Target, Ticket},
+    engine::{Choice, Label, Mode, Op, Rank, Received, Source, Target, Ticket},
     error::{ErrorKind, Fault},
 };
 
@@ -289,10 +289,37 @@ impl MpiEngine {
             self.progress();
             matched(lane.comm, from.choice, false)?
         };
-        Ok(found.map(|(message, mut received)| {
-            received.bytes -= if lane.headed { HEAD.min(received.bytes) } else { 0 };
-            (Ticket(self.probed.insert(|| Probed { message, received, lane })), received)
-        }))
+        Ok(found.map(|found| self.keep_probed(lane, found)))
+    }
+
+    /// Takes the first message that fits out of MPI's queue, unless the operation is over before there is one.
+    pub(super) fn probe_until_over(
+        &self,
+        from: &Source,
+        op: Op,
+    ) -> Result<Option<(Ticket, Received)>, Fault> {
+        let lane = self.lane(from.context, from.label.is_step())?;
+        let _waiting = self.waiting();
+        loop {
+            self.progress();
+            if let Some(found) = matched(lane.comm, from.choice, false)? {
+                return Ok(Some(self.keep_probed(lane, found)));
+            }
+            if self.is_over(op) {
+                return Ok(None);
+            }
+            self.idle();
+        }
+    }
+
+    /// A matched message becomes one to be fetched or discarded.
+    fn keep_probed(
+        &self,
+        lane: Lane,
+        (message, mut received): (ffi::MPI_Message, Received),
+    ) -> (Ticket, Received) {
+        received.bytes -= if lane.headed { HEAD.min(received.bytes) } else { 0 };
+        (Ticket(self.probed.insert(|| Probed { message, received, lane })), received)
     }
 
     /// Waits for the first message that fits, and takes it out of MPI's queue.

@@ -16,6 +16,7 @@ mod predictor;
 mod program;
 mod raw;
 mod roll;
+mod room;
 mod shared;
 mod transfer;
 mod watch;
@@ -352,6 +353,10 @@ impl Engine for MpiEngine {
 
     fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault> {
         self.probe_message(from, wait)
+    }
+
+    fn probe_until(&self, from: &Source, op: Op) -> Result<Option<(Ticket, Received)>, Fault> {
+        self.probe_until_over(from, op)
     }
 
     fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), Fault> {

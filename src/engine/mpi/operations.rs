@@ -302,7 +302,7 @@ impl MpiEngine {
     }
 
     /// Whether waiting for the operation would return at once.
-    fn is_over(&self, op: Op) -> bool {
+    pub(super) fn is_over(&self, op: Op) -> bool {
         let look = |pending: &mut Pending| match pending {
             Pending::Staged(stage, _) => matches!(stage, Stage::Over(_)),
             Pending::Plan(_) => true,

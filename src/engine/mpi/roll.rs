@@ -189,6 +189,8 @@ fn refusal(all: &[Record]) -> Refusal {
         return Refusal { text, code: usage };
     }
     let programs = group(all, |record| record.program);
+    let mut programs: Vec<_> = programs.iter().collect();
+    programs.sort_by_key(|(_, ranks)| ranks[0]);
     let programs = programs.iter().map(|(program, ranks)| match program {
         Some(program) => format!("{} run build {program:016x}", name(all, ranks)),
         None => format!("{} do not know", name(all, ranks)),

@@ -19,6 +19,7 @@ use super::{
     newer::{Special, special},
     predictor::{Act, Form},
     raw::{check, made},
+    room,
 };
 use crate::{
     datum::RawBytes,
@@ -97,7 +98,10 @@ fn make(
     let _waiting = engine.waiting();
     // What the ranks of one host reach is shared memory in any case. Said so, it does not go by way of a network's emulation
     // (whose 64-bit compare-and-swap crashes in Open MPI 4.1).
-    let kind = if on_one_host(space)? { Access::Shared } else { Access::Remote };
+    let host = room::host(space)?;
+    let kind = if host.has_all { Access::Shared } else { Access::Remote };
+    // Beside the part: where it begins, and the words of the locks.
+    room::ask(engine, space, &host, bytes.saturating_add(2 * ALIGNMENT))?;
     let (memory, base, parts) = match access {
         Access::Remote => {
             let (memory, start) = allocate(space, bytes + ALIGNMENT, kind)?;
@@ -173,20 +177,6 @@ fn allocate(space: &Space, bytes: usize, access: Access) -> Result<(ffi::MPI_Win
     Ok((window, start))
 }
 
-/// Whether all ranks of a space are on one host; the same on all of them.
-fn on_one_host(space: &Space) -> Result<bool, Fault> {
-    let mut size = 0;
-    // SAFETY: live communicators; each call writes one value on success.
-    unsafe {
-        let (kind, info) = (ffi::RSMPI_COMM_TYPE_SHARED, ffi::RSMPI_INFO_NULL);
-        let mut host = made(|made| ffi::MPI_Comm_split_type(space.coll, kind, 0, info, made))?;
-        let asked = check(ffi::MPI_Comm_size(host, &raw mut size));
-        ffi::MPI_Comm_free(&raw mut host);
-        asked?;
-    }
-    Ok(size as usize == space.ranks.len())
-}
-
 /// Where the memory of the first rank is in this process.
 fn address(window: ffi::MPI_Win) -> Result<*mut u8, Fault> {
     let (mut size, mut unit, mut start) = (0, 0, std::ptr::null_mut::<u8>());
@@ -249,23 +239,10 @@ impl Window {
 /// A number for the ranks of a host: the smallest of their world ranks.
 pub(super) fn node(engine: &MpiEngine, context: Context) -> Result<u32, Fault> {
     let space = engine.space(context)?;
-    let key = space.me.0 as c_int;
-    let mine = space.ranks[space.me.index()] as c_int;
     let act = Act::for_call(engine.call.get(), Form::Node, 0);
     engine.together(&space, &act, || {
         let _waiting = engine.waiting();
-        // SAFETY: live communicators; each call writes one value on success.
-        unsafe {
-            let (kind, info) = (ffi::RSMPI_COMM_TYPE_SHARED, ffi::RSMPI_INFO_NULL);
-            let mut host =
-                made(|made| ffi::MPI_Comm_split_type(space.coll, kind, key, info, made))?;
-            let (int, min) = (ffi::RSMPI_INT32_T, ffi::RSMPI_MIN);
-            let mine = (&raw const mine).cast();
-            let least: Result<c_int, _> =
-                made(|least: *mut c_int| ffi::MPI_Allreduce(mine, least.cast(), 1, int, min, host));
-            ffi::MPI_Comm_free(&raw mut host);
-            Ok(least? as u32)
-        }
+        room::host(&space).map(|host| host.number)
     })
 }
 
