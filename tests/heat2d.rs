@@ -205,15 +205,18 @@ fn a_signal_leaves_nothing_and_what_sigkill_leaves_the_next_run_removes() {
         let quiet = || std::process::Stdio::null();
         command.env("TMPDIR", directory.path()).stdout(quiet()).stderr(quiet()).spawn().unwrap()
     };
-    let unfinished = || names(directory.path()).into_iter().find(|name| name.ends_with(".part"));
+    let unfinished = || names(directory.path()).into_iter().find(|name| name.starts_with('.'));
     for signal in ["INT", "TERM", "HUP", "KILL"] {
         let mut job = start();
-        while unfinished().is_none() {
+        // Before it computes it has looked whether there is room, with a file that stayed empty.
+        let complete = |name: String| {
+            let len = fs::metadata(directory.path().join(name)).map_or(0, |about| about.len());
+            len == 128 + 9 * 9 * 8
+        };
+        while !unfinished().is_some_and(complete) {
             assert!(job.try_wait().unwrap().is_none(), "the job has ended");
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        // What it looked at before, it has removed.
-        std::thread::sleep(std::time::Duration::from_millis(100));
         let kill =
             Command::new("kill").args([&format!("-{signal}"), &job.id().to_string()]).status();
         assert!(kill.unwrap().success());

@@ -192,6 +192,7 @@ impl ArrayFile {
     }
 
     /// Whether no data would be lost that are not written anew.
+    #[cfg_attr(not(feature = "hdf5"), expect(clippy::unnecessary_wraps))]
     fn check_replaceable(&self) -> Result<(), FileError> {
         match self.format {
             Format::Npy => Ok(()),
@@ -244,7 +245,7 @@ impl ArrayFile {
         comm: &Comm,
         layout: &Layout<2>,
         block: &ArrayRef2<f64>,
-        #[cfg_attr(not(feature = "hdf5"), expect(unused_variables))] about: &Provenance,
+        about: &Provenance,
         at: &'static Location<'static>,
     ) -> Result<(), Failure> {
         // A message space of its own: the program's messages are never taken for blocks.

@@ -81,7 +81,10 @@ impl Comm {
         let mut report = Vec::new();
         if let Err(failure) = &outcome {
             report.push(failure.exit_code());
-            report.extend(failure.describe().bytes());
+            // Those who learn of it name their own call: a task of that same call needs no place of its own.
+            let own = failure.location() == call.at;
+            let words = if own { failure.to_string() } else { failure.describe() };
+            report.extend(words.bytes());
         }
         let reports =
             self.together(call, Subject::objects(), |label| self.allgather_values(label, &report));

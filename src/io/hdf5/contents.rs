@@ -22,7 +22,8 @@ pub(super) type Identity = (u64, String);
 
 impl Found {
     pub(super) fn is_2d_of_numbers(&self) -> bool {
-        self.dataset.ndim() == 2 && self.dataset.dtype().is_ok_and(|element| is_number(&element))
+        self.dataset.ndim() == 2
+            && self.dataset.dtype().is_ok_and(|element| raw::is_number(&element))
     }
 
     /// Path, shape and type.
@@ -81,11 +82,6 @@ pub(super) fn named(file: &File, name: &str) -> Option<Identity> {
 
 fn identity(of: &Location) -> hdf5::Result<Identity> {
     of.loc_info().map(|info| (info.fileno, format!("{:?}", info.token)))
-}
-
-/// Whether HDF5 converts such elements to `f64`.
-pub(super) fn is_number(element: &Datatype) -> bool {
-    matches!(raw::kind(element), Kind::Integer | Kind::Float | Kind::Enum)
 }
 
 /// The type of an element, in `NumPy`'s words where it has some.

@@ -36,7 +36,7 @@ impl Reader {
         };
         let (path, shape) = (path.to_owned(), dataset.shape());
         let element = dataset.dtype().map_err(FileError::format(&path, "read the type"))?;
-        if !contents::is_number(&element) {
+        if !raw::is_number(&element) {
             let (dataset, element) = (Some(name), contents::element(&element));
             return Err(FileError::UnsupportedType { path, dataset, shape, element });
         }

@@ -7,7 +7,7 @@ use std::{
     ptr,
 };
 
-use hdf5::{Dataset, Datatype, globals::H5T_NATIVE_DOUBLE, h5check, sync::sync};
+use hdf5::{Dataset, Datatype, from_id, globals::H5T_NATIVE_DOUBLE, h5check, sync::sync};
 use hdf5_sys::{
     h5::hsize_t,
     h5d::H5Dread,
@@ -15,7 +15,9 @@ use hdf5_sys::{
     h5i::hid_t,
     h5p::H5P_DEFAULT,
     h5s::{H5S_SELECT_SET, H5Sclose, H5Screate_simple, H5Sselect_hyperslab, H5Sselect_none},
-    h5t::{H5T_class_t, H5Tget_class},
+    h5t::{
+        H5T_class_t, H5Tget_class, H5Tget_fields, H5Tget_offset, H5Tget_precision, H5Tget_super,
+    },
 };
 #[cfg(feature = "phdf5")]
 use hdf5_sys::{
@@ -50,6 +52,47 @@ pub(super) fn kind(of: &Datatype) -> Kind {
         H5T_class_t::H5T_ENUM => Kind::Enum,
         _ => Kind::Other,
     })
+}
+
+/// Whether HDF5 converts such elements to `f64`, and can: it believes what a file says of bits that lie outside of their bytes.
+pub(super) fn is_number(of: &Datatype) -> bool {
+    /// As large as a `long double`.
+    const LARGEST: usize = 16;
+    let (size, bits) = (of.size(), of.size() * 8);
+    let within = |start: usize, len: usize| start.checked_add(len).is_some_and(|end| end <= bits);
+    let id = of.id();
+    match kind(of) {
+        Kind::Integer | Kind::Float if size > LARGEST => false,
+        Kind::Integer => {
+            // SAFETY: the type is open; the lock is held.
+            let (offset, precision) = sync(|| unsafe { (H5Tget_offset(id), H5Tget_precision(id)) });
+            precision > 0 && usize::try_from(offset).is_ok_and(|offset| within(offset, precision))
+        }
+        Kind::Float => {
+            let [mut sign, mut exponent, mut fraction] = [0; 3];
+            let (mut exponent_len, mut fraction_len) = (0, 0);
+            // SAFETY: the type is open; the library writes five integers.
+            let told = sync(|| unsafe {
+                let (exponent, fraction) = (&raw mut exponent, &raw mut fraction);
+                let (exponent_len, fraction_len) = (&raw mut exponent_len, &raw mut fraction_len);
+                H5Tget_fields(id, &raw mut sign, exponent, exponent_len, fraction, fraction_len)
+            });
+            told >= 0
+                && within(sign, 1)
+                && (1..=32).contains(&exponent_len)
+                && within(exponent, exponent_len)
+                && fraction_len > 0
+                && within(fraction, fraction_len)
+        }
+        Kind::Enum => {
+            // SAFETY: the type is open; the lock is held. The result is a type of our own.
+            let base = sync(|| h5check(unsafe { H5Tget_super(id) }));
+            // SAFETY: nobody else closes it.
+            let base = base.and_then(|id| unsafe { from_id::<Datatype>(id) });
+            base.is_ok_and(|base| base.size() == size && is_number(&base))
+        }
+        Kind::Bitfield | Kind::Other => false,
+    }
 }
 
 /// Whether a file begins as the library's do.
@@ -202,11 +245,14 @@ impl Drop for Handle {
 
 #[cfg(test)]
 mod tests {
-    use hdf5::{Conversion, from_id, globals};
+    use hdf5::{Conversion, globals};
     use hdf5_sys::h5t::{H5Tcopy, H5Tset_ebias, H5Tset_fields, H5Tset_precision, H5Tset_size};
     use tempfile::tempdir;
 
-    use super::{super::Reader, *};
+    use super::{
+        super::{FileError, Reader},
+        *,
+    };
 
     /// A type of the library's own, changed by its calls.
     fn like(known: hid_t, change: impl FnOnce(hid_t)) -> Datatype {
@@ -249,6 +295,24 @@ mod tests {
             assert_eq!(reader.read(&[0..2, 0..3]).unwrap(), numbers, "{name}");
             assert_eq!(reader.read(&[1..2, 1..3]).unwrap(), ndarray::array![[-8.0, 5.0]], "{name}");
         }
+    }
+
+    #[test]
+    fn bits_outside_of_their_bytes_are_no_number() {
+        let directory = tempdir().unwrap();
+        let path = directory.path().join("bits.h5");
+        let file = hdf5::File::create(&path).unwrap();
+        file.new_dataset_builder().with_data(&ndarray::array![[1_i16, 2]]).create("z").unwrap();
+        file.close().unwrap();
+        assert!(Reader::open(&path, None).is_ok());
+        // The type in the file: class and version, flags (of which one says that there is a sign), size, offset, precision.
+        let mut bytes = std::fs::read(&path).unwrap();
+        let stored = [0x10, 8, 0, 0, 2, 0, 0, 0, 0, 0, 16, 0];
+        let at = bytes.windows(stored.len()).position(|bytes| bytes == stored).unwrap();
+        bytes[at + 10] = 200;
+        std::fs::write(&path, bytes).unwrap();
+        let error = Reader::open(&path, Some("z")).map(drop).unwrap_err();
+        assert!(matches!(error, FileError::UnsupportedType { .. }), "{error}");
     }
 
     #[test]

@@ -94,22 +94,8 @@ impl Unfinished {
     /// # Errors
     /// If there is not so much, or the process may not write so much.
     pub(super) fn reserve(&self, bytes: u64) -> Result<(), FileError> {
-        within_limit(&self.target, bytes)?;
-        let free = || match statvfs(&self.temporary) {
-            // As wide as it is on the system at hand.
-            #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
-            Ok(room) => {
-                (room.blocks_available() as u64).saturating_mul(room.fragment_size() as u64)
-            }
-            Err(_) => u64::MAX, // who does not tell is asked by writing
-        };
-        let no_room = |free| {
-            let path = self.target.clone();
-            Err(FileError::NoRoom { path, needed: bytes, free, limit: "free on its file system" })
-        };
-        if bytes > free() {
-            return no_room(free());
-        }
+        // A file system that is asked to take more than there is fills itself up before it says so.
+        self.look_for_room(bytes)?;
         #[cfg(target_os = "linux")]
         if bytes > 0
             && let Ok(len) = i64::try_from(bytes)
@@ -119,20 +105,44 @@ impl Unfinished {
                 fcntl::{FallocateFlags, fallocate},
             };
             match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, len) {
-                Ok(()) => return Ok(()),
                 Err(Errno::ENOSPC | Errno::EDQUOT) => {
                     // What could be taken of it does not count as used.
                     let _ = self.file.set_len(0);
-                    return no_room(free());
+                    return Err(self.no_room(bytes, self.free()));
                 }
-                Err(Errno::EFBIG) => {
-                    let error = io::Error::from(Errno::EFBIG);
-                    return Err(FileError::system(&self.target, "write")(error));
+                Err(error @ Errno::EFBIG) => {
+                    return Err(FileError::system(&self.target, "write")(error.into()));
                 }
-                Err(_) => {} // not every file system can
+                Ok(()) | Err(_) => {} // not every file system can
             }
         }
         Ok(())
+    }
+
+    /// Looks whether there is room for so many bytes.
+    fn look_for_room(&self, bytes: u64) -> Result<(), FileError> {
+        within_limit(&self.target, bytes)?;
+        match self.free() {
+            free if bytes > free => Err(self.no_room(bytes, free)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many bytes are free where the file is; the largest number where that is not told.
+    fn free(&self) -> u64 {
+        match statvfs(&self.temporary) {
+            // As wide as it is on the system at hand.
+            #[allow(clippy::unnecessary_cast)]
+            Ok(room) if room.blocks() > 0 => {
+                (room.blocks_available() as u64).saturating_mul(room.fragment_size() as u64)
+            }
+            _ => u64::MAX,
+        }
+    }
+
+    fn no_room(&self, needed: u64, free: u64) -> FileError {
+        let path = self.target.clone();
+        FileError::NoRoom { path, needed, free, limit: "free on its file system" }
     }
 
     /// Gives the complete file its name, in place of a file that had it before, and the permissions of that one.
@@ -252,7 +262,7 @@ pub(super) fn check_writable(target: &Path) -> Result<(), FileError> {
 
 /// Whether a file of this name could be written and have so many bytes; leaves nothing behind.
 pub(super) fn check_room(target: &Path, bytes: u64) -> Result<(), FileError> {
-    Unfinished::create(target)?.reserve(bytes)
+    Unfinished::create(target)?.look_for_room(bytes)
 }
 
 #[cfg(all(test, target_os = "linux"))]
