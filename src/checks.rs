@@ -7,9 +7,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 #[non_exhaustive]
 pub enum Checks {
-    /// Nothing but what memory safety needs
+    /// What memory safety needs; that collective calls agree, where they come in a new order
     Off,
-    /// The arguments of every call: ranks, tags, lengths; and that collective calls agree, where they come in a new order
+    /// Also the arguments of every call: ranks, tags, lengths
     Local,
     /// Also, before every collective call, that all ranks make it, with the same root, type and length, and where
     Collective,

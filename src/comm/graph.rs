@@ -89,10 +89,7 @@ impl Comm {
         sources: Vec<Rank>,
         destinations: Vec<Rank>,
     ) -> Result<Graph, Fault> {
-        let (turn, engine) = (self.next_turn(), &self.engine);
-        let context = engine.derive_graph(self.context, turn, &sources, &destinations)?;
-        let comm = self.sibling(context, self.rank, self.size);
-        Ok(Graph { comm, edges: Edges { sources, destinations } })
+        Ok(Graph { comm: self.twin()?, edges: Edges { sources, destinations } })
     }
 }
 

@@ -155,14 +155,14 @@ pub(crate) enum Collective<'a> {
     Scan { mine: &'a [u8], out: &'a mut [u8], with: &'a Reduction<'a> },
     /// The reduction of `mine` of the ranks before this one; `out` is untouched on rank 0.
     Exscan { mine: &'a [u8], out: &'a mut [u8], with: &'a Reduction<'a> },
-    /// `mine` to each destination, and in `out` what each source had; in a context of `derive_graph`.
+    /// `mine` to each destination, and in `out` what each source had.
     NeighborAllgather {
         neighbors: Neighbors<'a>,
         mine: &'a [u8],
         counts: Counts<'a>,
         out: &'a mut [u8],
     },
-    /// A row to each destination, and in `out` a row from each source; in a context of `derive_graph`.
+    /// A row to each destination, and in `out` a row from each source.
     NeighborAlltoall {
         neighbors: Neighbors<'a>,
         rows: &'a [u8],

@@ -500,16 +500,6 @@ pub(crate) trait Engine {
         group: Option<(u32, &[Rank])>,
     ) -> Result<Option<Context>, Fault>;
 
-    /// Opens a context of the same ranks that knows this rank's neighbours, for neighbourhood collectives.
-    /// Collective over `parent`.
-    fn derive_graph(
-        &self,
-        parent: Context,
-        turn: u64,
-        sources: &[Rank],
-        destinations: &[Rank],
-    ) -> Result<Context, Fault>;
-
     /// A number that is the same for the ranks of a host, which can share memory. Collective over `context`.
     fn node(&self, context: Context, turn: u64) -> Result<u32, Fault>;
 

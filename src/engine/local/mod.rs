@@ -354,18 +354,6 @@ impl Engine for LocalEngine {
         exchange::start(self, call)
     }
 
-    fn derive_graph(
-        &self,
-        parent: Context,
-        turn: u64,
-        _sources: &[Rank],
-        _destinations: &[Rank],
-    ) -> Result<Context, Fault> {
-        let size = self.members(parent)?.ranks.len();
-        let all: Vec<Rank> = (0..size).map(Rank::from).collect();
-        self.derive(parent, turn, Some((0, &all)))?.ok_or_else(|| ErrorKind::Closed.into())
-    }
-
     fn node(&self, _context: Context, _turn: u64) -> Result<u32, Fault> {
         Ok(0)
     }

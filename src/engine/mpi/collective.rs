@@ -1,14 +1,10 @@
-//! Collectives in the MPI library's own way.
+//! Collectives in the MPI library's own way: those whose rows all have the same length.
 //!
-//! Data are bytes to the library, except in reductions. Rows of equal length go as they are and nothing is allocated for
-//! them; where all of them together are beyond a C int, each is one element of a type of our own, so that no count
-//! comes near the limit. Of rows of different lengths a rank may know its own only, so the ranks cannot decide together
-//! whether counts fit. There is a way for every length, and which it is depends on nothing but the call:
+//! Data are bytes to the library, except in reductions. Rows go as they are and nothing is allocated for them; where all of
+//! them together are beyond a C int, each is one element of a type of our own, so that no count comes near the limit.
 //!
-//! * an alltoall, and both collectives of neighbours, go by the library's call that takes a type for every rank;
-//! * a gather and a scatter, which have no such call, go by the one with large counts, where the library has that, and as messages
-//!   of ours where not;
-//! * for an allgather all ranks know all lengths: they go as messages of ours if they do not fit.
+//! Rows of different lengths, of which a rank may know its own only, go as messages of ours: nobody has compared those lengths,
+//! and a library does not say that a row is shorter than was expected (nor do all say that it is longer).
 
 use std::{
     ffi::{c_int, c_void},
@@ -19,11 +15,10 @@ use mpi::ffi;
 
 use super::{
     MpiEngine, Space,
-    predictor::{Act, Form},
-    raw::{Datatype, Extent, check, made},
+    raw::{Datatype, Extent},
 };
 use crate::{
-    engine::{Collective, CollectiveCall, Context, Counts, Rank, ReductionKind},
+    engine::{Collective, CollectiveCall, Counts, ReductionKind},
     error::Fault,
 };
 
@@ -49,7 +44,6 @@ macro_rules! call {
 
 mod prepared;
 mod reduce;
-mod rows;
 
 pub(super) use self::{
     prepared::prepare,
@@ -71,29 +65,18 @@ pub(super) fn run(
         Collective::Gather { root, mine, counts: Counts::Equal(_), out } => {
             makes.gather(ranks, root.0 as c_int, mine, out)
         }
-        Collective::Gather { root, mine, counts: Counts::Each(counts), out } => {
-            return makes.gather_rows(root.0 as c_int, mine, counts, out);
-        }
         Collective::Scatter { root, rows, counts: Counts::Equal(_), out } => {
             makes.scatter(ranks, root.0 as c_int, rows, out)
-        }
-        Collective::Scatter { root, rows, counts: Counts::Each(counts), out } => {
-            return makes.scatter_rows(root.0 as c_int, rows, counts, out);
         }
         Collective::Allgather { mine, counts: Counts::Equal(_), out } => {
             makes.allgather(ranks, mine, out)
         }
-        Collective::Allgather { mine, counts: Counts::Each(counts), out } => {
-            return makes.allgather_rows(mine, counts, out);
-        }
-        Collective::Alltoall { rows, send_counts, out, recv_counts } => {
-            match (send_counts, recv_counts) {
-                (Counts::Equal(bytes), Counts::Equal(_)) => {
-                    makes.alltoall(ranks, *bytes, rows, out)
-                }
-                (send, recv) => makes.alltoall_rows(ranks, rows, send, out, recv),
-            }
-        }
+        Collective::Alltoall {
+            rows,
+            send_counts: Counts::Equal(bytes),
+            out,
+            recv_counts: Counts::Equal(_),
+        } => makes.alltoall(ranks, *bytes, rows, out),
         Collective::Reduce { root, mine, out, with } => {
             return makes.reduce(ReductionKind::Reduce(*root), mine, out, with);
         }
@@ -106,28 +89,10 @@ pub(super) fn run(
         Collective::Exscan { mine, out, with } => {
             return makes.reduce(ReductionKind::Exscan, mine, out, with);
         }
-        Collective::ReduceScatter { mine, counts, out, with } => {
-            return makes.reduce_scatter(mine, counts, out, with);
+        Collective::ReduceScatter { mine, counts: Counts::Equal(bytes), out, with } => {
+            return makes.reduce_scatter(mine, *bytes, out, with);
         }
-        Collective::NeighborAllgather { neighbors, mine, counts, out } => match counts {
-            Counts::Equal(bytes) => makes.neighbor_allgather(*bytes, mine, out),
-            Counts::Each(_) => {
-                let whole = |_| (0, mine.len());
-                makes.neighbor_rows(neighbors, mine, whole, out, counts)
-            }
-        },
-        Collective::NeighborAlltoall { neighbors, rows, send_counts, out, recv_counts } => {
-            match (&*send_counts, &*recv_counts) {
-                (Counts::Equal(bytes), Counts::Equal(_)) => {
-                    makes.neighbor_alltoall(*bytes, rows, out)
-                }
-                (send, recv) => {
-                    let starts = send.starts(neighbors.destinations.len());
-                    let row = |at| (starts[at], send.of(at));
-                    makes.neighbor_rows(neighbors, rows, row, out, recv)
-                }
-            }
-        }
+        _ => return None,
     })
 }
 
@@ -233,64 +198,4 @@ impl Caller<'_> {
         // `rows` and `out` hold `count` elements for and from every rank.
         move_rows!(self, ffi::MPI_Alltoall | ffi::MPI_Ialltoall, rows, out, row_of(bytes, ranks))
     }
-
-    fn neighbor_allgather(self, bytes: usize, mine: &[u8], out: &mut [u8]) -> Outcome {
-        // `mine` has `count` elements; `out` has room for so many from each source.
-        move_rows!(
-            self,
-            ffi::MPI_Neighbor_allgather | ffi::MPI_Ineighbor_allgather,
-            mine,
-            out,
-            Extent::bytes(bytes)
-        )
-    }
-
-    fn neighbor_alltoall(self, bytes: usize, rows: &[u8], out: &mut [u8]) -> Outcome {
-        // `rows` have `count` elements for each destination; `out` has room for so many from each source.
-        move_rows!(
-            self,
-            ffi::MPI_Neighbor_alltoall | ffi::MPI_Ineighbor_alltoall,
-            rows,
-            out,
-            Extent::bytes(bytes)
-        )
-    }
-}
-
-/// A context of the same ranks that knows this rank's neighbours.
-pub(super) fn derive_graph(
-    engine: &MpiEngine,
-    parent: Context,
-    sources: &[Rank],
-    destinations: &[Rank],
-) -> Result<Context, Fault> {
-    let parent = engine.space(parent)?;
-    let list = |ranks: &[Rank]| ranks.iter().map(|rank| rank.0 as c_int).collect::<Vec<_>>();
-    let (from, to) = (list(sources), list(destinations));
-    // Real weights, and one at least: `MPI_UNWEIGHTED` of an empty list is another thing in every library.
-    let weights = vec![1; sources.len().max(destinations.len()).max(1)];
-    engine.together(&parent, &Act::for_call(engine.call.get(), Form::Derive, 1), || {
-        let waiting = engine.waiting();
-        // SAFETY: the lists are as long as they are said to be; the new communicator is written on success.
-        let new = unsafe {
-            made(|made| {
-                ffi::MPI_Dist_graph_create_adjacent(
-                    parent.coll,
-                    from.len() as c_int,
-                    from.as_ptr(),
-                    weights.as_ptr(),
-                    to.len() as c_int,
-                    to.as_ptr(),
-                    weights.as_ptr(),
-                    ffi::RSMPI_INFO_NULL,
-                    0,
-                    made,
-                )
-            })
-        }?;
-        drop(waiting);
-        // SAFETY: a live communicator and a predefined handler.
-        check(unsafe { ffi::MPI_Comm_set_errhandler(new, ffi::RSMPI_ERRORS_RETURN) })?;
-        engine.open_space(new, parent.me, parent.ranks.clone())
-    })
 }

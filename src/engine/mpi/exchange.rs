@@ -48,7 +48,7 @@ pub(super) fn start(engine: &MpiEngine, call: Exchange) -> Result<Op, Fault> {
         c_int::try_from(call.mine.bytes().len() / datatype(reduce.element).1).is_ok()
     });
     let machine: Box<dyn Staged> = if is_barrier || reduction.is_some() {
-        let compared = checked || (reduction.is_some() && engine.compares());
+        let compared = checked || reduction.is_some();
         let agreement = compared.then(|| Rows::agreement(engine, &call)).transpose()?;
         Box::new(Native::start(engine, call, reduction, agreement)?)
     } else {

@@ -387,10 +387,6 @@ impl Engine for MpiEngine {
         if let Err(disagreement) = self.same_call_on_all(&space, &act) {
             return Some(Err(disagreement));
         }
-        // Rows whose lengths nobody has compared go as guarded messages.
-        if self.guard.is_some() && act.has_rows() && call.size > 1 {
-            return None;
-        }
         let outcome = collective::run(self, &space, call);
         if let Some(Err(_)) = outcome {
             space.predictor.break_off();
@@ -400,17 +396,6 @@ impl Engine for MpiEngine {
 
     fn exchange(&self, call: Exchange) -> Result<Op, Fault> {
         exchange::start(self, call)
-    }
-
-    fn derive_graph(
-        &self,
-        parent: Context,
-        _turn: u64,
-        sources: &[Rank],
-        destinations: &[Rank],
-    ) -> Result<Context, Fault> {
-        let _waiting = self.waiting();
-        collective::derive_graph(self, parent, sources, destinations)
     }
 
     fn node(&self, context: Context, _turn: u64) -> Result<u32, Fault> {

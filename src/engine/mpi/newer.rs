@@ -9,13 +9,11 @@ use std::{
     sync::OnceLock,
 };
 
-use mpi::ffi::{self, MPI_Aint, MPI_Comm, MPI_Count, MPI_Datatype, MPI_Info, MPI_Op, MPI_Request};
+use mpi::ffi::{self, MPI_Comm, MPI_Count, MPI_Datatype, MPI_Info, MPI_Op, MPI_Request};
 use nix::libc;
 
 type In = *const c_void;
 type Out = *mut c_void;
-type Counts = *const MPI_Count;
-type Places = *const MPI_Aint;
 type Request = *mut MPI_Request;
 
 /// A table of functions that may be there, each under the first of its names that is found.
@@ -46,14 +44,6 @@ table! {
     iscan_c = c"MPI_Iscan_c": (In, Out, MPI_Count, MPI_Datatype, MPI_Op, MPI_Comm, Request);
     exscan_c = c"MPI_Exscan_c": (In, Out, MPI_Count, MPI_Datatype, MPI_Op, MPI_Comm);
     iexscan_c = c"MPI_Iexscan_c": (In, Out, MPI_Count, MPI_Datatype, MPI_Op, MPI_Comm, Request);
-    gatherv_c = c"MPI_Gatherv_c":
-        (In, MPI_Count, MPI_Datatype, Out, Counts, Places, MPI_Datatype, c_int, MPI_Comm);
-    igatherv_c = c"MPI_Igatherv_c":
-        (In, MPI_Count, MPI_Datatype, Out, Counts, Places, MPI_Datatype, c_int, MPI_Comm, Request);
-    scatterv_c = c"MPI_Scatterv_c":
-        (In, Counts, Places, MPI_Datatype, Out, MPI_Count, MPI_Datatype, c_int, MPI_Comm);
-    iscatterv_c = c"MPI_Iscatterv_c":
-        (In, Counts, Places, MPI_Datatype, Out, MPI_Count, MPI_Datatype, c_int, MPI_Comm, Request);
     barrier_init = c"MPI_Barrier_init" | c"MPIX_Barrier_init": (MPI_Comm, MPI_Info, Request);
     bcast_init = c"MPI_Bcast_init" | c"MPIX_Bcast_init":
         (Out, c_int, MPI_Datatype, c_int, MPI_Comm, MPI_Info, Request);

@@ -32,7 +32,6 @@ use std::{
 
 use super::{MpiEngine, Space};
 use crate::{
-    checks::Checks,
     datum::Signature,
     engine::{
         Access, Choice, Collective, CollectiveCall, Counts, Element, Label, Rank, Source, Step,
@@ -93,10 +92,6 @@ impl Act {
     /// Another call that is made together, for a call of the program.
     pub(super) fn for_call(Call { op, with, .. }: Call, form: Form, bytes: usize) -> Self {
         Self { op, root: with.root_number(), form, signature: Signature::NOTHING, bytes }
-    }
-
-    pub(super) fn has_rows(&self) -> bool {
-        self.form == Form::Rows
     }
 }
 
@@ -214,19 +209,13 @@ impl Predictor {
 }
 
 impl MpiEngine {
-    /// Whether collective calls are compared, unless they were predicted.
-    #[inline]
-    pub(super) fn compares(&self) -> bool {
-        self.guard.is_some() || self.checks >= Checks::Local
-    }
-
     /// Makes sure that all ranks of the communicator are about to make this call.
     ///
     /// # Errors
     /// If they are not, on all ranks that have been compared; and ever after.
     #[inline]
     pub(super) fn same_call_on_all(&self, space: &Space, act: &Act) -> Result<(), Fault> {
-        if !self.compares() || space.ranks.len() == 1 {
+        if space.ranks.len() == 1 {
             return Ok(());
         }
         space.predictor.check()?;

@@ -7,7 +7,7 @@ use mpi::ffi;
 use super::{Caller, Outcome, read, write};
 use crate::{
     engine::{
-        Builtin, Counts, Element, Rank, Reduction, ReductionKind,
+        Builtin, Element, Rank, Reduction, ReductionKind,
         mpi::{newer::newer, raw::made},
     },
     error::Fault,
@@ -98,7 +98,7 @@ impl Caller<'_> {
     pub(super) fn reduce_scatter(
         self,
         mine: &[u8],
-        counts: &Counts<'_>,
+        bytes: usize,
         out: &mut [u8],
         with: &Reduction<'_>,
     ) -> Option<Outcome> {
@@ -107,38 +107,18 @@ impl Caller<'_> {
         let ((of, size), op) = (datatype(element), engine.operators.of(builtin, element));
         c_int::try_from(mine.len() / size).ok()?; // the same on every rank
         let (send, into) = (read(mine), write(out));
-        match counts {
-            Counts::Equal(bytes) => {
-                let count = (bytes / size) as c_int;
-                // `send` holds `count` elements for every rank, `into` so many.
-                Some(call!(
-                    engine,
-                    ffi::MPI_Reduce_scatter_block | ffi::MPI_Ireduce_scatter_block,
-                    send,
-                    into,
-                    count,
-                    of,
-                    op,
-                    comm
-                ))
-            }
-            Counts::Each(counts) => {
-                let counts = counts.iter().map(|bytes| (bytes / size) as c_int);
-                let counts: Vec<c_int> = counts.collect();
-                let counts = counts.as_ptr();
-                // `send` holds the elements of all counts, `into` those of this rank's.
-                Some(call!(
-                    engine,
-                    ffi::MPI_Reduce_scatter | ffi::MPI_Ireduce_scatter,
-                    send,
-                    into,
-                    counts,
-                    of,
-                    op,
-                    comm
-                ))
-            }
-        }
+        let count = (bytes / size) as c_int;
+        // `send` holds `count` elements for every rank, `into` so many.
+        Some(call!(
+            engine,
+            ffi::MPI_Reduce_scatter_block | ffi::MPI_Ireduce_scatter_block,
+            send,
+            into,
+            count,
+            of,
+            op,
+            comm
+        ))
     }
 }
 
