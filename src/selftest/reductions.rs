@@ -91,6 +91,9 @@ fn arithmetic_of_integers(ground: &Ground<'_>) -> Result<()> {
         ($($type:ty),*) => {$(
             let make = |rank, index| value(rank, index) as $type;
             folds::<$type>(ground, "Sum", 5, Sum, <$type>::wrapping_add, make)?;
+            // Libraries add many at once by other instructions.
+            let large = |rank, index| make(rank, index).wrapping_add(<$type>::MAX / 2);
+            folds::<$type>(ground, "Sum", 200, Sum, <$type>::wrapping_add, large)?;
             folds::<$type>(ground, "Prod", 5, Prod, <$type>::wrapping_mul, |rank, index| make(rank, index) | 1)?;
             folds::<$type>(ground, "Min", 5, Min, Ord::min, make)?;
             folds::<$type>(ground, "Max", 5, Max, Ord::max, make)?;

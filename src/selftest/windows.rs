@@ -160,6 +160,13 @@ fn accumulate(ground: &Ground<'_>) -> Result<()> {
     try_it::<usize>(ground, |number| number)?;
     try_it::<f32>(ground, |number| number as f32)?;
     try_it::<f64>(ground, |number| number as f64)?;
+    // Sums of few bits wrap around; libraries add many at once by other instructions.
+    let mut window = ground.window::<u8>(200)?;
+    window.epoch(|epoch| epoch.accumulate(0, 0, &[200; 200], Sum))?;
+    let wrapped = (200 * ground.size()) as u8;
+    if ground.rank() == 0 {
+        ground.same("sums of u8", window.local(), &[wrapped; 200]);
+    }
     // Many elements, in no order.
     let mut window = ground.window::<u64>(3000)?;
     let mine = values(ground.rank(), 3000);

@@ -47,7 +47,7 @@ mod reduce;
 
 pub(super) use self::{
     prepared::prepare,
-    reduce::{Operators, datatype, operator},
+    reduce::{Operators, datatype, operator, saturates},
 };
 
 /// Makes the call with the library's own collective, or declines for reasons that are the same on every rank.

@@ -171,6 +171,7 @@ impl MpiEngine {
             thread_level: format!("{level:?}").to_lowercase(),
         };
         let misses_any = about.library.starts_with("MPICH");
+        let operators = Operators::new(&about.library)?;
         let shares_requests = about.library.starts_with("Open MPI");
         let over_at_once = if shares_requests { over_at_once(pt2pt)? } else { None };
         let engine = Self {
@@ -185,7 +186,7 @@ impl MpiEngine {
             common: Common { share_cpu, stats },
             multiple,
             guard,
-            operators: Operators::new()?,
+            operators,
             misses_any,
             over_at_once,
             spins,

@@ -15,7 +15,7 @@ use mpi::ffi;
 
 use super::{
     MpiEngine, Space,
-    collective::{datatype, operator},
+    collective::{datatype, operator, saturates},
     newer::{Special, special},
     predictor::{Act, Form},
     raw::{check, made},
@@ -41,8 +41,9 @@ pub(super) struct Window {
     /// The words of the locks: three for each rank, on that rank.
     locks: ffi::MPI_Win,
     access: Access,
-    /// See `Window::loses_bits`.
+    /// See `Window::miscombines`.
     loses_bits: bool,
+    saturates: bool,
     me: Rank,
     parts: Vec<Part>,
     /// Where the memory that this process can touch begins: this rank's part, or, if shared, the first of all.
@@ -138,8 +139,10 @@ fn make(
     let changed = Changed { on_its_way: vec![false; ranks], held: vec![None; ranks] };
     let (me, changed) = (space.me, RefCell::new(changed));
     let loses_bits = kind == Access::Remote && engine.about.library.starts_with("Open MPI v5.");
+    let saturates = saturates(&engine.about.library, Builtin::Sum, Element::U8);
     let held = Cell::new(true);
-    let window = Window { memory, locks, access, loses_bits, me, parts, base, changed, held };
+    let window =
+        Window { memory, locks, access, loses_bits, saturates, me, parts, base, changed, held };
     // SAFETY: this rank's own memory, of which nobody knows yet.
     unsafe {
         words.write_bytes(0, LOCK_BYTES);
@@ -262,16 +265,16 @@ pub(super) fn access(
     let _waiting = engine.waiting();
     match what {
         Rma::Accumulate { operand, update: Update::Combine(op), element }
-            if window.loses_bits(op, element) =>
+            if window.miscombines(op, element) =>
         {
             window.complete(target)?;
-            window.change_bits(target, offset, operand, None, (op, element))?;
+            window.combine_by_swaps(target, offset, operand, None, (op, element))?;
         }
         Rma::FetchOp { operand, before, update: Update::Combine(op), element }
-            if window.loses_bits(op, element) =>
+            if window.miscombines(op, element) =>
         {
             window.complete(target)?;
-            window.change_bits(target, offset, operand, Some(before), (op, element))?;
+            window.combine_by_swaps(target, offset, operand, Some(before), (op, element))?;
         }
         Rma::Put(bytes) => {
             for (at, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
@@ -349,15 +352,18 @@ impl Window {
         })
     }
 
-    /// Whether the library may lose operands of this operator: Open MPI 5.0 over several hosts does, of 64 bits.
-    fn loses_bits(&self, op: Builtin, element: Element) -> bool {
-        self.loses_bits
-            && datatype(element).1 == 8
-            && matches!(op, Builtin::And | Builtin::Or | Builtin::Xor)
+    /// Whether the library does not do what this operator is: Open MPI 5.0 over several hosts loses operands of 64 bits, and its
+    /// sums of 8 and 16 bits saturate.
+    fn miscombines(&self, op: Builtin, element: Element) -> bool {
+        match (op, datatype(element).1) {
+            (Builtin::And | Builtin::Or | Builtin::Xor, 8) => self.loses_bits,
+            (Builtin::Sum, 1 | 2) => self.saturates,
+            _ => false,
+        }
     }
 
-    /// As `combine`, of 64-bit elements, by compare and swap.
-    fn change_bits(
+    /// As `combine`, of elements that the library combines wrongly, by compare and swap.
+    fn combine_by_swaps(
         &self,
         target: Rank,
         offset: usize,
@@ -365,22 +371,29 @@ impl Window {
         mut before: Option<&mut [u8]>,
         (op, element): (Builtin, Element),
     ) -> Outcome {
+        let size = datatype(element).1;
+        let word = |bytes: &[u8]| {
+            let mut word = [0; 8];
+            word[..size].copy_from_slice(bytes); // the low bytes, see `newer::handle`
+            u64::from_le_bytes(word)
+        };
         let swap = |at: usize, seen: u64, new: u64| {
             let mut old = [0; 8];
-            let words = (&seen.to_ne_bytes()[..], &new.to_ne_bytes()[..]);
+            let words = (&seen.to_le_bytes()[..size], &new.to_le_bytes()[..size]);
             // SAFETY: each buffer holds one element until the access is complete, which is here.
-            unsafe { self.compare_swap(target, offset + at, words, &mut old, element) }?;
+            unsafe { self.compare_swap(target, offset + at, words, &mut old[..size], element) }?;
             self.local(target)?;
-            Ok::<_, Fault>(u64::from_ne_bytes(old))
+            Ok::<_, Fault>(word(&old[..size]))
         };
-        for (number, operand) in operand.as_chunks::<8>().0.iter().enumerate() {
-            let (at, operand) = (8 * number, u64::from_ne_bytes(*operand));
+        for (number, operand) in operand.chunks_exact(size).enumerate() {
+            let (at, operand) = (size * number, word(operand));
             let mut seen = swap(at, 0, 0)?; // an atomic read: a zero stays one
             loop {
                 let new = match op {
                     Builtin::And => seen & operand,
                     Builtin::Or => seen | operand,
-                    _ => seen ^ operand,
+                    Builtin::Xor => seen ^ operand,
+                    _ => seen.wrapping_add(operand), // its low bytes count
                 };
                 let old = swap(at, seen, new)?;
                 if old == seen {
@@ -389,7 +402,7 @@ impl Window {
                 seen = old;
             }
             if let Some(before) = &mut before {
-                before[at..at + 8].copy_from_slice(&seen.to_ne_bytes());
+                before[at..at + size].copy_from_slice(&seen.to_le_bytes()[..size]);
             }
         }
         Ok(())

@@ -28,8 +28,10 @@ impl Caller<'_> {
         let (send, into) = (read(mine), write(out));
         let Ok(count) = c_int::try_from(mine.len() / size) else {
             // An operator of our own counts in C ints.
-            let known = Operators::is_the_library_s(builtin, element);
-            return known.then(|| self.reduce_many(kind, mine, out, (of, size), op)).flatten();
+            let of_the_library = engine.operators.own(builtin, element).is_none();
+            return of_the_library
+                .then(|| self.reduce_many(kind, mine, out, (of, size), op))
+                .flatten();
         };
         // `send` and, where the library writes there, `into` hold `count` elements of the type.
         Some(match kind {
@@ -122,7 +124,7 @@ impl Caller<'_> {
     }
 }
 
-/// The library's own operator. What it makes of NaN and of zeros is its own affair, see [`Operators`].
+/// The library's own operator, which is not always what ours is, see [`Operators`].
 pub(in crate::engine::mpi) fn operator(builtin: Builtin) -> ffi::MPI_Op {
     // SAFETY: constants of the library.
     unsafe {
@@ -157,86 +159,84 @@ pub(in crate::engine::mpi) fn datatype(element: Element) -> (ffi::MPI_Datatype, 
     }
 }
 
-/// The operators of reductions: the library's, but for the smallest and the largest of floating-point numbers, which are ours;
-/// see [`crate::scalar`].
+/// The operators of reductions: the library's, but for those that are not what ours are.
 pub(in crate::engine::mpi) struct Operators {
+    /// Of `f32` and `f64`; see [`crate::scalar`].
     min: [ffi::MPI_Op; 2],
     max: [ffi::MPI_Op; 2],
+    /// Of 8 and 16 bits, where the library's do not wrap around; see [`saturates`].
+    sum: Option<[ffi::MPI_Op; 2]>,
+}
+
+/// Whether a library's sums of 8 and 16 bits stay at the largest number instead of wrapping around: those of Open MPI 4.1 and
+/// 5.0 do, from some 16 elements on, where the processor has such instructions.
+pub(in crate::engine::mpi) fn saturates(library: &str, builtin: Builtin, element: Element) -> bool {
+    library.starts_with("Open MPI") && builtin == Builtin::Sum && datatype(element).1 <= 2
 }
 
 impl Operators {
-    pub(in crate::engine::mpi) fn new() -> Result<Self, Fault> {
+    pub(in crate::engine::mpi) fn new(library: &str) -> Result<Self, Fault> {
         let new = |function: Function| {
             // SAFETY: the function is what the library calls an operator's; it commutes. The handle is written on success.
             unsafe { made(|made| ffi::MPI_Op_create(Some(function), 1, made)) }
         };
+        let wraps = !saturates(library, Builtin::Sum, Element::U8);
+        let sum = if wraps { None } else { Some([new(sum_of_bytes)?, new(sum_of_shorts)?]) };
         Ok(Self {
-            min: [new(combine::<f32, { LEAST }>)?, new(combine::<f64, { LEAST }>)?],
-            max: [new(combine::<f32, { GREATEST }>)?, new(combine::<f64, { GREATEST }>)?],
+            min: [new(least_of_singles)?, new(least_of_doubles)?],
+            max: [new(greatest_of_singles)?, new(greatest_of_doubles)?],
+            sum,
         })
     }
 
-    pub(in crate::engine::mpi) fn of(&self, builtin: Builtin, element: Element) -> ffi::MPI_Op {
-        match (builtin, element) {
+    /// An operator of our own, where there is one.
+    fn own(&self, builtin: Builtin, element: Element) -> Option<ffi::MPI_Op> {
+        Some(match (builtin, element) {
             (Builtin::Min, Element::F32) => self.min[0],
             (Builtin::Min, Element::F64) => self.min[1],
             (Builtin::Max, Element::F32) => self.max[0],
             (Builtin::Max, Element::F64) => self.max[1],
-            _ => operator(builtin),
-        }
+            (Builtin::Sum, Element::I8 | Element::U8) => self.sum?[0],
+            (Builtin::Sum, Element::I16 | Element::U16) => self.sum?[1],
+            _ => return None,
+        })
     }
 
-    fn is_the_library_s(builtin: Builtin, element: Element) -> bool {
-        let of_floats = matches!(element, Element::F32 | Element::F64);
-        !(of_floats && matches!(builtin, Builtin::Min | Builtin::Max))
+    pub(in crate::engine::mpi) fn of(&self, builtin: Builtin, element: Element) -> ffi::MPI_Op {
+        self.own(builtin, element).unwrap_or_else(|| operator(builtin))
     }
 }
 
 type Function = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_int, *mut ffi::MPI_Datatype);
 
-const LEAST: bool = false;
-const GREATEST: bool = true;
-
-trait Float: Copy {
-    fn least(self, other: Self) -> Self;
-    fn greatest(self, other: Self) -> Self;
-}
-
-impl Float for f32 {
-    fn least(self, other: Self) -> Self {
-        least_f32(self, other)
-    }
-    fn greatest(self, other: Self) -> Self {
-        greatest_f32(self, other)
-    }
-}
-
-impl Float for f64 {
-    fn least(self, other: Self) -> Self {
-        least_f64(self, other)
-    }
-    fn greatest(self, other: Self) -> Self {
-        greatest_f64(self, other)
-    }
-}
-
-/// What MPI calls to reduce: `right` becomes `left op right`, element by element.
-///
-/// # Safety
-/// Both hold `*len` values of `T`.
-unsafe extern "C" fn combine<T: Float, const WHICH: bool>(
-    left: *mut c_void,
-    right: *mut c_void,
-    len: *mut c_int,
-    _of: *mut ffi::MPI_Datatype,
-) {
-    let (left, right) = (left.cast::<T>().cast_const(), right.cast::<T>());
-    // SAFETY: by this function's own contract; libraries' buffers need not be aligned.
-    unsafe {
-        for at in 0..usize::try_from(*len).unwrap_or(0) {
-            let (one, other) = (left.add(at).read_unaligned(), right.add(at).read_unaligned());
-            let result = if WHICH == LEAST { one.least(other) } else { one.greatest(other) };
-            right.add(at).write_unaligned(result);
+/// What MPI calls to reduce: the second operand becomes the first combined with it, element by element.
+macro_rules! functions {
+    ($($name:ident: $type:ty, $combine:expr;)*) => {$(
+        /// # Safety
+        /// Both hold `*len` values of the type.
+        unsafe extern "C" fn $name(
+            left: *mut c_void,
+            right: *mut c_void,
+            len: *mut c_int,
+            _of: *mut ffi::MPI_Datatype,
+        ) {
+            let (left, right) = (left.cast::<$type>().cast_const(), right.cast::<$type>());
+            // SAFETY: by this function's own contract; libraries' buffers need not be aligned.
+            unsafe {
+                for at in 0..usize::try_from(*len).unwrap_or(0) {
+                    let operands = (left.add(at).read_unaligned(), right.add(at).read_unaligned());
+                    right.add(at).write_unaligned($combine(operands.0, operands.1));
+                }
+            }
         }
-    }
+    )*};
+}
+
+functions! {
+    least_of_singles: f32, least_f32;
+    least_of_doubles: f64, least_f64;
+    greatest_of_singles: f32, greatest_f32;
+    greatest_of_doubles: f64, greatest_f64;
+    sum_of_bytes: u8, u8::wrapping_add;
+    sum_of_shorts: u16, u16::wrapping_add;
 }
