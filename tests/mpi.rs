@@ -169,6 +169,38 @@ fn a_rank_that_ends_its_process_is_named_and_never_means_success() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_on_threads_is_told_as_such() {
+    let Some(group) = support::Group::new("pids", ("pids.max", "40"), ("pids.max", "40")) else {
+        return;
+    };
+    let _turn = turn();
+    let mut command = mpirun(1, Path::new("sh"));
+    command.args(["-c", &group.script()]).arg(example("faults")).args(["none", "--threads", "64"]);
+    let text = run(&mut command).code(1).stderr;
+    assert!(text.contains(": cannot start the 64 threads of its rayon pool"), "{text}");
+}
+
+#[test]
+fn a_step_of_one_task_around_the_launcher_is_not_the_job() {
+    let _turn = turn();
+    let mut command = mpirun(2, &spmd());
+    for (name, value) in [("STEP_ID", "0"), ("PROCID", "0"), ("STEP_NUM_TASKS", "1")] {
+        command.env(format!("SLURM_{name}"), value);
+    }
+    let out = run(command.arg("info")).success().stdout;
+    assert!(out.contains("2 on 1 host"), "{out}");
+}
+
+#[test]
+fn no_limit_is_no_limit_and_empty_variables_are_not_set() {
+    let _turn = turn();
+    let mut command = mpirun(2, &example("faults"));
+    command.env("SPMD_CHECKS", "").env("SPMD_TIMEOUT", "").env("SPMD_RANKS", "");
+    run(command.args(["none", "--timeout", "0"])).success();
+}
+
 #[test]
 fn a_process_runs_one_job() {
     for name in ["second-job", "nested-job"] {

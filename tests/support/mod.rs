@@ -121,9 +121,13 @@ impl Group {
     /// The program, in the group.
     pub(crate) fn program(&self, path: impl AsRef<Path>) -> Command {
         let mut command = program("sh");
-        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.0.display());
-        command.args(["-c", &enter]).arg(path.as_ref());
+        command.args(["-c", &self.script()]).arg(path.as_ref());
         command
+    }
+
+    /// What `sh -c` does to run its arguments in the group.
+    pub(crate) fn script(&self) -> String {
+        format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.0.display())
     }
 }
 
