@@ -649,6 +649,15 @@ mod tests {
             assert!(failure.describe().ends_with(&format!("({}:{})", file!(), failure.at.line())));
         }
         assert_eq!(fails_by("owned".to_owned()).to_string(), "owned");
+
+        /// As `anyhow::Error`: no error itself, but one can be made of it.
+        struct Opaque(Error);
+        impl From<Opaque> for Box<dyn StdError + Send + Sync> {
+            fn from(Opaque(error): Opaque) -> Self {
+                Box::new(Layer::Silent(error))
+            }
+        }
+        assert_eq!(fails_by(Opaque(deadlock())).exit_code(), 4);
     }
 
     #[test]
