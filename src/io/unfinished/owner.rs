@@ -23,7 +23,8 @@ const LONGEST_TARGET: usize = 180;
 pub(super) fn new_name(target: &OsStr) -> OsString {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let (number, process) = (NUMBER.fetch_add(1, Ordering::Relaxed), process::id());
-    let (system, start) = match (system(), start(process)) {
+    let start = Status::of(process).map(|status| status.start);
+    let (system, start) = match (system(), start) {
         (Some(system), Some(start)) => (system, start),
         // Nobody can tell whether this process has ended; chance keeps the names apart.
         _ => (RandomState::new().hash_one(number), 0),
@@ -65,13 +66,25 @@ fn system() -> Option<u64> {
     }))
 }
 
-/// When a process began, in ticks since the machine did.
-fn start(process: u32) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
-    // The second field is the program's name in parentheses, with whatever it contains.
-    let behind = stat.iter().rposition(|&byte| byte == b')')? + 1;
-    let fields = str::from_utf8(&stat[behind..]).ok()?;
-    fields.split_whitespace().nth(19)?.parse().ok()
+/// What the system tells of a process.
+struct Status {
+    /// Whether it has ended, and is known only because nobody has asked how.
+    ended: bool,
+    /// When it began, in ticks since the machine did.
+    start: u64,
+}
+
+impl Status {
+    fn of(process: u32) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
+        // The second field is the program's name in parentheses, with whatever it contains.
+        let behind = stat.iter().rposition(|&byte| byte == b')')? + 1;
+        let fields: Vec<_> = str::from_utf8(&stat[behind..]).ok()?.split_whitespace().collect();
+        let (state, threads) = (*fields.first()?, fields.get(17)?.parse::<u32>().ok()?);
+        // Of a process whose first thread has ended others may go on.
+        let ended = matches!(state, "Z" | "X") && threads <= 1;
+        Some(Self { ended, start: fields.get(19)?.parse().ok()? })
+    }
 }
 
 fn has_ended(process: u32, began: u64) -> bool {
@@ -79,7 +92,7 @@ fn has_ended(process: u32, began: u64) -> bool {
     // Processes of others may be hidden: that there is none is asked of the system.
     match kill(Pid::from_raw(number), None) {
         Err(Errno::ESRCH) => number > 0,
-        _ => start(process).is_some_and(|start| start != began),
+        _ => Status::of(process).is_some_and(|status| status.ended || status.start != began),
     }
 }
 
@@ -115,6 +128,20 @@ mod tests {
         for foreign in [".field.h5.123.part", ".field.h5.part", "field.h5"] {
             assert!(!is_abandoned(OsStr::new(foreign), target), "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_process_has_ended_before_anybody_has_asked_how() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let start = loop {
+            match Status::of(child.id()).unwrap() {
+                Status { ended: true, start } => break start,
+                Status { ended: false, .. } => std::thread::yield_now(),
+            }
+        };
+        assert!(has_ended(child.id(), start));
+        child.wait().unwrap();
+        assert!(!has_ended(process::id(), Status::of(process::id()).unwrap().start));
     }
 
     #[test]
