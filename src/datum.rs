@@ -20,8 +20,12 @@ use crate::error::{ErrorKind, Fault};
 /// `char`, arrays of those, and your own types by derive. A received bit pattern that is no value
 /// of the type is an [`ErrorKind::InvalidValue`], never undefined behaviour.
 ///
+/// A structure of numbers derives `NoUninit` and `AnyBitPattern`, and no other crate is needed. One with fields that not every bit
+/// pattern is a value of (`bool`, `char`, enums) derives `CheckedBitPattern` instead of `AnyBitPattern`; the code of that derive
+/// asks for `bytemuck` among the crate's own dependencies (version 1, features `derive` and `min_const_generics`).
+///
 /// ```
-/// #[derive(Clone, Copy, spmd::bytemuck::NoUninit, spmd::bytemuck::CheckedBitPattern)]
+/// #[derive(Clone, Copy, spmd::bytemuck::NoUninit, spmd::bytemuck::AnyBitPattern)]
 /// #[bytemuck(crate = "spmd::bytemuck")]
 /// #[repr(C)]
 /// struct Particle {
@@ -273,10 +277,15 @@ impl<T: Datum> Single<T> {
         Self(MaybeUninit::zeroed())
     }
 
+    /// Room that holds a value, whose bytes are all initialised (`T: NoUninit`).
+    pub(crate) fn of(value: T) -> Self {
+        Self(MaybeUninit::new(value))
+    }
+
     /// The bytes to be written by the engine.
     #[allow(unsafe_code)]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: all bytes were zeroed by `new`, and stay initialised whatever is written over them.
+        // SAFETY: all bytes were zeroed by `new`, or are those of a value without padding (`of`), and stay initialised whatever is written over them.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), size_of::<T>()) }
     }
 

@@ -79,7 +79,7 @@ impl Comm {
         let label = &step(Signature::OBJECT, agreement);
         let mut exchange =
             CollectiveCall { context, rank, size, turn: self.next_turn(), label, what };
-        schedule::run(&*self.engine, &mut exchange)?;
+        schedule::run(&**self.engine, &mut exchange)?;
         match all.iter().position(|theirs| !theirs.agrees(&mine)) {
             None => Ok(()),
             Some(rank) => Err(ErrorKind::CollectiveMismatch {

@@ -14,6 +14,8 @@ mod located;
 mod node_array;
 mod object;
 mod op;
+#[allow(unsafe_code)] // says that what belongs to one thread need not say so itself
+mod own;
 mod p2p;
 mod plan;
 mod ragged;
@@ -35,7 +37,11 @@ use std::{
     time::Duration,
 };
 
-use self::{address::Space, stats::Recorder};
+use self::{
+    address::Space,
+    own::{Bound, Own},
+    stats::Recorder,
+};
 pub use self::{
     address::{ANY, Any, Dest, NULL_RANK, Src, Status},
     cart::Cart,
@@ -47,7 +53,7 @@ pub use self::{
     op::{And, Bits, Commutative, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor, commutative},
     p2p::Message,
     plan::{Plan, PlanBuffer},
-    ragged::Ragged,
+    ragged::{Ragged, Rows},
     reach::{AtomicOp, Epoch, Held, Keep, Passive, Replace},
     request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some},
     scope::{Borrowed, Scope, Ticket},
@@ -79,20 +85,23 @@ use crate::{
 /// All ranks are counted from 0. Every call that another rank, the network or data can break returns a
 /// [`Result`]; if the program passes the error on with `?`, the whole job ends with it.
 pub struct Comm {
-    engine: Rc<dyn Engine>,
+    engine: Own<Rc<dyn Engine>>,
     context: Context,
     rank: usize,
     size: usize,
     /// Collective calls made so far; the same on every rank.
-    turn: Cell<u64>,
+    turn: Own<Cell<u64>>,
     max_tag: Tag,
     /// What reports call it.
-    name: RefCell<Option<Arc<str>>>,
+    name: Own<RefCell<Option<Arc<str>>>>,
     /// Room for the operations of the next scope.
-    scraps: Cell<scope::Entries>,
-    recorder: Rc<Recorder>,
+    scraps: Own<Cell<scope::Entries>>,
+    /// Room for the lengths of rows that are sent and received.
+    lengths: Own<Cell<[Vec<usize>; 2]>>,
+    recorder: Own<Rc<Recorder>>,
     /// Made by the first window.
-    yard: OnceCell<Rc<region::Yard>>,
+    yard: Own<OnceCell<Rc<region::Yard>>>,
+    bound: Bound,
 }
 
 impl Comm {
@@ -113,9 +122,24 @@ impl Comm {
         rank: usize,
         size: usize,
     ) -> Self {
-        let (turn, name, max_tag) = (Cell::new(0), RefCell::new(None), engine.max_tag());
-        let (scraps, yard) = (Cell::default(), OnceCell::new());
-        Self { engine, context, rank, size, turn, max_tag, name, scraps, recorder, yard }
+        let max_tag = engine.max_tag();
+        let (engine, recorder) = (Own::new(engine), Own::new(recorder));
+        let (turn, name, scraps) = (Own::default(), Own::default(), Own::default());
+        let (lengths, yard, bound) = (Own::default(), Own::default(), Bound::default());
+        Self {
+            engine,
+            context,
+            rank,
+            size,
+            turn,
+            max_tag,
+            name,
+            scraps,
+            lengths,
+            recorder,
+            yard,
+            bound,
+        }
     }
 
     /// The rank of the caller, from 0 to `size() - 1`.

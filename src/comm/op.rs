@@ -91,12 +91,13 @@ pub(super) use by;
 #[derive(Clone, Copy, Debug)]
 pub struct Native(pub(super) Builtin, pub(super) Element);
 
-/// The sum. Integers wrap around on overflow, on every engine. Of several NaN it is not specified which one comes out, nor that it
+/// The sum. Integers wrap around on overflow, on every engine. Arrays are summed element by element, as with the other operators;
+/// complex numbers too (feature `num-complex`). Of several NaN it is not specified which one comes out, nor that it
 /// is the same on every rank.
 #[derive(Clone, Copy, Debug)]
 pub struct Sum;
 
-/// The product. Integers wrap around on overflow, on every engine. NaN as of [`Sum`].
+/// The product. Integers wrap around on overflow, on every engine. Also of complex numbers (feature `num-complex`). NaN as of [`Sum`].
 #[derive(Clone, Copy, Debug)]
 pub struct Prod;
 
@@ -223,6 +224,70 @@ macro_rules! operators {
             }
         }
     )*};
+}
+
+/// Element by element: what an engine does to the elements it does to arrays of them.
+macro_rules! on_arrays {
+    ($($name:ident on $class:ident),*) => {$(
+        impl<T: $class, const N: usize> ReduceOp<[T; N]> for $name
+        where
+            [T; N]: Datum,
+        {
+            #[inline]
+            fn apply(&self, left: [T; N], right: [T; N]) -> [T; N] {
+                let mut combined = left;
+                for (left, right) in combined.iter_mut().zip(right) {
+                    *left = ReduceOp::<T>::apply(self, *left, right);
+                }
+                combined
+            }
+            fn is_commutative(&self) -> bool {
+                true
+            }
+            fn native(&self) -> Option<Native> {
+                ReduceOp::<T>::native(self)
+            }
+        }
+    )*};
+}
+
+on_arrays!(Sum on Number, Prod on Number, Min on Number, Max on Number, And on Bits, Or on Bits, Xor on Bits);
+
+/// Complex numbers, which are summed as pairs of real ones.
+#[cfg(feature = "num-complex")]
+mod complex {
+    use num_complex::Complex;
+
+    use super::{Native, Number, Prod, ReduceOp, Sum};
+
+    impl<T: Number> ReduceOp<Complex<T>> for Sum {
+        #[inline]
+        fn apply(&self, left: Complex<T>, right: Complex<T>) -> Complex<T> {
+            Complex::new(left.re.plus(right.re), left.im.plus(right.im))
+        }
+        fn is_commutative(&self) -> bool {
+            true
+        }
+        fn native(&self) -> Option<Native> {
+            ReduceOp::<T>::native(self)
+        }
+    }
+
+    macro_rules! product {
+        ($($real:ty),*) => {$(
+            impl ReduceOp<Complex<$real>> for Prod {
+                #[inline]
+                fn apply(&self, left: Complex<$real>, right: Complex<$real>) -> Complex<$real> {
+                    left * right
+                }
+                fn is_commutative(&self) -> bool {
+                    true
+                }
+            }
+        )*};
+    }
+
+    product!(f32, f64);
 }
 
 operators! {

@@ -1,6 +1,6 @@
 //! One row per rank, of any lengths.
 
-use std::ops::{Index, Range};
+use std::ops::{Index, IndexMut, Range};
 
 /// Rows of different lengths, one per rank: what `gather` and `allgather` return, what `scatter` and `alltoall` take.
 ///
@@ -23,10 +23,9 @@ pub struct Ragged<T> {
 impl<T> Ragged<T> {
     /// Rows, in the order of ranks.
     pub fn from_rows(rows: impl IntoIterator<Item = impl IntoIterator<Item = T>>) -> Self {
-        let mut ragged = Self { flat: Vec::new(), ends: Vec::new() };
+        let mut ragged = Self::default();
         for row in rows {
-            ragged.flat.extend(row);
-            ragged.ends.push(ragged.flat.len());
+            ragged.push(row);
         }
         ragged
     }
@@ -59,8 +58,110 @@ impl<T> Ragged<T> {
     }
 
     /// The rows, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &[T]> {
-        (0..self.rows()).map(|row| &self[row])
+    pub fn iter(&self) -> Rows<'_, T> {
+        self.into_iter()
+    }
+
+    /// A row, to be changed; its length stays.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row_mut(&mut self, row: usize) -> &mut [T] {
+        let range = self.range(row);
+        &mut self.flat[range]
+    }
+
+    /// The rows, in order, to be changed; their lengths stay.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
+        let mut rest = &mut self.flat[..];
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let (row, behind) = std::mem::take(&mut rest).split_at_mut(end - start);
+            (rest, start) = (behind, end);
+            row
+        })
+    }
+
+    /// Removes all rows and keeps their memory, so that as much can be put in again without an allocation.
+    ///
+    /// ```
+    /// use spmd::Ragged;
+    /// let mut rows = Ragged::from_rows([vec![1, 2], vec![3]]);
+    /// for step in 0..3 {
+    ///     rows.clear();
+    ///     rows.push([step]);
+    ///     rows.push([step, step]);
+    ///     rows.row_mut(1)[0] += 10;
+    /// }
+    /// assert_eq!(rows, Ragged::from_rows([vec![2], vec![12, 2]]));
+    /// ```
+    pub fn clear(&mut self) {
+        self.flat.clear();
+        self.ends.clear();
+    }
+
+    /// Adds a row behind the others.
+    pub fn push(&mut self, row: impl IntoIterator<Item = T>) {
+        self.flat.extend(row);
+        self.ends.push(self.flat.len());
+    }
+
+    /// Sorts items into a row for each rank, by the rank that `owner` says: what `alltoall` takes. Within a row they keep their order.
+    ///
+    /// # Panics
+    /// If `owner` says a rank that does not exist.
+    ///
+    /// # Examples
+    /// ```
+    /// use spmd::Ragged;
+    /// let kept = spmd::local(3, |world| {
+    ///     let mine: Vec<usize> = (10 * world.rank()..10 * world.rank() + 4).collect();
+    ///     let rows = Ragged::bucket(&mine, world.size(), |number| number % 3);
+    ///     Ok(world.alltoall(&rows)?.into_flat())
+    /// });
+    /// assert_eq!(kept.unwrap()[1], [1, 10, 13, 22]);
+    /// ```
+    #[track_caller]
+    pub fn bucket(items: &[T], ranks: usize, owner: impl Fn(&T) -> usize) -> Self
+    where
+        T: Copy,
+    {
+        let mut rows = Self::default();
+        rows.rebucket(items, ranks, owner);
+        rows
+    }
+
+    /// As [`Ragged::bucket`], in the memory of these rows.
+    ///
+    /// # Panics
+    /// As [`Ragged::bucket`].
+    #[track_caller]
+    pub fn rebucket(&mut self, items: &[T], ranks: usize, owner: impl Fn(&T) -> usize)
+    where
+        T: Copy,
+    {
+        self.ends.clear();
+        self.ends.resize(ranks, 0);
+        for item in items {
+            let rank = owner(item);
+            assert!(rank < ranks, "there is no rank {rank} among {ranks}");
+            self.ends[rank] += 1;
+        }
+        // Where each row begins; it moves on to the row's end as the items come.
+        let mut start = 0;
+        for end in &mut self.ends {
+            start += std::mem::replace(end, start);
+        }
+        self.flat.clear();
+        self.flat.extend_from_slice(items);
+        for item in items {
+            let place = &mut self.ends[owner(item)];
+            self.flat[*place] = *item;
+            *place += 1;
+        }
+        let is_whole =
+            self.ends.is_sorted() && self.ends.last().copied().unwrap_or(0) == items.len();
+        assert!(is_whole, "the owner of an item stays the same");
     }
 
     /// All elements, row after row.
@@ -94,9 +195,81 @@ impl<T> Index<usize> for Ragged<T> {
     }
 }
 
+impl<T> IndexMut<usize> for Ragged<T> {
+    fn index_mut(&mut self, row: usize) -> &mut [T] {
+        self.row_mut(row)
+    }
+}
+
+impl<'r, T> IntoIterator for &'r Ragged<T> {
+    type Item = &'r [T];
+    type IntoIter = Rows<'r, T>;
+
+    fn into_iter(self) -> Rows<'r, T> {
+        Rows { rest: &self.flat, start: 0, ends: self.ends.iter() }
+    }
+}
+
+/// The rows of a [`Ragged`], in order.
+#[derive(Clone, Debug)]
+pub struct Rows<'r, T> {
+    rest: &'r [T],
+    start: usize,
+    ends: std::slice::Iter<'r, usize>,
+}
+
+impl<'r, T> Iterator for Rows<'r, T> {
+    type Item = &'r [T];
+
+    fn next(&mut self) -> Option<&'r [T]> {
+        let &end = self.ends.next()?;
+        let (row, behind) = self.rest.split_at(end - self.start);
+        (self.rest, self.start) = (behind, end);
+        Some(row)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.ends.size_hint()
+    }
+}
+
+impl<T> ExactSizeIterator for Rows<'_, T> {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_changed_and_filled_again_in_their_memory() {
+        let mut rows = Ragged::from_rows([vec![1, 2], vec![], vec![3]]);
+        rows.row_mut(0)[1] = 5;
+        rows[2][0] = 6;
+        rows.iter_mut().for_each(<[i32]>::reverse);
+        assert_eq!(rows.iter().collect::<Vec<_>>(), [&[5, 1][..], &[], &[6]]);
+        assert_eq!((&rows).into_iter().len(), 3);
+        let memory = rows.flat().as_ptr();
+        rows.clear();
+        assert_eq!(rows.rows(), 0);
+        rows.rebucket(&[7, 8, 9], 4, |item| [3, 0, 3][*item as usize - 7]);
+        assert_eq!(rows, Ragged::from_rows([vec![8], vec![], vec![], vec![7, 9]]));
+        assert_eq!(rows.flat().as_ptr(), memory);
+        assert_eq!(Ragged::<u8>::bucket(&[], 0, |_| 0), Ragged::default());
+    }
+
+    #[test]
+    fn items_whose_owner_is_nobody_or_changes_are_refused() {
+        let cut = |owner: &dyn Fn(&i32) -> usize| {
+            let owner = std::panic::AssertUnwindSafe(owner);
+            std::panic::catch_unwind(move || Ragged::bucket(&[1, 2, 3], 2, |item| owner(item)))
+        };
+        assert!(cut(&|_| 2).is_err());
+        let asked = std::cell::Cell::new(0);
+        let changes = |_: &i32| {
+            asked.set(asked.get() + 1);
+            usize::from(asked.get() > 3)
+        };
+        assert!(cut(&changes).is_err());
+    }
 
     #[test]
     fn rows_beyond_the_end_are_none_though_their_sum_wraps_around_to_it() {

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     datum::{Landing, bytes_of, bytes_of_mut},
     engine::{Builtin, Element, Rank, Rma, window::Update},
-    error::{Call, ErrorKind, Fault, Result},
+    error::{Call, Error, ErrorKind, Fault, Result},
 };
 
 /// What an atomic access makes of an element and an operand: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`], [`Xor`],
@@ -221,6 +221,20 @@ impl<'w, T: Plain> Passive<'w, T> {
         lock: Lock,
         body: impl FnOnce(&Held<'_, T>) -> Result<R>,
     ) -> Result<R> {
+        self.lock_with(target, lock, body)
+    }
+
+    /// As [`lock`](Self::lock), with any error that ours becomes.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock).
+    #[track_caller]
+    pub fn lock_with<R, E: From<Error>>(
+        &mut self,
+        target: usize,
+        lock: Lock,
+        body: impl FnOnce(&Held<'_, T>) -> Result<R, E>,
+    ) -> Result<R, E> {
         let (call, window) = (all("lock"), self.window);
         let (comm, id) = (&window.region.comm, window.region.id);
         comm.perform(call, || {

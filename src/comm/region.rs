@@ -21,7 +21,7 @@ use super::{Comm, Max, Ragged, agreement::Subject, lengths, op, step};
 use crate::{
     datum::{Datum, Signature, Stamp, bytes_of},
     engine::{Access, Collective, Counts, Rank, WindowId},
-    error::{Call, ErrorKind, Fault, Result, With},
+    error::{Call, Error, ErrorKind, Fault, Result, With},
 };
 
 /// What ranks agree on.
@@ -192,12 +192,12 @@ impl Region {
     }
 
     /// Runs `body` in a phase that all ranks end together.
-    pub(super) fn phase<R>(
+    pub(super) fn phase<R, E: From<Error>>(
         &self,
         call: Call,
         phase: Phase,
-        body: impl FnOnce() -> Result<R>,
-    ) -> Result<R> {
+        body: impl FnOnce() -> Result<R, E>,
+    ) -> Result<R, E> {
         self.comm.perform(call, || self.begin(call, phase))?;
         // If `body` panics the others may still be at work here, and go on to wait for this rank.
         self.broken.set(true);

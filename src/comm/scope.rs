@@ -6,6 +6,7 @@
 //! program can forget it; tickets may be forgotten, they hold no responsibility.
 
 mod board;
+mod collectives;
 
 use std::{
     marker::PhantomData,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     engine::{Mode, Op},
-    error::{Call, Result},
+    error::{Call, Error, Result},
 };
 
 /// Where operations with borrowed data live; see [`Comm::scope`].
@@ -79,6 +80,27 @@ impl Comm {
     /// assert_eq!(sums.unwrap(), [1000.0, 1000.0]);
     /// ```
     ///
+    /// Parts of one array that do not overlap are borrowed apart: a halo is received where it belongs while the border beside it is
+    /// sent. Slices are taken apart by `split_at_mut`, arrays by `multi_slice_mut`:
+    /// ```
+    /// use spmd::ndarray::{Array2, s};
+    /// let columns = spmd::local(2, |world| {
+    ///     let (other, mut field) = (1 - world.rank(), Array2::from_elem((3, 4), world.rank()));
+    ///     // the last column is a copy of the other's first
+    ///     let (border, mut halo) = field.multi_slice_mut((s![.., 0], s![.., 3]));
+    ///     world.scope(|s| {
+    ///         s.irecv(&mut halo, other)?;
+    ///         s.isend(&border, other)?;
+    ///         Ok(())
+    ///     })?;
+    ///     let mut line = field.column(3).to_vec();
+    ///     let (left, right) = line.split_at_mut(1);
+    ///     world.sendrecv(left, other, &mut right[..1], other)?;
+    ///     Ok(line)
+    /// });
+    /// assert_eq!(columns.unwrap(), [[1, 0, 1], [0, 1, 0]]);
+    /// ```
+    ///
     /// What is borrowed cannot be touched before the operation is over:
     /// ```compile_fail,E0499
     /// spmd::local(2, |world| {
@@ -96,6 +118,33 @@ impl Comm {
         &'env self,
         body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> Result<R>,
     ) -> Result<R> {
+        self.scope_with(body)
+    }
+
+    /// As [`Comm::scope`], with any error that ours becomes: [`Failure`](crate::Failure), the program's own, `anyhow::Error`.
+    ///
+    /// # Errors
+    /// As [`Comm::scope`].
+    ///
+    /// # Examples
+    /// ```
+    /// use spmd::Failure;
+    /// let got = spmd::local(2, |world| {
+    ///     let (mut text, mine) = ([0; 2], *b"42");
+    ///     let number = world.scope_with(|s| {
+    ///         s.isend(&mine, 1 - world.rank())?;
+    ///         let (text, _status) = s.irecv(&mut text, 1 - world.rank())?.wait()?;
+    ///         let number: u32 = std::str::from_utf8(text)?.parse()?; // errors of three kinds
+    ///         Ok::<_, Failure>(number)
+    ///     })?;
+    ///     Ok(number)
+    /// });
+    /// assert_eq!(got.unwrap(), [42; 2]);
+    /// ```
+    pub fn scope_with<'env, R, E: From<Error>>(
+        &'env self,
+        body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> Result<R, E>,
+    ) -> Result<R, E> {
         let scope = Scope { board: Board::new(self), lifetime: PhantomData, env: PhantomData };
         let end = End(&scope.board);
         let result = body(&scope)?;

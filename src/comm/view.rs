@@ -1,5 +1,7 @@
 //! What calls take as data: anything that is elements in an order, in one piece or not.
 
+mod tiles;
+
 use std::{borrow::Cow, sync::Arc};
 
 use ndarray::{ArrayBase, ArrayRef, Data, DataMut, Dimension};
@@ -226,6 +228,11 @@ impl<T: Datum, D: Dimension> View for ArrayRef<T, D> {
     }
 
     fn pack(&self, onto: &mut Vec<T>) {
+        if let (Some(axis), Some(&any)) = (tiles::axis_across(self), self.first()) {
+            let start = onto.len();
+            onto.resize(start + self.len(), any);
+            return tiles::pack(&self.view().into_dyn(), axis, &mut onto[start..]);
+        }
         for row in self.rows() {
             match row.to_slice() {
                 Some(values) => onto.extend_from_slice(values),
@@ -241,6 +248,9 @@ impl<T: Datum, D: Dimension> ViewMut for ArrayRef<T, D> {
     }
 
     fn unpack(&mut self, values: &[T]) {
+        if let Some(axis) = tiles::axis_across(self).filter(|_| values.len() == self.len()) {
+            return tiles::unpack(self.view_mut().into_dyn(), axis, values);
+        }
         let mut values = values;
         for mut row in self.rows_mut() {
             let (now, later) = values.split_at(values.len().min(row.len()));
@@ -348,7 +358,7 @@ impl<B: OwnedBuf> Buffer for Outbound<B> {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array3, Slice, arr0, s};
+    use ndarray::{Array2, Array3, Array4, Slice, arr0, s};
 
     use super::*;
 
@@ -391,6 +401,20 @@ mod tests {
         holds(cube().into_dyn().slice_each_axis_mut(every_second));
         holds(cube().into_shared());
         holds(arr0(7));
+        // Large enough for tiles, whole ones and not.
+        let plane = Array2::from_shape_fn((35, 48), |(i, j)| 100 * i + j);
+        holds(plane.clone().reversed_axes());
+        holds(plane.clone().slice_mut(s![3.., ..;2]).reversed_axes());
+        holds(plane.clone().slice_mut(s![..;-1, ..;-1]).reversed_axes());
+        let block = Array3::from_shape_fn((20, 33, 17), |(i, j, k)| 10_000 * i + 100 * j + k);
+        for axes in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            holds(block.clone().permuted_axes(axes));
+            holds(block.clone().permuted_axes(axes).slice_mut(s![1.., ..-1, 2..]));
+        }
+        let four =
+            Array4::from_shape_fn((3, 18, 4, 19), |(i, j, k, l)| 1000 * i + 100 * j + 10 * k + l);
+        holds(four.clone().permuted_axes([0, 3, 2, 1]));
+        holds(four.permuted_axes([3, 2, 0, 1]));
     }
 
     #[test]

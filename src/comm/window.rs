@@ -12,7 +12,7 @@ use super::{
 use crate::{
     datum::{Datum, RawBytes},
     engine::{Access, Rank},
-    error::Result,
+    error::{Error, Result},
 };
 
 /// What a window can hold: plain data of which every bit pattern is a value, as all numbers are and `bool` and `char` are not.
@@ -187,6 +187,21 @@ impl<T: Plain> Window<T> {
     /// ```
     #[track_caller]
     pub fn epoch<R>(&mut self, body: impl FnOnce(&Epoch<'_, T>) -> Result<R>) -> Result<R> {
+        self.epoch_with(body)
+    }
+
+    /// As [`epoch`](Self::epoch), with any error that ours becomes.
+    ///
+    /// # Collective
+    /// As [`epoch`](Self::epoch).
+    ///
+    /// # Errors
+    /// As [`epoch`](Self::epoch).
+    #[track_caller]
+    pub fn epoch_with<R, E: From<Error>>(
+        &mut self,
+        body: impl FnOnce(&Epoch<'_, T>) -> Result<R, E>,
+    ) -> Result<R, E> {
         let call = all("epoch");
         self.region.phase(call, Phase::Epoch, || body(&Epoch::new(self)))
     }
@@ -206,6 +221,21 @@ impl<T: Plain> Window<T> {
     /// See [`Window`].
     #[track_caller]
     pub fn passive<R>(&mut self, body: impl FnOnce(&mut Passive<'_, T>) -> Result<R>) -> Result<R> {
+        self.passive_with(body)
+    }
+
+    /// As [`passive`](Self::passive), with any error that ours becomes.
+    ///
+    /// # Collective
+    /// As [`passive`](Self::passive).
+    ///
+    /// # Errors
+    /// As [`passive`](Self::passive).
+    #[track_caller]
+    pub fn passive_with<R, E: From<Error>>(
+        &mut self,
+        body: impl FnOnce(&mut Passive<'_, T>) -> Result<R, E>,
+    ) -> Result<R, E> {
         let call = all("passive");
         self.region.phase(call, Phase::Passive, || body(&mut Passive::new(self)))
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Case, Ground,
-    ground::{COUNTS, value, values},
+    ground::{COUNTS, Guarded, value, values},
 };
 use crate::{
     comm::{Ragged, Sum},
@@ -16,6 +16,7 @@ pub(super) const CASES: &[Case] = &[
     ("alltoall_known is a transpose of rows of any length", alltoall),
     ("reduce_scatter deals parts of any length out", reduce_scatter),
     ("rows of values that are checked, of known lengths", truth),
+    ("the known forms into the caller's memory, again and again", into),
     ("wrong counts are refused before anything is sent", wrong_counts),
 ];
 
@@ -108,6 +109,58 @@ fn truth(ground: &Ground<'_>) -> Result<()> {
     Ok(())
 }
 
+fn into(ground: &Ground<'_>) -> Result<()> {
+    let (me, size) = (ground.rank(), ground.size());
+    for count in COUNTS {
+        let lengths: Vec<usize> = ground.ranks().map(|rank| length(rank, count)).collect();
+        let all: Vec<u64> = ground.ranks().flat_map(|rank| values(rank, lengths[rank])).collect();
+        let starts: Vec<usize> = lengths
+            .iter()
+            .scan(0, |end, length| {
+                *end += length;
+                Some(*end - length)
+            })
+            .collect();
+        let mine = values(me, lengths[me]);
+        let mut guarded = Guarded::new(all.len(), 7);
+        ground.allgather_known_into(&mine, &lengths, guarded.buffer())?;
+        ground.same("allgather_known_into", guarded.buffer(), &all);
+        ground.holds("its guards", guarded.intact_beyond(all.len()));
+        for root in ground.ranks() {
+            let at_root = me == root;
+            let (known, room) = if at_root { (&lengths[..], all.len()) } else { (&[][..], 0) };
+            let mut guarded = Guarded::new(room, 7);
+            ground.gather_known_into(root, &mine, known, guarded.buffer())?;
+            ground.same("gather_known_into", guarded.buffer(), &all[..room]);
+            let rows = Ragged::from_flat(all.clone(), lengths.iter().copied());
+            let rows = if at_root { rows } else { Ragged::default() };
+            let mut own = Guarded::new(lengths[me], 7);
+            ground.scatter_known_into(root, &rows, own.buffer())?;
+            ground.same("scatter_known_into", own.buffer(), &mine);
+            ground.holds("its guards", own.intact_beyond(lengths[me]));
+        }
+        // Rank r has as much for each rank as its own length says.
+        let rows = Ragged::from_rows(ground.ranks().map(|_| mine.iter().copied()));
+        let mut guarded = Guarded::new(all.len(), 7);
+        ground.alltoall_known_into(&rows, &lengths, guarded.buffer())?;
+        ground.same("alltoall_known_into", guarded.buffer(), &all);
+        ground.holds("its guards", guarded.intact_beyond(all.len()));
+        let mut own = Guarded::new(lengths[me], 7);
+        ground.reduce_scatter_known_into(&all, &lengths, own.buffer(), Sum)?;
+        let sums = &all[starts[me]..][..lengths[me]];
+        let sums: Vec<u64> = sums.iter().map(|sum| sum.wrapping_mul(size as u64)).collect();
+        ground.same("reduce_scatter_known_into", own.buffer(), &sums);
+        ground.holds("its guards", own.intact_beyond(lengths[me]));
+        // Into memory that is not in one piece, and of values that are checked.
+        let truths: Vec<bool> = all.iter().map(|value| value % 2 == 1).collect();
+        let own: Vec<bool> = mine.iter().map(|value| value % 2 == 1).collect();
+        let mut got = ndarray::Array2::from_elem((all.len(), 2), false);
+        ground.allgather_known_into(&own, &lengths, &mut got.column_mut(1))?;
+        ground.same("allgather_known_into of bool", &got.column(1).to_vec(), &truths);
+    }
+    Ok(())
+}
+
 fn wrong_counts(ground: &Ground<'_>) -> Result<()> {
     let wrong = |kind: &ErrorKind| matches!(kind, ErrorKind::LengthMismatch { .. });
     let (size, me) = (ground.size(), ground.rank());
@@ -118,6 +171,9 @@ fn wrong_counts(ground: &Ground<'_>) -> Result<()> {
     let rows = Ragged::from_rows(vec![[1]; size]);
     ground.refused("alltoall_known", ground.alltoall_known(&rows, &none), wrong);
     ground.refused("alltoall_known of one", ground.alltoall_known(&rows, &twos), wrong);
+    let mut out = [0; 1];
+    let got = ground.allgather_known_into(&[1, 1], &twos, &mut out);
+    ground.refused("allgather_known_into what is too short", got, wrong);
     ground.refused("reduce_scatter", ground.reduce_scatter(&[1], &none, Sum), wrong);
     ground.refused("reduce_scatter of one", ground.reduce_scatter(&[1], &twos, Sum), wrong);
     // Where only the root can see what is wrong the others would wait for it: there, this error ends the job.

@@ -18,6 +18,7 @@ mod known;
 mod messages;
 mod nonblocking;
 mod objects;
+mod one;
 mod plans;
 mod reductions;
 mod requests;
@@ -113,6 +114,7 @@ fn cases() -> impl Iterator<Item = Case> {
         known::CASES,
         nonblocking::CASES,
         reductions::CASES,
+        one::CASES,
         steps::CASES,
         extensions::CASES,
         objects::CASES,

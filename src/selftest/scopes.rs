@@ -9,10 +9,10 @@ use ndarray::{Array2, s};
 
 use super::{
     Case, Ground,
-    ground::{COUNTS, Guarded, MEBIBYTE, values},
+    ground::{COUNTS, Guarded, MEBIBYTE, value, values},
 };
 use crate::{
-    comm::{NULL_RANK, Status, Ticket},
+    comm::{NULL_RANK, Status, Sum, Ticket},
     error::{Error, ErrorKind, Result},
 };
 
@@ -24,6 +24,9 @@ pub(super) const CASES: &[Case] = &[
     ("a scope lends bool, char and strided data", by_way_of_a_copy),
     ("tickets are tested and waited for with patience", patience),
     ("wait_any of a scope gives every ticket once", any),
+    ("collectives of a scope bring their results into borrowed memory", collectives),
+    ("collectives of a scope that is left by an error go on", collectives_left),
+    ("parts of one array are sent and received at once", parts),
     ("a scope left by an error withdraws its receives", left_by_error),
     ("a scope left by a panic withdraws its receives", left_by_panic),
     ("a forgotten ticket's operation ends with its scope", forgotten),
@@ -284,6 +287,114 @@ fn nested(ground: &Ground<'_>) -> Result<()> {
         ground.same("the outer scope", outer.wait()?.0, &values(from, 1500));
         Ok(())
     })
+}
+
+fn collectives(ground: &Ground<'_>) -> Result<()> {
+    let (me, size) = (ground.rank(), ground.size());
+    for count in [0, 1, 1500] {
+        let mine = values(me, count);
+        let all: Vec<u64> = ground.ranks().flat_map(|rank| values(rank, count)).collect();
+        let reduced = |ranks: std::ops::Range<usize>| -> Vec<u64> {
+            let sum = |at| ranks.clone().fold(0_u64, |sum, rank| sum.wrapping_add(value(rank, at)));
+            (0..count).map(sum).collect()
+        };
+        let [mut sum, mut last, mut scanned, mut before] = [(); 4].map(|()| vec![7; count]);
+        let [mut gathered, mut rows, mut at_root] = [(); 3].map(|()| vec![7; count * size]);
+        let [mut shared, mut part, mut own, mut root_sum] = [(); 4].map(|()| vec![7; count]);
+        if me == 0 {
+            shared.copy_from_slice(&mine);
+        }
+        let kept = mine.clone();
+        ground.scope(|s| {
+            let summing = s.iallreduce(&mine, &mut sum, Sum)?;
+            s.iallreduce(&mine, &mut last, |_, right| right)?;
+            s.iallgather(&mine, &mut gathered)?;
+            s.ialltoall(&mine.repeat(size), &mut rows)?;
+            s.igather(0, &mine, &mut at_root)?;
+            s.ibcast(0, &mut shared)?;
+            s.iscatter(size - 1, if me == size - 1 { &all[..] } else { &[] }, &mut own)?;
+            s.ireduce(0, &mine, &mut root_sum, Sum)?;
+            s.ireduce_scatter(&all, &mut part, |left: u64, right| left.max(right))?;
+            s.iscan(&mine, &mut scanned, Sum)?;
+            s.iexscan(&mine, &mut before, Sum)?;
+            let (sum, _) = summing.wait()?;
+            ground.same("iallreduce", sum, &reduced(0..size));
+            Ok(())
+        })?;
+        ground.same("what was given stays", &mine, &kept);
+        ground.same("iallreduce by a closure", &last, &values(size - 1, count));
+        ground.same("iallgather", &gathered, &all);
+        ground.same("ialltoall", &rows, &all);
+        ground.same("ibcast", &shared, &values(0, count));
+        ground.same("iscatter", &own, &mine);
+        ground.same("ireduce_scatter", &part, &mine);
+        ground.same("iscan", &scanned, &reduced(0..me + 1));
+        let untouched = vec![7; count];
+        ground.same(
+            "iexscan",
+            &before,
+            if me == 0 { untouched.clone() } else { reduced(0..me) }.as_slice(),
+        );
+        let at_zero = me == 0;
+        ground.same("ireduce", &root_sum, &if at_zero { reduced(0..size) } else { untouched });
+        ground.same("igather", &at_root, &if at_zero { all } else { vec![7; count * size] });
+    }
+    let mut short = [0_u8; 3];
+    let refused = ground.scope(|s| s.iallreduce(&[1, 2], &mut short, Sum).map(drop));
+    ground.refused("an iallreduce into other room", refused, |kind| {
+        matches!(kind, ErrorKind::LengthMismatch { .. })
+    });
+    ground.still_works()
+}
+
+/// One rank does not wait for the result, and the others have it all the same.
+fn collectives_left(ground: &Ground<'_>) -> Result<()> {
+    let (mine, mut sum, mut again) = ([1_u64; 2000], [0; 2000], [0; 2000]);
+    let size = ground.size() as u64;
+    let left = ground.scope(|s| {
+        s.iallreduce(&mine, &mut sum, |left: u64, right| left + right)?;
+        if ground.rank() == 0 { ground.send(&[0_u8], ground.size()) } else { Ok(()) }
+    });
+    if ground.rank() == 0 {
+        ground.refused("a scope left by an error", left, |kind| {
+            matches!(kind, ErrorKind::InvalidRank { .. })
+        });
+    } else {
+        left?;
+        ground.same("iallreduce", &sum, &[size; 2000]);
+    }
+    ground.scope(|s| s.iallreduce(&mine, &mut again, Sum)?.wait().map(drop))?;
+    ground.same("the next one", &again, &[size; 2000]);
+    ground.still_works()
+}
+
+fn parts(ground: &Ground<'_>) -> Result<()> {
+    let (to, from, me) = (ground.after(1), ground.before(1), ground.rank());
+    for count in [2, 5000] {
+        let mut field = values(me, 3 * count);
+        let (left, rest) = field.split_at_mut(count);
+        let (middle, right) = rest.split_at_mut(count);
+        let middle = &*middle;
+        ground.scope(|s| {
+            s.irecv(left, (from, 68))?;
+            s.irecv(right, (from, 69))?;
+            s.isend(middle, (to, 68))?;
+            s.isend(middle, (to, 69))?;
+            Ok(())
+        })?;
+        let theirs = values(from, 2 * count);
+        let wanted = [&theirs[count..]; 2];
+        ground.equal("both sides", [&field[..count], &field[2 * count..]], wanted);
+        let mut table = Array2::from_shape_fn((count, 3), |(row, _)| value(me, row));
+        let (border, mut halo) = table.multi_slice_mut((s![.., 0], s![.., 2]));
+        ground.scope(|s| {
+            s.irecv(&mut halo, (from, 70))?;
+            s.isend(&border, (to, 70))?;
+            Ok(())
+        })?;
+        ground.same("a column", &table.column(2).to_vec(), &values(from, count));
+    }
+    Ok(())
 }
 
 fn outer_ticket(ground: &Ground<'_>) -> Result<()> {

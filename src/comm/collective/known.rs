@@ -1,12 +1,18 @@
 //! Collectives whose lengths differ from rank to rank and are known where they are needed: one round, whatever the size.
 
 use super::{
-    check_length,
+    check_length, check_room,
     inferred::{byte_counts, into_rows},
     rooted,
 };
 use crate::{
-    comm::{Comm, Ragged, View, agreement::Subject, all, lengths, view::contents},
+    comm::{
+        Comm, Ragged, ReduceOp, View, ViewMut,
+        agreement::Subject,
+        all, lengths, op,
+        op::by,
+        view::{contents, in_place},
+    },
     datum::{Datum, Landing, bytes_of},
     engine::{Collective, Counts},
     error::{Fault, Result},
@@ -41,11 +47,10 @@ impl Comm {
         self.together(rooted("gather_known", root), Subject::any::<V::Elem>(), |label| {
             let root_rank = self.check_rank(root)?;
             let at_root = self.rank == root;
-            let (each, total) = if at_root {
-                self.known::<V::Elem>(&GATHER, counts, mine.len())?
-            } else {
-                (Vec::new(), 0)
-            };
+            let (mut each, mut total) = (Vec::new(), 0);
+            if at_root {
+                total = self.known::<V::Elem>(&GATHER, counts, mine.len(), &mut each)?;
+            }
             let mut landing = Landing::<V::Elem>::new(total)?;
             let (mine, counts, out) = (bytes_of(mine), Counts::Each(&each), landing.bytes_mut());
             self.collective(label, Collective::Gather { root: root_rank, mine, counts, out })?;
@@ -122,7 +127,8 @@ impl Comm {
         // Compared between ranks, and looked at again before anything is made of it.
         let subject = Subject::equal::<V::Elem>(lengths::told(counts));
         self.together(all("allgather_known"), subject, |label| {
-            let (each, total) = self.known::<V::Elem>(&ALLGATHER, counts, mine.len())?;
+            let mut each = Vec::new();
+            let total = self.known::<V::Elem>(&ALLGATHER, counts, mine.len(), &mut each)?;
             let mut landing = Landing::<V::Elem>::new(total)?;
             let (mine, counts, out) = (bytes_of(mine), Counts::Each(&each), landing.bytes_mut());
             self.collective(label, Collective::Allgather { mine, counts, out })?;
@@ -157,7 +163,8 @@ impl Comm {
         self.together(all("alltoall_known"), Subject::any::<T>(), |label| {
             self.check_rows("alltoall_known's rows", rows)?;
             let send = byte_counts("alltoall_known's rows", rows)?;
-            let (recv, total) = self.known::<T>(&ALLTOALL, counts, rows[self.rank].len())?;
+            let mut recv = Vec::new();
+            let total = self.known::<T>(&ALLTOALL, counts, rows[self.rank].len(), &mut recv)?;
             let mut landing = Landing::<T>::new(total)?;
             let (send_counts, recv_counts) = (Counts::Each(&send), Counts::Each(&recv));
             let (rows, out) = (bytes_of(rows.flat()), landing.bytes_mut());
@@ -166,17 +173,233 @@ impl Comm {
         })
     }
 
-    /// Counts of elements in bytes, and their sum in elements, if there is one per rank and this rank's is `own`.
+    /// As [`Comm::gather_known`], into the root's `out`, where the rows lie one behind the other; the others' `counts` and `out` are
+    /// not used and may be empty. Nothing is allocated.
+    ///
+    /// # Collective
+    /// All ranks, with the same root.
+    ///
+    /// # Errors
+    /// As [`Comm::gather_known`]; [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root if `out` is not as long as all rows.
+    #[track_caller]
+    pub fn gather_known_into<V, W>(
+        &self,
+        root: usize,
+        mine: &V,
+        counts: &[usize],
+        out: &mut W,
+    ) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        let mine = &*contents(mine);
+        self.together(rooted("gather_known_into", root), Subject::any::<V::Elem>(), |label| {
+            let root_rank = self.check_rank(root)?;
+            self.with_lengths(|[each, _]| {
+                let gather = |each: &[usize], out: &mut [u8]| {
+                    let (mine, counts) = (bytes_of(mine), Counts::Each(each));
+                    let what = Collective::Gather { root: root_rank, mine, counts, out };
+                    self.collective(label, what)
+                };
+                if self.rank != root {
+                    return gather(&[], &mut []);
+                }
+                let total = self.known::<V::Elem>(&GATHER_INTO, counts, mine.len(), each)?;
+                in_place(out, |out| {
+                    check_room::<V::Elem>("gather_known_into's out", total, out)?;
+                    gather(each, out)
+                })
+            })
+        })
+    }
+
+    /// As [`Comm::scatter_known`], into `mine`, whose length is that of this rank's row; the others' `rows` are not used and may be
+    /// empty. Nothing is allocated.
+    ///
+    /// # Collective
+    /// All ranks, with the same root.
+    ///
+    /// # Errors
+    /// As [`Comm::scatter_known`].
+    #[track_caller]
+    pub fn scatter_known_into<T, W>(
+        &self,
+        root: usize,
+        rows: &Ragged<T>,
+        mine: &mut W,
+    ) -> Result<()>
+    where
+        T: Datum,
+        W: ViewMut<Elem = T> + ?Sized,
+    {
+        self.together(rooted("scatter_known_into", root), Subject::any::<T>(), |label| {
+            let root_rank = self.check_rank(root)?;
+            self.with_lengths(|[each, _]| {
+                let mut own = None;
+                let mut flat = &[][..];
+                each.clear();
+                if self.rank == root {
+                    let what = "scatter_known_into's rows";
+                    self.check_rows(what, rows)?;
+                    lengths::fill_bytes_of_rows::<T>(what, rows.counts(), each)?;
+                    (own, flat) = (Some(rows[root].len()), rows.flat());
+                }
+                in_place(mine, |out| {
+                    if let Some(own) = own {
+                        check_room::<T>("scatter_known_into's mine", own, out)?;
+                    }
+                    let (rows, counts) = (bytes_of(flat), Counts::Each(each));
+                    let what = Collective::Scatter { root: root_rank, rows, counts, out };
+                    self.collective(label, what)
+                })
+            })
+        })
+    }
+
+    /// As [`Comm::allgather_known`], into `out`, where the rows lie one behind the other. Nothing is allocated.
+    ///
+    /// # Collective
+    /// All ranks, with the same counts.
+    ///
+    /// # Errors
+    /// As [`Comm::allgather_known`]; [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as all rows.
+    #[track_caller]
+    pub fn allgather_known_into<V, W>(&self, mine: &V, counts: &[usize], out: &mut W) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        let mine = &*contents(mine);
+        // Compared between ranks, and looked at again before anything is made of it.
+        let subject = Subject::equal::<V::Elem>(lengths::told(counts));
+        self.together(all("allgather_known_into"), subject, |label| {
+            self.with_lengths(|[each, _]| {
+                let total = self.known::<V::Elem>(&ALLGATHER_INTO, counts, mine.len(), each)?;
+                in_place(out, |out| {
+                    check_room::<V::Elem>("allgather_known_into's out", total, out)?;
+                    let (mine, counts) = (bytes_of(mine), Counts::Each(each));
+                    self.collective(label, Collective::Allgather { mine, counts, out })
+                })
+            })
+        })
+    }
+
+    /// As [`Comm::alltoall_known`], into `out`, where the rows lie one behind the other. Nothing is allocated.
+    ///
+    /// # Collective
+    ///
+    /// # Errors
+    /// As [`Comm::alltoall_known`]; [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as all rows.
+    ///
+    /// # Examples
+    /// The same memory in every step:
+    /// ```
+    /// use spmd::Ragged;
+    /// let sums = spmd::local(2, |world| {
+    ///     let (me, mut rows, mut got) = (world.rank(), Ragged::default(), [0; 3]);
+    ///     let mut sum = 0;
+    ///     for step in 0..10 {
+    ///         let mine = [(step, 0), (step, 1), (me, 1 - me)]; // values and whom they are for
+    ///         rows.rebucket(&mine, world.size(), |&(_, owner)| owner);
+    ///         let values: Vec<usize> = rows.flat().iter().map(|&(value, _)| value).collect();
+    ///         let values = Ragged::from_flat(values, rows.counts());
+    ///         world.alltoall_known_into(&values, &[1 + me, 2 - me], &mut got)?;
+    ///         sum += got.iter().sum::<usize>();
+    ///     }
+    ///     Ok(sum)
+    /// });
+    /// assert_eq!(sums.unwrap(), [100, 90]);
+    /// ```
+    #[track_caller]
+    pub fn alltoall_known_into<T, W>(
+        &self,
+        rows: &Ragged<T>,
+        counts: &[usize],
+        out: &mut W,
+    ) -> Result<()>
+    where
+        T: Datum,
+        W: ViewMut<Elem = T> + ?Sized,
+    {
+        self.together(all("alltoall_known_into"), Subject::any::<T>(), |label| {
+            let what = "alltoall_known_into's rows";
+            self.check_rows(what, rows)?;
+            self.with_lengths(|[send, recv]| {
+                lengths::fill_bytes_of_rows::<T>(what, rows.counts(), send)?;
+                let total = self.known::<T>(&ALLTOALL_INTO, counts, rows[self.rank].len(), recv)?;
+                in_place(out, |out| {
+                    check_room::<T>("alltoall_known_into's out", total, out)?;
+                    let (send_counts, recv_counts) = (Counts::Each(send), Counts::Each(recv));
+                    let rows = bytes_of(rows.flat());
+                    let what = Collective::Alltoall { rows, send_counts, out, recv_counts };
+                    self.collective(label, what)
+                })
+            })
+        })
+    }
+
+    /// As [`Comm::reduce_scatter`], into `out`, whose length is this rank's count. Nothing is allocated.
+    ///
+    /// # Collective
+    /// All ranks, with the same operator, counts and length.
+    ///
+    /// # Errors
+    /// As [`Comm::reduce_scatter`]; [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as this rank's count.
+    #[track_caller]
+    pub fn reduce_scatter_known_into<V, W>(
+        &self,
+        mine: &V,
+        counts: &[usize],
+        out: &mut W,
+        op: impl ReduceOp<V::Elem>,
+    ) -> Result<()>
+    where
+        V: View + ?Sized,
+        W: ViewMut<Elem = V::Elem> + ?Sized,
+    {
+        let mine = &*contents(mine);
+        let call = all(by!("reduce_scatter_known_into", op));
+        self.together(call, Subject::like(mine), |label| {
+            let what = "reduce_scatter_known_into's counts";
+            check_length(what, self.size, counts.len())?;
+            let whole = lengths::sum(what, counts.iter().copied())?;
+            check_length("reduce_scatter_known_into's mine", whole, mine.len())?;
+            self.with_lengths(|[each, _]| {
+                lengths::fill_bytes_of_rows::<V::Elem>(what, counts.iter().copied(), each)?;
+                op::reduction(&op, |with| {
+                    in_place(out, |out| {
+                        let room = "reduce_scatter_known_into's out";
+                        check_room::<V::Elem>(room, counts[self.rank], out)?;
+                        let (mine, counts) = (bytes_of(mine), Counts::Each(each));
+                        let what = Collective::ReduceScatter { mine, counts, out, with };
+                        self.collective(label, what)
+                    })
+                })
+            })
+        })
+    }
+
+    /// Counts of elements in bytes, in `each`, if there is one per rank and this rank's is `own`; their sum in elements.
     fn known<T: Datum>(
         &self,
         words: &Words,
         counts: &[usize],
         own: usize,
-    ) -> Result<(Vec<usize>, usize), Fault> {
+        each: &mut Vec<usize>,
+    ) -> Result<usize, Fault> {
         check_length(words.counts, self.size, counts.len())?;
         check_length(words.own, counts[self.rank], own)?;
-        let each = lengths::bytes_of_rows::<T>(words.counts, counts.iter().copied())?;
-        Ok((each, lengths::sum(words.counts, counts.iter().copied())?))
+        let whole = lengths::fill_bytes_of_rows::<T>(words.counts, counts.iter().copied(), each)?;
+        Ok(whole / size_of::<T>())
+    }
+
+    /// Lends the room that this communicator has for lengths.
+    fn with_lengths<R>(&self, body: impl FnOnce(&mut [Vec<usize>; 2]) -> R) -> R {
+        let mut room = self.lengths.take();
+        let result = body(&mut room);
+        self.lengths.set(room);
+        result
     }
 }
 
@@ -187,10 +410,15 @@ struct Words {
     own: &'static str,
 }
 
-const GATHER: Words = Words { counts: "gather_known's counts", own: "gather_known's mine" };
-const ALLGATHER: Words =
-    Words { counts: "allgather_known's counts", own: "allgather_known's mine" };
-const ALLTOALL: Words = Words {
-    counts: "alltoall_known's counts",
-    own: "alltoall_known's row of this rank for itself",
-};
+macro_rules! words {
+    ($verb:literal, $own:literal) => {
+        Words { counts: concat!($verb, "'s counts"), own: concat!($verb, "'s ", $own) }
+    };
+}
+
+const GATHER: Words = words!("gather_known", "mine");
+const ALLGATHER: Words = words!("allgather_known", "mine");
+const ALLTOALL: Words = words!("alltoall_known", "row of this rank for itself");
+const GATHER_INTO: Words = words!("gather_known_into", "mine");
+const ALLGATHER_INTO: Words = words!("allgather_known_into", "mine");
+const ALLTOALL_INTO: Words = words!("alltoall_known_into", "row of this rank for itself");

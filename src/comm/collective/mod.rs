@@ -5,14 +5,17 @@
 //! | `allgather` | of any rank, inferred: they travel first | allocated |
 //! | `allgather_known` | of any rank, known where they are needed | allocated |
 //! | `allgather_into` | equal on all ranks | the caller's |
+//! | `allgather_known_into` | of any rank, known where they are needed | the caller's |
 //! | `iallgather` | of any rank, inferred; does not wait | owned by the request |
+//! | `allreduce_one` | a single value | none |
 
 mod exact;
 mod head;
 mod inferred;
 mod into;
 mod known;
-mod nonblocking;
+pub(super) mod nonblocking;
+mod one;
 mod order;
 mod reduce;
 mod steps;
@@ -62,7 +65,7 @@ impl Comm {
         let (context, rank, size) = (self.context, Rank::from(self.rank), self.size);
         let mut call = CollectiveCall { context, rank, size, turn: self.next_turn(), label, what };
         self.moved_by(&call.what);
-        collective::make(&*self.engine, &mut call)
+        collective::make(&**self.engine, &mut call)
     }
 
     /// The messages of one collective call, which are none of the program's.

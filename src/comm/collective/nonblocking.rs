@@ -14,8 +14,8 @@ use crate::{
         Comm, OwnedBuf, Ragged, ReduceOp, Request, agreement::Subject, all, lengths, op, op::by,
         view::Outbound,
     },
-    datum::{Datum, Landing, landing},
-    engine::{Done, Exchange, Exchanged, NativeReduction, Pattern, Rank, ReductionKind},
+    datum::{Buffer, Datum, Landing, landing},
+    engine::{Done, Exchange, Exchanged, NativeReduction, Op, Pattern, Rank, ReductionKind},
     error::{Call, ErrorKind, Fault, Result},
 };
 
@@ -303,20 +303,25 @@ fn one_row<B: OwnedBuf>(mine: &Outbound<B>) -> Vec<usize> {
 }
 
 /// A non-blocking collective call before it starts.
-struct Plan<'c> {
+pub(in crate::comm) struct Plan<'c> {
     comm: &'c Comm,
-    call: Call,
+    pub(in crate::comm) call: Call,
     subject: Subject,
     pattern: Pattern,
     reduce: Option<NativeReduction>,
 }
 
 impl<'c> Plan<'c> {
-    fn of(comm: &'c Comm, call: Call, subject: Subject, pattern: Pattern) -> Self {
+    pub(in crate::comm) fn of(
+        comm: &'c Comm,
+        call: Call,
+        subject: Subject,
+        pattern: Pattern,
+    ) -> Self {
         Self { comm, call, subject, pattern, reduce: None }
     }
 
-    fn from_root(
+    pub(in crate::comm) fn from_root(
         comm: &'c Comm,
         call: Call,
         subject: Subject,
@@ -328,7 +333,11 @@ impl<'c> Plan<'c> {
     }
 
     /// Lets the engine reduce, if it knows the operator.
-    fn reducing<T: Datum>(self, kind: ReductionKind, op: &impl ReduceOp<T>) -> Self {
+    pub(in crate::comm) fn reducing<T: Datum>(
+        self,
+        kind: ReductionKind,
+        op: &impl ReduceOp<T>,
+    ) -> Self {
         let native = op::native(op);
         Self { reduce: native.map(|(op, element)| NativeReduction { kind, op, element }), ..self }
     }
@@ -340,30 +349,42 @@ impl<'c> Plan<'c> {
         counts: Vec<usize>,
         finish: impl FnOnce(Rows<B::Elem>) -> Result<R, Fault> + 'c,
     ) -> Result<Request<'c, R>> {
-        let Self { comm, call, subject, pattern, reduce } = self;
+        let (comm, call) = (self.comm, self.call);
         comm.perform(call, || {
-            comm.moved(size_of_val(mine.values()), 0);
-            let op = comm.engine.exchange(Exchange {
-                context: comm.context,
-                rank: Rank::from(comm.rank),
-                size: comm.size,
-                turn: comm.next_turn(),
-                label: subject.label(call),
-                pattern,
-                mine: Box::new(mine),
-                counts,
-                reduce,
-                room: landing::<B::Elem>,
-            })?;
+            let bytes = size_of_val(mine.values());
+            let op = self.begin::<B::Elem>(Box::new(mine), bytes, counts)?;
             Ok(Request::new(comm, call, op, move |done| finish(Rows::of(call, done)?)))
+        })
+    }
+
+    /// Starts the call with what this rank contributes: so many bytes, in rows of `counts`.
+    pub(in crate::comm) fn begin<T: Datum>(
+        self,
+        mine: Box<dyn Buffer>,
+        bytes: usize,
+        counts: Vec<usize>,
+    ) -> Result<Op, Fault> {
+        let Self { comm, call, subject, pattern, reduce } = self;
+        comm.moved(bytes, 0);
+        comm.engine.exchange(Exchange {
+            context: comm.context,
+            rank: Rank::from(comm.rank),
+            size: comm.size,
+            turn: comm.next_turn(),
+            label: subject.label(call),
+            pattern,
+            mine,
+            counts,
+            reduce,
+            room: landing::<T>,
         })
     }
 }
 
 /// What a non-blocking collective has brought, checked.
-struct Rows<T> {
+pub(in crate::comm) struct Rows<T> {
     call: Call,
-    values: Vec<T>,
+    pub(in crate::comm) values: Vec<T>,
     /// The elements of each row.
     counts: Vec<usize>,
     /// Whether the values are the result of a reduction.
@@ -371,7 +392,7 @@ struct Rows<T> {
 }
 
 impl<T: Datum> Rows<T> {
-    fn of(call: Call, done: Done) -> Result<Self, Fault> {
+    pub(in crate::comm) fn of(call: Call, done: Done) -> Result<Self, Fault> {
         let Exchanged { rows, counts, reduced } = *done.exchanged.ok_or(ErrorKind::Closed)?;
         let rows = rows.into_any().downcast::<Landing<T>>().map_err(|_| ErrorKind::Closed)?;
         let counts: Vec<usize> = counts.into_iter().map(|bytes| bytes / size_of::<T>()).collect();
@@ -384,7 +405,7 @@ impl<T: Datum> Rows<T> {
     }
 
     /// The rows of these ranks combined in the order of ranks, if they have not been already.
-    fn fold(
+    pub(in crate::comm) fn fold(
         mut self,
         op: &impl ReduceOp<T>,
         ranks: impl std::slice::SliceIndex<[usize], Output = [usize]>,

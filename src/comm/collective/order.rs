@@ -9,6 +9,19 @@ use crate::{
 impl Comm {
     /// Runs `turn` on rank 0, then on rank 1, and so on; returns when the last rank has had its turn.
     ///
+    /// What `turn` does happens in this order: in a file, in a window, in the program. What it *prints* need not come out so: under
+    /// `mpirun` and `srun` every rank writes into a pipe of its own, and the launcher reads the pipes in any order. For lines in
+    /// order gather them and let one rank print:
+    /// ```
+    /// spmd::local(3, |world| {
+    ///     let line = format!("rank {} is ready", world.rank());
+    ///     for line in world.gather_obj(0, &line)?.into_iter().flatten() {
+    ///         println!("{line}"); // on rank 0
+    ///     }
+    ///     Ok(())
+    /// }).unwrap();
+    /// ```
+    ///
     /// # Collective
     /// A message from each rank to the next, and a barrier: the time of all turns, one after the other.
     ///

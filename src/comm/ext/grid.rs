@@ -1,8 +1,8 @@
 //! Every rank to every rank in two hops over a grid of ranks.
 
-use super::Comm;
+use super::{Comm, speaking_of};
 use crate::{
-    comm::{Ragged, wait_all},
+    comm::{Ragged, all, collective::check_length, wait_all},
     datum::Datum,
     error::Result,
 };
@@ -41,21 +41,23 @@ impl GridAlltoall for Comm {
     #[track_caller]
     fn alltoall_grid<T: Datum>(&self, rows: &Ragged<T>) -> Result<Ragged<T>> {
         let (me, grid) = (self.rank(), Grid::of(self.size()));
-        if rows.rows() != self.size() {
-            return self.alltoall(rows); // which says what is wrong
-        }
-        // First to the rank of this row that stands in the column of the destination, then down that column.
-        let parcels = rows.iter().enumerate().map(|(to, row)| Parcel { from: me, to, values: row });
-        let (to, from) = (grid.first_hop_to(me), grid.first_hop_from(me));
-        let halfway = hop(self, parcels, &to, &from, |to| grid.between(me, to))?;
-        let column = grid.column(me);
-        let parcels = halfway.iter().flat_map(Bundle::parcels);
-        let arrived = hop(self, parcels, &column, &column, |to| to)?;
-        let mut by_source = vec![&[][..]; self.size()];
-        for parcel in arrived.iter().flat_map(Bundle::parcels) {
-            by_source[parcel.from] = parcel.values;
-        }
-        Ok(Ragged::from_rows(by_source.into_iter().map(|row| row.iter().copied())))
+        let call = all("alltoall_grid");
+        self.perform(call, || check_length("alltoall_grid's rows", self.size(), rows.rows()))?;
+        speaking_of(self, call, || {
+            // First to the rank of this row that stands in the column of the destination, then down that column.
+            let parcels =
+                rows.iter().enumerate().map(|(to, row)| Parcel { from: me, to, values: row });
+            let (to, from) = (grid.first_hop_to(me), grid.first_hop_from(me));
+            let halfway = hop(self, parcels, &to, &from, |to| grid.between(me, to))?;
+            let column = grid.column(me);
+            let parcels = halfway.iter().flat_map(Bundle::parcels);
+            let arrived = hop(self, parcels, &column, &column, |to| to)?;
+            let mut by_source = vec![&[][..]; self.size()];
+            for parcel in arrived.iter().flat_map(Bundle::parcels) {
+                by_source[parcel.from] = parcel.values;
+            }
+            Ok(Ragged::from_rows(by_source.into_iter().map(|row| row.iter().copied())))
+        })
     }
 }
 

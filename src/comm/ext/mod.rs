@@ -10,3 +10,9 @@ mod sparse;
 
 pub use self::{grid::GridAlltoall, partition::Partition, sort::Sort, sparse::ExchangeSparse};
 use super::Comm;
+use crate::error::{Call, Result};
+
+/// Lets errors of the calls in `body` speak of the call that the program has made.
+fn speaking_of<R>(comm: &Comm, call: Call, body: impl FnOnce() -> Result<R>) -> Result<R> {
+    body().map_err(|error| comm.failed(error.kind().clone().into(), call))
+}

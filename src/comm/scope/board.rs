@@ -44,6 +44,8 @@ enum State {
     Direct(Op, usize),
     /// The message has to be brought to its place when it is here.
     Copied(Op, Unpack),
+    /// The same of a collective, which goes on if nobody waits for it.
+    Collective(Op, Unpack),
     /// Over as soon as it was started, with an error that nobody has been told of.
     Refused(Fault),
     Over(Result<Status, Fault>),
@@ -59,7 +61,10 @@ impl State {
     /// Whether there is something to wait for or to tell.
     #[inline]
     fn is_open(&self) -> bool {
-        matches!(self, Self::Direct(..) | Self::Copied(..) | Self::Refused(_))
+        matches!(
+            self,
+            Self::Direct(..) | Self::Copied(..) | Self::Collective(..) | Self::Refused(_)
+        )
     }
 }
 
@@ -163,19 +168,40 @@ impl<'c> Board<'c> {
                         unsafe { &mut *kept }.unpack(&values);
                         Ok(status)
                     });
-                // SAFETY: the same but for the lifetime. The closure is called or dropped before the scope ends: it
-                // stands in an entry of this board, and `End` takes all entries out.
-                let unpack = unsafe {
-                    mem::transmute::<
-                        Box<dyn FnOnce(Done) -> Result<Status, Fault> + 'scope>,
-                        Box<dyn FnOnce(Done) -> Result<Status, Fault>>,
-                    >(unpack)
-                };
+                // SAFETY: it is put into an entry of this board.
+                let unpack = unsafe { kept_by_the_board(unpack) };
                 let landing = Landing::<V::Elem>::new(count)?;
                 let memory = Memory::Owned(Box::new(landing));
                 let op = self.comm.engine.irecv(&from, memory)?;
                 Ok(self.enter(call, || State::Copied(op, unpack)))
             }
+        })?;
+        Ok(Ticket { board: self, place, kept })
+    }
+
+    /// Starts a collective; `finish` makes of what it brings the values for `into`, if there are any.
+    pub(super) fn collective<'scope, W: ViewMut + ?Sized>(
+        &'scope self,
+        call: Call,
+        into: &'scope mut W,
+        start: impl FnOnce() -> Result<Op, Fault>,
+        finish: impl FnOnce(Done) -> Result<Option<Vec<W::Elem>>, Fault> + 'scope,
+    ) -> Result<Ticket<'scope, &'scope mut W>> {
+        let kept: *mut W = into;
+        let place = self.comm.perform(call, || {
+            let op = start()?;
+            let unpack: Box<dyn FnOnce(Done) -> Result<Status, Fault> + 'scope> =
+                Box::new(move |done| {
+                    if let Some(values) = finish(done)? {
+                        // SAFETY: of an exclusive borrow for `'scope` which nothing else uses: the ticket gives `kept` back only
+                        // when this has returned.
+                        unsafe { &mut *kept }.unpack(&values);
+                    }
+                    Ok(Status::NULL)
+                });
+            // SAFETY: it is put into an entry of this board.
+            let unpack = unsafe { kept_by_the_board(unpack) };
+            Ok(self.enter(call, || State::Collective(op, unpack)))
         })?;
         Ok(Ticket { board: self, place, kept })
     }
@@ -225,7 +251,7 @@ impl<'c> Board<'c> {
         };
         let state = mem::replace(&mut self.entries.borrow_mut().all[place].state, State::Taken);
         match (state, done) {
-            (State::Copied(_, unpack), Some(done)) => {
+            (State::Copied(_, unpack) | State::Collective(_, unpack), Some(done)) => {
                 let done = done?;
                 self.comm.arrived(&done);
                 unpack(done).map(Some)
@@ -315,7 +341,7 @@ impl<'c> Board<'c> {
     /// The engine's operation, if it goes on.
     pub(super) fn op(&self, place: usize) -> Option<Op> {
         match self.entries.borrow().all[place].state {
-            State::Direct(op, _) | State::Copied(op, _) => Some(op),
+            State::Direct(op, _) | State::Copied(op, _) | State::Collective(op, _) => Some(op),
             State::Refused(_) | State::Over(_) | State::Taken | State::Free => None,
         }
     }
@@ -335,27 +361,53 @@ impl<'c> Board<'c> {
     }
 }
 
+/// A closure that borrows for the scope, as the entries of its board hold it.
+///
+/// # Safety
+/// It is put into an entry of the scope's board. There it is called or dropped before the scope ends: `End` takes all entries out.
+unsafe fn kept_by_the_board<'scope>(
+    unpack: Box<dyn FnOnce(Done) -> Result<Status, Fault> + 'scope>,
+) -> Unpack {
+    // SAFETY: the same but for the lifetime, which lasts for as long as the closure is there, by the caller's promise.
+    unsafe {
+        mem::transmute::<
+            Box<dyn FnOnce(Done) -> Result<Status, Fault> + 'scope>,
+            Box<dyn FnOnce(Done) -> Result<Status, Fault>>,
+        >(unpack)
+    }
+}
+
 /// The end of a scope, also by error and panic: afterwards the engine touches nothing that was borrowed.
 pub(super) struct End<'b>(pub(super) &'b Board<'b>);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
         let certain = AbortUnlessForgotten; // a panic here would leave lent memory behind
-        let entries = &mut *self.0.entries.borrow_mut();
-        let Entries { all, used, free } = entries;
+        let mut entries = self.0.entries.borrow_mut();
+        let Entries { all, used, free } = &mut *entries;
+        // What they hold may be the program's own (an operator), and is dropped when all is in order.
+        let mut ended = Vec::new();
         if free.len() < *used {
             for entry in &all[..*used] {
-                if let State::Direct(op, _) | State::Copied(op, _) = entry.state {
-                    self.0.comm.enter(entry.call);
-                    self.0.comm.engine.retract(op);
+                match entry.state {
+                    State::Direct(op, _) | State::Copied(op, _) => {
+                        self.0.comm.enter(entry.call);
+                        self.0.comm.engine.retract(op);
+                    }
+                    // Its memory is the engine's, and the other ranks count on this one.
+                    State::Collective(op, _) => self.0.comm.engine.forsake(op),
+                    _ => {}
                 }
             }
-            all[..*used].iter_mut().for_each(|entry| entry.state = State::Free);
+            let end = |entry: &mut Entry| mem::replace(&mut entry.state, State::Free);
+            ended.extend(all[..*used].iter_mut().map(end));
         }
         mem::forget(certain);
         free.clear();
         *used = 0;
-        self.0.comm.scraps.set(mem::take(entries)); // the next scope need not allocate
+        self.0.comm.scraps.set(mem::take(&mut *entries)); // the next scope need not allocate
+        drop(entries);
+        drop(ended);
     }
 }
 
