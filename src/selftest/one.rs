@@ -43,10 +43,10 @@ fn numbers(ground: &Ground<'_>) -> Result<()> {
 
 fn arrays(ground: &Ground<'_>) -> Result<()> {
     let (me, size) = (ground.rank(), ground.size());
-    let mine: Vec<[f64; 3]> = (0..1000).map(|at| [me as f64, at as f64, 1.0]).collect();
+    let mine: Vec<[f64; 3]> = (0..1000).map(|at| [me as f64, f64::from(at), 1.0]).collect();
     let all: f64 = ground.ranks().map(|rank| rank as f64).sum();
     let ranks = size as f64;
-    let wanted: Vec<[f64; 3]> = (0..1000).map(|at| [all, at as f64 * ranks, ranks]).collect();
+    let wanted: Vec<[f64; 3]> = (0..1000).map(|at| [all, f64::from(at) * ranks, ranks]).collect();
     ground.same("allreduce", &ground.allreduce(&mine, Sum)?, &wanted);
     ground.same("iallreduce", &ground.iallreduce(mine.clone(), Sum)?.wait()?, &wanted);
     let mut out = vec![[0.0; 3]; 1000];
