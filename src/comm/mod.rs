@@ -194,7 +194,7 @@ impl Comm {
         }
         self.enter(all(op));
         self.engine.wait_elsewhere(true);
-        let _inside = Inside(&*self.engine);
+        let _inside = Inside(&**self.engine);
         body()
     }
 
