@@ -205,16 +205,7 @@ fn main() -> ExitCode {
             wait(world, args.others)
         }
         Fault::MessageLost | Fault::Stopped if world.rank() != 1 => Ok(()),
-        Fault::Child => {
-            let child = Command::new(std::env::current_exe()?)
-                .args(["none", "--ranks", "2"])
-                .env_remove("SPMD_TIMEOUT")
-                .status()?;
-            if !child.success() {
-                return Err(Failure::new(format!("the child ended with {child}")));
-            }
-            Ok(world.barrier()?)
-        }
+        Fault::Child => start_child(world),
         Fault::SparseLeftOut if world.rank() != 1 => {
             Ok(world.exchange_sparse([(0, vec![1_u8])]).map(drop)?)
         }
@@ -234,13 +225,7 @@ fn main() -> ExitCode {
         Fault::WhileWriting => write_in_vain(world),
         Fault::None => Ok(world.barrier()?),
         Fault::NeverReceived => send_in_vain(world),
-        Fault::NeverReceivable => {
-            let other = world.dup()?;
-            if world.rank() == 1 {
-                std::mem::forget(other.isend(vec![1_u8; 1 << 22], 0)?);
-            }
-            Ok(())
-        }
+        Fault::NeverReceivable => send_what_nobody_can_receive(world),
         _ if world.rank() != 1 => wait(world, args.others),
         fault => fail(world, fault),
     })
@@ -257,6 +242,27 @@ fn wait(world: &Comm, place: Place) -> Result<(), Failure> {
                 std::hint::spin_loop();
             }
         }
+    }
+    Ok(())
+}
+
+/// Every rank starts this program, on threads of its own, and waits for it.
+fn start_child(world: &Comm) -> Result<(), Failure> {
+    let child = Command::new(std::env::current_exe()?)
+        .args(["none", "--ranks", "2"])
+        .env_remove("SPMD_TIMEOUT")
+        .status()?;
+    if !child.success() {
+        return Err(Failure::new(format!("the child ended with {child}")));
+    }
+    Ok(world.barrier()?)
+}
+
+/// Rank 1 sends more than is copied, on a communicator that is gone when the job ends.
+fn send_what_nobody_can_receive(world: &Comm) -> Result<(), Failure> {
+    let other = world.dup()?;
+    if world.rank() == 1 {
+        std::mem::forget(other.isend(vec![1_u8; 1 << 22], 0)?);
     }
     Ok(())
 }
