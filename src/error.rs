@@ -614,6 +614,15 @@ mod tests {
         Telling(#[source] Box<Layer>),
     }
 
+    /// As `anyhow::Error`: no error itself, but one can be made of it.
+    struct Opaque(Error);
+
+    impl From<Opaque> for Box<dyn StdError + Send + Sync> {
+        fn from(Opaque(error): Opaque) -> Self {
+            Box::new(Layer::Silent(error))
+        }
+    }
+
     fn deadlock() -> Error {
         let kind = ErrorKind::Deadlock { report: "  rank 0: barrier".to_owned() };
         Error::new(kind, 3, Call::new("barrier", With::ALL))
@@ -649,14 +658,6 @@ mod tests {
             assert!(failure.describe().ends_with(&format!("({}:{})", file!(), failure.at.line())));
         }
         assert_eq!(fails_by("owned".to_owned()).to_string(), "owned");
-
-        /// As `anyhow::Error`: no error itself, but one can be made of it.
-        struct Opaque(Error);
-        impl From<Opaque> for Box<dyn StdError + Send + Sync> {
-            fn from(Opaque(error): Opaque) -> Self {
-                Box::new(Layer::Silent(error))
-            }
-        }
         assert_eq!(fails_by(Opaque(deadlock())).exit_code(), 4);
     }
 

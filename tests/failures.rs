@@ -229,6 +229,13 @@ fn a_rank_that_ends_the_process_is_named_and_never_means_success() {
 }
 
 #[test]
+fn a_thread_of_a_rank_that_ends_the_process_never_means_success() {
+    let text = job(&["exit-on-thread"]).code(1).stderr;
+    assert!(text.starts_with("error: a thread on "), "{text}");
+    assert!(text.contains(": ended the process, with the job under way"), "{text}");
+}
+
+#[test]
 fn a_process_runs_one_job() {
     let ending = job(&["second-job"]).code(2);
     assert_eq!(ending.stdout, "the first job\n");

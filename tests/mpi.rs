@@ -160,9 +160,12 @@ fn panics_are_told_before_the_process_can_end_and_their_cause_is_the_last() {
 
 #[test]
 fn a_rank_that_ends_its_process_is_named_and_never_means_success() {
-    for (name, others, code) in
-        [("exit", "recv", 1), ("exit", "compute", 1), ("exit-badly", "barrier", 7)]
-    {
+    for (name, others, code) in [
+        ("exit", "recv", 1),
+        ("exit", "compute", 1),
+        ("exit-badly", "barrier", 7),
+        ("exit-on-thread", "recv", 1),
+    ] {
         let text = fault(2, &[name, others]).code(code).stderr;
         assert!(text.contains("error: rank 1 on "), "{name}: {text}");
         assert!(text.contains(": ended the process, with the job under way"), "{name}: {text}");

@@ -79,7 +79,10 @@ fn ended(code: Option<i32>) {
         return;
     }
     let host = placement::host();
-    let who = rank.map_or_else(|| "a thread".to_owned(), |rank| format!("rank {rank}"));
+    let who = match rank.or_else(identity::process_rank) {
+        Some(rank) => format!("rank {rank}"),
+        None => "a thread".to_owned(),
+    };
     print_line(&format!(
         "error: {who} on {host}: ended the process, with the job under way\n  help: return from the closure of `run`, \
          with a `Failure` to end the job; its exit code is the process's"

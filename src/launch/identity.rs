@@ -164,6 +164,11 @@ pub(crate) fn rank() -> Option<usize> {
     RANK.get()
 }
 
+/// The rank that all threads of this process work for, if it has one only.
+pub(crate) fn process_rank() -> Option<usize> {
+    PROCESS.get().map(|me| me.rank)
+}
+
 /// The calling thread may end the process.
 pub(crate) fn resign() {
     RANK.set(None);

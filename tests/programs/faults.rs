@@ -65,6 +65,8 @@ enum Fault {
     Exit,
     /// Rank 1 ends the process, with exit code 7.
     ExitBadly,
+    /// A thread that rank 1 has started ends the process, with exit code 0.
+    ExitOnThread,
     /// A second job follows the first.
     SecondJob,
     /// Every rank runs a job in the job.
@@ -404,6 +406,10 @@ fn fail(world: &Comm, fault: Fault) -> Result<(), Failure> {
         Fault::Unspeakable => Err(Hostile { displays: false, drops: true }.into()),
         Fault::Undroppable => Err(Hostile { displays: true, drops: false }.into()),
         Fault::Exit => std::process::exit(0),
+        Fault::ExitOnThread => {
+            let ends = std::thread::spawn(|| std::process::exit(0));
+            ends.join().map_err(|_| "the thread panicked")?
+        }
         Fault::ExitBadly => std::process::exit(7),
         Fault::PanicInRayon => {
             (0..1000).into_par_iter().for_each(|step| assert!(step != 777, "a bug in step {step}"));
