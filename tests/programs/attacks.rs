@@ -226,9 +226,9 @@ fn refused(world: &Comm) -> Result<(), Failure> {
         },
     )?;
     if world.rank() == 0 {
-        drop((first, second))
+        drop((first, second));
     } else {
-        drop((second, first))
+        drop((second, first));
     }
     drop(comm.window::<u64>(1)?);
     println!("refused windows: 0 bytes changed");

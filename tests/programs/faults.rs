@@ -132,6 +132,7 @@ enum Place {
     Compute,
 }
 
+#[allow(clippy::too_many_lines, reason = "one fault after the other")]
 fn main() -> ExitCode {
     let args: Args = spmd::parse();
     match args.fault {
