@@ -89,16 +89,31 @@ impl<T: Datum + Default> Halo<T> {
     }
 
     /// An array for the block and its halo: `value(row, column)`, in global indices, in the block; zero around it.
+    ///
+    /// # Panics
+    /// If it does not fit into memory.
+    #[track_caller]
     pub fn array(&self, value: impl Fn(usize, usize) -> T) -> Array2<T> {
         let [rows, columns] = &self.block;
-        Array2::from_shape_fn(self.shape(), |(row, column)| {
-            let inside = (1..=rows.len()).contains(&row) && (1..=columns.len()).contains(&column);
-            if inside {
-                value(rows.start + row - 1, columns.start + column - 1)
-            } else {
-                T::default()
-            }
-        })
+        let (height, width) = self.shape();
+        let mut cells = Vec::new();
+        // An allocation that fails ends the process without a word of which rank it was.
+        let room = height.checked_mul(width).map(|count| cells.try_reserve_exact(count));
+        let fits = matches!(room, Some(Ok(())));
+        assert!(fits, "a block of {height} x {width} cells does not fit into this rank's memory");
+        for row in 0..height {
+            cells.extend((0..width).map(|column| {
+                let inside =
+                    (1..=rows.len()).contains(&row) && (1..=columns.len()).contains(&column);
+                if inside {
+                    value(rows.start + row - 1, columns.start + column - 1)
+                } else {
+                    T::default()
+                }
+            }));
+        }
+        let array = Array2::from_shape_vec((height, width), cells);
+        array.expect("there are as many cells as the shape says")
     }
 
     /// Sends the block's border cells to the neighbours and lets theirs come.
@@ -236,6 +251,19 @@ fn halo_line<T>(cells: &mut Array2<T>, axis: usize, ahead: bool) -> ArrayViewMut
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_block_that_does_not_fit_into_memory_is_told() {
+        for len in [1 << 28, 1 << 40, usize::MAX / 4] {
+            let failed = crate::local(1, |world| {
+                let grid = world.cart([None, None], [false, false])?.expect("all are on the grid");
+                let halo = Halo::<f64>::new(&grid, &Layout::new([len, len], grid.dims()))?;
+                Ok(halo.array(|_, _| 1.0).len())
+            });
+            let words = failed.unwrap_err().to_string();
+            assert!(words.contains("does not fit") && words.contains("halo.rs"), "{words}");
+        }
+    }
 
     /// Every halo cell that the grid can fill holds its global neighbour's number, and no other is touched.
     fn check(ranks: usize, shape: [usize; 2], periodic: [bool; 2]) {
