@@ -83,10 +83,10 @@ else
         found=true
         bin=$(dirname "$(command -v mpicc)")
         if have_parallel_hdf5; then
-            on_mpi "$(system_mpi)" "$bin" phdf5 --lib --test mpi --test bugs --test heat2d
+            on_mpi "$(system_mpi)" "$bin" phdf5 --lib --test mpi --test bugs --test heat2d --test hosts
         else
             skip hdf5 'HDF5 files' 'no HDF5 for many ranks on one file'
-            on_mpi "$(system_mpi)" "$bin" mpi --lib --test mpi --test bugs
+            on_mpi "$(system_mpi)" "$bin" mpi --lib --test mpi --test bugs --test hosts
         fi
     fi
     for wheel in "${WHEELS[@]}"; do
@@ -107,7 +107,7 @@ suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loo
 
 # Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
 # files, at processes.
-OTHERS=(bench bugs cli compile_fail failures heat2d large layers mpi readme scripts)
+OTHERS=(bench bugs cli compile_fail failures heat2d hosts large layers mpi readme scripts)
 local_tests=(--lib)
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)

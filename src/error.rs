@@ -246,6 +246,14 @@ pub enum ErrorKind {
         /// Where the memory is taken from.
         place: String,
     },
+    /// The MPI library has no more communicators, or memory for them.
+    #[error("MPI makes no more communicators, {alive} are alive on this rank: {text}")]
+    TooManyCommunicators {
+        /// How many the program holds, those of its windows and arrays among them.
+        alive: usize,
+        /// The library's own words.
+        text: String,
+    },
     /// The engine cannot do this here.
     #[error("{what}")]
     Unsupported {
@@ -290,6 +298,9 @@ impl ErrorKind {
             Self::NoRoom { .. } => Some(
                 "ask for less, start fewer ranks on a host, or have the system give more (a container's /dev/shm has 64 MB unless told: --shm-size)",
             ),
+            Self::TooManyCommunicators { .. } => {
+                Some("drop those that are not needed any more, or use tags instead")
+            }
             Self::Unsupported { how, .. } => Some(how),
             Self::Closed => Some("do not keep a communicator beyond the closure given to `run`"),
             _ => None,

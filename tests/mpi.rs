@@ -408,6 +408,14 @@ fn what_does_not_fit_into_memory_is_an_error_on_all_ranks_who_go_on() {
 }
 
 #[test]
+fn an_mpi_that_makes_no_more_communicators_says_how_many_are_alive() {
+    let text = fault(2, &["too-many", "--checks", "local"]).code(1).stderr;
+    let why = ": dup failed: MPI makes no more communicators, ";
+    assert!(text.contains(why) && text.contains(" are alive on this rank: "), "{text}");
+    assert!(text.contains("help: drop those that are not needed any more"), "{text}");
+}
+
+#[test]
 fn usage_is_told_once() {
     let text = fault(4, &["--no-such-option"]).code(2).stderr;
     assert_eq!(text.matches("unexpected argument").count(), 1, "{text}");

@@ -115,8 +115,12 @@ enum Fault {
     Absent,
     /// Rank 1 is stopped while the others finish.
     Stopped,
+    /// All ranks make communicators until there are no more.
+    TooMany,
     /// All ranks ask for more memory than there is, and go on.
     TooLarge,
+    /// The ranks of each host ask for 24 MiB each of memory to share.
+    TooLargeForShm,
     /// Nothing: every rank starts this program, on threads of its own, and waits for it.
     Child,
     /// All ranks ask for what not every one may be ready for.
@@ -212,19 +216,13 @@ fn main() -> ExitCode {
         Fault::SparseLeftOut if world.rank() != 1 => {
             Ok(world.exchange_sparse([(0, vec![1_u8])]).map(drop)?)
         }
-        Fault::SparseLeftOut => match args.others {
-            Place::Barrier => Ok(world.barrier()?),
-            _ => Ok(()),
-        },
-        Fault::Absent => match world.rank() {
-            1 => wait(world, Place::Compute),
-            _ => Ok(world.allreduce(&[1.0; 100], Sum).map(drop)?),
-        },
+        Fault::SparseLeftOut if matches!(args.others, Place::Barrier) => Ok(world.barrier()?),
+        Fault::Absent if world.rank() != 1 => Ok(world.allreduce(&[1.0; 100], Sum).map(drop)?),
+        Fault::Absent => wait(world, Place::Compute),
+        Fault::TooMany => too_many(world),
         Fault::TooLarge => too_large(world),
-        Fault::Threads => {
-            world.shared()?;
-            Ok(world.barrier()?)
-        }
+        Fault::TooLargeForShm => Ok(world.split_node()?.node_array::<u8>(24 << 20)?.close()?),
+        Fault::Threads => Ok(world.shared().and_then(|_| world.barrier())?),
         Fault::WhileWriting => write_in_vain(world),
         Fault::None => Ok(world.barrier()?),
         Fault::NeverReceived => send_in_vain(world),
@@ -232,6 +230,27 @@ fn main() -> ExitCode {
         _ if world.rank() != 1 => wait(world, args.others),
         fault => fail(world, fault),
     })
+}
+
+/// Starts this program and waits for it.
+fn start_child(world: &Comm) -> Result<(), Failure> {
+    let child = Command::new(std::env::current_exe()?)
+        .args(["none", "--ranks", "2"])
+        .env_remove("SPMD_TIMEOUT")
+        .status()?;
+    if !child.success() {
+        return Err(Failure::new(format!("the child ended with {child}")));
+    }
+    Ok(world.barrier()?)
+}
+
+/// Makes communicators until there are no more.
+fn too_many(world: &Comm) -> Result<(), Failure> {
+    let mut held = Vec::new();
+    for _ in 0..100_000 {
+        held.push(world.dup()?);
+    }
+    Ok(())
 }
 
 /// What the ranks do that do nothing wrong.

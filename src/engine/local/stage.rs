@@ -17,6 +17,12 @@
 mod visit;
 
 use std::mem::MaybeUninit;
+#[cfg(not(loom))]
+use std::{
+    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    ops::Deref,
+    ptr::NonNull,
+};
 
 pub(super) use self::visit::{Occasion, Readers, Seat, Shows, Sight, Visit};
 use super::sync::{AtomicU64, Ordering, UnsafeCell};
@@ -44,7 +50,7 @@ pub(super) struct Stage {
     /// World ranks.
     ranks: Box<[usize]>,
     /// [`DEPTH`] of each rank.
-    slots: Box<[Slot]>,
+    slots: Slots,
     /// What is called in the slot of the same number, in full.
     words: Box<[Line<Words>]>,
     places: Box<[Place]>,
@@ -197,26 +203,61 @@ impl Stage {
     }
 }
 
-/// Slots that were filled in no epoch. Memory that is never used stays untouched.
+/// Slots of all ranks, filled in no epoch at first. Memory that is never used stays untouched: a communicator that makes one
+/// call needs one slot of each rank.
+///
+/// The allocator gives zeroed memory untouched only where it need not align it, so that is done here.
 #[cfg(not(loom))]
-fn empty_slots(count: usize) -> Box<[Slot]> {
-    use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+struct Slots {
+    first: NonNull<Slot>,
+    count: usize,
+    memory: NonNull<u8>,
+    layout: Layout,
+}
 
-    let layout = Layout::array::<Slot>(count).expect("slots fit into the address space");
-    if layout.size() == 0 {
-        return Box::new([]);
+#[cfg(not(loom))]
+impl Slots {
+    fn new(count: usize) -> Self {
+        let slots = Layout::array::<Slot>(count).expect("slots fit into the address space");
+        let layout = Layout::array::<u8>(slots.size() + slots.align())
+            .expect("slots fit into the address space");
+        // SAFETY: the layout's size is not zero.
+        let Some(memory) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
+            handle_alloc_error(layout);
+        };
+        let shift = memory.align_offset(slots.align());
+        // SAFETY: less than the alignment, which the memory has beyond the slots.
+        let first = unsafe { memory.add(shift) }.cast();
+        Self { first, count, memory, layout }
     }
-    // SAFETY: the layout's size is not zero.
-    let start = unsafe { alloc_zeroed(layout) };
-    if start.is_null() {
-        handle_alloc_error(layout);
+}
+
+#[cfg(not(loom))]
+impl Deref for Slots {
+    type Target = [Slot];
+
+    fn deref(&self) -> &[Slot] {
+        // SAFETY: so many slots lie there, aligned, as long as `self` lives; all bytes zero is a value of every field: integers,
+        // null pointers, uninitialised bytes. What changes in them is in cells.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) }
     }
-    #[allow(clippy::cast_ptr_alignment, reason = "allocated with the alignment of `Slot`")]
-    // SAFETY: the memory comes from the global allocator with the layout of `[Slot; count]`, and all bytes zero is a value of
-    // every field: integers, null pointers, uninitialised bytes.
-    unsafe {
-        Box::from_raw(std::ptr::slice_from_raw_parts_mut(start.cast::<Slot>(), count))
+}
+
+#[cfg(not(loom))]
+impl Drop for Slots {
+    fn drop(&mut self) {
+        const { assert!(!std::mem::needs_drop::<Slot>(), "slots own nothing") }
+        // SAFETY: allocated with this layout, freed once.
+        unsafe { dealloc(self.memory.as_ptr(), self.layout) };
     }
+}
+
+#[cfg(loom)]
+type Slots = Box<[Slot]>;
+
+#[cfg(not(loom))]
+fn empty_slots(count: usize) -> Slots {
+    Slots::new(count)
 }
 
 #[cfg(loom)]

@@ -66,6 +66,9 @@ const TURN_BITS: u32 = 18;
 /// So many communicators are kept that the program has dropped: libraries have two thousand at least.
 const RETIRED: usize = 128;
 
+/// Where fewer communicators are alive, something else is wrong if one cannot be made.
+const MANY_SPACES: usize = 256;
+
 /// One process's hold of the job.
 ///
 /// # Invariants
@@ -172,8 +175,20 @@ impl MpiEngine {
                     Some(request) => ffi::MPI_Comm_idup(comm, into, request),
                 }
             }
-        })?;
+        })
+        .map_err(|fault| self.no_communicator(*fault))?;
         Ok(copy)
+    }
+
+    /// Why a communicator could not be made: libraries do not say that there are too many.
+    fn no_communicator(&self, why: ErrorKind) -> Fault {
+        let alive = self.spaces.borrow().iter().flatten().count();
+        match why {
+            ErrorKind::Mpi { text, .. } if alive >= MANY_SPACES => {
+                ErrorKind::TooManyCommunicators { alive, text }.into()
+            }
+            other => other.into(),
+        }
     }
 
     /// A context for the program's messages on a new communicator of MPI.
@@ -477,7 +492,8 @@ impl Engine for MpiEngine {
         self.together(&parent, &Act::for_call(self.call.get(), Form::Derive, 0), || {
             let waiting = self.waiting();
             // SAFETY: a live communicator; the new one (or the null communicator) is written on success.
-            let new = unsafe { made(|made| ffi::MPI_Comm_split(parent.coll, color, key, made)) }?;
+            let new = unsafe { made(|made| ffi::MPI_Comm_split(parent.coll, color, key, made)) }
+                .map_err(|fault| self.no_communicator(*fault))?;
             drop(waiting);
             let (Some(me), Some((_, members))) = (me, group) else { return Ok(None) };
             let ranks = members.iter().map(|rank| parent.ranks[rank.index()]).collect();

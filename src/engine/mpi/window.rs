@@ -85,7 +85,10 @@ pub(super) fn open(
 ) -> Result<WindowId, Fault> {
     let space = engine.space(context)?;
     let act = Act::for_call(engine.call.get(), Form::Window(access), 0);
-    engine.together(&space, &act, || make(engine, &space, bytes, access))
+    engine.together(&space, &act, || {
+        // It takes communicators of the library's own.
+        make(engine, &space, bytes, access).map_err(|fault| engine.no_communicator(*fault))
+    })
 }
 
 /// Makes a window, all ranks of the space being here. Collective.

@@ -1,0 +1,126 @@
+//! The engine mpi on several hosts, which `scripts/hosts.sh` makes out of namespaces: on Open MPI, as root, on Linux.
+
+#![cfg(feature = "mpi")]
+
+mod support;
+
+use std::{
+    env,
+    path::Path,
+    process::Command,
+    sync::{LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
+
+use support::{Ending, OPEN_MPI, example, program};
+
+/// No job of these tests needs as long: one that does, hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// One set of hosts at a time: there are few CPUs below them.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Why there are no hosts, if so.
+static WITHOUT: LazyLock<Option<&'static str>> = LazyLock::new(|| {
+    if !*OPEN_MPI {
+        return Some("the hosts are started by Open MPI's mpirun");
+    }
+    let works = |command: &str, arguments: &[&str]| {
+        Command::new(command).args(arguments).output().is_ok_and(|done| done.status.success())
+    };
+    if !works("unshare", &["--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "true"]) {
+        return Some("no namespaces can be made here (it takes root)");
+    }
+    if !works("unshare", &["--net", "ip", "link", "add", "cables", "type", "bridge"]) {
+        return Some("no network can be made here (it takes ip and bridges)");
+    }
+    None
+});
+
+/// Runs a line of shell beside two hosts of two slots each; nothing where there are none.
+///
+/// `$JOB` begins the launch of as many ranks, and needs a program; `$FAULTS` is one.
+fn beside_hosts(variables: &[(&str, &str)], line: &str) -> Option<Ending> {
+    if let Some(why) = *WITHOUT {
+        let required = env::var("SPMD_REQUIRE").unwrap_or_default();
+        assert!(!required.split(',').any(|it| it == "netns"), "SPMD_REQUIRE asks for netns: {why}");
+        println!("skipped: {why}");
+        return None;
+    }
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/hosts.sh");
+    let launcher = env::var("SPMD_MPIRUN").unwrap_or_else(|_| "mpirun".to_owned());
+    let job = format!(
+        "{launcher} --mca plm_rsh_agent $HOSTS_AGENT --prtemca plm_ssh_agent $HOSTS_AGENT --hostfile $HOSTS_FILE \
+         --mca mpi_yield_when_idle 1 -n 4"
+    );
+    // Open MPI 4 does not know PRRTE's settings.
+    let said = Command::new(&launcher).arg("--version").output().expect("it started before");
+    let newer = String::from_utf8_lossy(&said.stdout).contains(") 5.");
+    let job = if newer { job } else { job.replace("--prtemca plm_ssh_agent $HOSTS_AGENT ", "") };
+    let mut command = program(script);
+    command.args(["2", "sh", "-c", &format!("JOB=\"{job}\"; {line}")]);
+    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    command.env("FAULTS", example("faults")).env("SPMD", env!("CARGO_BIN_EXE_spmd"));
+    command.envs(variables.iter().copied());
+    Some(support::run(&mut command, LIMIT))
+}
+
+#[test]
+fn hosts_are_told_apart_whatever_their_names() {
+    for name in ["", "localhost"] {
+        let Some(ending) = beside_hosts(&[("HOSTS_NAME", name)], "$JOB $SPMD info") else { return };
+        let out = ending.success().stdout;
+        assert!(out.contains("4 on 2 hosts"), "{out}");
+        for ranks in ["0-1 ", "2-3 "] {
+            assert!(out.lines().any(|line| line.starts_with(ranks)), "each host has a line: {out}");
+        }
+    }
+}
+
+#[test]
+fn a_timeout_reaches_hosts_of_one_name_that_resolves_nowhere() {
+    let line = "$JOB $FAULTS deadlock --timeout 15";
+    let Some(ending) = beside_hosts(&[("HOSTS_NAME", "nohost")], line) else { return };
+    let text = ending.code(4).stderr;
+    assert_eq!(text.matches(" on nohost: waits for ").count(), 4, "{text}");
+    assert!(!text.contains("does not answer"), "{text}");
+}
+
+#[test]
+fn an_interface_that_leads_nowhere_ends_at_the_timeout() {
+    let line = "$JOB --mca btl_tcp_if_include nowhere $SPMD info --timeout 15";
+    let Some(ending) = beside_hosts(&[("HOSTS_NOWHERE", "yes")], line) else { return };
+    let text = ending.code(4).stderr;
+    assert!(text.contains(": longer than --timeout, waits for "), "{text}");
+    assert!(text.contains(" at the start, in "), "{text}");
+}
+
+#[test]
+fn ranks_of_a_host_that_is_cut_off_end_by_themselves() {
+    // The launcher may not: it waits for the other host.
+    let line = "\
+        (until grep -q faults /proc/[0-9]*/comm; do sleep 0.1; done; sleep 4; ip link set node2 down) &
+        timeout -k 1 60 $JOB $FAULTS deadlock --timeout 10 &
+        job=$!
+        sleep 15
+        running() { grep -l faults /proc/[0-9]*/comm | sed 's/comm$/status/' | xargs grep -l '^State:.[RSD]'; }
+        while running >/dev/null 2>&1; do sleep 0.1; done
+        kill $job
+        echo all ranks have ended";
+    let Some(ending) = beside_hosts(&[], line) else { return };
+    let ending = ending.success();
+    assert!(ending.stdout.contains("all ranks have ended"), "{ending:#?}");
+    assert!(ending.stderr.contains("longer than --timeout"), "{ending:#?}");
+}
+
+#[test]
+fn a_window_that_does_not_fit_into_shared_memory_is_an_error_on_all_ranks() {
+    // Two ranks on each host want 24 MiB each.
+    let line = "\
+        for host in 10.77.0.1 10.77.0.2; do $HOSTS_AGENT $host mount -o remount,size=40m /dev/shm; done
+        $JOB $FAULTS too-large-for-shm";
+    let Some(ending) = beside_hosts(&[], line) else { return };
+    let text = ending.code(1).stderr;
+    assert!(text.contains(" bytes of /dev/shm are wanted, "), "{text}");
+}
