@@ -660,14 +660,6 @@ mod tests {
         assert!(text.contains("\n  caused by: rank 3: barrier failed: deadlock"), "{text}");
     }
 
-    /// As `anyhow::Error`: no error itself, but one can be made of it.
-    struct Opaque(Error);
-    impl From<Opaque> for Box<dyn StdError + Send + Sync> {
-        fn from(Opaque(error): Opaque) -> Self {
-            Box::new(Layer::Silent(error))
-        }
-    }
-
     #[test]
     fn text_and_boxed_errors_are_failures() {
         let io = || std::io::Error::other("the disk is full");
