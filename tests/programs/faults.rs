@@ -232,18 +232,6 @@ fn main() -> ExitCode {
     })
 }
 
-/// Starts this program and waits for it.
-fn start_child(world: &Comm) -> Result<(), Failure> {
-    let child = Command::new(std::env::current_exe()?)
-        .args(["none", "--ranks", "2"])
-        .env_remove("SPMD_TIMEOUT")
-        .status()?;
-    if !child.success() {
-        return Err(Failure::new(format!("the child ended with {child}")));
-    }
-    Ok(world.barrier()?)
-}
-
 /// Makes communicators until there are no more.
 fn too_many(world: &Comm) -> Result<(), Failure> {
     let mut held = Vec::new();
