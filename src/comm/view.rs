@@ -228,10 +228,9 @@ impl<T: Datum, D: Dimension> View for ArrayRef<T, D> {
     }
 
     fn pack(&self, onto: &mut Vec<T>) {
-        if let (Some(axis), Some(&any)) = (tiles::axis_across(self), self.first()) {
-            let start = onto.len();
-            onto.resize(start + self.len(), any);
-            return tiles::pack(&self.view().into_dyn(), axis, &mut onto[start..]);
+        // Where the two axes are the last ones, rows follow one another in what is packed.
+        if tiles::axis_across(self).is_some_and(|axis| axis + 2 == self.ndim()) {
+            return tiles::pack(&self.view().into_dyn(), onto);
         }
         for row in self.rows() {
             match row.to_slice() {
@@ -402,7 +401,9 @@ mod tests {
         holds(cube().into_shared());
         holds(arr0(7));
         // Large enough for tiles, whole ones and not.
-        let plane = Array2::from_shape_fn((35, 48), |(i, j)| 100 * i + j);
+        assert!(tiles::axis_across(&cube().reversed_axes()).is_none());
+        let plane = Array2::from_shape_fn((135, 148), |(i, j)| 1000 * i + j);
+        assert_eq!(tiles::axis_across(&plane.t()), Some(0));
         holds(plane.clone().reversed_axes());
         holds(plane.clone().slice_mut(s![3.., ..;2]).reversed_axes());
         holds(plane.clone().slice_mut(s![..;-1, ..;-1]).reversed_axes());
@@ -412,7 +413,7 @@ mod tests {
             holds(block.clone().permuted_axes(axes).slice_mut(s![1.., ..-1, 2..]));
         }
         let four =
-            Array4::from_shape_fn((3, 18, 4, 19), |(i, j, k, l)| 1000 * i + 100 * j + 10 * k + l);
+            Array4::from_shape_fn((5, 38, 4, 39), |(i, j, k, l)| 1000 * i + 100 * j + 10 * k + l);
         holds(four.clone().permuted_axes([0, 3, 2, 1]));
         holds(four.permuted_axes([3, 2, 0, 1]));
     }

@@ -3,23 +3,32 @@
 //! Where the elements of a row lie far apart and those of a column side by side, a row after the other touches a cache line for each
 //! element and comes back for the next one in it when it is gone. In tiles a line is used up while it is there.
 
-use ndarray::{ArrayView2, ArrayViewD, ArrayViewMut2, ArrayViewMutD, Axis, Dimension, Ix2, s};
+use ndarray::{ArrayViewD, ArrayViewMut2, ArrayViewMutD, Axis, Dimension, Ix2, s};
 
 use super::ArrayRef;
 use crate::datum::Datum;
 
-/// Elements along each side of a tile.
-const SIDE: usize = 16;
+/// The sides of a tile: a row of it is a line of the cache where the elements lie packed, a column some lines where they come from.
+const ROWS: usize = 64;
+const COLUMNS: usize = 8;
+
+/// Rows that are put together at a time.
+const PANEL: usize = 16;
+
+/// Below so many bytes, which the first cache holds, there is nothing to gain.
+const WORTHWHILE: usize = 64 * 1024;
 
 /// The axis along which neighbours lie side by side, if that is not the last one and there is something to gain.
 pub(super) fn axis_across<T, D: Dimension>(array: &ArrayRef<T, D>) -> Option<usize> {
     let (lens, strides) = (array.shape(), array.strides());
     let last = lens.len().checked_sub(1)?;
-    let is_long = |axis: usize| lens[axis] >= SIDE;
-    if strides[last].unsigned_abs() == 1 || !is_long(last) {
+    let is_worthwhile = |axis: usize| {
+        lens[axis] >= 16 && lens[last] >= 16 && array.len() >= WORTHWHILE / size_of::<T>().max(1)
+    };
+    if strides[last].unsigned_abs() == 1 {
         return None;
     }
-    (0..last).find(|&axis| strides[axis].unsigned_abs() == 1 && is_long(axis))
+    (0..last).find(|&axis| strides[axis].unsigned_abs() == 1 && is_worthwhile(axis))
 }
 
 /// The distance of neighbours along each axis where all elements lie in row-major order.
@@ -31,34 +40,41 @@ fn packed_strides(lens: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Copies all elements, in row-major order; `across` is of [`axis_across`].
-pub(super) fn pack<T: Datum>(array: &ArrayViewD<'_, T>, across: usize, out: &mut [T]) {
-    let strides = packed_strides(array.shape());
-    pack_planes(array, across, &strides, out);
+/// Appends all elements, in row-major order; [`axis_across`] is the last axis but one.
+///
+/// Some rows at a time are put together in memory that stays in the cache, so that what is appended is written once and in order.
+pub(super) fn pack<T: Datum>(array: &ArrayViewD<'_, T>, onto: &mut Vec<T>) {
+    let lens = array.shape();
+    let (Some(&any), Some(&columns)) = (array.first(), lens.last()) else { return };
+    // A row more than there is room for keeps rows of a power of two from falling into the same places of the cache.
+    let stride = columns + COLUMNS;
+    let mut panel = vec![any; PANEL * stride];
+    onto.reserve(array.len());
+    pack_planes(array, &mut panel, stride, onto);
 }
 
 fn pack_planes<T: Datum>(
     array: &ArrayViewD<'_, T>,
-    across: usize,
-    strides: &[usize],
-    out: &mut [T],
+    panel: &mut [T],
+    stride: usize,
+    onto: &mut Vec<T>,
 ) {
-    if let Ok(plane) = array.view().into_dimensionality::<Ix2>() {
-        return pack_plane(&plane, strides[0], out);
-    }
-    let outer = usize::from(across == 0);
-    let (stride, rest) = without(strides, outer);
-    for (at, part) in array.axis_iter(Axis(outer)).enumerate() {
-        pack_planes(&part, across - usize::from(outer < across), &rest, &mut out[at * stride..]);
-    }
-}
-
-fn pack_plane<T: Datum>(plane: &ArrayView2<'_, T>, stride: usize, out: &mut [T]) {
-    for (rows, columns) in tiles(plane.dim()) {
-        let tile = plane.slice(s![rows.clone(), columns.clone()]);
-        for (row, values) in rows.zip(tile.rows()) {
-            let place = &mut out[row * stride..][columns.clone()];
-            place.iter_mut().zip(values).for_each(|(place, value)| *place = *value);
+    let Ok(plane) = array.view().into_dimensionality::<Ix2>() else {
+        for part in array.outer_iter() {
+            pack_planes(&part, panel, stride, onto);
+        }
+        return;
+    };
+    for rows in plane.axis_chunks_iter(Axis(0), PANEL) {
+        for (at, column) in rows.columns().into_iter().enumerate() {
+            let places = panel[at..].iter_mut().step_by(stride);
+            match column.to_slice() {
+                Some(values) => places.zip(values).for_each(|(place, value)| *place = *value),
+                None => places.zip(column).for_each(|(place, value)| *place = *value),
+            }
+        }
+        for row in 0..rows.nrows() {
+            onto.extend_from_slice(&panel[row * stride..][..rows.ncols()]);
         }
     }
 }
@@ -87,10 +103,16 @@ fn unpack_planes<T: Datum>(
 
 fn unpack_plane<T: Datum>(mut plane: ArrayViewMut2<'_, T>, stride: usize, values: &[T]) {
     for (rows, columns) in tiles(plane.dim()) {
-        let mut tile = plane.slice_mut(s![rows.clone(), columns.clone()]);
-        for (row, places) in rows.zip(tile.rows_mut()) {
-            let values = &values[row * stride..][columns.clone()];
-            places.into_iter().zip(values).for_each(|(place, value)| *place = *value);
+        let values = &values[rows.start * stride..];
+        for column in columns {
+            let values = values.iter().skip(column).step_by(stride);
+            let mut places = plane.slice_mut(s![rows.clone(), column]);
+            match places.as_slice_mut() {
+                Some(places) => {
+                    places.iter_mut().zip(values).for_each(|(place, value)| *place = *value);
+                }
+                None => places.iter_mut().zip(values).for_each(|(place, value)| *place = *value),
+            }
         }
     }
 }
@@ -98,8 +120,10 @@ fn unpack_plane<T: Datum>(mut plane: ArrayViewMut2<'_, T>, stride: usize, values
 type Tile = (std::ops::Range<usize>, std::ops::Range<usize>);
 
 fn tiles((rows, columns): (usize, usize)) -> impl Iterator<Item = Tile> {
-    let parts = |len: usize| (0..len).step_by(SIDE).map(move |at| at..(at + SIDE).min(len));
-    parts(rows).flat_map(move |rows| parts(columns).map(move |columns| (rows.clone(), columns)))
+    let parts =
+        |len: usize, side: usize| (0..len).step_by(side).map(move |at| at..(at + side).min(len));
+    parts(rows, ROWS)
+        .flat_map(move |rows| parts(columns, COLUMNS).map(move |columns| (rows.clone(), columns)))
 }
 
 /// The stride of an axis, and those of the others.
