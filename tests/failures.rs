@@ -357,3 +357,13 @@ fn the_stack_of_a_rank_follows_the_users_settings() {
     shell.env_remove("RUST_MIN_STACK").args(["-c", "ulimit -s 100000 && exec \"$0\" \"$@\""]);
     deep("30000", shell.arg(support::example("faults"))).success();
 }
+
+#[test]
+fn wrong_programs_damage_nothing_and_deliver_nothing_wrong() {
+    let (programs, seed) = support::wrong::asked_for(400);
+    support::wrong::wrong_programs("local", seed, programs, || {
+        let mut command = support::program(support::example("random"));
+        command.args(["--engine", "local"]);
+        command
+    });
+}

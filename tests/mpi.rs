@@ -108,6 +108,24 @@ fn random_programs_give_the_same_bits_as_on_local_and_as_the_model() {
 }
 
 #[test]
+fn wrong_programs_damage_nothing_deliver_nothing_wrong_and_end() {
+    let random = example("random");
+    let _turn = turn();
+    let (programs, seed) = support::wrong::asked_for(25);
+    let levels = ["off", "local", "collective", "full"];
+    for (at, checks) in levels.into_iter().enumerate() {
+        let ranks = 2 + at % 3;
+        let start = || {
+            let mut command = mpirun(ranks, &random);
+            command.args(["--checks", checks, "--timeout", "2"]);
+            command
+        };
+        let name = format!("{ranks} ranks, --checks {checks}");
+        support::wrong::wrong_programs(&name, seed + at as u64, programs, start);
+    }
+}
+
+#[test]
 fn a_failure_on_one_rank_ends_all_with_its_cause() {
     for (name, others, code) in [
         ("error", "recv", 1),

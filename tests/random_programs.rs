@@ -1,8 +1,14 @@
 //! Random programs on the engine local: equal to a sequential model, whatever they are made of.
 
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Mutex,
+};
+
 use proptest::prelude::*;
 
 mod random;
+mod wrong;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
@@ -22,4 +28,27 @@ fn a_seed_always_stands_for_the_same_programs() {
     let show = |seed| format!("{:?}", random::from_seed(seed, 3));
     assert_eq!(show(1), show(1));
     assert_ne!(show(1), show(2));
+}
+
+/// A wrong program may end with an error, and by nothing else; what it delivers was sent to be delivered there.
+#[test]
+fn wrong_programs_damage_nothing_and_deliver_nothing_wrong() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect(name));
+    let programs = number("SPMD_WRONG_PROGRAMS").unwrap_or(400);
+    let seed = number("SPMD_WRONG_SEED").unwrap_or(1);
+    for number in 0..programs {
+        let ranks = 2 + number as usize % 3;
+        let program = wrong::program(seed, number, ranks, wrong::Where::Local);
+        let wrongs = Mutex::new(Vec::new());
+        let wrong = |text| wrongs.lock().unwrap().push(text);
+        let _ended = catch_unwind(AssertUnwindSafe(|| {
+            // An error may panic when it is told of, or dropped.
+            drop(
+                spmd::local(ranks, |world| program.run(world, &wrong))
+                    .map_err(|error| error.to_string()),
+            );
+        }));
+        let wrongs = wrongs.into_inner().unwrap();
+        assert!(wrongs.is_empty(), "program {number} of seed {seed}: {wrongs:#?} of {program}");
+    }
 }

@@ -16,8 +16,9 @@ pub(crate) fn programs(rounds: usize) -> impl Strategy<Value = Program> {
 }
 
 /// The programs that a seed stands for, the same in every process.
-pub(crate) fn from_seed(seed: u8, count: usize) -> Vec<Program> {
-    let rng = test_runner::TestRng::from_seed(test_runner::RngAlgorithm::ChaCha, &[seed; 32]);
+pub(crate) fn from_seed(seed: u64, count: usize) -> Vec<Program> {
+    let seed = [seed.to_le_bytes(); 4].concat();
+    let rng = test_runner::TestRng::from_seed(test_runner::RngAlgorithm::ChaCha, &seed);
     let mut runner = test_runner::TestRunner::new_with_rng(test_runner::Config::default(), rng);
     let strategy = programs(8);
     let make = |_| strategy.new_tree(&mut runner).expect("the strategy rejects nothing").current();

@@ -1,6 +1,8 @@
 //! Programs under test: started, awaited for a limited time, their output kept.
 #![allow(dead_code)] // each test program uses a part
 
+pub(crate) mod wrong;
+
 use std::{
     env, fs,
     io::Read,
