@@ -36,7 +36,8 @@ fn wrong_programs_damage_nothing_and_deliver_nothing_wrong() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect(name));
     let programs = number("SPMD_WRONG_PROGRAMS").unwrap_or(400);
     let seed = number("SPMD_WRONG_SEED").unwrap_or(1);
-    for number in 0..programs {
+    // Those after the first ones have failed once.
+    for number in (0..programs).chain([4530, 6042]) {
         let ranks = 2 + number as usize % 3;
         let program = wrong::program(seed, number, ranks, wrong::Where::Local);
         let wrongs = Mutex::new(Vec::new());

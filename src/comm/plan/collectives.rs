@@ -6,7 +6,8 @@ use super::{
         agreement::Subject,
         all,
         collective::{check_length, rooted},
-        lengths, op,
+        lengths,
+        op::{self, by},
     },
     Brings, How, Plan, PlanBuffer,
     store::store,
@@ -257,7 +258,7 @@ impl<'c> Plan<'c> {
         mine: Vec<T>,
         op: impl ReduceOp<T> + 'c,
     ) -> Result<(PlanBuffer<T>, PlanBuffer<T>)> {
-        self.add(all("planned reduce_scatter"), |plan, call| {
+        self.add(all(by!("planned reduce_scatter", op)), |plan, call| {
             let (got, size) = (mine.len(), plan.comm.size);
             check_length("the planned reduce_scatter's operands", got.next_multiple_of(size), got)?;
             let (subject, room) = (Subject::equal::<T>(got), mine[..got / size].to_vec());
