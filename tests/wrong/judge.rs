@@ -12,7 +12,7 @@ use std::ops::Range;
 use spmd::{Checks, Comm};
 
 use super::{
-    Act, Collective, Counts, Message, Op, Program, Side, What,
+    Access, Act, Collective, Counts, Message, Op, Program, Side, What,
     value::{Stamp, fold, is_foreign},
 };
 
@@ -94,7 +94,7 @@ impl Program {
                 }
             }
             // Who is further on may change a window again.
-            (What::Reach(_), Got::Rows(_)) if !self.mistakes.is_empty() => {}
+            (What::Reach(_), Got::Rows(_)) if !self.mistakes.is_empty() || self.locks() => {}
             (_, Got::Rows(rows)) if exact => {
                 for (from, row) in rows {
                     let stamp = self.stamp(act, group.world[*from], Stamp::ALL);
@@ -110,6 +110,13 @@ impl Program {
 
     pub(super) fn stamp(&self, act: &Act, from: usize, to: usize) -> Stamp {
         Stamp { program: self.number, act: act.id, from, to }
+    }
+
+    /// Whether a rank writes into others' parts outside of epochs.
+    fn locks(&self) -> bool {
+        let locks =
+            |act: &Act| matches!(&act.what, What::Reach(reach) if reach.how == Access::Lock);
+        self.scripts.iter().any(|script| script.acts.iter().any(locks))
     }
 
     /// The calls of a rank that this one may have met, and whether all of them say what they give.
