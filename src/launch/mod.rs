@@ -111,7 +111,8 @@ pub struct RunArgs {
     #[arg(long, env = given("SPMD_SHARE_CPU"), hide_env = true, value_parser = BoolishValueParser::new())]
     pub share_cpu: bool,
     /// End the job (exit code 4) when a call waits longer, and say what every rank does; on the engine local also when
-    /// nothing moves for so long. 0 is no limit. The engine local finds deadlock among calls by itself
+    /// nothing moves for so long; MPI itself has 10 s at least to start and to end. 0 is no limit. The engine local finds deadlock
+    /// among calls by itself
     #[arg(long, value_name = "SECONDS", env = given("SPMD_TIMEOUT"), hide_env = true, value_parser = seconds)]
     pub timeout: Option<Duration>,
     /// At the end, say what the ranks' calls have cost: messages, bytes and time by operation and by peer
