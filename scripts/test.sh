@@ -127,8 +127,9 @@ sanitized() {
 case $host in
     x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu)
         if cargo +nightly --version >/dev/null 2>&1; then
-            sanitized tsan thread '--cfg tsan' "TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp"
             # Counts without end are asked for, so that they are refused.
+            sanitized tsan thread '--cfg tsan' \
+                "TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp:allocator_may_return_null=1"
             sanitized asan address '' "LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp" ASAN_OPTIONS=allocator_may_return_null=1
         else
             skip sanitizers 'ThreadSanitizer and AddressSanitizer' 'no nightly toolchain (rustup toolchain install nightly)'
