@@ -125,7 +125,7 @@ pub(crate) struct MpiEngine {
 /// A communicator of the program.
 struct Space {
     context: Context,
-    /// For the program's messages, and barriers that do not wait.
+    /// For the program's messages, and for those of the library's collectives that do not wait.
     pt2pt: ffi::MPI_Comm,
     /// For the library's collectives, and for the messages of our own.
     coll: ffi::MPI_Comm,

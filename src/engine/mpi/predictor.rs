@@ -20,8 +20,9 @@
 //! ranks have seen it, in the same comparison; from then on the communicator is *broken* and none makes a collective call on it
 //! any more. So it is for a rank whose call the library has refused: it does not know how far the others have come.
 //!
-//! What is called on a communicator's `pt2pt` side besides messages is `MPI_Ibarrier`, and nothing else: it carries no data,
-//! and waits for its like only. What is prepared (see [`plans`](super::plans)) has a communicator of its own, since it must
+//! What does not wait cannot be compared beforehand. It is called on a communicator's `pt2pt` side: `MPI_Ibarrier`, which carries no
+//! data; and, with a library that keeps messages inside their buffers only, reductions, whose calls are compared while they are
+//! under way, before anyone gets their result (see [`exchange`](super::exchange)). What is prepared (see [`plans`](super::plans)) has a communicator of its own, since it must
 //! not wait when it is started.
 
 use std::{

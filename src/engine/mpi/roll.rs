@@ -26,7 +26,7 @@ pub(super) struct Agreed {
     /// Whether some rank wants this.
     pub(super) share_cpu: bool,
     pub(super) stats: bool,
-    /// Whether the library of some rank lets messages overrun buffers: who guards declines some of its collectives.
+    /// Whether the library of some rank lets messages overrun buffers: who guards starts none of its reductions that do not wait.
     pub(super) guarded: bool,
     /// Whether the library of some rank keeps its CPU while it waits.
     pub(super) spins: bool,

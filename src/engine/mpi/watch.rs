@@ -48,11 +48,6 @@ impl Watch {
     /// For a rank that is about to initialise MPI.
     pub(crate) fn new() -> Self {
         let (call, now) = (Call::new("start", With::ALL), Instant::now());
-
-        /// How long a library may take to start and to end, however short the time limit for calls is: Open MPI 5 takes more than a
-        /// second on a busy machine.
-        const LIBRARY_TIME: Duration = Duration::from_secs(10);
-
         let stage = Stage::Start("MPI_Init");
         let (threads, next) = (Vec::new(), 0);
         let (begun, made, since, bytes) = (now, now, None, None);
