@@ -6,22 +6,25 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-Usage: scripts/setup.sh [--all-mpis] [--dry-run]
+Usage: scripts/setup.sh [--tests] [--all-mpis] [--dry-run]
 
 Installs MPI, parallel HDF5 and libclang with the system's package manager (apt-get, dnf or brew).
 Without root: Open MPI from PyPI in a virtual environment below target/, no HDF5.
 Says what it found and what it does; does nothing where everything is there.
 
+  --tests     also what only tests need: ip, which makes hosts out of network namespaces (Linux)
   --all-mpis  also Open MPI 5 and MPICH 5 from PyPI, each in an environment of its own below target/
   --dry-run   only say what would be done
   -h, --help  this text
 TEXT
 }
 
+tests=false
 all_mpis=false
 dry_run=false
 for argument in "$@"; do
     case "$argument" in
+        --tests) tests=true ;;
         --all-mpis) all_mpis=true ;;
         --dry-run) dry_run=true ;;
         -h | --help)
@@ -68,12 +71,14 @@ packages() {
         'apt-get MPI') say openmpi-bin libopenmpi-dev ;;
         'apt-get HDF5') say libhdf5-openmpi-dev ;;
         'apt-get libclang') say libclang-dev ;;
+        'apt-get ip') say iproute2 ;;
         'apt-get venv') say python3-venv ;;
         'dnf compiler') say gcc ;;
         'dnf pkg-config') say pkgconf-pkg-config ;;
         'dnf MPI') say openmpi openmpi-devel ;;
         'dnf HDF5') say hdf5-openmpi-devel ;;
         'dnf libclang') say clang-devel ;;
+        'dnf ip') say iproute ;;
         'dnf venv') say python3 ;;
         'brew compiler') ;; # came with brew
         'brew pkg-config') say pkgconf ;;
@@ -104,6 +109,7 @@ check pkg-config "$(command -v pkg-config || true)" have pkg-config
 check MPI "$(mpi_version mpirun)" have_mpi
 check HDF5 'for many ranks on one file' have_parallel_hdf5
 check libclang '' have_libclang
+if $tests && [ "$(uname)" = Linux ]; then check ip "$(command -v ip || true)" have ip; fi
 
 # The wheels that this run is to provide.
 wanted=()

@@ -51,7 +51,8 @@ suite() {
     passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left))
 }
 
-if required all-mpis; then setup=(scripts/setup.sh --all-mpis); else setup=(scripts/setup.sh); fi
+setup=(scripts/setup.sh --tests)
+if required all-mpis; then setup+=(--all-mpis); fi
 "${setup[@]}" || say "note: setup.sh did not get everything; going on with what is there"
 hash -r
 find_fedora_mpi

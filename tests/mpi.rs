@@ -117,7 +117,7 @@ fn wrong_programs_damage_nothing_deliver_nothing_wrong_and_end() {
         let ranks = 2 + at % 3;
         let start = || {
             let mut command = mpirun(ranks, &random);
-            command.args(["--checks", checks, "--timeout", "2"]);
+            command.args(["--checks", checks, "--timeout", "0.5"]);
             command
         };
         let name = format!("{ranks} ranks, --checks {checks}");

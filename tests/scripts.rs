@@ -200,6 +200,16 @@ fn setup_names_the_packages_of_each_system() {
 }
 
 #[test]
+fn setup_for_tests_gets_what_makes_hosts() {
+    for (manager, package) in [("apt-get", "iproute2"), ("dnf", "iproute")] {
+        let stand_ins = bare(manager, 0).add("uname", "echo Linux");
+        let ended = stand_ins.run("setup.sh", &["--tests", "--dry-run"], &[], false);
+        let install = ended.out.lines().find(|line| line.contains(" install ")).unwrap_or_default();
+        assert!(install.split(' ').any(|word| word == package), "{ended:?}");
+    }
+}
+
+#[test]
 fn setup_without_root_takes_the_wheel_and_leaves_hdf5_out() {
     let ended = bare("apt-get", 1000).run("setup.sh", &["--dry-run"], &[], false);
     assert_eq!(ended.code, Some(0), "{ended:?}");

@@ -140,28 +140,30 @@ impl<T> Ragged<T> {
     where
         T: Copy,
     {
-        self.ends.clear();
-        self.ends.resize(ranks, 0);
+        // Whatever `owner` does, no rows are left that do not fit together.
+        let (mut ends, mut flat) = (std::mem::take(&mut self.ends), std::mem::take(&mut self.flat));
+        ends.clear();
+        ends.resize(ranks, 0);
         for item in items {
             let rank = owner(item);
             assert!(rank < ranks, "there is no rank {rank} among {ranks}");
-            self.ends[rank] += 1;
+            ends[rank] += 1;
         }
         // Where each row begins; it moves on to the row's end as the items come.
         let mut start = 0;
-        for end in &mut self.ends {
+        for end in &mut ends {
             start += std::mem::replace(end, start);
         }
-        self.flat.clear();
-        self.flat.extend_from_slice(items);
+        flat.clear();
+        flat.extend_from_slice(items);
         for item in items {
-            let place = &mut self.ends[owner(item)];
-            self.flat[*place] = *item;
+            let place = &mut ends[owner(item)];
+            flat[*place] = *item;
             *place += 1;
         }
-        let is_whole =
-            self.ends.is_sorted() && self.ends.last().copied().unwrap_or(0) == items.len();
+        let is_whole = ends.is_sorted() && ends.last().copied().unwrap_or(0) == items.len();
         assert!(is_whole, "the owner of an item stays the same");
+        (self.ends, self.flat) = (ends, flat);
     }
 
     /// All elements, row after row.

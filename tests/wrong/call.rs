@@ -1,5 +1,7 @@
-//! Collective calls of every form.
+//! Collective calls of every form; those that work in the caller's memory in a way of their own are in `forms.rs`.
 #![allow(clippy::unnecessary_wraps, reason = "that all arms of a long match are alike")]
+
+use std::marker::PhantomData;
 
 use spmd::{Comm, Failure, Plan, PlanBuffer, Ragged, ReduceOp, Request};
 
@@ -16,9 +18,9 @@ pub(super) enum Started<'c> {
     Pending(Box<dyn FnOnce() -> Result<Got, Failure> + 'c>),
 }
 
-type Begun<'c> = Result<Started<'c>, Failure>;
+pub(super) type Begun<'c> = Result<Started<'c>, Failure>;
 
-fn over<'c>(got: Got) -> Begun<'c> {
+pub(super) fn over<'c>(got: Got) -> Begun<'c> {
     Ok(Started::Over(got))
 }
 
@@ -47,23 +49,28 @@ pub(super) fn rows<T: Element>(ragged: Ragged<T>) -> Got {
 }
 
 /// Rows of equal length, by rank.
-fn even<T: Element>(flat: &[T], size: usize) -> Got {
+pub(super) fn even<T: Element>(flat: &[T], size: usize) -> Got {
     let length = flat.len() / size;
     Got::Rows((0..size).map(|at| (at, bytes(&flat[at * length..][..length]))).collect())
 }
 
-fn one<T: Element>(from: usize, row: &[T]) -> Got {
+pub(super) fn one<T: Element>(from: usize, row: &[T]) -> Got {
     Got::Rows(vec![(from, bytes(row))])
 }
 
 impl Collective {
     pub(super) fn is_blocking(&self) -> bool {
-        !matches!(self.form, Form::NonBlocking | Form::Planned)
+        !matches!(self.form, Form::NonBlocking | Form::Scoped | Form::Planned)
     }
 
     pub(super) fn size_of_row(&self, rank: usize) -> usize {
-        let may = !matches!(self.form, Form::Into | Form::Planned);
-        self.length + if self.uneven && may { rank % 4 * 3 } else { 0 }
+        let may = !matches!(self.form, Form::Into | Form::One | Form::Scoped | Form::Planned);
+        self.base() + if self.uneven && may { rank % 4 * 3 } else { 0 }
+    }
+
+    /// The length of what is equally long on all ranks.
+    pub(super) fn base(&self) -> usize {
+        if self.form == Form::One { 1 } else { self.length }
     }
 
     /// The length of what `from` has for `to`.
@@ -72,7 +79,7 @@ impl Collective {
             Op::Gather | Op::Allgather => self.size_of_row(from),
             Op::Scatter | Op::ReduceScatter => self.size_of_row(to),
             Op::Alltoall => self.size_of_row(from + to),
-            _ => self.length,
+            _ => self.base(),
         }
     }
 
@@ -80,12 +87,12 @@ impl Collective {
     pub(super) fn given(&self, size: usize) -> usize {
         match self.op {
             Op::ReduceScatter => (0..size).map(|to| self.size_of_row(to)).sum(),
-            _ => self.length,
+            _ => self.base(),
         }
     }
 
     /// The counts of all ranks, or what this rank holds for them.
-    fn counts(&self, right: impl Iterator<Item = usize>) -> Vec<usize> {
+    pub(super) fn counts(&self, right: impl Iterator<Item = usize>) -> Vec<usize> {
         let mut counts: Vec<usize> = right.collect();
         let size = counts.len();
         match self.counts {
@@ -110,22 +117,16 @@ impl Collective {
     }
 
     fn start_moving<'c, T: Element>(&self, comm: &'c Comm, stamp: Stamp) -> Begun<'c> {
+        let have = Have::<T>::new(self, comm, stamp);
+        if let Some(begun) = self.start_special(comm, &have) {
+            return begun;
+        }
         let (rank, size, root) = (comm.rank(), comm.size(), self.root_in(comm.size()));
         let is_root = rank == root;
-        let row = |to: usize| -> Vec<T> {
-            let whom = if matches!(self.op, Op::Scatter | Op::Alltoall) {
-                comm.world_rank(to)
-            } else {
-                Stamp::ALL
-            };
-            Stamp { to: whom, ..stamp }.values(self.ty, self.length(rank, to))
-        };
-        let flat = || -> Vec<T> { (0..size).flat_map(row).collect() };
-        let ragged =
-            || Ragged::from_flat(flat(), self.counts((0..size).map(|to| self.length(rank, to))));
-        let known = || self.counts((0..size).map(|from| self.length(from, rank)));
-        let mine = || Liar::new(row(rank), &self.mine);
-        let room = |count: usize| Liar::<T>::room(count, &self.out);
+        let row = |to| have.row(to);
+        let (flat, ragged, known) = (|| have.flat(), || have.ragged(), || have.known());
+        let mine = || have.mine();
+        let room = |count| have.room(count);
         let some = move |got: Option<Ragged<T>>| got.map_or(Got::Nothing, rows);
         match (self.op, self.form) {
             (Op::Barrier, Form::NonBlocking) => pending(comm.ibarrier()?, |()| Got::Nothing),
@@ -207,7 +208,7 @@ impl Collective {
                 over(even(&out.into_values(), size))
             }
             (_, Form::Known) => over(rows(comm.alltoall_known(&ragged(), &known())?)),
-            (_, Form::Inferred) => over(rows(comm.alltoall(&ragged())?)),
+            (_, _) => over(rows(comm.alltoall(&ragged())?)),
         }
     }
 
@@ -217,17 +218,66 @@ impl Collective {
     }
 }
 
-/// A reduction, whose operator is a type of its own.
-struct Reduce<'r, 'c> {
-    comm: &'c Comm,
+/// What a rank has for a call that moves rows.
+pub(super) struct Have<'r, 'c, T> {
     call: &'r Collective,
+    comm: &'c Comm,
     stamp: Stamp,
+    of: PhantomData<T>,
+}
+
+impl<'r, 'c, T: Element> Have<'r, 'c, T> {
+    fn new(call: &'r Collective, comm: &'c Comm, stamp: Stamp) -> Self {
+        Self { call, comm, stamp, of: PhantomData }
+    }
+
+    pub(super) fn row(&self, to: usize) -> Vec<T> {
+        let Self { call, comm, stamp, .. } = self;
+        let whom = match call.op {
+            Op::Scatter | Op::Alltoall => comm.world_rank(to),
+            _ => Stamp::ALL,
+        };
+        Stamp { to: whom, ..*stamp }.values(call.ty, call.length(comm.rank(), to))
+    }
+
+    pub(super) fn flat(&self) -> Vec<T> {
+        (0..self.comm.size()).flat_map(|to| self.row(to)).collect()
+    }
+
+    pub(super) fn ragged(&self) -> Ragged<T> {
+        let lengths = (0..self.comm.size()).map(|to| self.call.length(self.comm.rank(), to));
+        Ragged::from_flat(self.flat(), self.call.counts(lengths))
+    }
+
+    /// The lengths of what comes.
+    pub(super) fn known(&self) -> Vec<usize> {
+        let lengths = (0..self.comm.size()).map(|from| self.call.length(from, self.comm.rank()));
+        self.call.counts(lengths)
+    }
+
+    pub(super) fn mine(&self) -> Liar<T> {
+        Liar::new(self.row(self.comm.rank()), &self.call.mine)
+    }
+
+    pub(super) fn room(&self, count: usize) -> Liar<T> {
+        Liar::room(count, &self.call.out)
+    }
+}
+
+/// A reduction, whose operator is a type of its own.
+pub(super) struct Reduce<'r, 'c> {
+    pub(super) comm: &'c Comm,
+    pub(super) call: &'r Collective,
+    pub(super) stamp: Stamp,
 }
 
 impl<'c, T: Element> Reducing<T> for Reduce<'_, 'c> {
     type Result = Begun<'c>;
 
     fn with(self, op: impl ReduceOp<T> + 'static) -> Begun<'c> {
+        if self.is_special() {
+            return self.start_special(op);
+        }
         let Self { comm, call, stamp } = self;
         let (rank, size, root) = (comm.rank(), comm.size(), call.root_in(comm.size()));
         let values = || -> Vec<T> { stamp.values(call.ty, call.given(size)) };

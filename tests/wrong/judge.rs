@@ -2,14 +2,14 @@
 //!
 //! Before the first mistake: what a right program delivers, and nothing else, on every engine and level of checks.
 //!
-//! After it, where ranks compare what they call (`local`, and blocking collectives on `mpi` from `--checks collective` on): each row is one whole
+//! After it, where ranks compare what they call (`local`, and blocking collectives on `mpi`): each row is one whole
 //! contribution of the rank that it is said to be of, to a call of the same operation, type and root; each reduction is the operator over
 //! such contributions of one each. A message is on every level one whole message that its sender sent to this rank. Where
 //! ranks do not compare what they call, what arrives is what some rank gave to some call, and never memory that nobody wrote.
 
 use std::ops::Range;
 
-use spmd::{Checks, Comm};
+use spmd::Comm;
 
 use super::{
     Access, Act, Collective, Counts, Message, Op, Program, Side, What,
@@ -34,22 +34,21 @@ pub(super) enum Got {
 pub(super) struct Group {
     pub(super) rank: usize,
     pub(super) world: Vec<usize>,
-    /// Whether ranks compare the blocking collectives that they call, and the others.
-    compares: [bool; 2],
+    /// Whether ranks compare the non-blocking collectives that they call, as they do all blocking ones.
+    compares: bool,
 }
 
 impl Group {
     pub(super) fn of(comm: &Comm) -> Self {
-        let local = comm.engine() == "local";
         Self {
             rank: comm.rank(),
             world: (0..comm.size()).map(|rank| comm.world_rank(rank)).collect(),
-            compares: [local || comm.checks() >= Checks::Collective, local],
+            compares: comm.engine() == "local",
         }
     }
 
     fn compares(&self, call: &Collective) -> bool {
-        self.compares[usize::from(!call.is_blocking())]
+        self.compares || call.is_blocking()
     }
 }
 
@@ -187,7 +186,7 @@ impl Program {
                 let start = (0..group.rank).map(|to| call.size_of_row(to)).sum::<usize>();
                 (start, start + call.size_of_row(group.rank))
             }
-            _ => (0, call.length),
+            _ => (0, call.base()),
         };
         let part = start * call.ty.bytes()..end * call.ty.bytes();
         let fits = |rows: &[Vec<u8>]| fold(call.ty, by, rows).get(part.clone()) == Some(got);

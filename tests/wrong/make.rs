@@ -19,7 +19,16 @@ pub(crate) enum Where {
 pub(crate) fn program(seed: u64, number: u64, ranks: usize, place: Where) -> Program {
     let mut dice = Dice::new(seed, number);
     let acts = acts(&mut dice, ranks);
-    plant::plant(&mut dice, number, &acts, ranks, place)
+    let mut program = plant::plant(&mut dice, number, &acts, ranks, place);
+    // Threads are no ranks: where one waits for ever, only `--timeout` finds it, which these jobs on `local` do not have.
+    if place == Where::Local && !program.mistakes.is_empty() {
+        for act in program.scripts.iter_mut().flat_map(|script| &mut script.acts) {
+            if let What::Extension { which: which @ Extension::Threads, .. } = &mut act.what {
+                *which = Extension::Ordered;
+            }
+        }
+    }
+    program
 }
 
 /// Lengths in bytes at which libraries and engines change their ways, and around them.
@@ -114,8 +123,11 @@ pub(super) fn any(dice: &mut Dice, ranks: usize) -> What {
                 Extension::Ordered,
                 Extension::Exact,
                 Extension::Nested,
+                Extension::Bucket,
+                Extension::Threads,
             ]),
             length: dice.below(200),
+            bad: false,
         },
         _ => What::Make(make(dice)),
     }
@@ -153,7 +165,10 @@ pub(super) fn form(dice: &mut Dice) -> Form {
         Form::Into,
         Form::Into,
         Form::Known,
+        Form::KnownInto,
+        Form::One,
         Form::NonBlocking,
+        Form::Scoped,
         Form::Planned,
     ])
 }

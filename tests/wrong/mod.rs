@@ -6,9 +6,14 @@
 #![allow(dead_code)] // each user needs a part
 
 mod call;
+mod extension;
+mod forms;
 mod judge;
 mod liar;
 mod make;
+mod memory;
+mod message;
+mod neighbors;
 mod plant;
 mod run;
 mod value;
@@ -121,6 +126,8 @@ enum What {
     Extension {
         which: Extension,
         length: usize,
+        /// Whether the closures it is given do what they must not.
+        bad: bool,
     },
 }
 
@@ -160,7 +167,12 @@ enum Form {
     Inferred,
     Into,
     Known,
+    KnownInto,
+    /// Of a single element.
+    One,
     NonBlocking,
+    /// In a scope, into borrowed memory.
+    Scoped,
     Planned,
 }
 
@@ -331,6 +343,10 @@ enum Extension {
     Exact,
     /// A ticket of an outer scope in a wait of an inner one.
     Nested,
+    /// Rows sorted by their owners.
+    Bucket,
+    /// Messages between threads of the ranks.
+    Threads,
 }
 
 /// A sequence of numbers that a seed and a place in it stand for.

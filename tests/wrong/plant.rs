@@ -212,6 +212,7 @@ fn tweak(dice: &mut Dice, what: &mut What, waits: bool) {
             0 => *window = dice.below(3),
             _ => *close = !*close,
         },
+        What::Extension { bad, .. } if dice.percent(30) => *bad = true,
         What::Extension { length, .. } => *length += 1 + dice.below(20),
     }
 }
@@ -300,7 +301,7 @@ fn tweak_collective(dice: &mut Dice, call: &mut Collective, waits: bool) {
                 _ => Counts::More(dice.one(&[-1, 1, 3])),
             };
             if waits && dice.percent(50) {
-                call.form = Form::Known;
+                call.form = dice.one(&[Form::Known, Form::KnownInto]);
             }
         }
     }
