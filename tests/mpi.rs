@@ -113,6 +113,7 @@ fn wrong_programs_damage_nothing_deliver_nothing_wrong_and_end() {
     let _turn = turn();
     let (programs, seed) = support::wrong::asked_for(25);
     let levels = ["off", "local", "collective", "full"];
+    let mut failures = Vec::new();
     for (at, checks) in levels.into_iter().enumerate() {
         let ranks = 2 + at % 3;
         let start = || {
@@ -121,8 +122,9 @@ fn wrong_programs_damage_nothing_deliver_nothing_wrong_and_end() {
             command
         };
         let name = format!("{ranks} ranks, --checks {checks}");
-        support::wrong::wrong_programs(&name, seed + at as u64, programs, start);
+        failures.extend(support::wrong::wrong_programs(&name, seed + at as u64, programs, start));
     }
+    assert!(failures.is_empty(), "{failures:#?}");
 }
 
 #[test]
@@ -268,6 +270,7 @@ fn views_that_lie_and_windows_that_were_refused_do_no_damage() {
     for level in ["off", "local", "full"] {
         attack("lie", level, &[0]);
         attack("refused", level, &[0]);
+        attack("counts", level, &[0, 4]);
     }
 }
 

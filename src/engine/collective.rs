@@ -73,6 +73,8 @@ pub(crate) enum Counts<'a> {
     Equal(usize),
     /// A number for each. All ranks say so alike, with numbers of their own.
     Each(&'a [usize]),
+    /// A number for each, by a promise that all ranks make alike.
+    Same(&'a [usize]),
 }
 
 impl Counts<'_> {
@@ -80,7 +82,7 @@ impl Counts<'_> {
     pub(crate) fn of(&self, rank: usize) -> usize {
         match self {
             Self::Equal(bytes) => *bytes,
-            Self::Each(bytes) => bytes[rank],
+            Self::Each(bytes) | Self::Same(bytes) => bytes[rank],
         }
     }
 
@@ -88,8 +90,8 @@ impl Counts<'_> {
     fn total(&self, ranks: usize) -> Option<usize> {
         match self {
             Self::Equal(bytes) => bytes.checked_mul(ranks),
-            Self::Each(bytes) if bytes.len() == ranks => sum(bytes),
-            Self::Each(_) => None,
+            Self::Each(bytes) | Self::Same(bytes) if bytes.len() == ranks => sum(bytes),
+            Self::Each(_) | Self::Same(_) => None,
         }
     }
 

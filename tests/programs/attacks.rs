@@ -33,6 +33,8 @@ enum Attack {
     Lie,
     /// Windows that are refused on one rank, then dropped in different orders.
     Refused,
+    /// Rows whose lengths the ranks say differently.
+    Counts,
     /// A window and an array that are used after the run.
     Kept,
 }
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Attack::Plans => plans(world),
         Attack::Lie => lie(world),
         Attack::Refused => refused(world),
+        Attack::Counts => counts(world),
         Attack::Kept => keep(world),
         _ => another_call(world, attack),
     });
@@ -232,6 +235,26 @@ fn refused(world: &Comm) -> Result<(), Failure> {
     }
     drop(comm.window::<u64>(1)?);
     println!("refused windows: 0 bytes changed");
+    Ok(())
+}
+
+/// Lengths that differ in what they are, in which rank has them, and in how the rows would best be moved.
+fn counts(world: &Comm) -> Result<(), Failure> {
+    let (rank, size) = (world.rank(), world.size());
+    for (bytes, others) in [(60_000, 30_000), (30_000, 60_000), (8, 16), (16, 0)] {
+        let comm = world.dup()?;
+        let length = if rank == 0 { bytes } else { others };
+        let rows = comm.allgather_known(&vec![rank as u8; length], &vec![length; size]);
+        refuse("allgather_known", rows)?;
+    }
+    for (mine, others) in [([3, 5], [5, 3]), ([8, 0], [4, 4])] {
+        let comm = world.dup()?;
+        let mut counts = if rank == 0 { mine } else { others }.to_vec();
+        counts.resize(size, 0);
+        let sum = comm.reduce_scatter(&[1_u32; 8], &counts, Max);
+        refuse("reduce_scatter", sum)?;
+    }
+    println!("counts: 0 bytes changed");
     Ok(())
 }
 

@@ -130,7 +130,7 @@ impl Comm {
             let mut each = Vec::new();
             let total = self.known::<V::Elem>(&ALLGATHER, counts, mine.len(), &mut each)?;
             let mut landing = Landing::<V::Elem>::new(total)?;
-            let (mine, counts, out) = (bytes_of(mine), Counts::Each(&each), landing.bytes_mut());
+            let (mine, counts, out) = (bytes_of(mine), Counts::Same(&each), landing.bytes_mut());
             self.collective(label, Collective::Allgather { mine, counts, out })?;
             into_rows(landing, &each)
         })
@@ -278,7 +278,7 @@ impl Comm {
                 let total = self.known::<V::Elem>(&ALLGATHER_INTO, counts, mine.len(), each)?;
                 in_place(out, |out| {
                     check_room::<V::Elem>("allgather_known_into's out", total, out)?;
-                    let (mine, counts) = (bytes_of(mine), Counts::Each(each));
+                    let (mine, counts) = (bytes_of(mine), Counts::Same(each));
                     self.collective(label, Collective::Allgather { mine, counts, out })
                 })
             })
@@ -371,7 +371,7 @@ impl Comm {
                     in_place(out, |out| {
                         let room = "reduce_scatter_known_into's out";
                         check_room::<V::Elem>(room, counts[self.rank], out)?;
-                        let (mine, counts) = (bytes_of(mine), Counts::Each(each));
+                        let (mine, counts) = (bytes_of(mine), Counts::Same(each));
                         let what = Collective::ReduceScatter { mine, counts, out, with };
                         self.collective(label, what)
                     })

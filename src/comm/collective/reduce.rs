@@ -100,7 +100,7 @@ impl Comm {
                 "reduce_scatter's counts",
                 counts.iter().copied(),
             )?;
-            let (room, counts) = (counts[self.rank], Counts::Each(&each));
+            let (room, counts) = (counts[self.rank], Counts::Same(&each));
             let mut landing = Landing::new(room)?;
             let (mine, out) = (bytes_of(mine), landing.bytes_mut());
             op::reduction(&op, |with| {

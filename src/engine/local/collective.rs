@@ -94,7 +94,7 @@ fn table(what: &Collective<'_>, me: Rank, ranks: usize) -> Starts {
 fn facts(what: &Collective<'_>) -> Option<(u8, Option<Rank>, usize)> {
     let alike = |counts: &Counts<'_>| match counts {
         Counts::Equal(bytes) => *bytes,
-        Counts::Each(_) => EACH,
+        Counts::Each(_) | Counts::Same(_) => EACH,
     };
     Some(match what {
         Collective::Barrier => (1, None, 0),
@@ -124,7 +124,7 @@ impl Starts {
     fn new(counts: &Counts<'_>, ranks: usize) -> Self {
         match counts {
             Counts::Equal(bytes) => Self::Equal(*bytes),
-            Counts::Each(_) => Self::Each(counts.starts(ranks)),
+            Counts::Each(_) | Counts::Same(_) => Self::Each(counts.starts(ranks)),
         }
     }
 

@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     datum::RawBytes,
-    engine::{Access, Builtin, Context, Element, Rank, Rma, WindowId, window::Update},
+    engine::{
+        Access, Builtin, Context, Element, Rank, Rma, WindowId,
+        window::{Update, free_memory},
+    },
     error::{ErrorKind, Fault},
 };
 
@@ -178,9 +181,12 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     fn new(sizes: Vec<usize>, access: Access) -> Result<Self, Fault> {
-        let wanted: u128 = sizes.iter().map(|&bytes| bytes as u128).sum();
-        let missing = || ErrorKind::InvalidArgument {
-            what: format!("there is no memory for a window of {wanted} bytes"),
+        let wanted = sizes.iter().fold(0, |sum: u64, &bytes| sum.saturating_add(bytes as u64));
+        let missing = || ErrorKind::NoRoom {
+            rank: 0,
+            wanted,
+            free: free_memory().min(wanted.saturating_sub(1)),
+            place: "memory".to_owned(),
         };
         let mut end = 0_usize;
         let mut parts = Vec::with_capacity(sizes.len());

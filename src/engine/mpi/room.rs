@@ -6,17 +6,14 @@
 use std::{collections::BTreeMap, env, ffi::c_int, path::PathBuf};
 
 use mpi::ffi;
-use nix::{
-    sys::statvfs::statvfs,
-    unistd::{SysconfVar, sysconf},
-};
+use nix::sys::statvfs::statvfs;
 
 use super::{
     MpiEngine, Space, collective,
     raw::{check, made},
 };
 use crate::{
-    engine::Rank,
+    engine::{Rank, window::free_memory},
     error::{ErrorKind, Fault},
 };
 
@@ -138,9 +135,7 @@ fn memory(bytes: usize) -> u64 {
     if Vec::<u8>::new().try_reserve_exact(bytes).is_ok() {
         return wanted;
     }
-    let ask = |what| sysconf(what).ok().flatten().unwrap_or(0) as u64;
-    let free = ask(SysconfVar::_AVPHYS_PAGES) * ask(SysconfVar::PAGE_SIZE);
-    free.min(wanted.saturating_sub(1))
+    free_memory().min(wanted.saturating_sub(1))
 }
 
 #[cfg(test)]
