@@ -263,6 +263,9 @@ fn whoever_calls_the_library_has_been_compared() {
     attack("go-on", "local", &[0]);
     // Of the two that wait for ever in their own plan one may be alone at the end.
     attack("plans", "local", &[0, 1, 4]);
+    for level in ["off", "local", "full"] {
+        attack("dropped-plans", level, &[0]);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::{cell::RefCell, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
-use spmd::{Error, Max, NodeArray, RunArgs, View, ViewMut, Window, prelude::*};
+use spmd::{Error, Max, NodeArray, Plan, RunArgs, View, ViewMut, Window, prelude::*};
 
 /// Attack in one of several ways
 #[derive(Parser)]
@@ -29,6 +29,8 @@ enum Attack {
     GoOn,
     /// Ranks that start prepared collectives in different orders.
     Plans,
+    /// Ranks that drop prepared collectives while they are under way.
+    DroppedPlans,
     /// A view whose count is not the length of its slice.
     Lie,
     /// Windows that are refused on one rank, then dropped in different orders.
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Attack::Longer => longer(world),
         Attack::GoOn => go_on(world),
         Attack::Plans => plans(world),
+        Attack::DroppedPlans => dropped_plans(world),
         Attack::Lie => lie(world),
         Attack::Refused => refused(world),
         Attack::Counts => counts(world),
@@ -177,6 +180,34 @@ fn plans(world: &Comm) -> Result<(), Failure> {
 }
 
 /// What says more than it has.
+fn dropped_plans(world: &Comm) -> Result<(), Failure> {
+    let (rank, size) = (world.rank(), world.size());
+    let bystanders = Bystanders::new();
+    for length in [11, 8192] {
+        let prepare: [&dyn Fn(&mut Plan<'_>) -> spmd::Result<()>; 4] = [
+            &|plan| plan.barrier(),
+            &|plan| plan.bcast(1, vec![rank; length]).map(drop),
+            &|plan| plan.allreduce(vec![rank; length], Max).map(drop),
+            &|plan| plan.reduce_scatter(vec![rank; length * size], Max).map(drop),
+        ];
+        for prepare in prepare {
+            let comm = world.dup()?;
+            let mut plan = comm.plan();
+            prepare(&mut plan)?;
+            plan.start()?;
+            if rank == 0 {
+                drop(plan);
+                drop(comm);
+            } else {
+                plan.wait()?;
+            }
+        }
+    }
+    world.barrier()?;
+    bystanders.report("dropped plans");
+    Ok(())
+}
+
 struct Liar<'a>(&'a mut [u8], usize);
 
 impl View for Liar<'_> {

@@ -20,6 +20,7 @@ use super::{
     collective::Operators,
     guard::{self, Guard},
     messages::Lane,
+    operations::Orphan,
     predictor::Predictor,
     raw::{blank_status, check, made, tag_limit},
     roll::{self, Agreed, Findings, Refusal, Roll},
@@ -250,7 +251,7 @@ impl MpiEngine {
             if left > 0 && ended.elapsed() > LAST_MESSAGES {
                 let mut what =
                     format!("messages never received, on communicators that are gone: {left}");
-                for call in self.orphans.borrow().iter().filter_map(|orphan| orphan.call) {
+                for call in self.orphans.borrow().iter().filter_map(Orphan::call) {
                     let (file, line) = (call.at.file(), call.at.line());
                     what.extend([
                         "\n  ",
@@ -396,7 +397,8 @@ fn library_yields() -> bool {
     env::var("OMPI_MCA_mpi_yield_when_idle").is_ok_and(|value| value == "1")
 }
 
-/// MPI keeps a communicator for operations under way (MPI 4.1 §7.4.3).
+/// Frees a communicator on which no collective call is under way: MPI would keep it as long (MPI 4.1 §7.4.3), but Open MPI 4.1
+/// does not.
 pub(super) fn free(mut comm: ffi::MPI_Comm) {
     // SAFETY: a live communicator of our own, freed once. There is nobody to tell of a failure to free.
     unsafe { ffi::MPI_Comm_free(&raw mut comm) };

@@ -10,6 +10,7 @@ use mpi::ffi;
 use super::{
     MpiEngine,
     guard::{self, SMALL, TINY},
+    operations::Orphan,
     raw::{Datatype, Extent, blank_status, bytes_in, check, made},
     transfer::{
         Beside, Expected, Headed, Transfer, Wire, admit, distance, landed, matched, source, tag,
@@ -72,7 +73,7 @@ impl MpiEngine {
         let (request, beside) =
             unsafe { self.start_send(lane, to, Mode::Standard, memory.bytes()) }?;
         let call = Some(self.call.get());
-        self.adopt(Transfer { request, memory, expects: None, beside, call });
+        self.adopt(Orphan::Transfer(Transfer { request, memory, expects: None, beside, call }));
         Ok(())
     }
 

@@ -39,10 +39,9 @@ use self::{
     collective::Operators,
     guard::Guard,
     messages::{Lane, Probed},
-    operations::{Pending, UnderWay},
+    operations::{Orphan, Pending, UnderWay},
     predictor::{Act, Form, Predictor},
     raw::{blank_status, check, made},
-    transfer::Transfer,
     watch::Waiting,
 };
 pub(crate) use self::{
@@ -105,8 +104,8 @@ pub(crate) struct MpiEngine {
     ops: Table<Pending>,
     /// Operations of several steps under way.
     staged: RefCell<Vec<UnderWay>>,
-    /// Sends that nobody will ask for.
-    orphans: RefCell<Vec<Transfer>>,
+    /// What nobody will ask for.
+    orphans: RefCell<Vec<Orphan>>,
     /// By [`WindowId`].
     windows: RefCell<Vec<Option<Rc<window::Window>>>>,
     probed: Table<Probed>,

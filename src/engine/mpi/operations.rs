@@ -45,6 +45,30 @@ impl Pending {
     }
 }
 
+/// What MPI works on though nobody will ask for it.
+pub(super) enum Orphan {
+    /// A send.
+    Transfer(Transfer),
+    Plan(Plan),
+}
+
+impl Orphan {
+    pub(super) fn is_over(&mut self) -> bool {
+        match self {
+            Self::Transfer(transfer) => transfer.is_over(),
+            Self::Plan(plan) => plan.is_over(),
+        }
+    }
+
+    /// The program's call that has started it.
+    pub(super) fn call(&self) -> Option<Call> {
+        match self {
+            Self::Transfer(transfer) => transfer.call,
+            Self::Plan(plan) => plan.call(),
+        }
+    }
+}
+
 /// Where an operation of several steps stands.
 pub(super) enum Stage {
     /// It is among the engine's [`MpiEngine::staged`].
@@ -356,22 +380,22 @@ impl MpiEngine {
                 // What has come meanwhile is lost with its owner.
                 drop(self.withdraw(transfer));
             }
-            Pending::Transfer(transfer) => self.adopt(transfer),
+            Pending::Transfer(transfer) => self.adopt(Orphan::Transfer(transfer)),
             Pending::Staged(..) => {}
             Pending::Plan(plan) => self.give_up_plan(plan),
         }
     }
 
-    /// Keeps a send that nobody will ask for until MPI is done with it.
-    pub(super) fn adopt(&self, mut transfer: Transfer) {
-        if transfer.is_over() {
+    /// Keeps what nobody will ask for until MPI is done with it.
+    pub(super) fn adopt(&self, mut orphan: Orphan) {
+        if orphan.is_over() {
             return;
         }
         let mut orphans = self.orphans.borrow_mut();
         if orphans.len() == orphans.capacity() {
             orphans.retain_mut(|orphan| !orphan.is_over());
         }
-        orphans.push(transfer);
+        orphans.push(orphan);
     }
 
     /// Takes lent memory back, or ends the job.

@@ -7,13 +7,12 @@ use mpi::ffi;
 use super::{
     MpiEngine, collective, guard,
     life::free,
-    operations::Pending,
+    operations::{Orphan, Pending},
     predictor::{Act, Form},
     raw::{Extent, blank_status, check, made},
-    transfer::{Beside, Expected, Transfer, ended, landed, source, tag},
+    transfer::{Expected, ended, landed, source, tag, tested},
 };
 use crate::{
-    datum::{Memory, Outgoing},
     engine::{Mode, Op, Preparation, Received},
     error::{Call, ErrorKind, Fault},
 };
@@ -27,7 +26,7 @@ pub(super) struct Plan {
     /// What a receive expects, into so many bytes.
     expects: Option<(Expected, usize)>,
     /// Of a guarded receive.
-    _apart: Option<Box<guard::Apart>>,
+    apart: Option<Box<guard::Apart>>,
     under_way: bool,
     call: Call,
 }
@@ -36,6 +35,28 @@ impl Plan {
     /// The call that has prepared it, while it is under way.
     pub(super) fn call(&self) -> Option<Call> {
         self.under_way.then_some(self.call)
+    }
+
+    /// Whether it is not under way, or no longer.
+    pub(super) fn is_over(&mut self) -> bool {
+        if self.under_way && tested(&mut self.request).is_ok_and(|status| status.is_some()) {
+            self.under_way = false;
+        }
+        !self.under_way
+    }
+}
+
+/// What MPI works on stays: Open MPI 4.1 does not keep a communicator by itself for a collective that goes on.
+impl Drop for Plan {
+    fn drop(&mut self) {
+        if self.under_way {
+            return std::mem::forget(self.apart.take());
+        }
+        // SAFETY: a live request that is not under way, freed once. There is nobody to tell of a failure to free.
+        unsafe { ffi::MPI_Request_free(&raw mut self.request) };
+        if let Some(comm) = self.comm {
+            free(comm);
+        }
     }
 }
 
@@ -72,7 +93,7 @@ impl MpiEngine {
                         }
                     })
                 }?;
-                Plan { request, comm: None, expects: None, _apart: None, under_way: false, call }
+                Plan { request, comm: None, expects: None, apart: None, under_way: false, call }
             }
             Preparation::Recv { from, bytes } => {
                 let (start, room) = (bytes.start(), bytes.len());
@@ -88,7 +109,7 @@ impl MpiEngine {
                     })
                 }?;
                 let expects = Some((Expected::of(&from.label), room));
-                Plan { request, comm: None, expects, _apart: apart, under_way: false, call }
+                Plan { request, comm: None, expects, apart, under_way: false, call }
             }
             _ => return Ok(None),
         };
@@ -108,7 +129,7 @@ impl MpiEngine {
                 return Ok(None);
             };
             let comm = Some(comm);
-            let plan = Plan { request, comm, expects: None, _apart: None, under_way: false, call };
+            let plan = Plan { request, comm, expects: None, apart: None, under_way: false, call };
             Ok(Some(Op(self.ops.insert(|| Pending::Plan(plan)))))
         })
     }
@@ -133,23 +154,7 @@ impl MpiEngine {
             self.complete(&mut plan.request, &mut status);
             plan.under_way = false;
         }
-        if let Some(comm) = plan.comm {
-            free(comm); // MPI keeps it for an operation under way (MPI 4.1 §7.4.3)
-        }
-        if plan.under_way {
-            // The lender keeps the memory.
-            let memory = Memory::Owned(Box::new(Outgoing(Vec::<u8>::new())));
-            let (request, call) = (plan.request, Some(plan.call));
-            return self.adopt(Transfer {
-                request,
-                memory,
-                expects: None,
-                beside: Beside::Nothing,
-                call,
-            });
-        }
-        // SAFETY: a live request that is not under way, freed once. There is nobody to tell of a failure to free.
-        unsafe { ffi::MPI_Request_free(&raw mut plan.request) };
+        self.adopt(Orphan::Plan(plan)); // the lender keeps the memory
     }
 }
 
