@@ -7,7 +7,7 @@
 //! too long: Open MPI 4.1 and 5.0 copy what was sent straight into contiguous memory (its protocols `get` and `put`, from
 //! about a kilobyte up). A library is asked once, with memory to spare. Where it does so, receives
 //! give the library memory that is not contiguous: that makes it unpack within bounds. Where the buffer is small it is another,
-//! whose description is made once; where it is large, or has a head before it, a byte lies apart. A blocking receive of more than a few bytes
+//! whose description is made once; where it is large, or has a head before it, two bytes lie apart. A blocking receive of more than a few bytes
 //! looks at the message's size first instead (some 25 ns), and so keeps the library's fast ways for large messages.
 
 use std::{
@@ -54,8 +54,8 @@ impl Copy {
     }
 }
 
-/// A byte that lies apart from all other memory of a receive: the middle one of three, so that it is next to nothing else,
-/// wherever they lie.
+/// Bytes that lie apart: the first and the last of three, so that they and whatever is before them are never one piece, though
+/// there be nothing before them.
 #[derive(Default)]
 pub(super) struct Apart([u8; Self::BYTES]);
 
@@ -68,12 +68,12 @@ impl Apart {
 
     /// As [`Self::place`], in bytes that are there for it.
     pub(super) fn place_in(bytes: &mut [u8]) -> *mut u8 {
-        (&raw mut bytes[1]).cast()
+        bytes[..Self::BYTES].as_mut_ptr()
     }
 }
 
 /// What a receive is told of its memory: parts one behind the other, the first where the receive is to begin, and, where the
-/// library lets messages overrun, a byte apart as the last.
+/// library lets messages overrun, the place of an [`Apart`] as the last.
 pub(super) fn room<const N: usize>(
     parts: [(*mut u8, usize); N],
     apart: Option<*mut u8>,
@@ -83,8 +83,10 @@ pub(super) fn room<const N: usize>(
     match (apart, described) {
         (None, ref described) if N == 1 => Extent::bytes(described[0].0),
         (None, described) => Datatype::parts(&described).map(Extent::one),
-        (Some(byte), described) => {
-            let parts = [&described[..], &[(1, distance(start, byte))]].concat();
+        (Some(place), described) => {
+            let place = distance(start, place);
+            let last = Apart::BYTES as isize - 1;
+            let parts = [&described[..], &[(1, place), (1, place + last)]].concat();
             Datatype::parts(&parts).map(Extent::one)
         }
     }

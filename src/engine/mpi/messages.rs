@@ -243,7 +243,7 @@ impl MpiEngine {
         }
     }
 
-    /// As `start_recv`, with a head, or guarded by a byte apart, or both.
+    /// As `start_recv`, with a head, or guarded by bytes apart, or both.
     ///
     /// # Safety
     /// As of `start_recv`.

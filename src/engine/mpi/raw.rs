@@ -141,8 +141,8 @@ impl Datatype {
         let byte = unsafe { ffi::RSMPI_UINT8_T };
         let large = parts.iter().any(|&(len, _)| len >= CHUNK_BYTES);
         let chunk = Self::contiguous(byte, if large { CHUNK_BYTES } else { 1 })?;
-        // Each part in whole chunks and a rest; at most three parts.
-        let (mut lengths, mut places, mut types) = ([0; 6], [0 as ffi::MPI_Aint; 6], [byte; 6]);
+        // Each part in whole chunks and a rest; at most four parts.
+        let (mut lengths, mut places, mut types) = ([0; 8], [0 as ffi::MPI_Aint; 8], [byte; 8]);
         for (part, &(len, place)) in parts.iter().enumerate() {
             let Chunks { whole: chunks, rest, rest_at } = Chunks::of(len, CHUNK_BYTES);
             let at = 2 * part;
