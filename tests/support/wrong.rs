@@ -56,12 +56,14 @@ pub(crate) fn wrong_programs(
         match how(&ending) {
             Ok(kind) => *tally.entry(kind.to_owned()).or_default() += 1,
             Err(why) => {
-                let tail: Vec<&str> = ending.stderr.lines().rev().take(12).collect();
-                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                let lines = ending.stdout.lines().chain(ending.stderr.lines());
+                let telling =
+                    lines.filter(|line| line.contains("wrong: ") || line.contains("damaged: "));
+                let last: Vec<&str> = ending.stderr.lines().rev().take(12).collect();
+                let tail: Vec<&str> = telling.take(3).chain(last.into_iter().rev()).collect();
                 // The rank that tells of it may be behind the others.
                 let told = format!("wrong: seed {seed} program ");
-                let told =
-                    ending.stderr.split(&told).nth(1).and_then(|text| text.split(' ').next());
+                let told = tail.iter().find_map(|line| line.split(&told).nth(1)?.split(' ').next());
                 let first = told.map_or_else(|| number.to_string(), str::to_owned);
                 let again = format!("--wrong --guard --seed {seed} --first {first} --programs 1");
                 let text =

@@ -76,6 +76,15 @@ fn acts(dice: &mut Dice, ranks: usize) -> Vec<Act> {
     for act in acts.iter_mut().skip(made) {
         act.comm = if dice.percent(60) { 0 } else { dice.below(made + 1) };
     }
+    // A window is reached as what its own communicator's ranks are.
+    let mut opened_on = [0; 3];
+    for Act { comm, what, .. } in &mut acts {
+        match what {
+            What::Open(opened) => opened_on[opened.window] = *comm,
+            What::Reach(reached) => *comm = opened_on[reached.window],
+            _ => {}
+        }
+    }
     acts
 }
 

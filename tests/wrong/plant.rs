@@ -282,7 +282,10 @@ fn tweak_collective(dice: &mut Dice, call: &mut Collective, waits: bool) {
         1 if waits => call.form = form(dice),
         0..=2 => call.ty = ty(dice),
         3 | 4 => call.length = other_length(dice, call.length, call.ty.bytes()),
-        5 => call.root = dice.one(&[call.root + 1, call.root + 1, usize::MAX]),
+        5 => {
+            let next = call.root.wrapping_add(1);
+            call.root = dice.one(&[next, next, usize::MAX]);
+        }
         6 | 7 if closure => {
             call.by = dice.one(&[By::Panics, By::Last, By::Larger]);
         }
