@@ -298,6 +298,9 @@ impl ErrorKind {
             Self::NoRoom { .. } => Some(
                 "ask for less, start fewer ranks on a host, or have the system give more (a container's /dev/shm has 64 MB unless told: --shm-size)",
             ),
+            Self::Mpi { text, .. } if text.contains("MPI_ERR_WIN") => Some(
+                "Open MPI 4.1 opens windows over several hosts with `mpirun --mca osc ^rdma,ucx` (but not with `--thread-multiple`)",
+            ),
             Self::TooManyCommunicators { .. } => {
                 Some("drop those that are not needed any more, or use tags instead")
             }

@@ -83,6 +83,21 @@ pub(crate) fn stack_bytes() -> usize {
     largest_stack(told, limit)
 }
 
+/// Lets the stack of the process's first thread, on which a rank of `mpi` runs, grow to what the user has set for threads of Rust
+/// programs, as far as the system allows.
+#[cfg(feature = "mpi")]
+pub(crate) fn widen_stack() {
+    use nix::sys::resource::setrlimit;
+
+    let told = env::var("RUST_MIN_STACK").ok().and_then(|bytes| bytes.parse().ok());
+    if let (Some(told), Ok((limit, most))) = (told, getrlimit(Resource::RLIMIT_STACK))
+        && limit < told
+        && let Err(error) = setrlimit(Resource::RLIMIT_STACK, told.min(most), most)
+    {
+        log::warn!("the stack stays at {limit} bytes, RUST_MIN_STACK says {told}: {error}");
+    }
+}
+
 fn largest_stack(told: Option<usize>, limit: u64) -> usize {
     const USUAL: usize = 8 << 20;
     /// Without a limit a stack grows as far as it can; that of a thread cannot grow.

@@ -417,6 +417,15 @@ fn processes_that_are_all_told_so_run_jobs_of_their_own() {
     assert_eq!(out.matches("local (ranks are threads)").count(), 2, "{out}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_stack_of_a_rank_is_what_the_user_has_set_for_rust() {
+    let _turn = turn();
+    let mut command = mpirun(2, &example("faults"));
+    command.env("RUST_MIN_STACK", "100000000").env("STACK_KIB", "30000");
+    run(command.args(["deep-stack", "--threads", "2"])).success();
+}
+
 #[test]
 fn what_a_rank_starts_is_no_rank() {
     fault(2, &["child"]).success();

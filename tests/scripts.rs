@@ -128,6 +128,8 @@ fn a_batch_job_starts_its_program_by_mpirun() {
     for setting in ["OMPI_MCA_oob_tcp_keepalive_time=3", "PRTE_MCA_oob_tcp_keepalive_probes=3"] {
         assert!(silent.contains(setting), "a silent host is asked: {silent}");
     }
+    let own_step = silent.contains("SLURM_CPU_BIND=none") && !silent.contains("SRUN_CPUS_PER_TASK");
+    assert!(own_step, "what mpirun starts on each host has all CPUs there: {silent}");
     assert!(job(MPICH, &["./heat2d"], &mpirun).out.contains("mpirun -n 4 ./heat2d | threads 3"));
     // Its proxies are started by srun, as no MPI programs.
     let tell = format!("{MPICH}\necho \"proxies by $SLURM_MPI_TYPE\"");

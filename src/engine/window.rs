@@ -1,6 +1,9 @@
 //! The vocabulary of one-sided access: windows of memory that other ranks read and change.
 
-use nix::unistd::{SysconfVar, sysconf};
+use nix::{
+    sys::resource::{Resource, getrlimit},
+    unistd::{SysconfVar, sysconf},
+};
 
 use super::{Builtin, Element};
 
@@ -13,14 +16,16 @@ impl WindowId {
     pub(crate) const NONE: Self = Self(u32::MAX);
 }
 
-/// The bytes of memory that nobody on this host uses, where the system says so; for the words of an error.
+/// The bytes of memory that nobody on this host uses, or that this process may have at most, where the system says so; for the
+/// words of an error.
 pub(crate) fn free_memory() -> u64 {
+    let limit = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(limit, _)| limit);
     let ask = |what| sysconf(what).ok().flatten().unwrap_or(0) as u64;
     #[cfg(target_os = "linux")]
     let pages = ask(SysconfVar::_AVPHYS_PAGES);
     #[cfg(not(target_os = "linux"))]
     let pages = 0;
-    pages * ask(SysconfVar::PAGE_SIZE)
+    limit.min(pages * ask(SysconfVar::PAGE_SIZE))
 }
 
 /// How a window is reached.

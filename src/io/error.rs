@@ -79,7 +79,10 @@ pub enum FileError {
         shape: Vec<usize>,
     },
     /// The array has no cells.
-    #[error("{}: the array is empty, its shape is {shape:?}", Place(path, dataset))]
+    #[error(
+        "{}: the array is empty, its shape is {shape:?}; needed is one with a cell at least",
+        Place(path, dataset)
+    )]
     Empty {
         /// The file.
         path: PathBuf,
@@ -207,10 +210,14 @@ pub enum FileError {
     },
     /// There is no dataset of this name, or, where none was named, none that could be meant.
     #[error(
-        "{}: {}; it holds {}",
+        "{}: {}; it holds {}; {}",
         path.display(),
         dataset.as_ref().map_or("2-D datasets of numbers (integers, floats, bools): none".to_owned(), |name| format!("no dataset {name}")),
-        Contents(holds)
+        Contents(holds),
+        match dataset {
+            None => "write one (in h5py, `file[\"name\"] = array.reshape(rows, columns).astype(float)`)",
+            Some(_) => "name one of these",
+        }
     )]
     NoSuchDataset {
         /// The file.

@@ -131,13 +131,16 @@ impl ArrayFile {
     /// If there is no such file or dataset, or it is not a 2-D array of numbers with one cell at least. Where no dataset
     /// is named, the file must have only one such dataset; the error lists what there is.
     pub fn shape(&self) -> Result<[usize; 2], FileError> {
-        let shape = match self.format {
-            Format::Npy => npy::Reader::open(&self.path)?.shape(),
+        let (shape, dataset) = match self.format {
+            Format::Npy => (npy::Reader::open(&self.path)?.shape(), None),
             #[cfg(feature = "hdf5")]
-            Format::Hdf5 => hdf5::Reader::open(&self.path, self.dataset.as_deref())?.shape(),
+            Format::Hdf5 => {
+                let reader = hdf5::Reader::open(&self.path, self.dataset.as_deref())?;
+                (reader.shape(), Some(reader.name().to_owned()))
+            }
         };
         if shape.contains(&0) {
-            let (path, dataset) = (self.path.clone(), self.dataset.clone());
+            let path = self.path.clone();
             return Err(FileError::Empty { path, dataset, shape: shape.to_vec() });
         }
         Ok(shape)

@@ -36,6 +36,7 @@ pub(super) fn run(
     app: impl Fn(&Comm, bool) -> Result<(), Failure>,
 ) -> ExitCode {
     identity::note_panics();
+    placement::widen_stack();
     let who = launcher.as_ref().map(Launcher::who);
     let early =
         args.limit().map(|limit| Watchdog::new(Arc::new(Watch::new()), limit, who.as_deref()));

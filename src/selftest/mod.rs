@@ -77,7 +77,16 @@ pub fn run(world: &Comm, verbose: bool, out: &mut dyn Write) -> Result<Summary, 
     let mut summary = Summary::default();
     for (name, case) in cases() {
         for (kind, comm) in kinds {
-            let wrong = attempt(world, comm, case, &format!("{name} ({kind})"))?;
+            let wrong = match attempt(world, comm, case, &format!("{name} ({kind})")) {
+                Ok(wrong) => wrong,
+                Err(failure) => {
+                    if world.rank() == 0 {
+                        writeln!(out, "{summary}, then ended in: {name} ({kind})")?;
+                        out.flush()?;
+                    }
+                    return Err(failure);
+                }
+            };
             let count = if wrong.is_some() { &mut summary.failed } else { &mut summary.passed };
             *count += 1;
             if world.rank() == 0 {
@@ -145,7 +154,10 @@ fn attempt(
     if let Err(error) = case(&ground) {
         return Err(match error.kind() {
             ErrorKind::Deadlock { .. } | ErrorKind::Aborted { .. } => error.into(),
-            _ => Failure::verification(format!("{title}: {error}")),
+            _ => {
+                let help = error.help().map_or(String::new(), |help| format!("\n  help: {help}"));
+                Failure::verification(format!("{title}: {error}{help}"))
+            }
         });
     }
     let wrong = ground.wrong();

@@ -4,7 +4,7 @@
 use std::{cell::RefCell, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
-use spmd::{Error, Max, NodeArray, Plan, RunArgs, View, ViewMut, Window, prelude::*};
+use spmd::{Error, Max, NodeArray, RunArgs, View, ViewMut, Window, prelude::*};
 
 /// Attack in one of several ways
 #[derive(Parser)]
@@ -189,16 +189,15 @@ fn dropped_plans(world: &Comm) -> Result<(), Failure> {
     let (rank, size) = (world.rank(), world.size());
     let bystanders = Bystanders::new();
     for length in [11, 8192] {
-        let prepare: [&dyn Fn(&mut Plan<'_>) -> spmd::Result<()>; 4] = [
-            &|plan| plan.barrier(),
-            &|plan| plan.bcast(1, vec![rank; length]).map(drop),
-            &|plan| plan.allreduce(vec![rank; length], Max).map(drop),
-            &|plan| plan.reduce_scatter(vec![rank; length * size], Max).map(drop),
-        ];
-        for prepare in prepare {
+        for which in 0..4 {
             let comm = world.dup()?;
             let mut plan = comm.plan();
-            prepare(&mut plan)?;
+            match which {
+                0 => plan.barrier()?,
+                1 => drop(plan.bcast(1, vec![rank; length])?),
+                2 => drop(plan.allreduce(vec![rank; length], Max)?),
+                _ => drop(plan.reduce_scatter(vec![rank; length * size], Max)?),
+            }
             plan.start()?;
             if rank == 0 {
                 drop(plan);

@@ -26,7 +26,9 @@ impl Collective {
     /// Ends an operation of a scope: by its ticket, or with the scope.
     fn end<T: Element>(&self, ticket: Ticket<'_, &mut Liar<T>>) -> Result<(), Failure> {
         match self.finish {
-            Finish::Now => drop(ticket.wait()?),
+            Finish::Now => {
+                ticket.wait()?;
+            }
             Finish::Later => {}
             Finish::Dropped => return Err(Failure::new("leaves the scope")),
             Finish::Forgotten => std::mem::forget(ticket),

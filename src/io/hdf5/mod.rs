@@ -46,6 +46,11 @@ impl Reader {
         Ok(Self { path, name, dataset, shape })
     }
 
+    /// The name of the dataset.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn shape(&self) -> [usize; 2] {
         self.shape
     }
@@ -78,8 +83,10 @@ fn open(path: &Path) -> Result<hdf5::File, FileError> {
             return FileError::Locked { path };
         }
         let reason = match reason.contains("file signature not found") {
-            true if len == 0 => "the file is empty".to_owned(),
-            true => "it does not begin like one".to_owned(),
+            true if len == 0 => "the file is empty; write it anew".to_owned(),
+            true => {
+                "it does not begin like one; give a .npy file a name that ends in .npy".to_owned()
+            }
             false => reason,
         };
         FileError::format(&path, "read as HDF5 file")(reason)

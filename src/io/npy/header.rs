@@ -17,7 +17,12 @@ const LONGEST: u32 = 65_535;
 
 /// Reads the header; the data begin where it ends.
 pub(super) fn read(path: &Path, file: &mut BufReader<File>) -> Result<Header, FileError> {
-    let broken = |reason: String| FileError::format(path, "read as .npy file")(reason);
+    let broken = |reason: String| {
+        // What is wrong with it; some of that tells by itself what helps.
+        let help =
+            if reason.contains("; ") { "" } else { "; write it anew (in Python, `numpy.save`)" };
+        FileError::format(path, "read as .npy file")(format!("{reason}{help}"))
+    };
     let bytes = bytes(file).map_err(|problem| match problem {
         Problem::System(error) => FileError::system(path, "read")(error),
         Problem::Format(reason) => broken(reason),
