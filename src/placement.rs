@@ -2,7 +2,10 @@
 
 use std::env;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::{
+    sys::resource::{RLIM_INFINITY, Resource, getrlimit},
+    unistd::{SysconfVar, sysconf},
+};
 use serde::{Deserialize, Serialize};
 
 /// Where a rank runs.
@@ -74,11 +77,23 @@ fn allotted() -> Option<usize> {
     env::var("SLURM_CPUS_ON_NODE").ok()?.parse().ok()
 }
 
+/// The bytes of memory that nobody on this host uses, or that this process may have at most, where the system says so: for the words
+/// of an error about so many bytes that cannot be had, which are more.
+pub(crate) fn free_memory(wanted: u64) -> u64 {
+    let limit = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(limit, _)| limit);
+    let ask = |what| sysconf(what).ok().flatten().unwrap_or(0) as u64;
+    #[cfg(target_os = "linux")]
+    let pages = ask(SysconfVar::_AVPHYS_PAGES);
+    #[cfg(not(target_os = "linux"))]
+    let pages = 0;
+    limit.min(pages * ask(SysconfVar::PAGE_SIZE)).min(wanted.saturating_sub(1))
+}
+
 /// The stack of a rank's threads: the largest of what the user has set for threads of Rust programs (`RUST_MIN_STACK`) and
 /// for processes (`ulimit -s`), and of what the main thread of a process has on most systems. A program that runs as a process
 /// runs as a thread. It is address space, of which a thread uses what it touches.
 pub(crate) fn stack_bytes() -> usize {
-    let told = env::var("RUST_MIN_STACK").ok().and_then(|bytes| bytes.parse().ok());
+    let told = told_stack().map(|bytes| bytes as usize);
     let limit = getrlimit(Resource::RLIMIT_STACK).map_or(0, |(limit, _)| limit);
     largest_stack(told, limit)
 }
@@ -89,13 +104,17 @@ pub(crate) fn stack_bytes() -> usize {
 pub(crate) fn widen_stack() {
     use nix::sys::resource::setrlimit;
 
-    let told = env::var("RUST_MIN_STACK").ok().and_then(|bytes| bytes.parse().ok());
-    if let (Some(told), Ok((limit, most))) = (told, getrlimit(Resource::RLIMIT_STACK))
+    if let (Some(told), Ok((limit, most))) = (told_stack(), getrlimit(Resource::RLIMIT_STACK))
         && limit < told
         && let Err(error) = setrlimit(Resource::RLIMIT_STACK, told.min(most), most)
     {
         log::warn!("the stack stays at {limit} bytes, RUST_MIN_STACK says {told}: {error}");
     }
+}
+
+/// What the user has set for threads of Rust programs.
+fn told_stack() -> Option<u64> {
+    env::var("RUST_MIN_STACK").ok()?.parse().ok()
 }
 
 fn largest_stack(told: Option<usize>, limit: u64) -> usize {

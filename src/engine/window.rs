@@ -1,10 +1,5 @@
 //! The vocabulary of one-sided access: windows of memory that other ranks read and change.
 
-use nix::{
-    sys::resource::{Resource, getrlimit},
-    unistd::{SysconfVar, sysconf},
-};
-
 use super::{Builtin, Element};
 
 /// An engine's name for a window.
@@ -14,18 +9,6 @@ pub(crate) struct WindowId(pub(crate) u32);
 impl WindowId {
     /// No window: what could not be opened.
     pub(crate) const NONE: Self = Self(u32::MAX);
-}
-
-/// The bytes of memory that nobody on this host uses, or that this process may have at most, where the system says so; for the
-/// words of an error.
-pub(crate) fn free_memory() -> u64 {
-    let limit = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(limit, _)| limit);
-    let ask = |what| sysconf(what).ok().flatten().unwrap_or(0) as u64;
-    #[cfg(target_os = "linux")]
-    let pages = ask(SysconfVar::_AVPHYS_PAGES);
-    #[cfg(not(target_os = "linux"))]
-    let pages = 0;
-    limit.min(pages * ask(SysconfVar::PAGE_SIZE))
 }
 
 /// How a window is reached.

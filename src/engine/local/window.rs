@@ -17,11 +17,9 @@ use super::{
 };
 use crate::{
     datum::RawBytes,
-    engine::{
-        Access, Builtin, Context, Element, Rank, Rma, WindowId,
-        window::{Update, free_memory},
-    },
+    engine::{Access, Builtin, Context, Element, Rank, Rma, WindowId, window::Update},
     error::{ErrorKind, Fault},
+    placement::free_memory,
 };
 
 /// Every window begins here, and every part of one that is not shared.
@@ -185,7 +183,7 @@ impl Memory {
         let missing = || ErrorKind::NoRoom {
             rank: 0,
             wanted,
-            free: free_memory().min(wanted.saturating_sub(1)),
+            free: free_memory(wanted),
             place: "memory".to_owned(),
         };
         let mut end = 0_usize;

@@ -13,8 +13,9 @@ use super::{
     raw::{check, made},
 };
 use crate::{
-    engine::{Rank, window::free_memory},
+    engine::Rank,
     error::{ErrorKind, Fault},
+    placement::free_memory,
 };
 
 /// What libraries need beside the memory that they are asked for: for each window, and for each rank in it.
@@ -135,7 +136,7 @@ fn memory(bytes: usize) -> u64 {
     if Vec::<u8>::new().try_reserve_exact(bytes).is_ok() {
         return wanted;
     }
-    free_memory().min(wanted.saturating_sub(1))
+    free_memory(wanted)
 }
 
 #[cfg(test)]
