@@ -295,7 +295,7 @@ fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>, access: Access) -> 
         return Err(ErrorKind::Unsupported { what, how: "use elements of less alignment" }.into());
     }
     if access == Access::Shared {
-        let lens = all.iter().map(|row| row[2] as usize);
+        let lens = all.iter().map(|row| row[ELEMENTS] as usize);
         let whole = lengths::sum("all blocks together", lens)?;
         lengths::bytes::<T>("all blocks together", whole)?;
     }
@@ -330,23 +330,28 @@ impl Drop for Region {
 }
 
 /// The bytes from an element of a part on, if so many elements are there.
+#[inline]
 pub(super) fn place<T>(
     lens: &[usize],
     target: usize,
     offset: usize,
     count: usize,
 ) -> Result<(Rank, usize), Fault> {
-    let size = lens.len();
-    let len = *lens.get(target).ok_or(ErrorKind::InvalidRank { rank: target, size })?;
-    match offset.checked_add(count) {
-        Some(end) if end <= len => {
+    match (lens.get(target), offset.checked_add(count)) {
+        (Some(&len), Some(end)) if end <= len => {
             Ok((Rank::from(target), lengths::bytes::<T>("the offset", offset)?))
         }
-        _ => {
-            let what = format!(
-                "{count} elements from element {offset} on are not in the part of rank {target}, which has {len}"
-            );
-            Err(ErrorKind::InvalidArgument { what }.into())
-        }
+        _ => Err(no_place(lens, target, offset, count)),
     }
+}
+
+#[cold]
+fn no_place(lens: &[usize], target: usize, offset: usize, count: usize) -> Fault {
+    let Some(len) = lens.get(target) else {
+        return ErrorKind::InvalidRank { rank: target, size: lens.len() }.into();
+    };
+    let what = format!(
+        "{count} elements from element {offset} on are not in the part of rank {target}, which has {len}"
+    );
+    ErrorKind::InvalidArgument { what }.into()
 }

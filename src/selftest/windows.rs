@@ -31,6 +31,7 @@ pub(super) const CASES: &[Case] = &[
     ("windows are dropped in any order, forgotten and closed", dropped),
     ("a node array is written by block and read whole", node_array),
     ("a node array's blocks may be empty", node_array_empty),
+    ("a node array's elements may be arrays", node_array_nested),
     ("reading and writing a node array at once is refused", node_array_refused),
 ];
 
@@ -506,6 +507,15 @@ fn node_array_empty(ground: &Ground<'_>) -> Result<()> {
     Ok(())
 }
 
+fn node_array_nested(ground: &Ground<'_>) -> Result<()> {
+    let host = ground.split_node()?;
+    let mut array = host.node_array::<[[[u16; 2]; 3]; 1]>(2)?;
+    let element = |rank: usize| [[[rank as u16, 1], [2, 3], [4, 5]]];
+    array.write(|mine| mine.fill(element(host.rank())))?;
+    let wanted: Vec<_> = (0..host.size()).flat_map(|rank| [element(rank); 2]).collect();
+    array.read(|all, _| ground.same("the whole", all, &wanted))
+}
+
 fn node_array_refused(ground: &Ground<'_>) -> Result<()> {
     let host = ground.split_node()?;
     let mut array = host.node_array::<i16>(1)?;
@@ -515,6 +525,9 @@ fn node_array_refused(ground: &Ground<'_>) -> Result<()> {
         ground.refused("write and read", refused, disagree);
     }
     array.read(|all, _| ground.same("untouched", all, &vec![0; host.size()]))?;
+    if host.size() > 1 {
+        ground.refused("more than an address space", host.node_array::<u8>(1 << 62), senseless);
+    }
     if host.size() < ground.size() {
         ground.refused("several hosts", ground.node_array::<u8>(1), senseless);
     }
