@@ -300,6 +300,9 @@ fn waits_outside_of_the_ranks_own_calls_end_at_the_timeout() {
     let text = overdue(&["locks-wait"]);
     assert!(text.starts_with("error: nothing moves for longer"), "{text}");
     assert!(text.contains(" ago, sendrecv ") && text.contains(": has finished"), "{text}");
+    let text = overdue(&["task-waits", "--threads", "1"]);
+    assert!(text.starts_with("error: nothing moves for longer"), "{text}");
+    assert!(text.contains("it needs --threads 2"), "{text}");
 }
 
 #[test]

@@ -361,7 +361,8 @@ impl<T: Plain> Window<T> {
     fn get_into(&self, call: Call, target: usize, offset: usize, into: &mut [T]) -> Result<()> {
         self.region.comm.perform(call, || {
             let count = into.len();
-            let bytes = bytes_of_mut(into).ok_or_else(|| ErrorKind::Closed)?; // every pattern is a value
+            // Every pattern is a value.
+            let Some(bytes) = bytes_of_mut(into) else { return Err(ErrorKind::Closed.into()) };
             self.access(target, offset, count, Rma::Get(bytes))
         })
     }

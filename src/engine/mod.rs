@@ -7,6 +7,7 @@ pub(crate) mod matching;
 #[cfg(feature = "mpi")]
 #[allow(unsafe_code)] // calls into C; each block states its reasons
 pub(crate) mod mpi;
+mod outside;
 pub(crate) mod schedule;
 pub(crate) mod table;
 pub(crate) mod window;

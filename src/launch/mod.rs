@@ -5,6 +5,7 @@
 
 mod ending;
 mod identity;
+mod idle;
 mod launcher;
 mod logging;
 pub(crate) mod places;

@@ -3,22 +3,14 @@
 //! The engine finds deadlock by itself where all ranks wait in its calls. This finds the rest: threads that wait for a
 //! message by [`Comm::shared`](crate::Comm::shared), and ranks that wait for each other by other means than ours.
 
-use std::{
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, thread, time::Duration};
 
-use nix::sys::{
-    resource::{UsageWho, getrusage},
-    time::TimeValLike,
+use super::{
+    Cause, HANGS,
+    idle::{self, Idle},
+    threads::Ground,
 };
-
-use super::{Cause, HANGS, threads::Ground};
 use crate::{engine::local::Overdue, placement};
-
-/// A process that uses less of a CPU than this is idle: 1 in so many.
-const IDLE: u32 = 50;
 
 /// Watches the ranks for as long as they have the ground.
 pub(super) fn keep(ground: &Arc<Ground>, limit: Duration, threads: usize) {
@@ -48,41 +40,8 @@ fn cause(overdue: Overdue, limit: Duration, threads: usize) -> Cause {
     for (rank, words) in report.iter().enumerate() {
         text.extend(["\n  rank ", &rank.to_string(), " on ", &host, ": ", words]);
     }
-    if !in_call && threads == 1 {
-        text += "\n  help: what a rank with one thread gives to `rayon::spawn` runs while the rank waits in rayon, or at its end; \
-                 for other waits it needs --threads 2";
+    if !in_call {
+        text += idle::help(threads);
     }
     Cause { code: HANGS, common: true, ..Cause::new(rank, text) }
-}
-
-/// How long the process has used no CPU.
-struct Idle {
-    since: Instant,
-    looked: Instant,
-    used: Duration,
-}
-
-impl Idle {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self { since: now, looked: now, used: used() }
-    }
-
-    fn time(&mut self) -> Duration {
-        let (now, used) = (Instant::now(), used());
-        if used.saturating_sub(self.used) * IDLE > now - self.looked {
-            self.since = now;
-        }
-        (self.looked, self.used) = (now, used);
-        now - self.since
-    }
-}
-
-/// The CPU time of this process, all of it where the system does not tell.
-fn used() -> Duration {
-    let time = |usage: nix::sys::resource::Usage| {
-        let microseconds = (usage.user_time() + usage.system_time()).num_microseconds();
-        Duration::from_micros(microseconds.unsigned_abs())
-    };
-    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, time)
 }

@@ -4,6 +4,9 @@
 //! MPI is initialised. At first it speaks for itself. Once messages have come through it keeps a line of TCP to
 //! that of rank 0: it says there that its rank waits for too long, and, asked, what it does. Where no line can be had, or one
 //! is cut, every rank speaks for itself again; so ranks of a host that was cut off end, too.
+//!
+//! A rank that does nothing, in no call of ours, may wait for what never comes (at a channel, say), or just sleep. The job is
+//! ended for that only where all ranks do nothing.
 
 use std::{
     collections::BTreeSet,
@@ -18,10 +21,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{identity::Identity, print_line};
+use super::{
+    identity::Identity,
+    idle::{self, Idle},
+    print_line,
+};
 use crate::{
     comm::Comm,
-    engine::mpi::Watch,
+    engine::mpi::{Standing, Watch},
     error::Failure,
     placement::{Place, host},
     process::leave,
@@ -175,6 +182,16 @@ struct Guard {
     role: Role,
 }
 
+/// Why a job is ended.
+#[derive(Clone, Copy)]
+enum Reason {
+    Overdue,
+    /// No rank does anything.
+    AllIdle,
+    /// Nothing is heard of this rank.
+    Lost(usize),
+}
+
 enum Role {
     /// Rank 0's.
     Lead(TcpListener, u64),
@@ -187,6 +204,8 @@ struct Line {
     partial: String,
     /// Whose line it is, as rank 0 has it.
     rank: Option<usize>,
+    /// Whether that rank does nothing.
+    idle: bool,
     /// When something last came.
     heard: Instant,
     /// When this end last said that it is there.
@@ -202,24 +221,21 @@ impl Guard {
         }
     }
 
-    /// Rank 0: waits until a rank is overdue or, where this one only waits for the others to finish, lost; asks all, reports, and
-    /// ends the job.
+    /// Rank 0: waits until the job has reason to end; asks all what they do, reports, and ends the job.
     fn lead(&self, listener: &TcpListener, word: u64) {
         let mut lines: Vec<Line> = Vec::new();
-        let mut lost = None;
-        while lost.is_none() && !self.watch.is_overdue(self.limit) {
+        let mut idle = Idle::new();
+        let reason = loop {
             thread::sleep(pause(self.limit));
             while let Ok((stream, _)) = listener.accept() {
                 lines.extend(Line::new(stream));
             }
             lines.iter_mut().for_each(Line::sign);
-            let said = |line: &mut Line| line.said(word).is_some_and(|said| said == "overdue");
-            if lines.iter_mut().any(said) {
-                break;
+            let standing = self.watch.standing(self.limit, idle.time());
+            if let Some(reason) = self.reason(standing, &mut lines, word) {
+                break reason;
             }
-            let silent = lines.iter().find(|line| line.rank.is_some() && self.is_cut(line));
-            lost = silent.and_then(|line| line.rank);
-        }
+        };
         let mut states = vec![None; self.hosts.len()];
         states[self.me.rank] = Some(self.watch.to_string());
         for line in &mut lines {
@@ -238,20 +254,24 @@ impl Guard {
                 }
             }
         }
-        let mut report = match lost {
-            Some(rank) => format!(
+        let limit = self.limit.as_secs_f64();
+        let mut report = match reason {
+            Reason::Lost(rank) => format!(
                 "error: nothing has been heard of rank {rank} on {} for {:.1} s, while rank 0 waits for it",
                 self.hosts[rank],
                 self.patience().as_secs_f64()
             ),
-            None => format!(
-                "error: a call waits longer than --timeout ({:.1} s)",
-                self.limit.as_secs_f64()
-            ),
+            Reason::Overdue => format!("error: a call waits longer than --timeout ({limit:.1} s)"),
+            Reason::AllIdle => {
+                format!("error: nothing moves for longer than --timeout ({limit:.1} s)")
+            }
         };
         for ((rank, state), host) in states.iter().enumerate().zip(&self.hosts) {
             let state = state.as_deref().unwrap_or("does not answer");
             report.extend(["\n  rank ", &rank.to_string(), " on ", host, ": ", state]);
+        }
+        if matches!(reason, Reason::AllIdle) {
+            report += idle::help(rayon::current_num_threads());
         }
         print_line(&report);
         thread::sleep(super::FORWARDING);
@@ -262,16 +282,49 @@ impl Guard {
         leave(4);
     }
 
-    /// Another rank: tells rank 0 when it is overdue, and what it does when asked.
+    /// Why the job ends, if it does: rank 0 is overdue or hears that another one is; nobody does anything; or, where rank 0
+    /// only waits for the others to finish, one of them is lost.
+    fn reason(&self, standing: Standing, lines: &mut [Line], word: u64) -> Option<Reason> {
+        let mut overdue = standing == Standing::Overdue;
+        for line in &mut *lines {
+            while let Some(said) = line.said(word) {
+                match said.as_str() {
+                    "overdue" => overdue = true,
+                    "idle" => line.idle = true,
+                    "busy" => line.idle = false,
+                    _ => {}
+                }
+            }
+        }
+        if overdue {
+            return Some(Reason::Overdue);
+        }
+        let idle = lines.iter().filter(|line| line.rank.is_some() && line.idle).count();
+        if standing == Standing::Idle && idle + 1 == self.hosts.len() {
+            return Some(Reason::AllIdle);
+        }
+        let silent = lines.iter().find(|line| line.rank.is_some() && self.is_cut(line));
+        silent.and_then(|line| line.rank).map(Reason::Lost)
+    }
+
+    /// Another rank: tells rank 0 how it stands, and what it does when asked.
     fn follow(&self, address: &Address) {
         let Some(mut line) = self.connect(address).and_then(Line::new) else { return self.alone() };
-        let mut told: Option<Instant> = None;
+        let mut idle = Idle::new();
+        let mut told = Standing::Busy;
+        let mut overdue: Option<Instant> = None;
         loop {
             thread::sleep(pause(self.limit));
             line.sign();
-            if told.is_none() && self.watch.is_overdue(self.limit) {
-                told = Some(Instant::now());
-                line.say("overdue");
+            let standing = self.watch.standing(self.limit, idle.time());
+            if overdue.is_none() && standing != told {
+                told = standing;
+                overdue = (standing == Standing::Overdue).then(Instant::now);
+                line.say(match standing {
+                    Standing::Busy => "busy",
+                    Standing::Idle => "idle",
+                    Standing::Overdue => "overdue",
+                });
             }
             while let Some(said) = line.next() {
                 if said != "report" {
@@ -287,7 +340,7 @@ impl Guard {
                 }
                 leave(4);
             }
-            if line.closed || told.is_some_and(|told| told.elapsed() > 3 * REPORT_TIME) {
+            if line.closed || overdue.is_some_and(|told| told.elapsed() > 3 * REPORT_TIME) {
                 return self.alone();
             }
             if self.is_cut(&line) {
@@ -349,7 +402,8 @@ impl Line {
         stream.set_nonblocking(true).ok()?;
         let (reader, partial) = (BufReader::new(stream), String::new());
         let now = Instant::now();
-        Some(Self { reader, partial, rank: None, heard: now, signed: now, closed: false })
+        let (rank, idle, heard, signed, closed) = (None, false, now, now, false);
+        Some(Self { reader, partial, rank, idle, heard, signed, closed })
     }
 
     /// Says a line, if the other end can still hear.

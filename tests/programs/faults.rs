@@ -83,6 +83,8 @@ enum Fault {
     DeepStack,
     /// Every rank leaves a task to be run, and the job ends well.
     Task,
+    /// Every rank but the last leaves a task to be run, and waits for it outside of rayon; the last one returns.
+    TaskWaits,
     /// Every rank waits for the next.
     Deadlock,
     /// Rank 0 waits for rank 2, which has returned, while rank 1 computes.
@@ -197,6 +199,14 @@ fn main() -> ExitCode {
             rayon::spawn(move || println!("the task of rank {rank}"));
             Ok(())
         }
+        Fault::TaskWaits => {
+            let (sender, receiver) = mpsc::channel();
+            if world.rank() + 1 < world.size() {
+                rayon::spawn(move || sender.send(()).unwrap_or_default());
+                receiver.recv()?;
+            }
+            Ok(())
+        }
         Fault::Deadlock => {
             let next = (world.rank() + 1) % world.size();
             world.recv::<u8>((next, 7))?;
@@ -280,15 +290,20 @@ fn send_what_nobody_can_receive(world: &Comm) -> Result<(), Failure> {
 /// Rank 0 hangs with a file that is not finished. When that is seen, rank 1 fails.
 fn write_in_vain(world: &Comm) -> Result<(), Failure> {
     let mine = world.split(Some(world.rank() as u32), 0)?;
+    let writer = world.bcast_one(0, std::process::id)?;
     if let (0, Some(alone)) = (world.rank(), mine) {
         let file: ArrayFile = "pipe.npy".parse()?;
         let text = |text: &str| text.to_owned();
         let about = Provenance { title: text("none"), units: text("1"), version: text("1") };
         return file.write(&alone, &Layout::new([2, 2], [1, 1]), &Array2::zeros((2, 2)), &about);
     }
+    // It has no name where the file system can do that.
+    let directory = std::env::temp_dir().canonicalize()?;
     let unfinished = || -> std::io::Result<bool> {
-        let mut entries = std::fs::read_dir(std::env::temp_dir())?.flatten();
-        Ok(entries.any(|entry| entry.path().extension().is_some_and(|suffix| suffix == "part")))
+        let mut open = std::fs::read_dir(format!("/proc/{writer}/fd"))?.flatten();
+        Ok(open.any(|file| {
+            std::fs::read_link(file.path()).is_ok_and(|path| path.starts_with(&directory))
+        }))
     };
     while !unfinished()? {
         std::thread::sleep(Duration::from_millis(1));

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::hall::Presence;
-use crate::error::Call;
+use crate::{
+    engine::outside::{self, OsThread},
+    error::Call,
+};
 
 pub(super) struct Watch {
     ranks: Box<[Mutex<Note>]>,
@@ -18,8 +21,8 @@ struct Note {
     /// The last call, if there was one, and when it was made.
     call: Option<Call>,
     made: Instant,
-    /// The rank's thread, as the system calls it.
-    thread: Option<i32>,
+    /// The rank's thread.
+    thread: Option<OsThread>,
 }
 
 struct Thread {
@@ -59,7 +62,7 @@ impl Watch {
 
     /// The calling thread is this rank.
     pub(super) fn begin(&self, rank: usize) {
-        self.note(rank).thread = Some(system::this_thread());
+        self.note(rank).thread = Some(OsThread::current());
     }
 
     pub(super) fn enter(&self, rank: usize, call: Call) {
@@ -113,22 +116,7 @@ impl Watch {
         let mut words = match presence {
             Presence::Finished => "has finished".to_owned(),
             Presence::Waiting(call) => waits(call, made),
-            Presence::Awake => {
-                let what = match thread.and_then(system::is_asleep) {
-                    Some(true) => "waits outside of spmd",
-                    Some(false) => "computes",
-                    None => "computes, or waits outside of spmd",
-                };
-                let since = made.elapsed().as_secs_f64();
-                match call {
-                    None => format!("{what}; it has made no call for {since:.1} s"),
-                    Some(call) => format!(
-                        "{what}; its last call was {since:.1} s ago, {call} ({}:{})",
-                        call.at.file(),
-                        call.at.line()
-                    ),
-                }
-            }
+            Presence::Awake => outside::describe(*thread, call.as_ref(), made.elapsed()),
         };
         for Thread { call, since, .. } in self.threads().iter().filter(|thread| thread.rank == rank)
         {
@@ -141,35 +129,6 @@ impl Watch {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.watch.threads().retain(|thread| thread.number != self.number);
-    }
-}
-
-#[cfg(target_os = "linux")]
-mod system {
-    use std::fs;
-
-    pub(super) fn this_thread() -> i32 {
-        nix::unistd::gettid().as_raw()
-    }
-
-    /// Whether a thread of this process waits in the system.
-    pub(super) fn is_asleep(thread: i32) -> Option<bool> {
-        let line = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).ok()?;
-        // `number (name) state …`, where the name can be anything.
-        let state = line.rsplit_once(") ")?.1.chars().next()?;
-        Some(state != 'R')
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod system {
-    /// It has no number.
-    pub(super) fn this_thread() -> i32 {
-        0
-    }
-
-    pub(super) fn is_asleep(_thread: i32) -> Option<bool> {
-        None
     }
 }
 

@@ -46,7 +46,7 @@ use self::{
 };
 pub(crate) use self::{
     life::{Common, Refused, Settings, Started, Threads, World},
-    watch::{Stage, Watch},
+    watch::{Stage, Standing, Watch},
 };
 use super::{
     About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover,

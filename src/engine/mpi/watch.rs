@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::error::{Call, With};
+use crate::{
+    engine::outside::{self, OsThread},
+    error::Call,
+};
 
 /// How long a library may take to start and to end, however short the time limit for calls is: Open MPI 5 takes more than a
 /// second on a busy machine.
@@ -16,11 +19,13 @@ const LIBRARY_TIME: Duration = Duration::from_secs(10);
 pub(crate) struct Watch(Mutex<State>);
 
 struct State {
+    /// The rank's thread.
+    thread: OsThread,
     stage: Stage,
     /// When the stage began.
     begun: Instant,
-    /// The last call, and when it was made.
-    call: Call,
+    /// The last call, if the program has made one, and when that was.
+    call: Option<Call>,
     made: Instant,
     /// How many bytes this rank gives to the collective call, where that must fit to the others.
     bytes: Option<usize>,
@@ -45,13 +50,13 @@ pub(crate) enum Stage {
 }
 
 impl Watch {
-    /// For a rank that is about to initialise MPI.
+    /// For the rank of the calling thread, which is about to initialise MPI.
     pub(crate) fn new() -> Self {
-        let (call, now) = (Call::new("start", With::ALL), Instant::now());
+        let now = Instant::now();
         let stage = Stage::Start("MPI_Init");
-        let (threads, next) = (Vec::new(), 0);
-        let (begun, made, since, bytes) = (now, now, None, None);
-        Self(Mutex::new(State { stage, begun, call, made, bytes, since, threads, next }))
+        let (thread, threads, next) = (OsThread::current(), Vec::new(), 0);
+        let (begun, call, made, since, bytes) = (now, None, now, None, None);
+        Self(Mutex::new(State { thread, stage, begun, call, made, bytes, since, threads, next }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -60,7 +65,7 @@ impl Watch {
 
     pub(super) fn enter(&self, call: Call) {
         let mut state = self.state();
-        (state.call, state.made, state.bytes) = (call, Instant::now(), None);
+        (state.call, state.made, state.bytes) = (Some(call), Instant::now(), None);
     }
 
     /// The call is a collective to which this rank gives so many bytes.
@@ -70,8 +75,11 @@ impl Watch {
 
     /// The next part of the rank's life begins.
     pub(crate) fn begin(&self, stage: Stage) {
-        let mut state = self.state();
-        (state.stage, state.begun) = (stage, Instant::now());
+        let (mut state, now) = (self.state(), Instant::now());
+        (state.stage, state.begun) = (stage, now);
+        if stage == Stage::Program {
+            (state.call, state.made) = (None, now);
+        }
     }
 
     /// Whether the rank's program has returned, and others' perhaps not.
@@ -116,19 +124,47 @@ impl Watch {
             Stage::Finished => false,
         }
     }
+
+    /// As the rank stands, in a process that has used no CPU for the time of `idle`.
+    pub(crate) fn standing(&self, limit: Duration, idle: Duration) -> Standing {
+        if self.is_overdue(limit) {
+            return Standing::Overdue;
+        }
+        let state = self.state();
+        let last = match state.stage {
+            Stage::Program if state.since.is_none() => state.made,
+            Stage::Finished => state.begun,
+            _ => return Standing::Busy,
+        };
+        let quiet = idle > limit || state.stage == Stage::Finished;
+        if quiet && last.elapsed() > limit { Standing::Idle } else { Standing::Busy }
+    }
+}
+
+/// How a rank stands towards a time limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It does something, or not for long enough nothing.
+    Busy,
+    /// It has done nothing for longer than the limit, in no call of ours.
+    Idle,
+    /// A call waits for longer than the limit.
+    Overdue,
 }
 
 /// What the rank does, in words.
 impl fmt::Display for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state();
-        let describe = |f: &mut fmt::Formatter<'_>, call: &Call, bytes, since: &Instant| {
-            let (waited, at) = (since.elapsed().as_secs_f64(), call.at);
-            write!(f, "waits for {waited:.1} s in {call}")?;
+        let describe = |f: &mut fmt::Formatter<'_>, call: Option<&Call>, bytes, since: &Instant| {
+            let waited = since.elapsed().as_secs_f64();
+            write!(f, "waits for {waited:.1} s")?;
+            let Some(call) = call else { return Ok(()) };
+            write!(f, " in {call}")?;
             if let Some(bytes) = bytes {
                 write!(f, ", with {bytes} bytes")?;
             }
-            write!(f, " ({}:{})", at.file(), at.line())
+            write!(f, " ({}:{})", call.at.file(), call.at.line())
         };
         let waited = state.begun.elapsed().as_secs_f64();
         match (state.stage, &state.since) {
@@ -139,16 +175,15 @@ impl fmt::Display for Watch {
                 return write!(f, "waits for {waited:.1} s at the end, in {step}");
             }
             (Stage::Finished, _) => f.write_str("has finished")?,
-            (Stage::Program, Some(since)) => describe(f, &state.call, state.bytes, since)?,
+            (Stage::Program, Some(since)) => describe(f, state.call.as_ref(), state.bytes, since)?,
             (Stage::Program, None) => {
-                let (since, at) = (state.made.elapsed().as_secs_f64(), state.call.at);
-                let (call, file, line) = (&state.call, at.file(), at.line());
-                write!(f, "computes; its last call was {since:.1} s ago, {call} ({file}:{line})")?;
+                let (thread, call) = (Some(state.thread), state.call.as_ref());
+                f.write_str(&outside::describe(thread, call, state.made.elapsed()))?;
             }
         }
         for (_, call, since) in &state.threads {
             f.write_str("; a thread ")?;
-            describe(f, call, None, since)?;
+            describe(f, Some(call), None, since)?;
         }
         Ok(())
     }
@@ -179,6 +214,9 @@ impl Drop for ThreadWaiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::With;
+
+    const LONG: Duration = Duration::from_secs(100);
 
     #[test]
     fn a_rank_waits_computes_and_finishes() {
@@ -186,13 +224,20 @@ mod tests {
         let words = watch.to_string();
         assert_eq!(words, "waits for 0.0 s at the start, in MPI_Init");
         assert!(!watch.is_overdue(Duration::ZERO), "libraries take their time to start");
+        assert_eq!(watch.standing(Duration::ZERO, LONG), Standing::Busy);
         watch.begin(Stage::Program);
+        assert!(watch.to_string().contains("; it has made no call for 0.0 s"), "{watch}");
         assert!(!watch.is_overdue(Duration::ZERO));
         watch.enter(Call::new("recv", With::from(Some(3), Some(7))));
-        assert!(watch.to_string().starts_with("computes; its last call was"), "{watch}");
+        assert!(watch.to_string().contains("; its last call was"), "{watch}");
+        assert_eq!(watch.standing(Duration::ZERO, LONG), Standing::Idle);
+        assert_eq!(watch.standing(LONG, LONG + LONG), Standing::Busy, "not for so long");
+        assert_eq!(watch.standing(Duration::ZERO, Duration::ZERO), Standing::Busy, "it computes");
         let waiting = watch.waiting();
         assert!(watch.is_overdue(Duration::ZERO));
-        assert!(!watch.is_overdue(Duration::from_secs(100)));
+        assert!(!watch.is_overdue(LONG));
+        assert_eq!(watch.standing(Duration::ZERO, LONG), Standing::Overdue);
+        assert_eq!(watch.standing(LONG, LONG), Standing::Busy);
         let words = watch.to_string();
         assert!(words.starts_with("waits for 0.0 s in recv from rank 3 tag 7 ("), "{words}");
         drop(waiting);
@@ -209,6 +254,7 @@ mod tests {
         watch.begin(Stage::Finished);
         assert_eq!(watch.to_string(), "has finished");
         assert!(!watch.is_overdue(Duration::ZERO), "others may compute for long");
+        assert_eq!(watch.standing(Duration::ZERO, Duration::ZERO), Standing::Idle);
         watch.begin(Stage::End("MPI_Finalize"));
         assert_eq!(watch.to_string(), "waits for 0.0 s at the end, in MPI_Finalize");
         assert!(!watch.is_overdue(Duration::ZERO), "and to end");

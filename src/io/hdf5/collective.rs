@@ -53,7 +53,7 @@ impl Shared<'_> {
         let mine = layout.block(self.comm.rank());
         let made = self.first(|| {
             check_replaceable(self.path, name)?;
-            let unfinished = Unfinished::create(self.path)?;
+            let unfinished = Unfinished::create_named(self.path)?;
             unfinished.reserve(size(shape))?;
             Ok(unfinished)
         })?;

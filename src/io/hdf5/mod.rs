@@ -177,7 +177,7 @@ impl Writer {
         shape: [usize; 2],
         record: &Record,
     ) -> Result<Self, FileError> {
-        let unfinished = Unfinished::create(target)?;
+        let unfinished = Unfinished::create_named(target)?;
         unfinished.reserve(size(shape))?;
         Self::furnish(unfinished, name, shape, record)
     }

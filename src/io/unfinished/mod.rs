@@ -14,7 +14,7 @@ use std::{
 use nix::{
     sys::{
         resource::{Resource, getrlimit},
-        statvfs::statvfs,
+        statvfs::fstatvfs,
     },
     unistd::{AccessFlags, access},
 };
@@ -22,16 +22,19 @@ use nix::{
 use self::registry::Registered;
 use super::FileError;
 
-/// A file being written under a temporary name beside its final one; removed again if it is never finished, however the
-/// process ends: only SIGKILL leaves it, and then the next that is to have the same final name removes it.
+/// A file being written, in the directory of its final name; gone if it is never finished, however the process ends.
 #[derive(Debug)]
 pub(super) struct Unfinished {
+    /// The name that the file has beside its final one, or gets for a moment before it.
     temporary: PathBuf,
     file: File,
     /// What users call it.
     target: PathBuf,
     place: Place,
-    _registered: Registered,
+    /// A way to the file where it has no name: the system removes such a one with the process. One with a name is left by
+    /// SIGKILL only, and then the next that is to have the same final name removes it.
+    unnamed: Option<PathBuf>,
+    _registered: Option<Registered>,
 }
 
 /// What a name stands for before it is written.
@@ -44,36 +47,35 @@ enum Place {
 }
 
 impl Unfinished {
-    /// Creates the temporary file, empty.
+    /// Creates the file, empty and without a name where the file system can do that.
     ///
     /// # Errors
     /// If `target` is a directory or read-only, or no file can be created beside it.
     pub(super) fn create(target: &Path) -> Result<Self, FileError> {
-        let place = Place::of(target)?;
-        let refuse = FileError::system(target, "write");
-        let (directory, name) = match &place {
-            Place::File(path) => (path.parent().unwrap_or(Path::new("")), path.file_name()),
-            Place::Pipe => (&*std::env::temp_dir(), target.file_name()),
-        };
-        let name = name.unwrap_or_default();
-        // Absolute: the program may go to another directory meanwhile.
-        let directory = std::path::absolute(directory.join(".")).map_err(&refuse)?;
-        remove_abandoned(&directory, name);
-        loop {
-            let temporary = directory.join(owner::new_name(name));
-            match OpenOptions::new().read(true).write(true).create_new(true).open(&temporary) {
-                Ok(file) => {
-                    let registered = Registered::new(&temporary);
-                    let target = target.to_owned();
-                    return Ok(Self { temporary, file, target, place, _registered: registered });
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(refuse(error)),
-            }
+        let (place, temporary) = prepare(target)?;
+        if let Some((file, way)) = unnamed(&temporary) {
+            let (target, unnamed) = (target.to_owned(), Some(way));
+            return Ok(Self { temporary, file, target, place, unnamed, _registered: None });
         }
+        Self::with_name(target, place, temporary)
     }
 
-    /// Where to write, for libraries that open files themselves.
+    /// As [`create`](Self::create), under a name at once: for libraries and processes that open it themselves.
+    #[cfg(any(feature = "hdf5", test))]
+    pub(super) fn create_named(target: &Path) -> Result<Self, FileError> {
+        let (place, temporary) = prepare(target)?;
+        Self::with_name(target, place, temporary)
+    }
+
+    fn with_name(target: &Path, place: Place, temporary: PathBuf) -> Result<Self, FileError> {
+        // No other file ever gets this name.
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&temporary);
+        let file = file.map_err(FileError::system(target, "write"))?;
+        let (target, registered) = (target.to_owned(), Some(Registered::new(&temporary)));
+        Ok(Self { temporary, file, target, place, unnamed: None, _registered: registered })
+    }
+
+    /// The name of a file that has been created with one.
     #[cfg(feature = "hdf5")]
     pub(super) fn path(&self) -> &Path {
         &self.temporary
@@ -130,7 +132,7 @@ impl Unfinished {
 
     /// How many bytes are free where the file is; the largest number where that is not told.
     fn free(&self) -> u64 {
-        match statvfs(&self.temporary) {
+        match fstatvfs(&self.file) {
             // As wide as it is on the system at hand.
             #[allow(clippy::unnecessary_cast)]
             Ok(room) if room.blocks() > 0 => {
@@ -145,6 +147,18 @@ impl Unfinished {
         FileError::NoRoom { path, needed, free, limit: "free on its file system" }
     }
 
+    /// Gives the file its temporary name, if it has none.
+    fn name(&self) -> io::Result<Option<Registered>> {
+        use nix::{
+            fcntl::{AT_FDCWD, AtFlags},
+            unistd::linkat,
+        };
+        let Some(way) = &self.unnamed else { return Ok(None) };
+        let registered = Registered::new(&self.temporary);
+        linkat(AT_FDCWD, way, AT_FDCWD, &self.temporary, AtFlags::AT_SYMLINK_FOLLOW)?;
+        Ok(Some(registered))
+    }
+
     /// Gives the complete file its name, in place of a file that had it before, and the permissions of that one.
     pub(super) fn finish(self) -> Result<(), FileError> {
         self.file.sync_all().map_err(FileError::system(&self.target, "write"))?;
@@ -155,12 +169,16 @@ impl Unfinished {
                     keep_owner(&self.file, &before); // first: it takes some permissions away
                     self.file.set_permissions(before.permissions()).map_err(&refuse)?;
                 }
+                let _registered = self.name().map_err(&refuse)?;
                 fs::rename(&self.temporary, path).map_err(refuse)
             }
             Place::Pipe => {
                 let copy = || {
                     let mut to = OpenOptions::new().write(true).open(&self.target)?;
-                    io::copy(&mut File::open(&self.temporary)?, &mut to)?;
+                    io::copy(
+                        &mut File::open(self.unnamed.as_ref().unwrap_or(&self.temporary))?,
+                        &mut to,
+                    )?;
                     to.flush()
                 };
                 copy().map_err(FileError::system(&self.target, "write"))
@@ -174,6 +192,38 @@ impl Drop for Unfinished {
         // Where it was finished, nothing has this name any more: no other file ever gets it.
         let _ = fs::remove_file(&self.temporary);
     }
+}
+
+/// What the file will take the place of, and its temporary name.
+fn prepare(target: &Path) -> Result<(Place, PathBuf), FileError> {
+    let place = Place::of(target)?;
+    let (directory, name) = match &place {
+        Place::File(path) => (path.parent().unwrap_or(Path::new("")), path.file_name()),
+        Place::Pipe => (&*std::env::temp_dir(), target.file_name()),
+    };
+    let name = name.unwrap_or_default();
+    // Absolute: the program may go to another directory meanwhile.
+    let directory = std::path::absolute(directory.join("."));
+    let directory = directory.map_err(FileError::system(target, "write"))?;
+    remove_abandoned(&directory, name);
+    let temporary = directory.join(owner::new_name(name));
+    Ok((place, temporary))
+}
+
+/// A file without a name in the directory of `temporary`, and a way to it for this process, where that can be had.
+#[cfg(target_os = "linux")]
+fn unnamed(temporary: &Path) -> Option<(File, PathBuf)> {
+    use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(nix::libc::O_TMPFILE);
+    let file = options.open(temporary.parent()?).ok()?;
+    let way = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    fs::metadata(&way).is_ok().then_some((file, way))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unnamed(_temporary: &Path) -> Option<(File, PathBuf)> {
+    None
 }
 
 impl Place {
@@ -276,10 +326,29 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_seen_when_it_is_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("field.npy");
+        for words in ["first", "second"] {
+            let made = Unfinished::create(&target).unwrap();
+            if made.unnamed.is_some() {
+                assert_eq!(count(directory.path()), usize::from(target.exists()));
+            }
+            made.file().write_all(words.as_bytes()).unwrap();
+            made.finish().unwrap();
+            assert_eq!(fs::read_to_string(&target).unwrap(), words);
+            assert_eq!(count(directory.path()), 1);
+        }
+        drop(Unfinished::create(&target).unwrap());
+        Unfinished::create_named(&target).unwrap().finish().unwrap();
+        assert_eq!((count(directory.path()), fs::read(&target).unwrap().len()), (1, 0));
+    }
+
+    #[test]
     fn a_probe_removes_nobody_elses_file() {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("field.npy");
-        let others = Unfinished::create(&target).unwrap();
+        let others = Unfinished::create_named(&target).unwrap();
         fs::write(directory.path().join(".field.npy.123.part"), "somebody's").unwrap();
         check_writable(&target).unwrap();
         assert!(others.temporary.exists());
