@@ -42,12 +42,25 @@ pub fn info(world: &Comm) -> Result<Info> {
 impl Info {
     /// What could be better about the placement of the ranks, a sentence or two each; empty if nothing is.
     pub fn advice(&self) -> Vec<String> {
-        let hosts = self.hosts();
+        let hosts = self.ranks_by_host();
         hosts.values().filter_map(|ranks| self.advice_for(ranks)).collect()
     }
 
+    /// The number of hosts that ranks are on.
+    pub fn hosts(&self) -> usize {
+        self.ranks_by_host().len()
+    }
+
+    /// The number of CPUs that ranks may use, of all hosts together.
+    pub fn cpus(&self) -> usize {
+        let cpus = |ranks: &Vec<usize>| {
+            placement::union(ranks.iter().map(|&rank| &self.places[rank])).len()
+        };
+        self.ranks_by_host().values().map(cpus).sum()
+    }
+
     /// The ranks of each host.
-    fn hosts(&self) -> BTreeMap<u32, Vec<usize>> {
+    fn ranks_by_host(&self) -> BTreeMap<u32, Vec<usize>> {
         let mut hosts = BTreeMap::<_, Vec<usize>>::new();
         for (rank, place) in self.places.iter().enumerate() {
             hosts.entry(place.node).or_default().push(rank);
@@ -131,7 +144,7 @@ impl Info {
 
     /// The design's word for how the ranks run.
     fn form(&self) -> &'static str {
-        match (self.hosts().len(), self.places.len()) {
+        match (self.ranks_by_host().len(), self.places.len()) {
             (1, 1) => "one rank",
             (1, _) if placement::union(&self.places).len() == 1 => {
                 "concurrent (all ranks on one cpu)"
@@ -156,7 +169,7 @@ impl Info {
         }
         facts.push(("checks", format!("{:?}", self.checks).to_lowercase()));
         facts.push(("launcher", launched.to_owned()));
-        let (ranks, hosts) = (self.places.len(), self.hosts().len());
+        let (ranks, hosts) = (self.places.len(), self.ranks_by_host().len());
         facts.push(("ranks", format!("{ranks} on {}", counted(hosts, "host"))));
         facts.push(("form", self.form().to_owned()));
         facts.push(("HDF5", hdf5()));

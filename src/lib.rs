@@ -31,7 +31,6 @@
 //! | form | concurrent (ranks share one CPU), parallel (they have CPUs of their own), distributed (on several hosts) |
 
 pub mod array;
-pub mod bench;
 mod checks;
 mod comm;
 mod datum;
@@ -44,7 +43,6 @@ mod placement;
 #[allow(unsafe_code)] // calls into C; each block states its reasons
 mod process;
 mod scalar;
-pub mod selftest;
 
 /// Derive [`Datum`]'s traits for your own types with this crate.
 pub use bytemuck;

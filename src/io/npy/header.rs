@@ -6,14 +6,24 @@ use std::{
     path::Path,
 };
 
-use ndarray_npy::npy::header::{Header, ParseHeaderError, ReadHeaderError};
-
 use super::super::{FileError, error::one_line};
 
 /// What a file begins with.
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// A longer header describes no array of numbers: this is the most that version 1 of the format can have.
 const LONGEST: u32 = 65_535;
+/// Data begin at a multiple of so many bytes.
+const ALIGNMENT: usize = 64;
+
+/// What a file says of its array.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// The elements, as `NumPy` names them.
+    pub(super) descriptor: String,
+    /// Whether columns lie together.
+    pub(super) fortran: bool,
+    pub(super) shape: Vec<usize>,
+}
 
 /// Reads the header; the data begin where it ends.
 pub(super) fn read(path: &Path, file: &mut BufReader<File>) -> Result<Header, FileError> {
@@ -23,11 +33,93 @@ pub(super) fn read(path: &Path, file: &mut BufReader<File>) -> Result<Header, Fi
             if reason.contains("; ") { "" } else { "; write it anew (in Python, `numpy.save`)" };
         FileError::format(path, "read as .npy file")(format!("{reason}{help}"))
     };
-    let bytes = bytes(file).map_err(|problem| match problem {
+    let text = text(file).map_err(|problem| match problem {
         Problem::System(error) => FileError::system(path, "read")(error),
         Problem::Format(reason) => broken(reason),
     })?;
-    Header::from_reader(&mut &bytes[..]).map_err(|error| broken(explain(&error)))
+    Header::of(&text).map_err(broken)
+}
+
+/// The header of an array of floats in this machine's order, in rows: data of any type may begin behind it.
+pub(super) fn of_floats(shape: [usize; 2]) -> Vec<u8> {
+    let order = if cfg!(target_endian = "big") { '>' } else { '<' };
+    let [rows, columns] = shape;
+    let text =
+        format!("{{'descr': '{order}f8', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+    // Magic, version and length before it, blanks and a line's end behind it.
+    let bytes = (MAGIC.len() + 4 + text.len() + 1).next_multiple_of(ALIGNMENT);
+    let length = bytes - MAGIC.len() - 4;
+    let mut header = [MAGIC, &[1, 0], &(length as u16).to_le_bytes(), text.as_bytes()].concat();
+    header.resize(bytes - 1, b' ');
+    header.push(b'\n');
+    header
+}
+
+impl Header {
+    /// Reads a dictionary of Python with the keys `descr`, `fortran_order` and `shape`.
+    fn of(text: &str) -> Result<Self, String> {
+        let none = || "its header is not a Python dictionary".to_owned();
+        let mut rest = text.trim().strip_prefix('{').ok_or_else(none)?.trim_start();
+        let (mut descriptor, mut fortran, mut shape) = (None, None, None);
+        while !rest.starts_with('}') {
+            let (key, behind) = rest.split_once(':').ok_or_else(none)?;
+            let value = value(behind).ok_or_else(none)?;
+            rest = behind[value.len()..].trim_start_matches(',').trim_start();
+            let (key, value) = (key.trim(), value.trim());
+            let wrong = || format!("its header says {} {}", unquoted(key), one_line(value));
+            match unquoted(key) {
+                "descr" => descriptor = Some(unquoted(value).to_owned()),
+                "fortran_order" => {
+                    fortran = Some(match value {
+                        "True" => true,
+                        "False" => false,
+                        _ => return Err(wrong()),
+                    });
+                }
+                "shape" => shape = Some(lengths(value).ok_or_else(wrong)?),
+                _ => return Err(format!("its header says {}, which is unknown", one_line(key))),
+            }
+        }
+        let missing = |key: &str| format!("its header does not say {key}");
+        Ok(Self {
+            descriptor: descriptor.ok_or_else(|| missing("descr"))?,
+            fortran: fortran.ok_or_else(|| missing("fortran_order"))?,
+            shape: shape.ok_or_else(|| missing("shape"))?,
+        })
+    }
+}
+
+/// The text up to the comma or brace that ends a value.
+fn value(text: &str) -> Option<&str> {
+    let (mut depth, mut quote) = (0_u32, None);
+    for (at, letter) in text.char_indices() {
+        match (quote, letter) {
+            (Some(open), _) if open == letter => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(letter),
+            (None, ',' | '}') if depth == 0 => return Some(&text[..at]),
+            (None, '(' | '[' | '{') => depth += 1,
+            (None, ')' | ']' | '}') => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+    }
+    None
+}
+
+fn unquoted(text: &str) -> &str {
+    let within = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    within('\'').or_else(|| within('"')).unwrap_or(text)
+}
+
+/// A tuple of numbers: `()`, `(3,)`, `(3, 4)`; those of a Python 2 end with an `L`.
+fn lengths(text: &str) -> Option<Vec<usize>> {
+    let within = text.strip_prefix('(')?.strip_suffix(')')?.trim();
+    let within = within.strip_suffix(',').unwrap_or(within);
+    if within.is_empty() {
+        return Some(Vec::new());
+    }
+    let number = |word: &str| word.trim().trim_end_matches('L').parse().ok();
+    within.split(',').map(number).collect()
 }
 
 enum Problem {
@@ -46,42 +138,34 @@ impl From<std::io::Error> for Problem {
     }
 }
 
-/// The whole header, as a Python of today would have written it.
-fn bytes(file: &mut BufReader<File>) -> Result<Vec<u8>, Problem> {
+/// What the header says, without what is around it.
+fn text(file: &mut BufReader<File>) -> Result<String, Problem> {
     let mut start = Vec::new();
     // Magic, version, and the length of what follows, which takes two bytes in version 1.
     file.by_ref().take(8).read_to_end(&mut start)?;
     if !start.starts_with(MAGIC) {
         return Err(Problem::Format(not_npy(&start).to_owned()));
     }
+    let &[major, minor] = &start[MAGIC.len()..] else {
+        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+    };
+    if !matches!((major, minor), (1..=3, 0)) {
+        let known = "known are 1.0 to 3.0";
+        let what = format!("it is of version {major}.{minor} of the format, {known}");
+        return Err(Problem::Format(what));
+    }
     let mut length = [0; 4];
-    let width = if start.get(6) == Some(&1) { 2 } else { 4 };
+    let width = if major == 1 { 2 } else { 4 };
     file.read_exact(&mut length[..width])?;
     let wanted = u32::from_le_bytes(length);
     if wanted > LONGEST {
         return Err(Problem::Format(format!("its header claims {wanted} bytes")));
     }
-    start.extend_from_slice(&length[..width]);
-    let text = start.len();
-    if file.by_ref().take(wanted.into()).read_to_end(&mut start)? < wanted as usize {
+    let mut text = Vec::new();
+    if file.by_ref().take(wanted.into()).read_to_end(&mut text)? < wanted as usize {
         return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
     }
-    without_long(&mut start[text..]);
-    Ok(start)
-}
-
-/// Blanks the `L` behind the numbers of a Python 2: `(3L, 4L)`.
-fn without_long(header: &mut [u8]) {
-    let (mut quote, mut before) = (None, b' ');
-    for letter in header {
-        match quote {
-            Some(open) if open == *letter => quote = None,
-            None if matches!(letter, b'\'' | b'"') => quote = Some(*letter),
-            None if *letter == b'L' && before.is_ascii_digit() => *letter = b' ',
-            _ => {}
-        }
-        before = *letter;
-    }
+    String::from_utf8(text).map_err(|_| Problem::Format("its header is not text".to_owned()))
 }
 
 /// What a file is that does not begin like one of this kind.
@@ -99,18 +183,49 @@ fn not_npy(start: &[u8]) -> &'static str {
     }
 }
 
-fn explain(error: &ReadHeaderError) -> String {
-    match error {
-        ReadHeaderError::Parse(ParseHeaderError::DictParse(_)) => {
-            "its header is not a Python dictionary".to_owned()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_a_dictionary_however_it_is_written() {
+        let floats = Header { descriptor: "<f8".to_owned(), fortran: false, shape: vec![3, 4] };
+        for text in [
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (3, 4), }   \n",
+            "{'shape': (3L, 4L), \"fortran_order\" : False,'descr':\"<f8\"}",
+        ] {
+            assert_eq!(Header::of(text).as_ref(), Ok(&floats), "{text}");
         }
-        ReadHeaderError::Parse(ParseHeaderError::IllegalValue { key, value }) => {
-            format!("its header says {key} {}", one_line(&value.to_string()))
+        let records =
+            "{'descr': [('a}', '<f8'), ('b', '|u1')], 'fortran_order': True, 'shape': (), }";
+        let records = Header::of(records).unwrap();
+        assert_eq!(records.descriptor, "[('a}', '<f8'), ('b', '|u1')]");
+        assert!(records.fortran && records.shape.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_header_is_told() {
+        for (text, told) in [
+            ("", "not a Python dictionary"),
+            ("{'descr': '<f8', 'shape': (3, 4)", "not a Python dictionary"),
+            ("{'descr': ')', 'shape': (3, 4)), }", "not a Python dictionary"),
+            ("{'descr': '<f8', 'fortran_order': False}", "does not say shape"),
+            ("{'descr': '<f8', 'fortran_order': 0, 'shape': ()}", "says fortran_order 0"),
+            ("{'shape': (3, x)}", "says shape (3, x)"),
+            ("{'shape': (-1,)}", "says shape (-1,)"),
+            ("{'shape': (99999999999999999999,)}", "says shape (9999"),
+            ("{'other': 1}", "which is unknown"),
+        ] {
+            let error = Header::of(text).unwrap_err();
+            assert!(error.contains(told), "{text}: {error}");
         }
-        ReadHeaderError::Parse(ParseHeaderError::Version { major, minor }) => {
-            format!("it is of version {major}.{minor} of the format, known are 1.0 to 3.0")
-        }
-        ReadHeaderError::Parse(error) => error.to_string(),
-        ReadHeaderError::Io(error) => error.to_string(),
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let header = of_floats([7, 1_000_000]);
+        assert_eq!(header.len() % ALIGNMENT, 0);
+        let text = std::str::from_utf8(&header[MAGIC.len() + 4..]).unwrap();
+        assert_eq!(Header::of(text).unwrap().shape, [7, 1_000_000]);
     }
 }

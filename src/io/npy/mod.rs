@@ -1,4 +1,4 @@
-//! `NumPy`'s `.npy` files. The header is `ndarray-npy`'s business; the data behind it are read and written block by block.
+//! `NumPy`'s `.npy` files: a header, and data behind it that are read and written block by block.
 
 mod header;
 
@@ -10,7 +10,6 @@ use std::{
 };
 
 use ndarray::{Array2, ArrayRef2, Axis};
-use ndarray_npy::write_zeroed_npy;
 
 use super::{Block, FileError, Unfinished, bytes, error::one_line, open_file, zeros};
 
@@ -39,9 +38,8 @@ impl Reader {
         let header = header::read(path, &mut file)?;
         let start = file.stream_position().map_err(FileError::system(path, "read"))?;
         let (path, dataset) = (path.to_owned(), None);
-        let descriptor = header.type_descriptor.to_string();
-        let Some(element) = Element::of(descriptor.trim_matches(['\'', '"'])) else {
-            let (shape, element) = (header.shape, one_line(&descriptor));
+        let Some(element) = Element::of(&header.descriptor) else {
+            let (shape, element) = (header.shape, one_line(&header.descriptor));
             return Err(FileError::UnsupportedType { path, dataset, shape, element });
         };
         let mut lengths = header.shape.iter().map(|&len| len as u64);
@@ -53,7 +51,7 @@ impl Reader {
         let Ok(shape) = header.shape.as_slice().try_into() else {
             return Err(FileError::NotTwoDimensional { path, dataset, shape: header.shape });
         };
-        Ok(Self { path, file, start, shape, fortran: header.layout.is_fortran(), element })
+        Ok(Self { path, file, start, shape, fortran: header.fortran, element })
     }
 
     pub(super) fn shape(&self) -> [usize; 2] {
@@ -166,9 +164,10 @@ impl Writer {
         unfinished.reserve(size(shape))?;
         let create = || {
             let mut file = unfinished.file().try_clone()?;
-            write_zeroed_npy::<f64, _>(&file, shape).map_err(std::io::Error::other)?;
-            // The file has its full length now, and the next byte to write is the first behind the header.
-            let start = file.stream_position()?;
+            let header = header::of_floats(shape);
+            file.write_all(&header)?;
+            let start = header.len() as u64;
+            file.set_len(start.saturating_add(bytes(shape)))?;
             Ok((BufWriter::new(file), start))
         };
         let (file, start) = create().map_err(FileError::system(target, "write"))?;

@@ -1,0 +1,111 @@
+//! Layer 7: the command line of `spmd`.
+
+mod output;
+mod report;
+mod run;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use spmd::RunArgs;
+
+use self::output::Reader;
+pub(crate) use self::{
+    report::bench_report,
+    run::{bench, footprint, info, selftest},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  spmd info                                 Where ranks and threads would run on this machine
+  mpirun -n 4 spmd info                     The same under an MPI launcher (built with --features mpi)
+  spmd selftest -n 7                        All operations on 7 ranks that are threads
+  mpirun -n 4 spmd selftest --verbose       All operations on a real MPI, a line per case
+  spmd bench latency bandwidth -n 2         How fast messages are between two threads
+  mpirun -n 2 spmd bench all --format csv   Everything that is measured, on a real MPI, for a spreadsheet
+  spmd footprint -n 1000                    What a thousand ranks cost in time and memory
+  spmd info -n 4 --share-cpu                The concurrent form: all ranks on one cpu
+  spmd completions bash > ~/.local/share/bash-completion/completions/spmd
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank.";
+
+/// MPI-style message passing: what it runs on, whether it works there, and how fast
+#[derive(Parser)]
+#[command(name = "spmd", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Show engine, MPI library, launcher, hosts, cpus and threads of all ranks, with advice where something is off
+    Info(InfoArgs),
+    /// Try every operation on this engine with this number of ranks; exit code 3 if one fails
+    Selftest(SelftestArgs),
+    /// Measure messages, collectives and one-sided access as the OSU micro-benchmarks do
+    Bench(BenchArgs),
+    /// Show what ranks cost before they do anything: time to start and end, and memory
+    Footprint(FootprintArgs),
+    /// Print the ratios of what scripts/compare.sh has measured
+    #[command(hide = true)]
+    BenchReport(BenchReportArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct InfoArgs {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct SelftestArgs {
+    /// Print a line for each case, not for failing ones only
+    #[arg(short, long)]
+    verbose: bool,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    what: crate::bench::Options,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct FootprintArgs {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchReportArgs {
+    /// The results: which MPI, which program, which launch, and a line of `spmd bench --format csv`
+    results: PathBuf,
+    /// Also put the tables between the markers of this page
+    #[arg(long, value_name = "PAGE")]
+    markdown: Option<PathBuf>,
+    /// A line above the tables in the page; more than once for more lines
+    #[arg(long, value_name = "LINE")]
+    heading: Vec<String>,
+    /// What is compared of each launch
+    #[arg(long, value_enum, default_value = "mean")]
+    statistic: crate::bench::Statistic,
+}
+
+#[derive(Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+pub(crate) fn completions(args: &CompletionsArgs) -> ExitCode {
+    clap_complete::generate(args.shell, &mut Cli::command(), "spmd", &mut Reader);
+    ExitCode::SUCCESS
+}

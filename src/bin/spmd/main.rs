@@ -1,0 +1,20 @@
+//! The command `spmd`.
+
+mod bench;
+mod cli;
+mod selftest;
+
+use std::process::ExitCode;
+
+use self::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    match spmd::parse::<Cli>().command {
+        Command::Info(args) => cli::info(&args),
+        Command::Selftest(args) => cli::selftest(&args),
+        Command::Bench(args) => cli::bench(&args),
+        Command::Footprint(args) => cli::footprint(&args),
+        Command::BenchReport(args) => cli::bench_report(&args),
+        Command::Completions(args) => cli::completions(&args),
+    }
+}
