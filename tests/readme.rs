@@ -66,7 +66,7 @@ fn every_command_is_one_that_a_test_runs() {
         let words: Vec<&str> = command.split_whitespace().collect();
         let known = match &*words {
             ["cargo", "run", "--release", "--example", ..] | ["mpirun", ..] => true,
-            ["cargo", "build", "--release", "--all-targets", "--features", feature] => {
+            ["cargo", "build", "--release", "--bins", "--examples", "--features", feature] => {
                 include_str!("../Cargo.toml").contains(&format!("\n{feature} = ["))
             }
             // The command that runs this test.

@@ -1,4 +1,4 @@
-/* The loops of src/bench/collective.rs in C: barrier bcast reduce allreduce allgather alltoall scan. */
+/* The loops of src/bin/spmd/bench/collective.rs in C: barrier bcast reduce allreduce allgather alltoall scan. */
 #include "peer.h"
 
 #define NAMES "barrier bcast reduce allreduce allgather alltoall scan"

@@ -1,4 +1,4 @@
-/* The loops of src/bench/one_sided.rs in C: put get. */
+/* The loops of src/bin/spmd/bench/one_sided.rs in C: put get. */
 #include "peer.h"
 
 #define NAMES "put get"

@@ -1,4 +1,4 @@
-/* The loops of src/bench/p2p.rs in C: latency bandwidth bibandwidth message-rate. */
+/* The loops of src/bin/spmd/bench/p2p.rs in C: latency bandwidth bibandwidth message-rate. */
 #include "peer.h"
 
 #define NAMES "latency bandwidth bibandwidth message-rate"

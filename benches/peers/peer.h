@@ -1,4 +1,4 @@
-/* What the C programs beside `spmd bench` share: the same sizes, batches, statistics and columns (src/bench/).
+/* What the C programs beside `spmd bench` share: the same sizes, batches, statistics and columns (src/bin/spmd/bench/).
  *
  * Errors of MPI end the program (MPI_ERRORS_ARE_FATAL is the default), wrong data with code 3, wrong usage with 2.
  */
@@ -15,7 +15,7 @@
 
 enum { SMALL_BYTES = 8192, MOST_BATCHES = 100, MOST_SIZES = 64, PAGE_BYTES = 4096 };
 
-/* What is measured, as `src/bench/options.rs` has it. */
+/* What is measured, as `src/bin/spmd/bench/options.rs` has it. */
 typedef enum { SINGLE, WINDOWED, COLLECTIVE } Kind;
 typedef enum { MICROSECONDS, MEGABYTES, MESSAGES } Unit;
 
@@ -142,7 +142,7 @@ static int ascending(const void *left, const void *right) {
     return (a > b) - (a < b);
 }
 
-/* Between minus and plus this many standard errors lie 95 % of Student's distribution (see src/bench/statistics.rs). */
+/* Between minus and plus this many standard errors lie 95 % of Student's distribution (see src/bin/spmd/bench/statistics.rs). */
 static double student_t(int freedom) {
     const double z = 1.959964, v = freedom;
     if (freedom == 1) return 12.706;
