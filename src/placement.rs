@@ -59,7 +59,7 @@ pub(crate) fn fair_threads<'a>(
 
 /// Whether some host has more ranks than CPUs for them.
 #[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "ranks that are threads are counted"))]
-pub(crate) fn is_crowded(places: &[Place]) -> bool {
+pub(crate) fn is_oversubscribed(places: &[Place]) -> bool {
     places.iter().any(|place| {
         let here = || places.iter().filter(|other| other.node == place.node);
         here().count() > union(here()).len().min(place.quota.unwrap_or(usize::MAX))
@@ -243,8 +243,8 @@ mod tests {
             quota: None,
             threads: 1,
         };
-        assert!(!is_crowded(&[place(0, &[0]), place(0, &[1]), place(2, &[0])]));
-        assert!(is_crowded(&[place(0, &[0]), place(1, &[0, 1]), place(0, &[0])]));
+        assert!(!is_oversubscribed(&[place(0, &[0]), place(0, &[1]), place(2, &[0])]));
+        assert!(is_oversubscribed(&[place(0, &[0]), place(1, &[0, 1]), place(0, &[0])]));
     }
 
     #[test]
@@ -257,7 +257,7 @@ mod tests {
             quota,
             threads: 1,
         };
-        for (quota, ranks, threads, crowded) in [
+        for (quota, ranks, threads, oversubscribed) in [
             (None, 4, 16, false),
             (Some(8), 4, 2, false),
             (Some(2), 1, 2, false),
@@ -266,7 +266,7 @@ mod tests {
             let places = vec![place(quota); ranks];
             let neighbours: Vec<_> = places.iter().collect();
             assert_eq!(places[0].fair_threads(&neighbours), threads, "{quota:?}, {ranks}");
-            assert_eq!(is_crowded(&places), crowded, "{quota:?}, {ranks}");
+            assert_eq!(is_oversubscribed(&places), oversubscribed, "{quota:?}, {ranks}");
         }
     }
 

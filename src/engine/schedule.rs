@@ -423,7 +423,7 @@ mod tests {
         datum::Signature,
         engine::{
             Step,
-            local::{Job, Patience},
+            local::{Backoff, Job},
         },
         error::{Call, With},
     };
@@ -448,7 +448,7 @@ mod tests {
             };
             let mut whole = mine(size - 1);
             (0..size - 1).rev().for_each(|rank| compose(&mine(rank), &mut whole).unwrap());
-            let job = Job::new(size, Patience::for_ranks(size, 1));
+            let job = Job::new(size, Backoff::for_ranks(size, 1));
             let live = |rank: usize| {
                 let with = Reduction { native: None, commutative: false, fold: &compose };
                 let step = Step { call: Call::new("reduce_scatter", With::ALL) };

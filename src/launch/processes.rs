@@ -66,7 +66,7 @@ pub(super) fn run(
             watchdog.join(&comm, &places, limit, Arc::clone(&me))?;
             watch.begin(Stage::Program);
         }
-        engine.share_cpus(common.share_cpu || placement::is_crowded(&places));
+        engine.share_cpus(common.share_cpu || placement::is_oversubscribed(&places));
         app(&comm, common.stats)?;
         run_tasks();
         Ok(())

@@ -20,7 +20,7 @@ use crate::{
     comm::Comm,
     engine::{
         Engine,
-        local::{Job, Patience},
+        local::{Backoff, Job},
     },
     error::Failure,
     placement,
@@ -77,8 +77,8 @@ pub(super) fn run<R: Send, S>(
 ) -> (S, Vec<R>) {
     identity::note_panics();
     ending::watch_ranks();
-    let patience = Patience::for_ranks(layout.ranks, layout.cores);
-    let job = Job::watched(layout.ranks, patience, limit.is_some());
+    let backoff = Backoff::for_ranks(layout.ranks, layout.cores);
+    let job = Job::watched(layout.ranks, backoff, limit.is_some());
     let stack_bytes = placement::stack_bytes();
     let host = placement::host();
     let ended = thread::scope(|scope| {

@@ -1,14 +1,17 @@
-//! Blocking collectives in this engine's own way: ranks show each other their bytes on a [stage](super::stage).
+//! Blocking collectives in this engine's own way: ranks read each other's bytes in their
+//! [slots](super::coll_slots).
 //!
-//! Who only gives shows its bytes and goes on (once what it has lent is free again); who takes waits for the ranks whose
-//! bytes it needs and copies or combines them itself. Reductions go from the highest rank to the lowest, so that
-//! what is combined is always `left` of all that is there: an operator need be associative only, and all ranks get the same bits.
+//! Who only gives publishes its bytes and goes on (once what it has lent is free again); who takes waits
+//! for the ranks whose bytes it needs and copies or combines them itself. Reductions go from the highest
+//! rank to the lowest, so that what is combined is always `left` of all that is there: an operator need
+//! be associative only, and all ranks get the same bits.
 //!
-//! SAFETY (1), of all that is shown: it is borrowed for longer than the visit lasts, and `run` drops the visit.
+//! SAFETY (1), of all that is published: it is borrowed for longer than the guard of the epoch lives,
+//! and `run` drops the guard.
 
 use super::{
     LocalEngine,
-    stage::{EACH, Occasion, Readers, Shows, Sight, Visit},
+    coll_slots::{CollCall, EACH, EpochGuard, Payload, PeerData, Readers},
 };
 use crate::{
     engine::{Collective, CollectiveCall, Counts, Rank, Reduction},
@@ -33,44 +36,44 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
         return Some(Ok(()));
     }
     let element_bytes = call.label.signature.size();
-    let occasion = Occasion { label: call.label, turn: call.turn, kind, bytes, root };
+    let coll = CollCall { label: call.label, turn: call.turn, kind, bytes, root };
     let mut work = || {
         let members = engine.members(call.context)?;
-        let seat = members.seat(engine);
-        seat.is_free(engine)?;
-        // Where the rows begin that are shown with a table; declared before the visit, so that it outlives it.
+        let member = members.member(engine);
+        member.is_free(engine)?;
+        // Where the rows begin that are published with a table; declared before the guard, so that it outlives it.
         let table = table(&call.what, call.rank, call.size);
-        let visit = &mut Visit::new(seat, engine, &occasion);
-        visit.await_room()?;
+        let guard = &mut EpochGuard::new(member, engine, &coll);
+        guard.await_room()?;
         match &mut call.what {
-            Collective::Barrier => barrier(visit),
-            Collective::Bcast { root, buffer } => bcast(visit, root.index(), buffer),
+            Collective::Barrier => barrier(guard),
+            Collective::Bcast { root, buffer } => bcast(guard, root.index(), buffer),
             Collective::Gather { root, mine, counts, out } => {
-                gather(visit, root.index(), mine, counts, out)
+                gather(guard, root.index(), mine, counts, out)
             }
             Collective::Scatter { root, rows, out, .. } => {
-                scatter(visit, root.index(), rows, &table, out)
+                scatter(guard, root.index(), rows, &table, out)
             }
-            Collective::Allgather { mine, counts, out } => allgather(visit, mine, counts, out),
+            Collective::Allgather { mine, counts, out } => allgather(guard, mine, counts, out),
             Collective::Alltoall { rows, out, recv_counts, .. } => {
-                alltoall(visit, rows, &table, out, recv_counts)
+                alltoall(guard, rows, &table, out, recv_counts)
             }
             Collective::Reduce { root, mine, out, with } => {
-                reduce(visit, root.index(), mine, out, &Folding { with, element_bytes })
+                reduce(guard, root.index(), mine, out, &Folding { with, element_bytes })
             }
             Collective::Allreduce { mine, out, with } => {
-                allreduce(visit, mine, out, &Folding { with, element_bytes })
+                allreduce(guard, mine, out, &Folding { with, element_bytes })
             }
             Collective::ReduceScatter { mine, counts, out, with } => {
-                reduce_scatter(visit, mine, counts, out, &Folding { with, element_bytes })
+                reduce_scatter(guard, mine, counts, out, &Folding { with, element_bytes })
             }
             Collective::Scan { mine, out, with } => {
-                let me = visit.me();
-                scan(visit, mine, me + 1, out, &Folding { with, element_bytes })
+                let me = guard.me();
+                scan(guard, mine, me + 1, out, &Folding { with, element_bytes })
             }
             Collective::Exscan { mine, out, with } => {
-                let me = visit.me();
-                scan(visit, mine, me, out, &Folding { with, element_bytes })
+                let me = guard.me();
+                scan(guard, mine, me, out, &Folding { with, element_bytes })
             }
             Collective::NeighborAllgather { .. } | Collective::NeighborAlltoall { .. } => {
                 Err(ErrorKind::Closed.into())
@@ -80,7 +83,7 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
     Some(work())
 }
 
-/// Where the rows begin that this rank shows to each other one.
+/// Where the rows begin that this rank publishes for each other one.
 fn table(what: &Collective<'_>, me: Rank, ranks: usize) -> Starts {
     match what {
         // Only the root knows more than its own.
@@ -136,10 +139,10 @@ impl Starts {
     }
 
     /// Rows that begin here.
-    fn show<'r>(&'r self, rows: &'r [u8]) -> Shows<'r> {
+    fn publish<'r>(&'r self, rows: &'r [u8]) -> Payload<'r> {
         match self {
-            Self::Equal(_) => Shows::Rows(rows),
-            Self::Each(starts) => Shows::Table(rows, starts),
+            Self::Equal(_) => Payload::Rows(rows),
+            Self::Each(starts) => Payload::Table(rows, starts),
         }
     }
 }
@@ -150,183 +153,183 @@ fn others(me: usize, size: usize) -> impl Iterator<Item = usize> + Clone {
 }
 
 /// Dissemination (Hensgen, Finkel, Manber 1988): in round k every rank hears of the one 2ᵏ before.
-fn barrier(visit: &mut Visit<'_>) -> Outcome {
-    let (me, size) = (visit.me(), visit.size());
+fn barrier(guard: &mut EpochGuard<'_>) -> Outcome {
+    let (me, size) = (guard.me(), guard.size());
     // SAFETY: (1).
-    unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
-    if visit.is_crowded() {
-        visit.meet_all()?;
-        return visit.leave();
+    unsafe { guard.publish(Payload::Nothing, Readers::Nobody) };
+    if guard.is_oversubscribed() {
+        guard.await_peers()?;
+        return guard.leave();
     }
-    visit.meet(if me == 0 { size - 1 } else { me - 1 })?;
+    guard.await_peer(if me == 0 { size - 1 } else { me - 1 })?;
     let (mut round, mut distance) = (1, 2);
     while distance < size {
-        visit.round(round, (me + size - distance) % size)?;
+        guard.round(round, (me + size - distance) % size)?;
         round += 1;
         distance *= 2;
     }
-    visit.all_have_entered();
-    visit.leave()
+    guard.assert_all_arrived();
+    guard.leave()
 }
 
-fn bcast<'a>(visit: &mut Visit<'a>, root: usize, buffer: &'a mut [u8]) -> Outcome {
-    let me = visit.me();
-    if visit.size() == 2 && !visit.is_crowded() && buffer.len() >= JOINT_BYTES {
-        return bcast_jointly(visit, root, buffer);
+fn bcast<'a>(guard: &mut EpochGuard<'a>, root: usize, buffer: &'a mut [u8]) -> Outcome {
+    let me = guard.me();
+    if guard.size() == 2 && !guard.is_oversubscribed() && buffer.len() >= JOINT_BYTES {
+        return bcast_jointly(guard, root, buffer);
     }
     if me == root {
         // SAFETY: (1).
-        unsafe { visit.show(Shows::Rows(buffer), Readers::All) };
-        visit.glance()?;
+        unsafe { guard.publish(Payload::Rows(buffer), Readers::All) };
+        guard.check_arrived()?;
     } else {
         // SAFETY: (1).
-        unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
-        visit.meet(root)?;
-        visit.claim(std::iter::once(root))?;
-        // SAFETY: the visit has not ended and holds its claim.
-        let bytes = unsafe { visit.sight(root).bytes(0, buffer.len()) };
-        let bytes = bytes.ok_or_else(|| visit.disagreement(root, buffer.len(), None))?;
+        unsafe { guard.publish(Payload::Nothing, Readers::Nobody) };
+        guard.await_peer(root)?;
+        guard.pin(std::iter::once(root))?;
+        // SAFETY: the guard is alive and holds its pin.
+        let bytes = unsafe { guard.peer(root).bytes(0, buffer.len()) };
+        let bytes = bytes.ok_or_else(|| guard.disagreement(root, buffer.len(), None))?;
         buffer.copy_from_slice(bytes);
     }
-    visit.leave()
+    guard.leave()
 }
 
 /// Each of two ranks copies one half.
-fn bcast_jointly<'a>(visit: &mut Visit<'a>, root: usize, buffer: &'a mut [u8]) -> Outcome {
-    let (me, len) = (visit.me(), buffer.len());
+fn bcast_jointly<'a>(guard: &mut EpochGuard<'a>, root: usize, buffer: &'a mut [u8]) -> Outcome {
+    let (me, len) = (guard.me(), buffer.len());
     let peer = 1 - me;
     let mine = buffer.as_mut_ptr();
-    // SAFETY: (1); from here to the end of the visit the buffer is reached through this pointer and by the peer only.
-    unsafe { visit.show(Shows::Shared { rows: mine, room: mine, len }, Readers::One(peer)) };
-    visit.meet(peer)?;
-    visit.claim(std::iter::once(peer))?;
-    let theirs = visit.sight(peer).room;
+    // SAFETY: (1); from here to the end of the epoch the buffer is reached through this pointer and by the peer only.
+    unsafe { guard.publish(Payload::Shared { rows: mine, room: mine, len }, Readers::One(peer)) };
+    guard.await_peer(peer)?;
+    guard.pin(std::iter::once(peer))?;
+    let theirs = guard.peer(peer).room;
     let half = (len / 2).next_multiple_of(64);
     let (at, bytes) = if me == root { (0, half) } else { (half, len - half) };
     let (from, to) = if me == root { (mine, theirs) } else { (theirs, mine) };
     // SAFETY: both buffers have `len` bytes, as the calls have been compared; they are different ranks' own; nobody writes the
-    // root's, and of the other one each rank writes its half. The claim is held.
+    // root's, and of the other one each rank writes its half. The pin is held.
     unsafe { to.add(at).copy_from_nonoverlapping(from.add(at), bytes) };
-    visit.leave_together()
+    guard.leave_together()
 }
 
 /// Copies a row of another rank, which has been met and may be touched.
-fn copy(visit: &Visit<'_>, rank: usize, row: Option<&[u8]>, into: &mut [u8]) -> Outcome {
+fn copy(guard: &EpochGuard<'_>, rank: usize, row: Option<&[u8]>, into: &mut [u8]) -> Outcome {
     match row {
         Some(row) if row.len() == into.len() => {
             into.copy_from_slice(row);
             Ok(())
         }
-        other => Err(visit.disagreement(rank, into.len(), other.map(<[u8]>::len))),
+        other => Err(guard.disagreement(rank, into.len(), other.map(<[u8]>::len))),
     }
 }
 
-/// The whole of what a rank shows.
+/// The whole of what a rank has published.
 ///
 /// # Safety
-/// As [`Sight::bytes`].
-unsafe fn whole<'s>(sight: Sight) -> Option<&'s [u8]> {
+/// As [`PeerData::bytes`].
+unsafe fn whole<'s>(sight: PeerData) -> Option<&'s [u8]> {
     // SAFETY: by this function's own contract.
     unsafe { sight.bytes(0, sight.len()) }
 }
 
 fn gather<'a>(
-    visit: &mut Visit<'a>,
+    guard: &mut EpochGuard<'a>,
     root: usize,
     mine: &'a [u8],
     counts: &Counts<'_>,
     out: &mut [u8],
 ) -> Outcome {
-    let (me, size) = (visit.me(), visit.size());
+    let (me, size) = (guard.me(), guard.size());
     if me != root {
         // SAFETY: (1).
-        unsafe { visit.show(Shows::Rows(mine), Readers::One(root)) };
-        visit.glance()?;
-        return visit.leave();
+        unsafe { guard.publish(Payload::Rows(mine), Readers::One(root)) };
+        guard.check_arrived()?;
+        return guard.leave();
     }
     // SAFETY: (1).
-    unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
+    unsafe { guard.publish(Payload::Nothing, Readers::Nobody) };
     let starts = Starts::new(counts, size);
     out[starts.of(me)].copy_from_slice(mine);
     for rank in others(me, size) {
-        visit.meet(rank)?;
-        visit.claim(std::iter::once(rank))?;
-        // SAFETY: the visit has not ended and holds its claim.
-        let row = unsafe { whole(visit.sight(rank)) };
-        copy(visit, rank, row, &mut out[starts.of(rank)])?;
-        visit.unclaim();
+        guard.await_peer(rank)?;
+        guard.pin(std::iter::once(rank))?;
+        // SAFETY: the guard is alive and holds its pin.
+        let row = unsafe { whole(guard.peer(rank)) };
+        copy(guard, rank, row, &mut out[starts.of(rank)])?;
+        guard.unpin();
     }
-    visit.leave()
+    guard.leave()
 }
 
 fn scatter<'a>(
-    visit: &mut Visit<'a>,
+    guard: &mut EpochGuard<'a>,
     root: usize,
     rows: &'a [u8],
     starts: &'a Starts,
     out: &mut [u8],
 ) -> Outcome {
-    let (me, size) = (visit.me(), visit.size());
+    let (me, size) = (guard.me(), guard.size());
     if me == root {
         // SAFETY: (1).
-        unsafe { visit.show(starts.show(rows), Readers::All) };
+        unsafe { guard.publish(starts.publish(rows), Readers::All) };
         out.copy_from_slice(&rows[starts.of(me)]);
-        visit.glance()?;
-        return visit.leave();
+        guard.check_arrived()?;
+        return guard.leave();
     }
     // SAFETY: (1).
-    unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
-    visit.meet(root)?;
-    visit.claim(std::iter::once(root))?;
-    let sight = visit.sight(root);
-    // SAFETY: the visit has not ended and holds its claim; a table has a row for every rank.
+    unsafe { guard.publish(Payload::Nothing, Readers::Nobody) };
+    guard.await_peer(root)?;
+    guard.pin(std::iter::once(root))?;
+    let sight = guard.peer(root);
+    // SAFETY: the guard is alive and holds its pin; a table has a row for every rank.
     let row = unsafe { sight.row_or_part(me, size) };
-    copy(visit, root, row, out)?;
-    visit.leave()
+    copy(guard, root, row, out)?;
+    guard.leave()
 }
 
 fn allgather<'a>(
-    visit: &mut Visit<'a>,
+    guard: &mut EpochGuard<'a>,
     mine: &'a [u8],
     counts: &Counts<'_>,
     out: &mut [u8],
 ) -> Outcome {
-    let (me, size) = (visit.me(), visit.size());
+    let (me, size) = (guard.me(), guard.size());
     // SAFETY: (1).
-    unsafe { visit.show(Shows::Rows(mine), Readers::All) };
+    unsafe { guard.publish(Payload::Rows(mine), Readers::All) };
     let starts = Starts::new(counts, size);
     out[starts.of(me)].copy_from_slice(mine);
-    visit.meet_all()?;
-    visit.claim(others(me, size))?;
+    guard.await_peers()?;
+    guard.pin(others(me, size))?;
     for rank in others(me, size) {
-        // SAFETY: the visit has not ended and holds its claim.
-        let row = unsafe { whole(visit.sight(rank)) };
-        copy(visit, rank, row, &mut out[starts.of(rank)])?;
+        // SAFETY: the guard is alive and holds its pin.
+        let row = unsafe { whole(guard.peer(rank)) };
+        copy(guard, rank, row, &mut out[starts.of(rank)])?;
     }
-    visit.leave()
+    guard.leave()
 }
 
 fn alltoall<'a>(
-    visit: &mut Visit<'a>,
+    guard: &mut EpochGuard<'a>,
     rows: &'a [u8],
     send: &'a Starts,
     out: &mut [u8],
     recv_counts: &Counts<'_>,
 ) -> Outcome {
-    let (me, size) = (visit.me(), visit.size());
+    let (me, size) = (guard.me(), guard.size());
     let recv = Starts::new(recv_counts, size);
     // SAFETY: (1).
-    unsafe { visit.show(send.show(rows), Readers::All) };
+    unsafe { guard.publish(send.publish(rows), Readers::All) };
     out[recv.of(me)].copy_from_slice(&rows[send.of(me)]);
-    visit.meet_all()?;
-    visit.claim(others(me, size))?;
+    guard.await_peers()?;
+    guard.pin(others(me, size))?;
     for rank in others(me, size) {
-        let sight = visit.sight(rank);
-        // SAFETY: the visit has not ended and holds its claim; a table has a row for every rank.
+        let sight = guard.peer(rank);
+        // SAFETY: the guard is alive and holds its pin; a table has a row for every rank.
         let row = unsafe { sight.row_or_part(me, size) };
-        copy(visit, rank, row, &mut out[recv.of(rank)])?;
+        copy(guard, rank, row, &mut out[recv.of(rank)])?;
     }
-    visit.leave()
+    guard.leave()
 }
 
 /// How rows become one.
@@ -365,78 +368,78 @@ impl Folding<'_> {
     }
 }
 
-/// What each rank shows, `mine` among them.
+/// What each rank has published, `mine` among them.
 ///
 /// # Safety
-/// The visit holds its claim on the ranks that are asked for, and does not end before the last use of a row. All have been
+/// The guard holds its pin on the ranks that are asked for, and does not end before the last use of a row. All have been
 /// met and show as many bytes as `mine`.
-unsafe fn rows_of<'v>(visit: &'v Visit<'_>, mine: &'v [u8]) -> impl Fn(usize) -> &'v [u8] {
+unsafe fn rows_of<'v>(guard: &'v EpochGuard<'_>, mine: &'v [u8]) -> impl Fn(usize) -> &'v [u8] {
     move |rank| {
-        if rank == visit.me() {
+        if rank == guard.me() {
             return mine;
         }
         // SAFETY: by this function's own contract.
-        unsafe { visit.sight(rank).bytes(0, mine.len()) }.unwrap_or_default()
+        unsafe { guard.peer(rank).bytes(0, mine.len()) }.unwrap_or_default()
     }
 }
 
 fn reduce<'a>(
-    visit: &mut Visit<'a>,
+    guard: &mut EpochGuard<'a>,
     root: usize,
     mine: &'a [u8],
     out: &mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
-    let (me, size) = (visit.me(), visit.size());
+    let (me, size) = (guard.me(), guard.size());
     if me != root {
         // SAFETY: (1).
-        unsafe { visit.show(Shows::Rows(mine), Readers::One(root)) };
-        visit.glance()?;
-        return visit.leave();
+        unsafe { guard.publish(Payload::Rows(mine), Readers::One(root)) };
+        guard.check_arrived()?;
+        return guard.leave();
     }
     // SAFETY: (1).
-    unsafe { visit.show(Shows::Nothing, Readers::Nobody) };
-    visit.meet_all()?;
-    visit.claim(others(me, size))?;
-    // SAFETY: the claim is held until the visit is left; all have been met, and equal calls show equally many bytes.
-    with.fold(size, unsafe { rows_of(visit, mine) }, 0, out)?;
-    visit.leave()
+    unsafe { guard.publish(Payload::Nothing, Readers::Nobody) };
+    guard.await_peers()?;
+    guard.pin(others(me, size))?;
+    // SAFETY: the pin is held until the epoch is left; all have arrived, and equal calls publish equally many bytes.
+    with.fold(size, unsafe { rows_of(guard, mine) }, 0, out)?;
+    guard.leave()
 }
 
 fn allreduce<'a>(
-    visit: &mut Visit<'a>,
+    guard: &mut EpochGuard<'a>,
     mine: &'a [u8],
     out: &'a mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
-    let (me, size) = (visit.me(), visit.size());
+    let (me, size) = (guard.me(), guard.size());
     if mine.len() * size > DIVIDED_BYTES {
-        return allreduce_divided(visit, mine, out, with);
+        return allreduce_divided(guard, mine, out, with);
     }
     // SAFETY: (1).
-    unsafe { visit.show(Shows::Rows(mine), Readers::All) };
-    visit.meet_all()?;
-    visit.claim(others(me, size))?;
+    unsafe { guard.publish(Payload::Rows(mine), Readers::All) };
+    guard.await_peers()?;
+    guard.pin(others(me, size))?;
     // SAFETY: as in `reduce`.
-    with.fold(size, unsafe { rows_of(visit, mine) }, 0, out)?;
-    visit.leave()
+    with.fold(size, unsafe { rows_of(guard, mine) }, 0, out)?;
+    guard.leave()
 }
 
 /// Every rank combines its share of all contributions and puts it into all results.
 fn allreduce_divided<'a>(
-    visit: &mut Visit<'a>,
+    guard: &mut EpochGuard<'a>,
     mine: &'a [u8],
     out: &'a mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
-    let (me, size, len) = (visit.me(), visit.size(), mine.len());
+    let (me, size, len) = (guard.me(), guard.size(), mine.len());
     assert_eq!(out.len(), len, "a result is as long as a contribution");
     let room = out.as_mut_ptr();
-    // SAFETY: (1); until the visit ends `out` is reached through `room` and by the other ranks only.
-    unsafe { visit.show(Shows::Shared { rows: mine.as_ptr(), room, len }, Readers::All) };
-    visit.meet_all()?;
-    visit.claim(others(me, size))?;
-    let rooms: Vec<*mut u8> = others(me, size).map(|rank| visit.sight(rank).room).collect();
+    // SAFETY: (1); until the epoch ends `out` is reached through `room` and by the other ranks only.
+    unsafe { guard.publish(Payload::Shared { rows: mine.as_ptr(), room, len }, Readers::All) };
+    guard.await_peers()?;
+    guard.pin(others(me, size))?;
+    let rooms: Vec<*mut u8> = others(me, size).map(|rank| guard.peer(rank).room).collect();
     let share = with.share(len, me, size);
     let block = (BLOCK_BYTES / with.element_bytes).max(1) * with.element_bytes;
     for from in share.clone().step_by(block) {
@@ -444,58 +447,58 @@ fn allreduce_divided<'a>(
         // SAFETY: all results have `len` bytes, as equal calls are equally long, and nobody but this rank touches its share of them.
         let part = unsafe { std::slice::from_raw_parts_mut(room.add(from), bytes) };
         // SAFETY: as in `reduce`.
-        let folded = with.fold(size, unsafe { rows_of(visit, mine) }, from, part);
+        let folded = with.fold(size, unsafe { rows_of(guard, mine) }, from, part);
         if let Err(kind) = folded {
-            visit.fail();
+            guard.fail();
             return Err(kind);
         }
         for room in &rooms {
-            // SAFETY: as above; the claim is held.
+            // SAFETY: as above; the pin is held.
             unsafe { room.add(from).copy_from_nonoverlapping(part.as_ptr(), bytes) };
         }
     }
-    visit.leave_together()
+    guard.leave_together()
 }
 
 fn reduce_scatter<'a>(
-    visit: &mut Visit<'a>,
+    guard: &mut EpochGuard<'a>,
     mine: &'a [u8],
     counts: &Counts<'_>,
     out: &mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
-    let (me, size) = (visit.me(), visit.size());
+    let (me, size) = (guard.me(), guard.size());
     // SAFETY: (1).
-    unsafe { visit.show(Shows::Rows(mine), Readers::All) };
+    unsafe { guard.publish(Payload::Rows(mine), Readers::All) };
     let from = Starts::new(counts, size).of(me).start;
-    visit.meet_all()?;
-    visit.claim(others(me, size))?;
+    guard.await_peers()?;
+    guard.pin(others(me, size))?;
     // SAFETY: as in `reduce`.
-    with.fold(size, unsafe { rows_of(visit, mine) }, from, out)?;
-    visit.leave()
+    with.fold(size, unsafe { rows_of(guard, mine) }, from, out)?;
+    guard.leave()
 }
 
 /// Combines the rows of the first `rows` ranks.
 fn scan<'a>(
-    visit: &mut Visit<'a>,
+    guard: &mut EpochGuard<'a>,
     mine: &'a [u8],
     rows: usize,
     out: &mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
-    let me = visit.me();
+    let me = guard.me();
     // SAFETY: (1).
-    unsafe { visit.show(Shows::Rows(mine), Readers::All) };
+    unsafe { guard.publish(Payload::Rows(mine), Readers::All) };
     if me == 0 {
-        visit.glance()?;
+        guard.check_arrived()?;
     }
     for rank in 0..me {
-        visit.meet(rank)?;
+        guard.await_peer(rank)?;
     }
-    visit.claim(0..me)?;
+    guard.pin(0..me)?;
     if rows > 0 {
-        // SAFETY: the claim on all lower ranks is held, which have been met.
-        with.fold(rows, unsafe { rows_of(visit, mine) }, 0, out)?;
+        // SAFETY: the pin on all lower ranks is held, which have arrived.
+        with.fold(rows, unsafe { rows_of(guard, mine) }, 0, out)?;
     }
-    visit.leave()
+    guard.leave()
 }

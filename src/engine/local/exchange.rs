@@ -1,8 +1,10 @@
-//! Non-blocking collectives: every rank leaves what it contributes in a cell and takes out of it what it needs.
+//! Non-blocking collectives: every rank leaves its contribution where all ranks find it, and takes out
+//! what it needs.
 //!
-//! Contributions are owned, so that nobody has to wait for anybody who reads: a rank is done as soon as the contributions
-//! are there that it needs, and it builds its rows itself when it waits or tests. No rank makes progress for another.
-//! A cell lives as long as some rank has not yet taken its rows (or dropped its operation).
+//! Contributions are owned, so that nobody has to wait for anybody who reads: a rank is done as soon as
+//! the contributions are there that it needs, and it builds its rows itself when it waits or tests. No
+//! rank makes progress for another. The contributions to a call live as long as some rank has not yet
+//! taken its rows (or dropped its operation).
 
 use std::sync::Arc;
 
@@ -18,23 +20,23 @@ use crate::{
 
 /// Leaves the contribution of this rank.
 pub(super) fn start(engine: &LocalEngine, call: Exchange) -> Result<Op, Fault> {
-    engine.job.hall.check()?;
+    engine.job.parking.check()?;
     let members = engine.members(call.context)?;
     let (me, size, room, pattern) = (members.me.index(), call.size, call.room, call.pattern);
     let occasion = (members.context, call.turn);
     let contribution = Contribution::new(call)?;
-    let cell = engine.job.exchanges.join(occasion, size, || Cell::new(size));
-    let told = cell.leave(me, contribution);
+    let contributions = engine.job.exchanges.join(occasion, size, || Contributions::new(size));
+    let told = contributions.leave(me, contribution);
     for rank in told.ranks(size).filter(|&rank| rank != me) {
-        engine.job.hall.wake(members.ranks[rank]);
+        engine.job.parking.wake(members.ranks[rank]);
     }
     let (call, seen) = (engine.call.get(), std::cell::Cell::new((0, false)));
-    let part = Part { cell, me, pattern, call, room, seen };
+    let part = Part { contributions, me, pattern, call, room, seen };
     Ok(Op(engine.ops.insert(|| Pending::Exchange(part))))
 }
 
 /// Where the ranks of one call meet.
-pub(super) struct Cell {
+pub(super) struct Contributions {
     state: Mutex<State>,
     /// How often the state has changed; who waits looks here first.
     changes: AtomicU64,
@@ -65,7 +67,7 @@ impl Told {
     }
 }
 
-impl Cell {
+impl Contributions {
     fn new(size: usize) -> Self {
         let contributions = (0..size).map(|_| None).collect();
         let state = Mutex::new(State { contributions, there: 0, discord: None });
@@ -100,7 +102,7 @@ impl Cell {
     }
 }
 
-/// What one rank has left in a cell.
+/// What one rank has contributes.
 struct Contribution {
     label: Label,
     pattern: Pattern,
@@ -163,15 +165,15 @@ impl Contribution {
     }
 }
 
-/// One rank's part in a cell.
+/// One rank's part in a call.
 pub(super) struct Part {
-    cell: Arc<Cell>,
+    contributions: Arc<Contributions>,
     me: usize,
     pattern: Pattern,
     /// The call that started it.
     pub(super) call: Call,
     room: fn(usize) -> Box<dyn Buffer>,
-    /// The changes of the cell when it was looked at last, and whether all was there.
+    /// How often contributions had come when they were looked at last, and whether all was there.
     seen: std::cell::Cell<(u64, bool)>,
 }
 
@@ -179,7 +181,7 @@ impl Part {
     /// Whether all is there that this rank needs, or will never be because ranks disagree.
     pub(super) fn is_done(&self) -> bool {
         let (seen, done) = self.seen.get();
-        let changes = self.cell.changes.load(Ordering::Acquire);
+        let changes = self.contributions.changes.load(Ordering::Acquire);
         if done || changes == seen {
             return done;
         }
@@ -189,7 +191,7 @@ impl Part {
     }
 
     fn is_complete(&self) -> bool {
-        let state = lock(&self.cell.state);
+        let state = lock(&self.contributions.state);
         state.discord.is_some()
             || match self.pattern {
                 Pattern::ToRoot(root) if root.index() != self.me => true,
@@ -204,7 +206,7 @@ impl Part {
 
     /// Builds this rank's rows; once done.
     pub(super) fn collect(self) -> Result<Exchanged, Fault> {
-        let state = lock(&self.cell.state);
+        let state = lock(&self.contributions.state);
         let contribution = |rank: usize| state.contributions[rank].clone().ok_or(ErrorKind::Closed);
         if let Some((one, other)) = state.discord {
             let mine = contribution(self.me)?;
@@ -243,14 +245,14 @@ mod tests {
         datum::{Landing, Outgoing, Signature, landing},
         engine::{
             Context, Engine, Step,
-            local::{Job, Patience},
+            local::{Backoff, Job},
         },
         error::With,
     };
 
     /// Runs `program` on so many ranks.
     fn ranks<R: Send>(size: usize, program: impl Fn(&LocalEngine, u32) -> R + Sync) -> Vec<R> {
-        let job = Job::new(size, Patience::for_ranks(size, 1));
+        let job = Job::new(size, Backoff::for_ranks(size, 1));
         thread::scope(|scope| {
             let live = |rank: usize| {
                 let (job, program) = (Arc::clone(&job), &program);

@@ -1,10 +1,12 @@
-//! A lane: the way of the messages of one rank to another, one producer and one consumer.
+//! A lane: an unbounded queue with a single producer and a single consumer (SPSC), for the messages of
+//! one rank to another.
 //!
-//! A lane is a chain of segments. A segment has *slots* of 64 bytes, one for each message, and *lines* of 64 bytes for what
-//! does not fit into a slot. The producer fills a slot and then publishes it with the segment's *lap*, the number of times
-//! that the segment has been used: the consumer knows a new message by one load of the cache line that also carries it.
-//! The last slot in use says which segment comes next. From then on the old one is the consumer's alone, which gives it back to
-//! be used again. So neither side ever waits for the other, and in steady use nothing is allocated.
+//! A lane is a chain of segments. A segment has *slots* of 64 bytes, one for each message, and *lines*
+//! of 64 bytes for what does not fit into a slot. The producer fills a slot and then publishes it with
+//! the segment's *lap*, the number of times that the segment has been used: the consumer knows a new
+//! message by one load of the cache line that also carries it. The last slot in use says which segment
+//! comes next. From then on the old one is the consumer's alone, which gives it back to be used again.
+//! So neither side ever waits for the other, and in steady use nothing is allocated.
 //!
 //! The first segment is small: a thousand ranks that say a few words to each other need little memory.
 
@@ -15,7 +17,7 @@ use std::{mem::ManuallyDrop, panic::Location, ptr::NonNull, sync::Arc};
 use self::slot::{Address, Kind, LINE_BYTES, Line, Slot, Small, Within, copy_few, loan_of};
 pub(super) use self::slot::{INLINE_BYTES, InLane};
 use super::{
-    handoff::{Body, Loan, Parcel},
+    rendezvous::{Body, Loan, Parcel},
     sync::{AtomicPtr, AtomicU32, Ordering, UnsafeCell},
 };
 use crate::{

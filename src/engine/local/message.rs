@@ -1,12 +1,13 @@
-//! Messages between two ranks: the verbs of the engine that send, receive and wait.
+//! Messages between two ranks, eager or by rendezvous: the verbs of the engine that send, receive and
+//! wait.
 
 use std::{marker::PhantomData, sync::Arc, time::Instant};
 
 use super::{
     LocalEngine, Pending,
-    desk::{Surroundings, Wish},
-    handoff::{Body, Claim, Loan, Parcel},
+    endpoint::{ActiveRecv, Ctx},
     lane::EAGER_BYTES,
+    rendezvous::{Body, Claim, Loan, Parcel},
 };
 use crate::{
     datum::{Memory, Outgoing, RawBytes},
@@ -20,7 +21,7 @@ use crate::{
 /// What became of a receive.
 type Outcome = Result<Received, Fault>;
 
-/// A standard send of at most so many bytes never waits for its receiver longer than patience lasts.
+/// A standard send of at most so many bytes never waits for its receiver longer than backoff lasts.
 const BUFFERED_BYTES: usize = if cfg!(loom) { 5 } else { 8 * 1024 };
 
 /// Bytes that are lent while a call lasts: however it ends, they are taken back.
@@ -59,9 +60,9 @@ impl Drop for Lending<'_> {
 }
 
 impl LocalEngine {
-    pub(super) fn surroundings(&self) -> Surroundings<'_> {
-        let doorstep = &self.job.doorsteps[self.rank];
-        Surroundings { hall: &self.job.hall, doorstep, ops: &self.ops }
+    pub(super) fn surroundings(&self) -> Ctx<'_> {
+        let accept_queue = &self.job.accept_queues[self.rank];
+        Ctx { parking: &self.job.parking, accept_queue, ops: &self.ops }
     }
 
     /// What a message to `to` is matched by, and the world rank of its receiver.
@@ -93,10 +94,10 @@ impl LocalEngine {
         until: Option<Instant>,
         mut ready: impl FnMut() -> bool,
     ) -> Result<bool, Fault> {
-        let around = self.surroundings();
-        let desk = &mut *self.desk.borrow_mut();
-        self.job.hall.poll(self.rank, call, until, || {
-            desk.serve_posted(around);
+        let ctx = self.surroundings();
+        let endpoint = &mut *self.endpoint.borrow_mut();
+        self.job.parking.wait_until(self.rank, call, until, || {
+            endpoint.progress(ctx);
             ready()
         })
     }
@@ -110,21 +111,21 @@ impl LocalEngine {
         bytes: &[u8],
         memory: impl FnOnce() -> Memory,
     ) -> Result<Option<Arc<Loan>>, Fault> {
-        self.job.hall.check()?;
+        self.job.parking.check()?;
         let (key, receiver) = self.address(to)?;
         let at = self.call.get().at;
-        let desk = &mut *self.desk.borrow_mut();
-        let lane = desk.lane_to(receiver, self.rank, &self.job.doorsteps);
+        let endpoint = &mut *self.endpoint.borrow_mut();
+        let lane = endpoint.lane_to(receiver, self.rank, &self.job.accept_queues);
         let loan = if bytes.len() <= EAGER_BYTES && mode == Mode::Standard && !lane.is_long() {
             lane.copy(key, &to.label, at, bytes);
             None
         } else {
-            let loan = desk.lend(Loan::new(memory(), to.label, at, self.rank));
-            let lane = desk.lane_to(receiver, self.rank, &self.job.doorsteps);
+            let loan = endpoint.lend(Loan::new(memory(), to.label, at, self.rank));
+            let lane = endpoint.lane_to(receiver, self.rank, &self.job.accept_queues);
             lane.lend(key, Arc::clone(&loan));
             Some(loan)
         };
-        self.job.hall.wake(receiver);
+        self.job.parking.wake(receiver);
         Ok(loan)
     }
 
@@ -136,7 +137,10 @@ impl LocalEngine {
         mode: Mode,
         bytes: &'a [u8],
     ) -> Result<Option<Lending<'a>>, Fault> {
-        if mode == Mode::Standard && bytes.len() <= BUFFERED_BYTES && self.job.hall.is_crowded() {
+        if mode == Mode::Standard
+            && bytes.len() <= BUFFERED_BYTES
+            && self.job.parking.is_oversubscribed()
+        {
             // The receiver has to wait for this CPU: do not wait for the receiver.
             let copy = || Memory::Owned(Box::new(Outgoing(bytes.to_vec())));
             return self.dispatch(to, mode, bytes, copy).map(|_| None);
@@ -150,10 +154,10 @@ impl LocalEngine {
     /// Waits until the receiver has copied what was lent, or, if it is little and nobody takes it, leaves a copy.
     fn end_send(&self, mut lending: Lending<'_>, mode: Mode, bytes: usize) -> Result<(), Fault> {
         if mode == Mode::Standard && bytes <= BUFFERED_BYTES {
-            let around = self.surroundings();
-            let desk = &mut *self.desk.borrow_mut();
-            let in_time = self.job.hall.watch(|| {
-                desk.serve_posted(around);
+            let ctx = self.surroundings();
+            let endpoint = &mut *self.endpoint.borrow_mut();
+            let in_time = self.job.parking.watch(|| {
+                endpoint.progress(ctx);
                 lending.is_done()
             })?;
             if !in_time && lending.leave_copy() {
@@ -162,7 +166,7 @@ impl LocalEngine {
             }
         }
         self.await_ready(|| self.call.get(), None, || lending.is_done())?;
-        self.desk.borrow_mut().recycle(lending.into_loan());
+        self.endpoint.borrow_mut().recycle(lending.into_loan());
         Ok(())
     }
 
@@ -176,30 +180,30 @@ impl LocalEngine {
 
     #[inline]
     pub(super) fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault> {
-        self.job.hall.check()?;
+        self.job.parking.check()?;
         let (wanted, sender) = self.wanted(from)?;
-        let wish = Wish { wanted: &wanted, sender, claim: Claim::Receive };
-        let around = self.surroundings();
-        let desk = &mut *self.desk.borrow_mut();
-        if let Some((key, parcel)) = desk.take_unexpected(&wish) {
-            return parcel.open(&key, &from.label, into, around.hall);
+        let active = ActiveRecv { wanted: &wanted, sender, claim: Claim::Receive };
+        let ctx = self.surroundings();
+        let endpoint = &mut *self.endpoint.borrow_mut();
+        if let Some((key, parcel)) = endpoint.take_unexpected(&active) {
+            return parcel.open(&key, &from.label, into, ctx.parking);
         }
         let mut open =
-            |key: &Key, parcel: Parcel<'_>| parcel.open(key, &from.label, into, around.hall);
+            |key: &Key, parcel: Parcel<'_>| parcel.open(key, &from.label, into, ctx.parking);
         let call = || self.call.get();
-        let Some(lane) = desk.only_lane(sender) else {
+        let Some(lane) = endpoint.only_lane(sender) else {
             let mut outcome = None;
-            self.job.hall.poll(self.rank, call, None, || {
-                outcome = desk.serve(around, &wish, &mut open);
+            self.job.parking.wait_until(self.rank, call, None, || {
+                outcome = endpoint.progress_for(ctx, &active, &mut open);
                 outcome.is_some()
             })?;
             return outcome.unwrap_or_else(|| Err(ErrorKind::Closed.into()));
         };
         // Only one lane can bring it and nothing else is waited for: that lane is all there is to look at.
         loop {
-            let next = desk.incoming(lane);
-            self.job.hall.poll(self.rank, call, None, || next.has_message())?;
-            if let Some(outcome) = desk.look_into(lane, around, Some(&wish), &mut open) {
+            let next = endpoint.incoming(lane);
+            self.job.parking.wait_until(self.rank, call, None, || next.has_message())?;
+            if let Some(outcome) = endpoint.drain(lane, ctx, Some(&active), &mut open) {
                 return outcome;
             }
         }
@@ -258,7 +262,7 @@ impl LocalEngine {
         let (step, call) = (step.map(Box::new), Some(self.call.get()));
         let op = self.ops.insert(|| Pending::Receive { memory, signature, step, outcome, call });
         if is_open {
-            self.desk.borrow_mut().queues.post(wanted, op);
+            self.endpoint.borrow_mut().queues.post(wanted, op);
         }
         Ok(Op(op))
     }
@@ -276,7 +280,7 @@ impl LocalEngine {
             outcome: None,
             call: None,
         });
-        self.desk.borrow_mut().queues.post(wanted, op);
+        self.endpoint.borrow_mut().queues.post(wanted, op);
         Ok(Begun::UnderWay(Op(op)))
     }
 
@@ -287,19 +291,19 @@ impl LocalEngine {
         from: &Source,
         into: &mut [u8],
     ) -> Result<(Wanted, Option<Outcome>), Fault> {
-        self.job.hall.check()?;
+        self.job.parking.check()?;
         let (wanted, sender) = self.wanted(from)?;
-        let wish = Wish { wanted: &wanted, sender, claim: Claim::Receive };
-        let around = self.surroundings();
-        let desk = &mut *self.desk.borrow_mut();
+        let active = ActiveRecv { wanted: &wanted, sender, claim: Claim::Receive };
+        let ctx = self.surroundings();
+        let endpoint = &mut *self.endpoint.borrow_mut();
         let mut open =
-            |key: &Key, parcel: Parcel<'_>| parcel.open(key, &from.label, into, around.hall);
-        let outcome = match desk.take_unexpected(&wish) {
+            |key: &Key, parcel: Parcel<'_>| parcel.open(key, &from.label, into, ctx.parking);
+        let outcome = match endpoint.take_unexpected(&active) {
             Some((key, parcel)) => Some(open(&key, parcel)),
             // What is posted comes first.
-            None => desk
+            None => endpoint
                 .only_lane(sender)
-                .and_then(|lane| desk.look_into(lane, around, Some(&wish), &mut open)),
+                .and_then(|lane| endpoint.drain(lane, ctx, Some(&active), &mut open)),
         };
         Ok((wanted, outcome))
     }
@@ -351,11 +355,11 @@ impl LocalEngine {
             let done = self.await_ready(call, None, || self.is_done(op));
             return done.inspect_err(|_| self.retract(op));
         }
-        self.desk.borrow_mut().serve_posted(self.surroundings());
+        self.endpoint.borrow_mut().progress(self.surroundings());
         if self.is_done(op) {
             return Ok(true);
         }
-        self.job.hall.check().inspect_err(|_| self.retract(op)).map(|()| false)
+        self.job.parking.check().inspect_err(|_| self.retract(op)).map(|()| false)
     }
 
     /// The result of an operation that is done.
@@ -386,7 +390,7 @@ impl LocalEngine {
             Pending::Sent(memory, _) => (memory, None),
             Pending::Lent(loan, _) => {
                 let memory = loan.returned().ok_or(ErrorKind::Closed)?;
-                self.desk.borrow_mut().recycle(Some(loan));
+                self.endpoint.borrow_mut().recycle(Some(loan));
                 (memory, None)
             }
             Pending::Receive { memory, outcome, .. } => {
@@ -435,7 +439,7 @@ impl LocalEngine {
     }
 
     fn withdraw(&self, op: Op) {
-        self.desk.borrow_mut().queues.withdraw_posted(|&posted| posted == op.0);
+        self.endpoint.borrow_mut().queues.withdraw_posted(|&posted| posted == op.0);
     }
 
     pub(super) fn probe(
@@ -461,19 +465,20 @@ impl LocalEngine {
         wait: bool,
         enough: impl Fn() -> bool,
     ) -> Result<Option<(Ticket, Received)>, Fault> {
-        self.job.hall.check()?;
+        self.job.parking.check()?;
         let (wanted, sender) = self.wanted(from)?;
-        let wish = Wish { wanted: &wanted, sender, claim: Claim::Reserve };
-        let around = self.surroundings();
-        let desk = &mut *self.desk.borrow_mut();
-        let mut found = desk.take_unexpected(&wish);
+        let active = ActiveRecv { wanted: &wanted, sender, claim: Claim::Reserve };
+        let ctx = self.surroundings();
+        let endpoint = &mut *self.endpoint.borrow_mut();
+        let mut found = endpoint.take_unexpected(&active);
         if found.is_none() {
             let mut look = || {
-                found = desk.serve(around, &wish, &mut |key, parcel| (*key, parcel.keep()));
+                found =
+                    endpoint.progress_for(ctx, &active, &mut |key, parcel| (*key, parcel.keep()));
                 found.is_some() || enough()
             };
             if wait {
-                self.job.hall.poll(self.rank, || self.call.get(), None, look)?;
+                self.job.parking.wait_until(self.rank, || self.call.get(), None, look)?;
             } else {
                 look();
             }
@@ -494,7 +499,7 @@ impl LocalEngine {
         if let Body::Lent(loan) = &parcel.body {
             loan.begin();
         }
-        parcel.open(&key, label, into, &self.job.hall).map(drop)
+        parcel.open(&key, label, into, &self.job.parking).map(drop)
     }
 
     pub(super) fn discard(&self, message: Ticket) {
@@ -502,6 +507,6 @@ impl LocalEngine {
         if let Body::Lent(loan) = &parcel.body {
             loan.begin();
         }
-        parcel.discard(&self.job.hall);
+        parcel.discard(&self.job.parking);
     }
 }

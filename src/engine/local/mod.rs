@@ -1,23 +1,24 @@
 //! The engine `local`: ranks are threads of one process.
 //!
-//! Every ordered pair of ranks that talk has a [lane](lane), every rank a [desk](desk) where it matches what comes in with what
-//! it wants, and a seat in the [hall](hall) where it waits. Small messages are copied into the lane and out of it; larger ones
-//! are lent: the receiver copies straight out of the sender's buffer ([handoff](handoff)).
+//! Every ordered pair of ranks that talk has a [lane](lane), every rank an [endpoint](endpoint) where it
+//! matches what comes in with what it wants, and a parker in the [parking lot](parking) where it waits.
+//! Small messages are copied into the lane and out of it (*eager*); larger ones are lent: the receiver
+//! copies straight out of the sender's buffer ([rendezvous](rendezvous)).
 
+mod coll_slots;
 mod collective;
-mod desk;
+mod endpoint;
 mod exchange;
-mod hall;
-mod handoff;
 mod lane;
-mod meeting;
 mod message;
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(all(test, loom))]
 mod models_collective;
+mod parking;
+mod registry;
+mod rendezvous;
 mod shared;
-mod stage;
 mod sync;
 mod watch;
 mod window;
@@ -32,14 +33,14 @@ use std::{
 };
 
 use self::{
-    desk::{Desk, Doorstep},
-    hall::Hall,
-    handoff::{Loan, Parcel},
-    meeting::Meetings,
+    endpoint::{AcceptQueue, Endpoint},
+    parking::ParkingLot,
+    registry::Registry,
+    rendezvous::{Loan, Parcel},
     sync::{Mutex, lock},
     watch::Watch,
 };
-pub(crate) use self::{hall::Patience, watch::Overdue};
+pub(crate) use self::{parking::Backoff, watch::Overdue};
 use super::{
     About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover,
     Mode, Op, Rank, Received, Rma, SharedEngine, Source, Step, Tag, Target, Ticket, WindowId,
@@ -53,16 +54,16 @@ use crate::{
 
 /// What the ranks of one job share.
 pub(crate) struct Job {
-    hall: Hall,
+    parking: ParkingLot,
     /// By rank.
-    doorsteps: Box<[Doorstep]>,
-    /// The desks of ranks that have ended, for what was left on them.
-    left: Mutex<Vec<(usize, Desk)>>,
+    accept_queues: Box<[AcceptQueue]>,
+    /// The endpoints of ranks that have ended, for what was left on them.
+    left: Mutex<Vec<(usize, Endpoint)>>,
     contexts: Mutex<Contexts>,
-    exchanges: Meetings<exchange::Cell>,
-    stages: Meetings<stage::Stage>,
-    regions: Meetings<window::Region>,
-    offices: Meetings<shared::Office>,
+    exchanges: Registry<exchange::Contributions>,
+    coll_slots: Registry<coll_slots::CollSlots>,
+    regions: Registry<window::Region>,
+    mailboxes: Registry<shared::Mailboxes>,
     started: Instant,
     /// Where waits have a time limit.
     watch: Option<Watch>,
@@ -78,22 +79,22 @@ struct Contexts {
 impl Job {
     /// A job of so many ranks.
     #[cfg_attr(not(test), allow(dead_code, reason = "the launch decides about the watch"))]
-    pub(crate) fn new(ranks: usize, patience: Patience) -> Arc<Self> {
-        Self::watched(ranks, patience, false)
+    pub(crate) fn new(ranks: usize, backoff: Backoff) -> Arc<Self> {
+        Self::watched(ranks, backoff, false)
     }
 
     /// A job of so many ranks; whether its waits have a time limit.
-    pub(crate) fn watched(ranks: usize, patience: Patience, limited: bool) -> Arc<Self> {
+    pub(crate) fn watched(ranks: usize, backoff: Backoff, limited: bool) -> Arc<Self> {
         Arc::new(Self {
             watch: limited.then(|| Watch::new(ranks)),
-            hall: Hall::new(ranks, patience),
-            doorsteps: (0..ranks).map(|_| Doorstep::new()).collect(),
+            parking: ParkingLot::new(ranks, backoff),
+            accept_queues: (0..ranks).map(|_| AcceptQueue::new()).collect(),
             left: Mutex::new(Vec::new()),
             contexts: Mutex::new(Contexts { next: 1, opening: HashMap::new() }),
-            exchanges: Meetings::new(),
-            stages: Meetings::new(),
-            regions: Meetings::new(),
-            offices: Meetings::new(),
+            exchanges: Registry::new(),
+            coll_slots: Registry::new(),
+            regions: Registry::new(),
+            mailboxes: Registry::new(),
             started: Instant::now(),
         })
     }
@@ -101,14 +102,14 @@ impl Job {
     /// The engine of one rank, for the thread that is this rank.
     pub(crate) fn engine(self: &Arc<Self>, rank: usize) -> LocalEngine {
         self.watch.as_ref().inspect(|watch| watch.begin(rank));
-        let members = (0..self.doorsteps.len()).collect();
+        let members = (0..self.accept_queues.len()).collect();
         let world = Rc::new(Members::new(0, Rank::from(rank), members));
         LocalEngine {
             job: Arc::clone(self),
             rank,
             call: Cell::new(Call::new("start", With::ALL)),
             members: RefCell::new(vec![Some(world)]),
-            desk: RefCell::new(Desk::new()),
+            endpoint: RefCell::new(Endpoint::new()),
             ops: Table::new(),
             probed: Table::new(),
             windows: RefCell::new(Vec::new()),
@@ -117,30 +118,32 @@ impl Job {
 
     /// A rank has failed: all others are told, wherever they wait.
     pub(crate) fn fail(&self, rank: usize, cause: String) {
-        self.hall.end(ErrorKind::Aborted { rank, cause });
+        self.parking.end(ErrorKind::Aborted { rank, cause });
     }
 
     /// The rank that waits for longer than `limit`, unless the job has ended; also in what is no call of ours, if the
     /// process has been `idle` for so long.
     pub(crate) fn overdue(&self, limit: Duration, idle: bool) -> Option<Overdue> {
-        self.hall.check().ok()?;
-        self.watch.as_ref()?.overdue(limit, idle, &self.hall.presences())
+        self.parking.check().ok()?;
+        self.watch.as_ref()?.overdue(limit, idle, &self.parking.rank_states())
     }
 
     /// A rank's program has returned.
     pub(crate) fn finish(&self, rank: usize) {
-        self.hall.finish(rank);
+        self.parking.finish(rank);
     }
 
     /// The messages that nobody received, when all ranks have ended; none if the job has failed.
     pub(crate) fn leftovers(&self) -> Vec<Leftover> {
-        if self.hall.check().is_err() {
+        if self.parking.check().is_err() {
             return Vec::new();
         }
-        let mut desks = lock(&self.left);
-        desks.sort_by_key(|(rank, _)| *rank);
-        let each = |(rank, desk): &mut (usize, Desk)| desk.leftovers(*rank, &self.doorsteps[*rank]);
-        desks.iter_mut().flat_map(each).collect()
+        let mut endpoints = lock(&self.left);
+        endpoints.sort_by_key(|(rank, _)| *rank);
+        let each = |(rank, endpoint): &mut (usize, Endpoint)| {
+            endpoint.leftovers(*rank, &self.accept_queues[*rank])
+        };
+        endpoints.iter_mut().flat_map(each).collect()
     }
 }
 
@@ -151,7 +154,7 @@ pub(crate) struct LocalEngine {
     call: Cell<Call>,
     /// By [`Context`].
     members: RefCell<Vec<Option<Rc<Members>>>>,
-    desk: RefCell<Desk>,
+    endpoint: RefCell<Endpoint>,
     ops: Table<Pending>,
     probed: Table<(Key, Parcel<'static>)>,
     /// By [`WindowId`].
@@ -160,8 +163,8 @@ pub(crate) struct LocalEngine {
 
 impl Drop for LocalEngine {
     fn drop(&mut self) {
-        let desk = self.desk.replace(Desk::new());
-        lock(&self.job.left).push((self.rank, desk));
+        let endpoint = self.endpoint.replace(Endpoint::new());
+        lock(&self.job.left).push((self.rank, endpoint));
     }
 }
 
@@ -172,12 +175,12 @@ struct Members {
     me: Rank,
     /// World ranks, in order.
     ranks: Box<[usize]>,
-    seat: OnceCell<stage::Seat>,
+    member: OnceCell<coll_slots::Member>,
 }
 
 impl Members {
     fn new(context: u32, me: Rank, ranks: Box<[usize]>) -> Self {
-        Self { context, me, ranks, seat: OnceCell::new() }
+        Self { context, me, ranks, member: OnceCell::new() }
     }
 }
 
@@ -221,10 +224,10 @@ impl Pending {
 
     /// Takes the message that a posted receive has met.
     #[inline]
-    fn receive(&mut self, key: &Key, parcel: &Parcel<'_>, hall: &Hall) {
+    fn receive(&mut self, key: &Key, parcel: &Parcel<'_>, parking: &ParkingLot) {
         if let Self::Receive { memory, signature, step, outcome, .. } = self {
             let label = Label { signature: *signature, step: step.as_deref().copied() };
-            let opened = parcel.open(key, &label, memory.bytes_mut(), hall);
+            let opened = parcel.open(key, &label, memory.bytes_mut(), parking);
             *outcome = Some(opened);
         }
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Job, LocalEngine, Patience};
+use super::{Backoff, Job, LocalEngine};
 use crate::{
     datum::{Landing, Memory, Outgoing, RawBytes, Signature},
     engine::{
@@ -47,7 +47,7 @@ pub(super) fn explore_within(
     model.preemption_bound.get_or_insert(preemptions);
     model.max_branches = 100_000;
     model.check(move || {
-        let job = Job::new(ranks, Patience::for_ranks(ranks, cores));
+        let job = Job::new(ranks, Backoff::for_ranks(ranks, cores));
         let live = move |rank: usize, job: &Arc<Job>| {
             let engine = job.engine(rank);
             engine.enter("model", With::ALL, std::panic::Location::caller());

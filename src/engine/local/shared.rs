@@ -25,7 +25,7 @@ const NAP: Duration = Duration::from_millis(20);
 const SPACE: Space = Space { context: 0, step: false };
 
 /// The mailboxes of the ranks of a communicator.
-pub(super) struct Office(Box<[Mailbox]>);
+pub(super) struct Mailboxes(Box<[Mailbox]>);
 
 struct Mailbox {
     letters: Mutex<Queues<Letter, ()>>,
@@ -37,10 +37,10 @@ struct Letter {
     bytes: Box<[u8]>,
 }
 
-/// One rank's place in an office.
-struct Counter {
+/// One rank's place among the mailboxes.
+struct SharedHandle {
     job: Arc<Job>,
-    office: Arc<Office>,
+    mailboxes: Arc<Mailboxes>,
     me: Rank,
     /// In the world.
     rank: usize,
@@ -51,15 +51,16 @@ pub(super) fn open(
     context: Context,
     turn: u64,
 ) -> Result<Arc<dyn SharedEngine>, Fault> {
-    engine.job.hall.check()?;
+    engine.job.parking.check()?;
     let members = engine.members(context)?;
     let size = members.ranks.len();
-    let office = engine.job.offices.join((members.context, turn), size, || Office::new(size));
+    let mailboxes =
+        engine.job.mailboxes.join((members.context, turn), size, || Mailboxes::new(size));
     let (job, me, rank) = (Arc::clone(&engine.job), members.me, engine.rank);
-    Ok(Arc::new(Counter { job, office, me, rank }))
+    Ok(Arc::new(SharedHandle { job, mailboxes, me, rank }))
 }
 
-impl Office {
+impl Mailboxes {
     fn new(ranks: usize) -> Self {
         let mailbox = || Mailbox { letters: Mutex::new(Queues::new()), arrived: Condvar::new() };
         Self((0..ranks).map(|_| mailbox()).collect())
@@ -71,10 +72,10 @@ impl Office {
     }
 }
 
-impl SharedEngine for Counter {
+impl SharedEngine for SharedHandle {
     fn send(&self, _call: Call, to: &Target, bytes: &[u8]) -> Result<(), Fault> {
-        self.job.hall.check()?;
-        let mailbox = self.office.mailbox(to.rank)?;
+        self.job.parking.check()?;
+        let mailbox = self.mailboxes.mailbox(to.rank)?;
         let key = Key { space: SPACE, source: self.me, tag: to.tag };
         let letter = Letter { label: to.label, bytes: bytes.into() };
         lock(&mailbox.letters).keep(key, letter);
@@ -89,7 +90,7 @@ impl SharedEngine for Counter {
         from: &Source,
         room: fn(usize) -> Box<dyn Buffer>,
     ) -> Result<(Box<dyn Buffer>, Received), Fault> {
-        let mailbox = self.office.mailbox(self.me)?;
+        let mailbox = self.mailboxes.mailbox(self.me)?;
         let wanted = Wanted { space: SPACE, choice: from.choice };
         let mut letters = lock(&mailbox.letters);
         let mut waiting = None;
@@ -97,7 +98,7 @@ impl SharedEngine for Counter {
             if let Some(found) = letters.take_unexpected(&wanted) {
                 break found;
             }
-            self.job.hall.check()?;
+            self.job.parking.check()?;
             let watch = self.job.watch.as_ref();
             waiting = waiting.or_else(|| watch.map(|watch| watch.thread_waits(self.rank, call)));
             letters = wait_for(&mailbox.arrived, &mailbox.letters, letters, NAP);

@@ -103,26 +103,26 @@ pub(super) fn wait_for<'a, T>(
 /// Both need a full fence between their steps. Where sleeps are rare the sleeper can make the fence for both sides: the system
 /// call `membarrier` makes every running thread of the process pass one, so that the waker, who is on the hot path, need only keep
 /// the compiler from turning its steps round.
-pub(super) struct Fences {
-    sleeper_pays: bool,
+pub(super) struct AsymmetricFence {
+    asymmetric: bool,
 }
 
-impl Fences {
+impl AsymmetricFence {
     pub(super) fn new(sleeps_are_rare: bool) -> Self {
-        Self { sleeper_pays: sleeps_are_rare && membarrier(Membarrier::Register) }
+        Self { asymmetric: sleeps_are_rare && membarrier(Membarrier::Register) }
     }
 
     /// Between the announcement of sleep and the last look.
-    pub(super) fn sleeper(&self) {
-        if !(self.sleeper_pays && membarrier(Membarrier::Pass)) {
+    pub(super) fn heavy(&self) {
+        if !(self.asymmetric && membarrier(Membarrier::Pass)) {
             fence(Ordering::SeqCst);
         }
     }
 
     /// Between a change and the look whether somebody sleeps.
     #[inline]
-    pub(super) fn waker(&self) {
-        if self.sleeper_pays {
+    pub(super) fn light(&self) {
+        if self.asymmetric {
             std::sync::atomic::compiler_fence(Ordering::SeqCst);
         } else {
             fence(Ordering::SeqCst);

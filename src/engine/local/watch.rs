@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::hall::Presence;
+use super::parking::RankState;
 use crate::{
     engine::outside::{self, OsThread},
     error::Call,
@@ -84,17 +84,17 @@ impl Watch {
         &self,
         limit: Duration,
         idle: bool,
-        presences: &[Presence],
+        rank_states: &[RankState],
     ) -> Option<Overdue> {
         let late = |since: Instant| since.elapsed() > limit;
         let thread = self.threads().iter().find(|thread| late(thread.since)).map(|late| late.rank);
-        let ranks = || presences.iter().enumerate();
-        let waits = |(rank, presence): (usize, &Presence)| {
-            (matches!(presence, Presence::Waiting(_)) && late(self.note(rank).made)).then_some(rank)
+        let ranks = || rank_states.iter().enumerate();
+        let waits = |(rank, state): (usize, &RankState)| {
+            (matches!(state, RankState::Waiting(_)) && late(self.note(rank).made)).then_some(rank)
         };
         let waiting = || ranks().find_map(waits);
-        let left = |(rank, presence): (usize, &Presence)| {
-            (!matches!(presence, Presence::Finished)).then_some(rank)
+        let left = |(rank, state): (usize, &RankState)| {
+            (!matches!(state, RankState::Finished)).then_some(rank)
         };
         let all_idle = || {
             let all_late = ranks().filter_map(left).all(|rank| late(self.note(rank).made));
@@ -102,21 +102,21 @@ impl Watch {
         };
         let in_call = thread.or_else(waiting);
         let rank = in_call.or_else(all_idle)?;
-        let report = ranks().map(|(rank, presence)| self.describe(rank, presence)).collect();
+        let report = ranks().map(|(rank, state)| self.describe(rank, state)).collect();
         Some(Overdue { rank, in_call: in_call.is_some(), report })
     }
 
     /// What the rank does, in words.
-    fn describe(&self, rank: usize, presence: &Presence) -> String {
+    fn describe(&self, rank: usize, state: &RankState) -> String {
         let Note { call, made, thread } = &*self.note(rank);
         let waits = |call: &Call, since: &Instant| {
             let (waited, at) = (since.elapsed().as_secs_f64(), call.at);
             format!("waits for {waited:.1} s in {call} ({}:{})", at.file(), at.line())
         };
-        let mut words = match presence {
-            Presence::Finished => "has finished".to_owned(),
-            Presence::Waiting(call) => waits(call, made),
-            Presence::Awake => outside::describe(*thread, call.as_ref(), made.elapsed()),
+        let mut words = match state {
+            RankState::Finished => "has finished".to_owned(),
+            RankState::Waiting(call) => waits(call, made),
+            RankState::Awake => outside::describe(*thread, call.as_ref(), made.elapsed()),
         };
         for Thread { call, since, .. } in self.threads().iter().filter(|thread| thread.rank == rank)
         {
@@ -145,9 +145,9 @@ mod tests {
         let watch = Watch::new(3);
         let recv = Call::new("recv", With::from(Some(2), Some(7)));
         watch.enter(1, recv);
-        let presences = [Presence::Awake, Presence::Waiting(recv), Presence::Finished];
-        assert!(watch.overdue(LATER, true, &presences).is_none());
-        let overdue = watch.overdue(NOW, false, &presences).unwrap();
+        let rank_states = [RankState::Awake, RankState::Waiting(recv), RankState::Finished];
+        assert!(watch.overdue(LATER, true, &rank_states).is_none());
+        let overdue = watch.overdue(NOW, false, &rank_states).unwrap();
         assert_eq!(overdue.rank, 1);
         let [computes, waits, finished] = &overdue.report[..] else { panic!("a line per rank") };
         assert!(computes.ends_with("; it has made no call for 0.0 s"), "{computes}");
@@ -158,21 +158,21 @@ mod tests {
     #[test]
     fn ranks_that_do_nothing_are_overdue_where_nothing_moves() {
         let watch = Watch::new(2);
-        let presences = [Presence::Finished, Presence::Awake];
-        assert!(watch.overdue(NOW, false, &presences).is_none());
-        assert_eq!(watch.overdue(NOW, true, &presences).unwrap().rank, 1);
+        let rank_states = [RankState::Finished, RankState::Awake];
+        assert!(watch.overdue(NOW, false, &rank_states).is_none());
+        assert_eq!(watch.overdue(NOW, true, &rank_states).unwrap().rank, 1);
     }
 
     #[test]
     fn a_thread_waits_for_its_rank() {
         let watch = Watch::new(2);
-        let presences = [Presence::Awake, Presence::Awake];
+        let rank_states = [RankState::Awake, RankState::Awake];
         let waiting = watch.thread_waits(1, Call::new("shared recv", With::ALL));
-        let overdue = watch.overdue(NOW, false, &presences).unwrap();
+        let overdue = watch.overdue(NOW, false, &rank_states).unwrap();
         assert_eq!(overdue.rank, 1);
         assert!(overdue.report[1].contains("; a thread waits for 0.0 s in shared recv ("));
         assert!(!overdue.report[0].contains("; a thread"));
         drop(waiting);
-        assert!(watch.overdue(NOW, false, &presences).is_none());
+        assert!(watch.overdue(NOW, false, &rank_states).is_none());
     }
 }

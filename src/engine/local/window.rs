@@ -1,8 +1,9 @@
-//! Windows: memory that other ranks reach.
+//! Windows (RMA): memory that other ranks reach, by relaxed atomic operations; locks are fair (FIFO).
 //!
-//! A window is one block of 64-bit words for all ranks. All access through the engine is by relaxed atomic operations on whole
-//! words (parts of words are exchanged inside them), so that whatever ranks do at the same time has a meaning; phases and their
-//! agreements, a matter of the layer above, order them. The owner's plain access happens only where no other is.
+//! A window is one block of 64-bit words for all ranks. All access through the engine is by atomic
+//! operations on whole words (parts of words are exchanged inside them), so that whatever ranks do at
+//! the same time has a meaning; phases and their agreements, a matter of the layer above, order them.
+//! The owner's plain access happens only where no other is.
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
@@ -31,7 +32,7 @@ pub(super) struct Region {
     /// World ranks.
     ranks: Box<[usize]>,
     opening: Mutex<Opening>,
-    doors: Box<[Door]>,
+    locks: Box<[FairRwLock]>,
 }
 
 struct Opening {
@@ -54,14 +55,14 @@ pub(super) fn open(
     bytes: usize,
     access: Access,
 ) -> Result<WindowId, Fault> {
-    engine.job.hall.check()?;
+    engine.job.parking.check()?;
     let members = engine.members(context)?;
     let size = members.ranks.len();
     let make = || Region::new(&members.ranks);
     let region = engine.job.regions.join((members.context, turn), size, make);
     if region.enter(members.me.index(), bytes, access) {
         let others = members.ranks.iter().filter(|&&rank| rank != engine.rank);
-        others.for_each(|&rank| engine.job.hall.wake(rank));
+        others.for_each(|&rank| engine.job.parking.wake(rank));
     }
     let made = || hold(&region.opening).memory.is_some();
     engine.await_ready(|| engine.call.get(), None, made)?;
@@ -101,7 +102,7 @@ pub(super) fn access(
     offset: usize,
     what: Rma<'_>,
 ) -> Result<(), Fault> {
-    engine.job.hall.check()?;
+    engine.job.parking.check()?;
     with(engine, window, |window| window.memory.access(target.index(), offset, what))
 }
 
@@ -111,23 +112,23 @@ pub(super) fn lock(
     target: Rank,
     exclusive: bool,
 ) -> Result<(), Fault> {
-    engine.job.hall.check()?;
+    engine.job.parking.check()?;
     let region = with(engine, window, |window| Ok(Arc::clone(&window.region)))?;
-    let door = region.doors.get(target.index()).ok_or(ErrorKind::Closed)?;
-    if door.enter(engine.rank, exclusive) {
+    let rwlock = region.locks.get(target.index()).ok_or(ErrorKind::Closed)?;
+    if rwlock.enter(engine.rank, exclusive) {
         return Ok(());
     }
-    let waited = engine.await_ready(|| engine.call.get(), None, || door.holds(engine.rank));
+    let waited = engine.await_ready(|| engine.call.get(), None, || rwlock.holds(engine.rank));
     if waited.is_err() {
-        door.leave(engine.rank, |rank| engine.job.hall.wake(rank));
+        rwlock.leave(engine.rank, |rank| engine.job.parking.wake(rank));
     }
     waited.map(drop)
 }
 
 pub(super) fn unlock(engine: &LocalEngine, window: WindowId, target: Rank) -> Result<(), Fault> {
     with(engine, window, |window| {
-        let door = window.region.doors.get(target.index()).ok_or(ErrorKind::Closed)?;
-        door.leave(engine.rank, |rank| engine.job.hall.wake(rank));
+        let rwlock = window.region.locks.get(target.index()).ok_or(ErrorKind::Closed)?;
+        rwlock.leave(engine.rank, |rank| engine.job.parking.wake(rank));
         Ok(())
     })
 }
@@ -147,7 +148,7 @@ impl Region {
         Self {
             ranks: ranks.into(),
             opening: Mutex::new(Opening { sizes: vec![None; ranks.len()], memory: None }),
-            doors: ranks.iter().map(|_| Door::new()).collect(),
+            locks: ranks.iter().map(|_| FairRwLock::new()).collect(),
         }
     }
 
@@ -364,7 +365,7 @@ fn bits(element: &[u8]) -> Bits {
     bits
 }
 
-/// What an element becomes. Integers wrap around; floating-point numbers have no bits to combine and stay as they are.
+/// What an element becomes. Integers wrap ctx; floating-point numbers have no bits to combine and stay as they are.
 fn combine(element: Element, before: Bits, operand: Bits, update: Update) -> Bits {
     let builtin = match update {
         Update::Keep => return before,
@@ -421,7 +422,7 @@ fn combine(element: Element, before: Bits, operand: Bits, update: Update) -> Bit
 }
 
 /// Who holds a part and who waits for it, in the order in which they came. Ranks are those of the world.
-struct Door(Mutex<Holders>);
+struct FairRwLock(Mutex<Holders>);
 
 struct Holders {
     inside: Vec<usize>,
@@ -429,7 +430,7 @@ struct Holders {
     waiting: VecDeque<(usize, bool)>,
 }
 
-impl Door {
+impl FairRwLock {
     fn new() -> Self {
         let (inside, waiting) = (Vec::new(), VecDeque::new());
         Self(Mutex::new(Holders { inside, exclusive: false, waiting }))

@@ -197,7 +197,7 @@ impl MpiEngine {
             orphans: RefCell::new(Vec::new()),
             windows: RefCell::new(Vec::new()),
             probed: Table::new(),
-            crowded: Cell::new(false),
+            oversubscribed: Cell::new(false),
             yields: Cell::new(false),
             polls: Cell::new(false),
             watch: timeout

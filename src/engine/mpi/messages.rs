@@ -442,7 +442,7 @@ impl MpiEngine {
     /// Lets others run, and takes the next steps of what needs several.
     pub(super) fn idle(&self) {
         self.progress();
-        if self.crowded.get() {
+        if self.oversubscribed.get() {
             thread::yield_now();
         }
     }

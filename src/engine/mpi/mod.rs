@@ -110,7 +110,7 @@ pub(crate) struct MpiEngine {
     windows: RefCell<Vec<Option<Rc<window::Window>>>>,
     probed: Table<Probed>,
     /// Whether ranks share CPUs; see [`MpiEngine::share_cpus`].
-    crowded: Cell<bool>,
+    oversubscribed: Cell<bool>,
     /// Whether the library's blocking calls keep others from running.
     yields: Cell<bool>,
     /// Whether to wait by looking again and again: while yielding, or while operations of several steps are under way.
@@ -141,7 +141,7 @@ impl MpiEngine {
     /// # Collective
     /// All ranks, between two collective calls, with the same value: blocking collectives do not match others.
     pub(crate) fn share_cpus(&self, shared: bool) {
-        self.crowded.set(shared);
+        self.oversubscribed.set(shared);
         self.yields.set(shared && self.spins);
         self.polls.set(self.yields.get() || !self.staged.borrow().is_empty());
     }

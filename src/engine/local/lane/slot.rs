@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     super::{
-        handoff::Loan,
+        rendezvous::Loan,
         sync::{AtomicU32, UnsafeCell},
     },
     Segment,

@@ -1,20 +1,26 @@
-//! The stage of a communicator: where its ranks show each other what they bring to a collective call.
+//! Shared-memory collectives: slots with sequence numbers, and pins against revocation, as hazard
+//! pointers are.
 //!
-//! The native calls of a communicator are counted; the count is the call's *epoch*. In each epoch every rank fills one
-//! slot of its own: what it calls, and its bytes, either in the slot itself or lent where they are. Others read the slot
-//! once its `epoch` says so, and say in `done` when they will not look any more. A slot is filled again [`DEPTH`] epochs
-//! later; every half of that a rank makes sure that all others are done with the half before.
+//! The native calls of a communicator are counted; the count is the call's *epoch*. In each epoch every
+//! rank publishes one slot of its own: what it calls, and its bytes, either in the slot itself or lent
+//! where they are. Others read the slot once its `epoch` says so, and say in `done` when they will not
+//! look any more. A slot is filled again [`DEPTH`] epochs later; every half of that a rank makes sure
+//! that all others are done with the half before.
 //!
-//! A rank that has lent memory leaves when its readers are done. If it must leave earlier (the job has failed, ranks do
-//! not make the same call, an operator panics), it withdraws: a reader *claims* the epoch before it touches what others
-//! have lent and looks for a withdrawal after that; a rank that withdraws says so first and looks for claims after that.
-//! So either the reader sees the withdrawal and keeps away, or the owner sees the claim and waits for the copy that is
-//! being made at this moment. Nobody waits for another rank while it has a claim.
+//! A rank that has lent memory leaves when its readers are done. If it must leave earlier (the job has
+//! failed, ranks do not make the same call, an operator panics), it revokes the loan:
 //!
-//! Waiting is looking at the other's slot for a while, then sleeping in the [hall](super::hall). Who goes there says what for,
-//! counts itself among the sleepers and looks again; who has changed something looks for sleepers after that.
+//! 1. a reader *pins* the epoch before it touches what others have lent, then looks for a revocation;
+//! 2. an owner *revokes* first, then looks for pins, and waits for the copies that are being made.
+//!
+//! Between the two steps of both stands a fence: either the reader sees the revocation and keeps away,
+//! or the owner sees the pin. Nobody waits for another rank while it has a pin.
+//!
+//! Waiting is looking at the other's slot for a while, then [parking](super::parking). Who parks says
+//! for what, counts itself among the sleepers and looks again; who has changed something looks for
+//! sleepers after that.
 
-mod visit;
+mod epoch;
 
 use std::mem::MaybeUninit;
 #[cfg(not(loom))]
@@ -24,7 +30,7 @@ use std::{
     ptr::NonNull,
 };
 
-pub(super) use self::visit::{Occasion, Readers, Seat, Shows, Sight, Visit};
+pub(super) use self::epoch::{CollCall, EpochGuard, Member, Payload, PeerData, Readers};
 use super::sync::{AtomicU64, Ordering, UnsafeCell};
 use crate::engine::Label;
 
@@ -32,37 +38,37 @@ use crate::engine::Label;
 const DEPTH: u64 = if cfg!(loom) { 2 } else { 8 };
 const HALF: u64 = DEPTH / 2;
 
-/// Up to so many bytes are shown in the slot itself where ranks outnumber cores: its owner need not wait for its readers then.
-const INLINE_BYTES: usize = if cfg!(loom) { 32 } else { 8 * 1024 };
+/// Up to so many bytes are published in the slot itself where ranks outnumber cores: its owner need not wait for its readers then.
+const SLOT_BYTES: usize = if cfg!(loom) { 32 } else { 8 * 1024 };
 
-/// As [`INLINE_BYTES`], where there is a core for every rank: then readers are soon done, and a copy costs more than they.
+/// As [`SLOT_BYTES`], where there is a core for every rank: then readers are soon done, and a copy costs more than they.
 /// In a call with a root only one rank lends, or waits; this is what the slot's first two lines hold.
-const EAGER_BYTES: usize = if cfg!(loom) { 32 } else { 88 };
+const COPIED_BYTES: usize = if cfg!(loom) { 32 } else { 88 };
 
-/// As [`EAGER_BYTES`], in a call where every rank lends and waits for the others.
+/// As [`COPIED_BYTES`], in a call where every rank lends and waits for the others.
 const MUTUAL_BYTES: usize = if cfg!(loom) { 32 } else { 192 };
 
 /// Said instead of a length where ranks have different ones.
 pub(super) const EACH: usize = (1 << 56) - 1;
 
 /// What the ranks of a communicator share.
-pub(super) struct Stage {
+pub(super) struct CollSlots {
     /// World ranks.
     ranks: Box<[usize]>,
     /// [`DEPTH`] of each rank.
     slots: Slots,
     /// What is called in the slot of the same number, in full.
-    words: Box<[Line<Words>]>,
+    words: Box<[Padded<Words>]>,
     places: Box<[Place]>,
-    /// How many ranks sleep in the hall for something on this stage.
-    sleepers: Line<AtomicU64>,
+    /// How many ranks are parked for something in these slots.
+    sleepers: Padded<AtomicU64>,
     /// Where ranks outnumber cores, so that only the last to come wakes those who wait for all.
-    tallies: Option<Box<[Line<Tally>]>>,
+    tallies: Option<Box<[Padded<Tally>]>>,
 }
 
 /// A value on cache lines of its own (processors fetch them in pairs).
 #[repr(align(128))]
-struct Line<T>(T);
+struct Padded<T>(T);
 
 /// A call in full: looked at only to explain a disagreement.
 struct Words {
@@ -78,15 +84,15 @@ struct Tally {
 }
 
 #[repr(C, align(128))]
-struct Slot {
+struct CollSlot {
     /// The epoch in which it was filled last.
     epoch: AtomicU64,
-    shown: UnsafeCell<Shown>,
+    published: UnsafeCell<Published>,
 }
 
-/// What a rank shows in one epoch. All bytes zero is a value.
+/// What a rank publishes in one epoch. All bytes zero is a value.
 #[repr(C)]
-struct Shown {
+struct Published {
     digest: Digest,
     /// The length of the rows in bytes, times four, and two flags.
     form: u64,
@@ -99,14 +105,14 @@ const TABLE: u64 = 2;
 #[repr(C)]
 union Body {
     /// A table of starts, if the flag says so, then the rows.
-    inline: [MaybeUninit<u8>; INLINE_BYTES],
-    lent: Loan,
+    inline: [MaybeUninit<u8>; SLOT_BYTES],
+    lent: Lent,
 }
 
-/// Memory of a rank that others may reach while they have a claim.
+/// Memory of a rank that others may reach while they hold a pin.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Loan {
+struct Lent {
     rows: *const u8,
     room: *mut u8,
     starts: *const usize,
@@ -144,45 +150,45 @@ pub(super) struct Said {
 /// What a rank lets the others know besides its slots.
 struct Place {
     /// The last epoch that this rank is done with.
-    done: Line<AtomicU64>,
+    done: Padded<AtomicU64>,
     /// The round of the barrier that it has reached: epoch times 64, and the round.
-    round: Line<AtomicU64>,
+    round: Padded<AtomicU64>,
     /// The epoch in which it touches what others have lent, or 0.
-    claim: Line<AtomicU64>,
+    pinned: Padded<AtomicU64>,
     /// What it sleeps for.
-    want: Line<AtomicU64>,
-    rare: Line<Rare>,
+    want: Padded<AtomicU64>,
+    rare: Padded<Rare>,
 }
 
 /// What hardly ever changes.
 struct Rare {
     /// In this epoch and before, nobody may touch what this rank has lent.
-    withdrawn: AtomicU64,
+    revoked: AtomicU64,
     /// By slot: the epoch in which this rank could not do its share of the work.
     broken: [AtomicU64; DEPTH as usize],
 }
 
 // SAFETY: slots and words are written by their rank before it sets their `epoch` (Release), read by others after they have
 // seen that (Acquire) and before they set `done` (Release), and written again after all `done` have been seen (Acquire).
-// Pointers in a slot are followed only with a claim.
-unsafe impl Send for Stage {}
+// Pointers in a slot are followed only with a pin.
+unsafe impl Send for CollSlots {}
 // SAFETY: as above.
-unsafe impl Sync for Stage {}
+unsafe impl Sync for CollSlots {}
 
-impl Stage {
-    /// For the ranks of these numbers in the world; `crowded` if ranks outnumber cores.
-    pub(super) fn new(ranks: &[usize], crowded: bool) -> Self {
+impl CollSlots {
+    /// For the ranks of these numbers in the world; `oversubscribed` if ranks outnumber cores.
+    pub(super) fn new(ranks: &[usize], oversubscribed: bool) -> Self {
         let slots = ranks.len() * DEPTH as usize;
         let words =
             || Words { epoch: AtomicU64::new(0), said: UnsafeCell::new(MaybeUninit::uninit()) };
-        let tally = || Line(Tally { filled: AtomicU64::new(0), done: AtomicU64::new(0) });
+        let tally = || Padded(Tally { filled: AtomicU64::new(0), done: AtomicU64::new(0) });
         Self {
             ranks: ranks.into(),
             slots: empty_slots(slots),
-            words: (0..slots).map(|_| Line(words())).collect(),
+            words: (0..slots).map(|_| Padded(words())).collect(),
             places: ranks.iter().map(|_| Place::new()).collect(),
-            sleepers: Line(AtomicU64::new(0)),
-            tallies: crowded.then(|| (0..DEPTH).map(|_| tally()).collect()),
+            sleepers: Padded(AtomicU64::new(0)),
+            tallies: oversubscribed.then(|| (0..DEPTH).map(|_| tally()).collect()),
         }
     }
 
@@ -209,7 +215,7 @@ impl Stage {
 /// The allocator gives zeroed memory untouched only where it need not align it, so that is done here.
 #[cfg(not(loom))]
 struct Slots {
-    first: NonNull<Slot>,
+    first: NonNull<CollSlot>,
     count: usize,
     memory: NonNull<u8>,
     layout: Layout,
@@ -218,7 +224,7 @@ struct Slots {
 #[cfg(not(loom))]
 impl Slots {
     fn new(count: usize) -> Self {
-        let slots = Layout::array::<Slot>(count).expect("slots fit into the address space");
+        let slots = Layout::array::<CollSlot>(count).expect("slots fit into the address space");
         let layout = Layout::array::<u8>(slots.size() + slots.align())
             .expect("slots fit into the address space");
         // SAFETY: the layout's size is not zero.
@@ -234,9 +240,9 @@ impl Slots {
 
 #[cfg(not(loom))]
 impl Deref for Slots {
-    type Target = [Slot];
+    type Target = [CollSlot];
 
-    fn deref(&self) -> &[Slot] {
+    fn deref(&self) -> &[CollSlot] {
         // SAFETY: so many slots lie there, aligned, as long as `self` lives; all bytes zero is a value of every field: integers,
         // null pointers, uninitialised bytes. What changes in them is in cells.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) }
@@ -246,14 +252,14 @@ impl Deref for Slots {
 #[cfg(not(loom))]
 impl Drop for Slots {
     fn drop(&mut self) {
-        const { assert!(!std::mem::needs_drop::<Slot>(), "slots own nothing") }
+        const { assert!(!std::mem::needs_drop::<CollSlot>(), "slots own nothing") }
         // SAFETY: allocated with this layout, freed once.
         unsafe { dealloc(self.memory.as_ptr(), self.layout) };
     }
 }
 
 #[cfg(loom)]
-type Slots = Box<[Slot]>;
+type Slots = Box<[CollSlot]>;
 
 #[cfg(not(loom))]
 fn empty_slots(count: usize) -> Slots {
@@ -261,29 +267,27 @@ fn empty_slots(count: usize) -> Slots {
 }
 
 #[cfg(loom)]
-fn empty_slots(count: usize) -> Box<[Slot]> {
-    let shown = || Shown {
+fn empty_slots(count: usize) -> Box<[CollSlot]> {
+    let published = || Published {
         digest: Digest([0; 3]),
         form: 0,
-        body: Body { inline: [MaybeUninit::uninit(); INLINE_BYTES] },
+        body: Body { inline: [MaybeUninit::uninit(); SLOT_BYTES] },
     };
-    let slot = || Slot { epoch: AtomicU64::new(0), shown: UnsafeCell::new(shown()) };
+    let slot = || CollSlot { epoch: AtomicU64::new(0), published: UnsafeCell::new(published()) };
     (0..count).map(|_| slot()).collect()
 }
 
 impl Place {
     fn new() -> Self {
-        let word = |value| Line(AtomicU64::new(value));
-        let rare = Rare {
-            withdrawn: AtomicU64::new(0),
-            broken: std::array::from_fn(|_| AtomicU64::new(0)),
-        };
+        let word = |value| Padded(AtomicU64::new(value));
+        let rare =
+            Rare { revoked: AtomicU64::new(0), broken: std::array::from_fn(|_| AtomicU64::new(0)) };
         Self {
             done: word(DEPTH - 1),
             round: word(0),
-            claim: word(0),
+            pinned: word(0),
             want: word(0),
-            rare: Line(rare),
+            rare: Padded(rare),
         }
     }
 }

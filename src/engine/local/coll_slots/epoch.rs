@@ -1,17 +1,18 @@
-//! One rank in one call on a stage: fills its slot, meets others, looks at theirs, and leaves.
+//! One rank in one epoch: a guard that publishes its slot, waits for its peers' and reads them, and
+//! leaves when it is dropped.
 
 use std::{cell::Cell, sync::Arc};
 
 use super::{
-    DEPTH, Digest, EAGER_BYTES, HALF, INLINE_BYTES, LENT, Loan, MUTUAL_BYTES, Place, Said, Stage,
-    TABLE, Tally, Want,
+    COPIED_BYTES, CollSlots, DEPTH, Digest, HALF, LENT, Lent, MUTUAL_BYTES, Place, SLOT_BYTES,
+    Said, TABLE, Tally, Want,
 };
 use crate::{
     engine::{
         Label, Rank,
         local::{
             LocalEngine, Members,
-            hall::Hall,
+            parking::ParkingLot,
             sync::{AtomicU64, Ordering, fence, yield_now},
         },
     },
@@ -21,21 +22,21 @@ use crate::{
 /// So often a rank looks for what it waits for before it looks at anything else: what is on its way comes within 0.1 µs.
 const LOOKS: u32 = if cfg!(loom) { 1 } else { 500 };
 
-/// One rank's hold of a stage.
-pub(crate) struct Seat {
-    stage: Arc<Stage>,
+/// One rank as a member of a communicator's slots.
+pub(crate) struct Member {
+    coll_slots: Arc<CollSlots>,
     me: usize,
     epoch: Cell<u64>,
     /// All ranks have entered this epoch: they are done with those before.
     entered: Cell<u64>,
-    /// Whether the rank is in a call on this stage.
+    /// Whether the rank is in an epoch of these slots.
     busy: Cell<bool>,
 }
 
-impl Seat {
-    pub(crate) fn new(stage: Arc<Stage>, me: usize) -> Self {
+impl Member {
+    pub(crate) fn new(coll_slots: Arc<CollSlots>, me: usize) -> Self {
         let (epoch, entered, busy) = (Cell::new(DEPTH - 1), Cell::new(0), Cell::new(false));
-        Self { stage, me, epoch, entered, busy }
+        Self { coll_slots, me, epoch, entered, busy }
     }
 
     /// Whether a call can begin.
@@ -48,24 +49,24 @@ impl Seat {
             let what = "an operator makes a collective call on the communicator that it reduces on";
             return Err(ErrorKind::InvalidArgument { what: what.to_owned() }.into());
         }
-        engine.job.hall.check()
+        engine.job.parking.check()
     }
 }
 
 impl Members {
-    /// This rank's seat, taken by its first collective call.
-    pub(crate) fn seat(&self, engine: &LocalEngine) -> &Seat {
-        self.seat.get_or_init(|| {
+    /// This rank's member, taken by its first collective call.
+    pub(crate) fn member(&self, engine: &LocalEngine) -> &Member {
+        self.member.get_or_init(|| {
             let job = &*engine.job;
-            let make = || Stage::new(&self.ranks, job.hall.is_crowded());
-            let stage = job.stages.join((self.context, 0), self.ranks.len(), make);
-            Seat::new(stage, self.me.index())
+            let make = || CollSlots::new(&self.ranks, job.parking.is_oversubscribed());
+            let coll_slots = job.coll_slots.join((self.context, 0), self.ranks.len(), make);
+            Member::new(coll_slots, self.me.index())
         })
     }
 }
 
 /// What makes two ranks' calls the same.
-pub(crate) struct Occasion<'a> {
+pub(crate) struct CollCall<'a> {
     pub(crate) label: &'a Label,
     pub(crate) turn: u64,
     /// What kind of collective.
@@ -75,7 +76,7 @@ pub(crate) struct Occasion<'a> {
     pub(crate) root: Option<Rank>,
 }
 
-impl Occasion<'_> {
+impl CollCall<'_> {
     #[inline(always)]
     fn digest(&self) -> Digest {
         let &Self { label, turn, kind, bytes, root } = self;
@@ -101,9 +102,9 @@ pub(crate) enum Readers {
     All,
 }
 
-/// What a rank shows.
+/// What a rank publishes.
 #[derive(Clone, Copy)]
-pub(crate) enum Shows<'r> {
+pub(crate) enum Payload<'r> {
     Nothing,
     Rows(&'r [u8]),
     /// Rows, and where each begins and the last ends.
@@ -130,29 +131,29 @@ enum Stands {
 /// One rank in one call.
 ///
 /// Whatever happens, when it is dropped nobody touches what this rank has lent, and this rank touches nobody's.
-pub(crate) struct Visit<'a> {
-    stage: &'a Stage,
+pub(crate) struct EpochGuard<'a> {
+    coll_slots: &'a CollSlots,
     engine: &'a LocalEngine,
-    hall: &'a Hall,
-    occasion: &'a Occasion<'a>,
-    seat: &'a Seat,
+    parking: &'a ParkingLot,
+    coll: &'a CollCall<'a>,
+    member: &'a Member,
     epoch: u64,
     lends: Readers,
     stands: Stands,
 }
 
-/// What another rank shows. Not to be used after the visit has ended or the claim has been given up.
+/// What another rank has published. Not to be used after the guard is gone or the pin has been given up.
 #[derive(Clone, Copy)]
-pub(crate) struct Sight {
+pub(crate) struct PeerData {
     rows: *const u8,
     len: usize,
     /// Null if there is no table.
     starts: *const usize,
-    /// Where the rank wants its result; null unless it shows `Shared`.
+    /// Where the rank wants its result; null unless it publishes `Shared`.
     pub(crate) room: *mut u8,
 }
 
-impl Sight {
+impl PeerData {
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -160,17 +161,17 @@ impl Sight {
     /// Bytes of the rows; none if they do not lie inside.
     ///
     /// # Safety
-    /// The visit that gave this sight has not ended, and holds its claim if the rows are lent.
+    /// The guard that gave this is alive, and holds its pin if the rows are lent.
     pub(crate) unsafe fn bytes<'s>(&self, from: usize, len: usize) -> Option<&'s [u8]> {
         let inside = from.checked_add(len).is_some_and(|end| end <= self.len);
-        // SAFETY: the bytes lie inside what the rank shows, which stays unchanged until the visit ends.
+        // SAFETY: the bytes lie inside what the rank has published, which stays unchanged while the guard lives.
         inside.then(|| unsafe { std::slice::from_raw_parts(self.rows.add(from), len) })
     }
 
     /// The row of rank `at`: of a table, or one of so many equal parts.
     ///
     /// # Safety
-    /// As [`Self::bytes`]; a table that is shown has a row for each of `size` ranks.
+    /// As [`Self::bytes`]; a table that is published has a row for each of `size` ranks.
     pub(crate) unsafe fn row_or_part<'s>(&self, at: usize, size: usize) -> Option<&'s [u8]> {
         if self.starts.is_null() {
             let part = self.len / size;
@@ -184,19 +185,19 @@ impl Sight {
     }
 }
 
-impl<'a> Visit<'a> {
-    /// Begins a call on a seat that is free. Inlined, so that it is made in its place, see `Table::insert`.
+impl<'a> EpochGuard<'a> {
+    /// Begins a call on a member that is free. Inlined, so that it is made in its place, see `Table::insert`.
     #[inline(always)]
-    pub(crate) fn new(seat: &'a Seat, engine: &'a LocalEngine, occasion: &'a Occasion<'a>) -> Self {
-        seat.busy.set(true);
-        let epoch = seat.epoch.get() + 1;
-        seat.epoch.set(epoch);
+    pub(crate) fn new(member: &'a Member, engine: &'a LocalEngine, coll: &'a CollCall<'a>) -> Self {
+        member.busy.set(true);
+        let epoch = member.epoch.get() + 1;
+        member.epoch.set(epoch);
         Self {
-            stage: &seat.stage,
+            coll_slots: &member.coll_slots,
             engine,
-            hall: &engine.job.hall,
-            occasion,
-            seat,
+            parking: &engine.job.parking,
+            coll,
+            member,
             epoch,
             lends: Readers::Nobody,
             stands: Stands::Outside,
@@ -206,55 +207,57 @@ impl<'a> Visit<'a> {
     /// Waits until this rank's slot may be filled again.
     #[inline]
     pub(crate) fn await_room(&self) -> Result<(), Fault> {
-        let (seat, stage) = (self.seat, self.stage);
-        if !self.epoch.is_multiple_of(HALF) || seat.entered.get() > self.epoch - HALF {
+        let (member, coll_slots) = (self.member, self.coll_slots);
+        if !self.epoch.is_multiple_of(HALF) || member.entered.get() > self.epoch - HALF {
             return Ok(());
         }
         let before = self.epoch - HALF;
-        let ready = || stage.all(|rank| rank == seat.me || stage.is_done(rank, before));
+        let ready = || coll_slots.all(|rank| rank == member.me || coll_slots.is_done(rank, before));
         self.wait(Want::AllDone, ready)
     }
 
     pub(crate) fn size(&self) -> usize {
-        self.stage.ranks.len()
+        self.coll_slots.ranks.len()
     }
 
     pub(crate) fn me(&self) -> usize {
-        self.seat.me
+        self.member.me
     }
 
     /// The program's call.
     fn call(&self) -> Call {
-        let step = self.occasion.label.step;
+        let step = self.coll.label.step;
         step.map_or_else(|| self.engine.call.get(), |step| step.call)
     }
 
     /// Whether ranks outnumber cores.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.stage.tallies.is_some()
+    pub(crate) fn is_oversubscribed(&self) -> bool {
+        self.coll_slots.tallies.is_some()
     }
 
     /// Fills this rank's slot. `readers` may touch what does not fit into it.
     ///
     /// # Safety
-    /// The visit is dropped, not forgotten. Until then, or until it has been left, `Shared` memory is valid and touched by
+    /// The guard is dropped, not forgotten. Until then, or until it has been left, `Shared` memory is valid and touched by
     /// nobody who has no part in the call.
-    pub(crate) unsafe fn show(&mut self, shows: Shows<'a>, readers: Readers) {
-        let stage = self.stage;
-        let at = Stage::slot_of(self.me(), self.epoch);
-        let slot = &stage.slots[at];
-        let (rows, len, starts, room) = match shows {
-            Shows::Nothing => (std::ptr::null(), 0, &[][..], std::ptr::null_mut()),
-            Shows::Rows(rows) => (rows.as_ptr(), rows.len(), &[][..], std::ptr::null_mut()),
-            Shows::Table(rows, starts) => (rows.as_ptr(), rows.len(), starts, std::ptr::null_mut()),
-            Shows::Shared { rows, room, len } => (rows, len, &[][..], room),
+    pub(crate) unsafe fn publish(&mut self, payload: Payload<'a>, readers: Readers) {
+        let coll_slots = self.coll_slots;
+        let at = CollSlots::slot_of(self.me(), self.epoch);
+        let slot = &coll_slots.slots[at];
+        let (rows, len, starts, room) = match payload {
+            Payload::Nothing => (std::ptr::null(), 0, &[][..], std::ptr::null_mut()),
+            Payload::Rows(rows) => (rows.as_ptr(), rows.len(), &[][..], std::ptr::null_mut()),
+            Payload::Table(rows, starts) => {
+                (rows.as_ptr(), rows.len(), starts, std::ptr::null_mut())
+            }
+            Payload::Shared { rows, room, len } => (rows, len, &[][..], room),
         };
         let mut form = (len as u64) << 2 | if starts.is_empty() { 0 } else { TABLE };
         let table = size_of_val(starts);
         let start = if starts.is_empty() { std::ptr::null() } else { starts.as_ptr() };
-        let inline = match self.occasion.root {
-            _ if self.is_crowded() => INLINE_BYTES,
-            Some(_) => EAGER_BYTES,
+        let inline = match self.coll.root {
+            _ if self.is_oversubscribed() => SLOT_BYTES,
+            Some(_) => COPIED_BYTES,
             None => MUTUAL_BYTES,
         };
         let lends = !room.is_null() || table + len > inline;
@@ -262,14 +265,14 @@ impl<'a> Visit<'a> {
             form |= LENT;
             self.lends = readers;
         }
-        slot.shown.with_mut(|shown| {
+        slot.published.with_mut(|published| {
             // SAFETY: `await_room` has seen all other ranks be done with this slot; they read it again after `epoch` is set.
             unsafe {
-                (*shown).digest = self.occasion.digest();
-                (*shown).form = form;
-                let body = &raw mut (*shown).body;
+                (*published).digest = self.coll.digest();
+                (*published).form = form;
+                let body = &raw mut (*published).body;
                 if lends {
-                    (*body).lent = Loan { rows, room, starts: start };
+                    (*body).lent = Lent { rows, room, starts: start };
                 } else if table + len > 0 {
                     let inline = body.cast::<u8>();
                     inline.copy_from_nonoverlapping(start.cast(), table);
@@ -280,10 +283,10 @@ impl<'a> Visit<'a> {
         self.stands = Stands::Inside;
         slot.epoch.store(self.epoch, Ordering::Release);
         // Behind what the others wait for: the copy of the label has to wait itself, see `Table::insert`.
-        let words = &stage.words[at].0;
+        let words = &coll_slots.words[at].0;
         words.said.with_mut(|said| {
             // SAFETY: as above, before the words' own `epoch` is set.
-            unsafe { (*said).write(self.occasion.said()) };
+            unsafe { (*said).write(self.coll.said()) };
         });
         words.epoch.store(self.epoch, Ordering::Release);
         let last = self.tally(|tally| &tally.filled);
@@ -292,17 +295,17 @@ impl<'a> Visit<'a> {
 
     /// Counts this rank where ranks outnumber cores; whether it is the last, or nobody counts.
     fn tally(&self, count: impl FnOnce(&Tally) -> &AtomicU64) -> bool {
-        let Some(tallies) = &self.stage.tallies else { return true };
+        let Some(tallies) = &self.coll_slots.tallies else { return true };
         let so_far =
             count(&tallies[(self.epoch % DEPTH) as usize].0).fetch_add(1, Ordering::AcqRel);
-        so_far + 1 == self.stage.ranks.len() as u64 * (self.epoch / DEPTH)
+        so_far + 1 == self.coll_slots.ranks.len() as u64 * (self.epoch / DEPTH)
     }
 
     /// Wakes those who sleep for what has just happened.
     #[inline]
     fn wake(&self, happened: Want, also: Option<Want>) {
-        self.hall.fences().waker();
-        if self.stage.sleepers.0.load(Ordering::Acquire) > 0 {
+        self.parking.fence().light();
+        if self.coll_slots.sleepers.0.load(Ordering::Acquire) > 0 {
             self.wake_sleepers(happened, also);
         }
     }
@@ -310,10 +313,10 @@ impl<'a> Visit<'a> {
     #[cold]
     fn wake_sleepers(&self, happened: Want, also: Option<Want>) {
         let wants = [Some(happened), also, Some(Want::Anything)];
-        for (place, &rank) in self.stage.places.iter().zip(&self.stage.ranks) {
+        for (place, &rank) in self.coll_slots.places.iter().zip(&self.coll_slots.ranks) {
             let want = place.want.0.load(Ordering::Relaxed);
             if wants.iter().flatten().any(|happened| happened.word() == want) {
-                self.hall.wake(rank);
+                self.parking.wake(rank);
             }
         }
     }
@@ -321,7 +324,7 @@ impl<'a> Visit<'a> {
     /// Waits until `ready`, which becomes true with what `want` says.
     #[inline]
     fn wait(&self, want: Want, ready: impl Fn() -> bool) -> Result<(), Fault> {
-        let looks = if self.is_crowded() { 1 } else { LOOKS };
+        let looks = if self.is_oversubscribed() { 1 } else { LOOKS };
         for _ in 0..looks {
             if ready() {
                 return Ok(());
@@ -333,21 +336,21 @@ impl<'a> Visit<'a> {
     /// Meanwhile the posted receives are served.
     #[cold]
     fn wait_long(&self, want: Want, ready: &dyn Fn() -> bool) -> Result<(), Fault> {
-        let around = self.engine.surroundings();
-        let seen = self.hall.watch(|| {
+        let ctx = self.engine.surroundings();
+        let seen = self.parking.watch(|| {
             ready() || {
-                self.engine.desk.borrow_mut().serve_posted(around);
+                self.engine.endpoint.borrow_mut().progress(ctx);
                 false
             }
         })?;
         if seen {
             return Ok(());
         }
-        self.stage.places[self.me()].want.0.store(want.word(), Ordering::Relaxed);
-        self.stage.sleepers.0.fetch_add(1, Ordering::AcqRel);
-        self.hall.fences().sleeper();
+        self.coll_slots.places[self.me()].want.0.store(want.word(), Ordering::Relaxed);
+        self.coll_slots.sleepers.0.fetch_add(1, Ordering::AcqRel);
+        self.parking.fence().heavy();
         let waited = self.engine.await_ready(|| self.call(), None, ready);
-        self.stage.sleepers.0.fetch_sub(1, Ordering::AcqRel);
+        self.coll_slots.sleepers.0.fetch_sub(1, Ordering::AcqRel);
         waited.map(drop)
     }
 
@@ -355,43 +358,43 @@ impl<'a> Visit<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::CollectiveMismatch`] if it makes another call; the verdict, if the job fails.
-    pub(crate) fn meet(&self, rank: usize) -> Result<(), Fault> {
-        let filled = &self.stage.slots[Stage::slot_of(rank, self.epoch)].epoch;
+    pub(crate) fn await_peer(&self, rank: usize) -> Result<(), Fault> {
+        let filled = &self.coll_slots.slots[CollSlots::slot_of(rank, self.epoch)].epoch;
         self.wait(Want::Filled(rank), || filled.load(Ordering::Acquire) >= self.epoch)?;
         self.compare(rank)
     }
 
-    /// Waits until all ranks have filled their slots; errors as [`Self::meet`].
-    pub(crate) fn meet_all(&self) -> Result<(), Fault> {
-        let (stage, epoch, me, size) = (self.stage, self.epoch, self.me(), self.size());
-        if self.is_crowded() {
+    /// Waits until all ranks have filled their slots; errors as [`Self::await_peer`].
+    pub(crate) fn await_peers(&self) -> Result<(), Fault> {
+        let (coll_slots, epoch, me, size) = (self.coll_slots, self.epoch, self.me(), self.size());
+        if self.is_oversubscribed() {
             // Whoever disagrees may keep the others from ever coming.
-            let ready = || stage.all(|rank| rank == me || stage.has_filled(rank, epoch));
+            let ready = || coll_slots.all(|rank| rank == me || coll_slots.has_filled(rank, epoch));
             if !ready() {
-                self.glance()?;
+                self.check_arrived()?;
                 self.wait(Want::AllFilled, ready)?;
             }
-            self.glance()?;
+            self.check_arrived()?;
         } else {
             for step in 1..size {
                 let rank = if me + step < size { me + step } else { me + step - size };
-                self.meet(rank)?;
+                self.await_peer(rank)?;
             }
         }
-        self.all_have_entered();
+        self.assert_all_arrived();
         Ok(())
     }
 
     /// This rank has heard of all others that they have entered this epoch.
-    pub(crate) fn all_have_entered(&self) {
-        self.seat.entered.set(self.epoch);
+    pub(crate) fn assert_all_arrived(&self) {
+        self.member.entered.set(self.epoch);
     }
 
     /// Compares this rank's call with those of the ranks that are there. Of two ranks that do this, one sees the other.
-    pub(crate) fn glance(&self) -> Result<(), Fault> {
+    pub(crate) fn check_arrived(&self) -> Result<(), Fault> {
         fence(Ordering::SeqCst); // between filling the own slot and looking at the others'
         for rank in (0..self.size()).filter(|&rank| rank != self.me()) {
-            let epoch = &self.stage.slots[Stage::slot_of(rank, self.epoch)].epoch;
+            let epoch = &self.coll_slots.slots[CollSlots::slot_of(rank, self.epoch)].epoch;
             if epoch.load(Ordering::Acquire) >= self.epoch {
                 self.compare(rank)?;
             }
@@ -400,16 +403,17 @@ impl<'a> Visit<'a> {
     }
 
     fn compare(&self, rank: usize) -> Result<(), Fault> {
-        let at = Stage::slot_of(rank, self.epoch);
+        let at = CollSlots::slot_of(rank, self.epoch);
         // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with it.
-        let theirs = self.stage.slots[at].shown.with(|shown| unsafe { (*shown).digest });
-        if theirs == self.occasion.digest() { Ok(()) } else { self.compare_in_full(rank) }
+        let theirs =
+            self.coll_slots.slots[at].published.with(|published| unsafe { (*published).digest });
+        if theirs == self.coll.digest() { Ok(()) } else { self.compare_in_full(rank) }
     }
 
     /// What a rank that has been met calls, in full.
     #[cold]
     fn words_of(&self, rank: usize) -> Said {
-        let words = &self.stage.words[Stage::slot_of(rank, self.epoch)].0;
+        let words = &self.coll_slots.words[CollSlots::slot_of(rank, self.epoch)].0;
         while words.epoch.load(Ordering::Acquire) < self.epoch {
             yield_now(); // it is writing them at this moment
         }
@@ -419,7 +423,7 @@ impl<'a> Visit<'a> {
 
     #[cold]
     fn compare_in_full(&self, rank: usize) -> Result<(), Fault> {
-        let (mine, theirs) = (self.occasion.said(), self.words_of(rank));
+        let (mine, theirs) = (self.coll.said(), self.words_of(rank));
         mine.label.admits(&theirs.label, Rank::from(rank))?;
         if (mine.turn, mine.kind, mine.bytes) == (theirs.turn, theirs.kind, theirs.bytes) {
             return Ok(());
@@ -436,76 +440,75 @@ impl<'a> Visit<'a> {
     pub(crate) fn disagreement(&self, rank: usize, mine: usize, theirs: Option<usize>) -> Fault {
         let said = self.words_of(rank);
         ErrorKind::CollectiveMismatch {
-            mine: Said { bytes: mine, ..self.occasion.said() }.describe(false),
+            mine: Said { bytes: mine, ..self.coll.said() }.describe(false),
             rank,
             theirs: Said { bytes: theirs.unwrap_or(said.bytes), ..said }.describe(false),
         }
         .into()
     }
 
-    /// What `rank`, which has been met, shows.
-    pub(crate) fn sight(&self, rank: usize) -> Sight {
-        let at = Stage::slot_of(rank, self.epoch);
-        self.stage.slots[at].shown.with(|shown| {
+    /// What `rank`, which has arrived, has published.
+    pub(crate) fn peer(&self, rank: usize) -> PeerData {
+        let at = CollSlots::slot_of(rank, self.epoch);
+        self.coll_slots.slots[at].published.with(|published| {
             // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with it.
-            let (form, body) = unsafe { ((*shown).form, &raw const (*shown).body) };
+            let (form, body) = unsafe { ((*published).form, &raw const (*published).body) };
             let len = (form >> 2) as usize;
             if form & LENT != 0 {
                 // SAFETY: the form says which field was written.
-                let Loan { rows, room, starts } = unsafe { (*body).lent };
-                return Sight { rows, len, starts, room };
+                let Lent { rows, room, starts } = unsafe { (*body).lent };
+                return PeerData { rows, len, starts, room };
             }
             let (inline, room) = (body.cast::<u8>(), std::ptr::null_mut());
             if form & TABLE == 0 {
-                return Sight { rows: inline, len, starts: std::ptr::null(), room };
+                return PeerData { rows: inline, len, starts: std::ptr::null(), room };
             }
-            // SAFETY: `show` has put the table and the rows one behind the other into the body.
+            // SAFETY: `publish` has put the table and the rows one behind the other into the body.
             let rows = unsafe { inline.add((self.size() + 1) * size_of::<usize>()) };
-            Sight { rows, len, starts: body.cast::<usize>(), room }
+            PeerData { rows, len, starts: body.cast::<usize>(), room }
         })
     }
 
     fn is_lent(&self, rank: usize) -> bool {
-        let at = Stage::slot_of(rank, self.epoch);
-        // SAFETY: as in `sight`.
-        self.stage.slots[at].shown.with(|shown| unsafe { (*shown).form & LENT != 0 })
+        let at = CollSlots::slot_of(rank, self.epoch);
+        // SAFETY: as in `peer`.
+        self.coll_slots.slots[at]
+            .published
+            .with(|published| unsafe { (*published).form & LENT != 0 })
     }
 
-    /// Makes sure that this rank may touch what `ranks`, which have been met, show.
+    /// Makes sure that this rank may touch what `ranks`, which have arrived, show.
     ///
     /// # Errors
-    /// Why one of them has withdrawn.
-    pub(crate) fn claim(
-        &mut self,
-        ranks: impl Iterator<Item = usize> + Clone,
-    ) -> Result<(), Fault> {
+    /// Why one of them has revoked its loan.
+    pub(crate) fn pin(&mut self, ranks: impl Iterator<Item = usize> + Clone) -> Result<(), Fault> {
         if !ranks.clone().any(|rank| self.is_lent(rank)) {
             return Ok(());
         }
         self.stands = Stands::Claiming;
-        self.stage.places[self.me()].claim.0.store(self.epoch, Ordering::Relaxed);
-        self.hall.fences().waker();
+        self.coll_slots.places[self.me()].pinned.0.store(self.epoch, Ordering::Relaxed);
+        self.parking.fence().light();
         for rank in ranks {
-            if self.stage.places[rank].rare.0.withdrawn.load(Ordering::Acquire) >= self.epoch {
-                return Err(self.forsaken());
+            if self.coll_slots.places[rank].rare.0.revoked.load(Ordering::Acquire) >= self.epoch {
+                return Err(self.why_not());
             }
         }
         Ok(())
     }
 
-    /// Gives up the claim, before this rank waits for another one.
-    pub(crate) fn unclaim(&mut self) {
+    /// Gives up the pin, before this rank waits for another one.
+    pub(crate) fn unpin(&mut self) {
         if self.stands == Stands::Claiming {
-            self.stage.places[self.me()].claim.0.store(0, Ordering::Release);
+            self.coll_slots.places[self.me()].pinned.0.store(0, Ordering::Release);
             self.stands = Stands::Inside;
         }
     }
 
-    /// Why another rank has withdrawn or could not do its share: it has seen that ranks disagree, or the job fails.
+    /// Why another rank has revoked its loan or could not do its share: it has seen that ranks disagree, or the job fails.
     #[cold]
-    fn forsaken(&mut self) -> Fault {
-        self.unclaim();
-        if let Err(kind) = self.glance() {
+    fn why_not(&mut self) -> Fault {
+        self.unpin();
+        if let Err(kind) = self.check_arrived() {
             return kind;
         }
         self.go();
@@ -515,16 +518,17 @@ impl<'a> Visit<'a> {
 
     /// Tells that this rank could not do its share of the common work.
     pub(crate) fn fail(&self) {
-        let broken = &self.stage.places[self.me()].rare.0.broken[(self.epoch % DEPTH) as usize];
+        let broken =
+            &self.coll_slots.places[self.me()].rare.0.broken[(self.epoch % DEPTH) as usize];
         broken.store(self.epoch, Ordering::Relaxed);
     }
 
     /// Reaches round `round` of a barrier, and waits until `rank` has.
     pub(crate) fn round(&self, round: u64, rank: usize) -> Result<(), Fault> {
         let word = self.epoch << 6 | round;
-        self.stage.places[self.me()].round.0.store(word, Ordering::Release);
+        self.coll_slots.places[self.me()].round.0.store(word, Ordering::Release);
         self.wake(Want::Filled(self.me()), None);
-        let theirs = &self.stage.places[rank].round.0;
+        let theirs = &self.coll_slots.places[rank].round.0;
         self.wait(Want::Filled(rank), || theirs.load(Ordering::Acquire) >= word)
     }
 
@@ -543,20 +547,21 @@ impl<'a> Visit<'a> {
     pub(crate) fn leave_together(&mut self) -> Result<(), Fault> {
         self.depart()?;
         // Whoever has left without its share has seen the end of the job, or says so.
-        self.hall.check()?;
+        self.parking.check()?;
         let (slot, epoch) = ((self.epoch % DEPTH) as usize, self.epoch);
         let broken = |place: &Place| place.rare.0.broken[slot].load(Ordering::Relaxed) == epoch;
-        if self.stage.places.iter().any(broken) { Err(self.forsaken()) } else { Ok(()) }
+        if self.coll_slots.places.iter().any(broken) { Err(self.why_not()) } else { Ok(()) }
     }
 
     fn depart(&mut self) -> Result<(), Fault> {
         self.go();
-        let (stage, epoch, me) = (self.stage, self.epoch, self.me());
+        let (coll_slots, epoch, me) = (self.coll_slots, self.epoch, self.me());
         let left = match self.lends {
             Readers::Nobody => Ok(()),
-            Readers::One(rank) => self.wait(Want::Done(rank), || stage.is_done(rank, epoch)),
-            Readers::All => self
-                .wait(Want::AllDone, || stage.all(|rank| rank == me || stage.is_done(rank, epoch))),
+            Readers::One(rank) => self.wait(Want::Done(rank), || coll_slots.is_done(rank, epoch)),
+            Readers::All => self.wait(Want::AllDone, || {
+                coll_slots.all(|rank| rank == me || coll_slots.is_done(rank, epoch))
+            }),
         };
         if left.is_ok() {
             self.lends = Readers::Nobody;
@@ -566,16 +571,16 @@ impl<'a> Visit<'a> {
 
     /// Touches nothing of others from now on.
     fn go(&mut self) {
-        self.unclaim();
+        self.unpin();
         if self.stands == Stands::Inside {
             self.stands = Stands::Gone;
             #[cfg(loom)] // an access that goes on until here is what loom has to see
-            for slot in &self.stage.slots {
+            for slot in &self.coll_slots.slots {
                 if slot.epoch.load(Ordering::Acquire) == self.epoch {
-                    slot.shown.with(|_| ());
+                    slot.published.with(|_| ());
                 }
             }
-            self.stage.places[self.me()].done.0.store(self.epoch, Ordering::Release);
+            self.coll_slots.places[self.me()].done.0.store(self.epoch, Ordering::Release);
             let last = self.tally(|tally| &tally.done);
             self.wake(Want::Done(self.me()), last.then_some(Want::AllDone));
         }
@@ -583,12 +588,14 @@ impl<'a> Visit<'a> {
 
     /// Takes back what this rank has lent, and waits for those who touch it at this moment.
     #[cold]
-    fn withdraw(&mut self) {
-        let (stage, epoch, me) = (self.stage, self.epoch, self.me());
-        stage.places[me].rare.0.withdrawn.store(epoch, Ordering::Release);
-        self.hall.fences().sleeper();
-        let free = || stage.all(|rank| stage.places[rank].claim.0.load(Ordering::Acquire) != epoch);
-        // In the hall, as an operator may wait there for something that never comes.
+    fn revoke(&mut self) {
+        let (coll_slots, epoch, me) = (self.coll_slots, self.epoch, self.me());
+        coll_slots.places[me].rare.0.revoked.store(epoch, Ordering::Release);
+        self.parking.fence().heavy();
+        let free = || {
+            coll_slots.all(|rank| coll_slots.places[rank].pinned.0.load(Ordering::Acquire) != epoch)
+        };
+        // In the parking, as an operator may wait there for something that never comes.
         while !free() && self.wait(Want::Anything, free).is_err() {
             yield_now();
         }
@@ -596,15 +603,15 @@ impl<'a> Visit<'a> {
     }
 }
 
-impl Drop for Visit<'_> {
+impl Drop for EpochGuard<'_> {
     fn drop(&mut self) {
         if self.stands != Stands::Gone && std::thread::panicking() {
             self.fail();
         }
         self.go();
         if self.lends != Readers::Nobody {
-            self.withdraw();
+            self.revoke();
         }
-        self.seat.busy.set(false);
+        self.member.busy.set(false);
     }
 }

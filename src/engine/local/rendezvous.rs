@@ -1,4 +1,4 @@
-//! How the bytes of a message reach their receiver: small ones by a copy in the [lane](super::lane), larger ones by lending.
+//! Receiver-driven rendezvous: the bytes of a larger message are lent, and its receiver copies them.
 //!
 //! A [`Loan`] is a sender's buffer that its receiver copies from. Its state says whose turn it is:
 //!
@@ -9,16 +9,17 @@
 //!    └──take back──▶ BACK                               nobody will ever read it
 //! ```
 //!
-//! The lender who wants its buffer back early takes an offered loan back, or, if a receiver has matched it already, leaves a
-//! copy in its place (both by compare-and-swap); if it is busy, the receiver is copying at this moment, and the lender waits: a
-//! copy neither blocks nor panics. A long copy is shared: while the receiver is at it (`SHARED`), a lender who looks whether it is
-//! done takes part of it. So nobody needs the receiver's queues to get a buffer out of them.
+//! The lender who wants its buffer back early takes an offered loan back, or, if a receiver has matched
+//! it already, leaves a copy in its place (both by compare-and-swap); if it is busy, the receiver is
+//! copying at this moment, and the lender waits: a copy neither blocks nor panics. A long copy is
+//! shared: while the receiver is at it (`SHARED`), a lender who looks whether it is done takes part of
+//! it. So nobody needs the receiver's queues to get a buffer out of them.
 
 use std::{panic::Location, sync::Arc};
 
 use super::{
-    hall::Hall,
     lane::{INLINE_BYTES, InLane},
+    parking::ParkingLot,
     sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, UnsafeCell, spin_loop, yield_now},
 };
 use crate::{
@@ -111,10 +112,10 @@ impl Parcel<'_> {
         key: &Key,
         expected: &Label,
         into: &mut [u8],
-        hall: &Hall,
+        parking: &ParkingLot,
     ) -> Result<Received, Fault> {
         // Put together where it is wanted, see `Table::insert`.
-        self.deliver(key, expected, into, hall).map(|bytes| Received {
+        self.deliver(key, expected, into, parking).map(|bytes| Received {
             rank: key.source,
             tag: key.tag,
             bytes,
@@ -128,13 +129,13 @@ impl Parcel<'_> {
         key: &Key,
         expected: &Label,
         into: &mut [u8],
-        hall: &Hall,
+        parking: &ParkingLot,
     ) -> Result<usize, Fault> {
         let bytes = self.len();
         let checked = self.check(key, expected, into.len());
         let into = checked.is_ok().then(|| &mut into[..bytes]);
         match (&self.body, into) {
-            (Body::Lent(loan), into) => loan.finish(into, hall),
+            (Body::Lent(loan), into) => loan.finish(into, parking),
             (_, None) => {}
             (Body::InLane(message), Some(into)) => message.copy_to(into),
             (Body::Few(bytes, few), Some(into)) => into.copy_from_slice(&few[..*bytes]),
@@ -155,9 +156,9 @@ impl Parcel<'_> {
     }
 
     /// Drops the claimed message; its sender gets the buffer back.
-    pub(super) fn discard(&self, hall: &Hall) {
+    pub(super) fn discard(&self, parking: &ParkingLot) {
         if let Body::Lent(loan) = &self.body {
-            loan.finish(None, hall);
+            loan.finish(None, parking);
         }
     }
 }
@@ -260,14 +261,14 @@ impl Loan {
     }
 
     /// Copies the claimed loan, if `into` is given, and gives it back.
-    fn finish(&self, into: Option<&mut [u8]>, hall: &Hall) {
+    fn finish(&self, into: Option<&mut [u8]>, parking: &ParkingLot) {
         let is_claimed = self.state.load(Ordering::Relaxed) == BUSY;
         assert!(is_claimed, "a loan is finished once, by the receiver who has claimed it");
         if let Some(into) = into {
             self.memory.with(|memory| {
                 // SAFETY: this side has made the state `BUSY`.
                 let Some(memory) = (unsafe { &*memory }) else { return };
-                if self.bytes >= SHARED_BYTES && !hall.is_crowded() {
+                if self.bytes >= SHARED_BYTES && !parking.is_oversubscribed() {
                     self.copy_together(memory.bytes(), into);
                 } else {
                     into.copy_from_slice(memory.bytes());
@@ -275,7 +276,7 @@ impl Loan {
             });
         }
         self.state.store(DONE, Ordering::Release);
-        hall.wake(self.lender);
+        parking.wake(self.lender);
     }
 
     /// Copies with the lender's help, if it looks here meanwhile.

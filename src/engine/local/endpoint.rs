@@ -1,15 +1,14 @@
-//! What a rank keeps for itself: its ends of the lanes, the messages that nobody wanted yet and the receives it has posted.
+//! A rank's endpoint: its ends of the lanes, and the queues of unexpected messages and posted receives.
 //!
-//! All matching is done by the receiving rank, on its own thread, whenever it is in a verb that looks or waits; so no lock is
-//! held and no receive buffer is ever seen by another thread.
+//! All matching is done by the receiving rank, on its own thread, whenever it makes *progress* (is in a
+//! verb that looks or waits); so no lock is held and no receive buffer is ever seen by another thread.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Pending,
-    hall::Hall,
-    handoff::{Claim, Loan, Parcel},
-    lane,
+    Pending, lane,
+    parking::ParkingLot,
+    rendezvous::{Claim, Loan, Parcel},
     sync::{AtomicUsize, Mutex, Ordering, lock},
 };
 use crate::engine::{
@@ -23,17 +22,17 @@ const LOANS: usize = 64;
 
 /// Where others hand in the receiver's end of a lane that they have opened.
 #[repr(align(128))]
-pub(super) struct Doorstep {
+pub(super) struct AcceptQueue {
     opened: AtomicUsize,
     lanes: Mutex<Vec<(usize, lane::Receiver)>>,
 }
 
-impl Doorstep {
+impl AcceptQueue {
     pub(super) fn new() -> Self {
         Self { opened: AtomicUsize::new(0), lanes: Mutex::new(Vec::new()) }
     }
 
-    /// A new lane of the world rank `sender` to whose doorstep this is.
+    /// A new lane of the world rank `sender` to the rank whose queue this is.
     fn open(&self, sender: usize) -> lane::Sender {
         let (ours, theirs) = lane::open();
         lock(&self.lanes).push((sender, theirs));
@@ -42,14 +41,14 @@ impl Doorstep {
     }
 }
 
-pub(super) struct Desk {
+pub(super) struct Endpoint {
     /// By world rank of the receiver.
     outgoing: Paged<lane::Sender>,
     incoming: Vec<lane::Receiver>,
     /// By world rank of the sender: the place in `incoming`.
     places: Paged<usize>,
-    /// How many lanes have been taken from the doorstep.
-    adopted: usize,
+    /// How many lanes have been taken from the accept queue.
+    accepted: usize,
     /// The lane to be looked at first by a receive from any: the one behind the last that had something for one.
     first: usize,
     pub(super) queues: Queues<Parcel<'static>, u64>,
@@ -57,29 +56,29 @@ pub(super) struct Desk {
     loans: VecDeque<Arc<Loan>>,
 }
 
-/// What a desk works on.
+/// What an endpoint works on.
 #[derive(Clone, Copy)]
-pub(super) struct Surroundings<'a> {
-    pub(super) hall: &'a Hall,
-    pub(super) doorstep: &'a Doorstep,
+pub(super) struct Ctx<'a> {
+    pub(super) parking: &'a ParkingLot,
+    pub(super) accept_queue: &'a AcceptQueue,
     pub(super) ops: &'a Table<Pending>,
 }
 
 /// A receive that is under way in the calling verb: it comes behind all that are posted.
-pub(super) struct Wish<'a> {
+pub(super) struct ActiveRecv<'a> {
     pub(super) wanted: &'a Wanted,
     /// The world rank it is from, if that is known.
     pub(super) sender: Option<usize>,
     pub(super) claim: Claim,
 }
 
-impl Desk {
+impl Endpoint {
     pub(super) fn new() -> Self {
         Self {
             outgoing: Paged::new(),
             incoming: Vec::new(),
             places: Paged::new(),
-            adopted: 0,
+            accepted: 0,
             first: 0,
             queues: Queues::new(),
             loans: VecDeque::new(),
@@ -92,9 +91,9 @@ impl Desk {
         &mut self,
         receiver: usize,
         rank: usize,
-        doorsteps: &[Doorstep],
+        accept_queues: &[AcceptQueue],
     ) -> &mut lane::Sender {
-        self.outgoing.get_or_insert_with(receiver, || doorsteps[receiver].open(rank))
+        self.outgoing.get_or_insert_with(receiver, || accept_queues[receiver].open(rank))
     }
 
     /// Lends what `make` makes a loan of.
@@ -117,27 +116,27 @@ impl Desk {
 
     /// Serves the posted receives from what has come in.
     #[inline]
-    pub(super) fn serve_posted(&mut self, around: Surroundings<'_>) {
+    pub(super) fn progress(&mut self, ctx: Ctx<'_>) {
         if self.queues.has_posted() {
-            self.look(around, None, &mut |_, _| {});
+            self.drain_all(ctx, None, &mut |_, _| {});
         }
     }
 
-    /// Serves the posted receives, and the wish: what `grant` makes of the message that it is for.
+    /// Makes progress with the posted receives, and with an active one: what `deliver` makes of the message that it is for.
     #[inline]
-    pub(super) fn serve<R>(
+    pub(super) fn progress_for<R>(
         &mut self,
-        around: Surroundings<'_>,
-        wish: &Wish<'_>,
-        grant: &mut impl FnMut(&Key, Parcel<'_>) -> R,
+        ctx: Ctx<'_>,
+        active: &ActiveRecv<'_>,
+        deliver: &mut impl FnMut(&Key, Parcel<'_>) -> R,
     ) -> Option<R> {
-        if self.queues.has_posted() || wish.sender.is_none() {
-            return self.look(around, Some(wish), grant);
+        if self.queues.has_posted() || active.sender.is_none() {
+            return self.drain_all(ctx, Some(active), deliver);
         }
         // Only this lane can bring it, and nobody waits for what the others bring.
-        self.adopt(around.doorstep);
-        let lane = self.only_lane(wish.sender)?;
-        self.look_into(lane, around, Some(wish), grant)
+        self.accept_lanes(ctx.accept_queue);
+        let lane = self.only_lane(active.sender)?;
+        self.drain(lane, ctx, Some(active), deliver)
     }
 
     /// The lane from the world rank `sender`, if no posted receive waits for what others bring.
@@ -149,19 +148,19 @@ impl Desk {
         self.places.get(sender?).copied()
     }
 
-    fn look<R>(
+    fn drain_all<R>(
         &mut self,
-        around: Surroundings<'_>,
-        wish: Option<&Wish<'_>>,
-        grant: &mut impl FnMut(&Key, Parcel<'_>) -> R,
+        ctx: Ctx<'_>,
+        active: Option<&ActiveRecv<'_>>,
+        deliver: &mut impl FnMut(&Key, Parcel<'_>) -> R,
     ) -> Option<R> {
-        self.adopt(around.doorstep);
+        self.accept_lanes(ctx.accept_queue);
         let lanes = self.incoming.len();
         for place in (self.first..lanes).chain(0..self.first) {
-            let granted = self.look_into(place, around, wish, grant);
-            if granted.is_some() {
+            let delivered = self.drain(place, ctx, active, deliver);
+            if delivered.is_some() {
                 self.first = if place + 1 < lanes { place + 1 } else { 0 };
-                return granted;
+                return delivered;
             }
         }
         None
@@ -173,31 +172,31 @@ impl Desk {
         &self.incoming[lane]
     }
 
-    /// Takes what has come through a lane, up to the message that the wish is for.
+    /// Takes what has come through a lane, up to the message that the active receive is for.
     #[inline]
-    pub(super) fn look_into<R>(
+    pub(super) fn drain<R>(
         &mut self,
         place: usize,
-        around: Surroundings<'_>,
-        wish: Option<&Wish<'_>>,
-        grant: &mut impl FnMut(&Key, Parcel<'_>) -> R,
+        ctx: Ctx<'_>,
+        active: Option<&ActiveRecv<'_>>,
+        deliver: &mut impl FnMut(&Key, Parcel<'_>) -> R,
     ) -> Option<R> {
         let Self { incoming, queues, .. } = self;
         let lane = &mut incoming[place];
         let mut next = lane.peek();
         while let Some(key) = next {
             let posted = queues.find_posted(&key);
-            let wish = wish.filter(|wish| posted.is_none() && wish.wanted.fits(&key));
+            let active = active.filter(|active| posted.is_none() && active.wanted.fits(&key));
             let Some(parcel) = lane.take() else { break };
             if let Some(at) = posted {
                 if parcel.claim(Claim::Receive)
                     && let Some(op) = queues.take_posted(at)
                 {
-                    around.ops.with(op, |pending| pending.receive(&key, &parcel, around.hall));
+                    ctx.ops.with(op, |pending| pending.receive(&key, &parcel, ctx.parking));
                 }
-            } else if let Some(wish) = wish {
-                if parcel.claim(wish.claim) {
-                    return Some(grant(&key, parcel));
+            } else if let Some(active) = active {
+                if parcel.claim(active.claim) {
+                    return Some(deliver(&key, parcel));
                 }
             } else {
                 queues.keep(key, parcel.keep());
@@ -209,10 +208,13 @@ impl Desk {
 
     /// The oldest message among those that nobody wanted yet.
     #[inline]
-    pub(super) fn take_unexpected(&mut self, wish: &Wish<'_>) -> Option<(Key, Parcel<'static>)> {
+    pub(super) fn take_unexpected(
+        &mut self,
+        active: &ActiveRecv<'_>,
+    ) -> Option<(Key, Parcel<'static>)> {
         loop {
-            let (key, parcel) = self.queues.take_unexpected(wish.wanted)?;
-            if parcel.claim(wish.claim) {
+            let (key, parcel) = self.queues.take_unexpected(active.wanted)?;
+            if parcel.claim(active.claim) {
                 return Some((key, parcel));
             }
         }
@@ -220,24 +222,24 @@ impl Desk {
 
     /// Takes the lanes in that have been opened since.
     #[inline]
-    fn adopt(&mut self, doorstep: &Doorstep) {
-        if doorstep.opened.load(Ordering::Acquire) != self.adopted {
-            self.take_in(doorstep);
+    fn accept_lanes(&mut self, accept_queue: &AcceptQueue) {
+        if accept_queue.opened.load(Ordering::Acquire) != self.accepted {
+            self.accept_all(accept_queue);
         }
     }
 
     #[cold]
-    fn take_in(&mut self, doorstep: &Doorstep) {
-        for (sender, lane) in lock(&doorstep.lanes).drain(..) {
+    fn accept_all(&mut self, accept_queue: &AcceptQueue) {
+        for (sender, lane) in lock(&accept_queue.lanes).drain(..) {
             self.places.get_or_insert_with(sender, || self.incoming.len());
             self.incoming.push(lane);
-            self.adopted += 1;
+            self.accepted += 1;
         }
     }
 
     /// The messages that nobody has received, when all ranks have ended.
-    pub(super) fn leftovers(&mut self, rank: usize, doorstep: &Doorstep) -> Vec<Leftover> {
-        self.take_in(doorstep);
+    pub(super) fn leftovers(&mut self, rank: usize, accept_queue: &AcceptQueue) -> Vec<Leftover> {
+        self.accept_all(accept_queue);
         let Self { incoming, queues, .. } = self;
         for lane in incoming {
             while let Some(key) = lane.peek() {
