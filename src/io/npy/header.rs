@@ -45,7 +45,7 @@ pub(super) fn of_floats(shape: [usize; 2]) -> Vec<u8> {
     let order = if cfg!(target_endian = "big") { '>' } else { '<' };
     let [rows, columns] = shape;
     let text =
-        format!("{{'descr': '{order}f8', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+        format!("{{'descr': '{order}f8', 'fortran_order': False, 'shape': ({rows}, {columns})}}");
     // Magic, version and length before it, blanks and a line's end behind it.
     let bytes = (MAGIC.len() + 4 + text.len() + 1).next_multiple_of(ALIGNMENT);
     let length = bytes - MAGIC.len() - 4;
