@@ -13,8 +13,8 @@ step() {
     "$@"
 }
 
-step format cargo fmt --check
-step lints cargo clippy --all-targets -- -D warnings
+step format cargo fmt --all --check
+step lints cargo clippy --workspace --all-targets -- -D warnings
 if have_mpi && have_libclang; then
     features=mpi
     ! have_parallel_hdf5 || features=phdf5

@@ -58,7 +58,7 @@ hash -r
 find_fedora_mpi
 
 # The engine local and everything that needs no MPI.
-suite local cargo test --no-fail-fast
+suite local cargo test --workspace --no-fail-fast
 
 # on_mpi NAME BIN FEATURES ARGUMENT...: the tests of the engine mpi with the MPI whose programs lie in BIN.
 # mpi-sys does not notice another MPICC, hence a build directory for each. Examples are not built by --test.
@@ -126,7 +126,7 @@ suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loo
 
 # Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
 # files, at processes.
-OTHERS=(bench bugs cli compile_fail failures heat2d hosts large layers mpi readme scripts)
+OTHERS=(bench bugs cli failures heat2d hosts large layers mpi readme scripts)
 local_tests=(--lib)
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)

@@ -1,19 +1,39 @@
 //! Collectives against the plain sequential computation, on sizes, roots, operators and rank counts nobody chose by hand.
 
-use proptest::{collection::vec, prelude::*};
+use arbitrary::{Arbitrary, Result, Unstructured};
+use arbtest::arbtest;
 use spmd::{Comm, Failure, Max, Min, Ragged, Sum, Xor};
 
+#[allow(dead_code)]
+#[path = "random/mod.rs"]
+mod random;
+
+use random::{Index, many, next};
+
+/// Tries a property for a second.
+fn holds(property: impl FnMut(&mut Unstructured<'_>) -> Result<()>) {
+    arbtest(property).size_max(4096).budget_ms(1000);
+}
+
+/// So many values.
+fn row(bytes: &mut Unstructured<'_>, count: usize) -> Result<Vec<u64>> {
+    let mut state = bytes.arbitrary()?;
+    Ok((0..count).map(|_| next(&mut state)).collect())
+}
+
 /// A row of values per rank, equally long.
-fn equal_rows() -> impl Strategy<Value = Vec<Vec<u64>>> {
-    (1..=6_usize, 0..1500_usize)
-        .prop_flat_map(|(ranks, count)| vec(vec(any::<u64>(), count..=count), ranks..=ranks))
+fn equal_rows(bytes: &mut Unstructured<'_>) -> Result<Vec<Vec<u64>>> {
+    let count = bytes.int_in_range(0..=1499)?;
+    many(bytes, 1..=6, |bytes| row(bytes, count))
 }
 
 /// A row of values per rank, of any lengths, on both sides of what engines send in one piece.
-fn rows() -> impl Strategy<Value = Vec<Vec<u64>>> {
-    let length = prop_oneof![Just(0), 1..20_usize, 900..1200_usize];
-    let row = length.prop_flat_map(|count| vec(any::<u64>(), count..=count));
-    vec(row, 1..=6)
+fn rows(bytes: &mut Unstructured<'_>) -> Result<Vec<Vec<u64>>> {
+    many(bytes, 1..=6, |bytes| {
+        let range = bytes.choose(&[0..=0, 1..=19, 900..=1199])?.clone();
+        let count = bytes.int_in_range(range)?;
+        row(bytes, count)
+    })
 }
 
 /// What each rank returned.
@@ -40,7 +60,7 @@ fn compose(left: u64, right: u64) -> u64 {
 }
 
 /// The operators tried: built in and closures, as functions and as the library takes them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Arbitrary)]
 enum Operator {
     Sum,
     Min,
@@ -52,11 +72,6 @@ enum Operator {
 }
 
 impl Operator {
-    fn any() -> impl Strategy<Value = Self> {
-        use Operator::{Compose, First, Last, Max, Min, Sum, Xor};
-        prop::sample::select(vec![Sum, Min, Max, Xor, Compose, First, Last])
-    }
-
     fn apply(self, left: u64, right: u64) -> u64 {
         match self {
             Self::Sum => left.wrapping_add(right),
@@ -80,45 +95,61 @@ impl Operator {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
-    #[test]
-    fn allreduce_equals_sequential_fold(rows in equal_rows(), op in Operator::any()) {
+#[test]
+fn allreduce_equals_sequential_fold() {
+    holds(|bytes| {
+        let rows = equal_rows(bytes)?;
+        let op = Operator::arbitrary(bytes)?;
         let wanted = fold(&rows, rows.len(), |left, right| op.apply(left, right));
         let got = on_ranks(rows.len(), |comm| Ok(op.allreduce(comm, &rows[comm.rank()])?));
         for mine in got {
-            prop_assert_eq!(&mine, &wanted);
+            assert_eq!(&mine, &wanted);
         }
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn reduce_equals_sequential_fold(rows in equal_rows(), op in Operator::any(), root: prop::sample::Index) {
+#[test]
+fn reduce_equals_sequential_fold() {
+    holds(|bytes| {
+        let rows = equal_rows(bytes)?;
+        let op = Operator::arbitrary(bytes)?;
+        let root = Index::arbitrary(bytes)?;
         let root = root.index(rows.len());
         let wanted = fold(&rows, rows.len(), |left, right| op.apply(left, right));
         let got = on_ranks(rows.len(), |comm| {
             Ok(comm.reduce(root, &rows[comm.rank()], |left, right| op.apply(left, right))?)
         });
         for (rank, mine) in got.into_iter().enumerate() {
-            prop_assert_eq!(mine, (rank == root).then(|| wanted.clone()));
+            assert_eq!(mine, (rank == root).then(|| wanted.clone()));
         }
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn scans_equal_sequential_prefixes(rows in equal_rows(), op in Operator::any()) {
+#[test]
+fn scans_equal_sequential_prefixes() {
+    holds(|bytes| {
+        let rows = equal_rows(bytes)?;
+        let op = Operator::arbitrary(bytes)?;
         let apply = |left, right| op.apply(left, right);
         let got = on_ranks(rows.len(), |comm| {
             let mine = &rows[comm.rank()];
             Ok((comm.scan(mine, apply)?, comm.exscan(mine, apply)?))
         });
         for (rank, (scan, exscan)) in got.into_iter().enumerate() {
-            prop_assert_eq!(scan, fold(&rows, rank + 1, apply));
-            prop_assert_eq!(exscan, (rank > 0).then(|| fold(&rows, rank, apply)));
+            assert_eq!(scan, fold(&rows, rank + 1, apply));
+            assert_eq!(exscan, (rank > 0).then(|| fold(&rows, rank, apply)));
         }
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn bcast_gather_scatter_and_allgather_move_rows(rows in rows(), root: prop::sample::Index) {
+#[test]
+fn bcast_gather_scatter_and_allgather_move_rows() {
+    holds(|bytes| {
+        let rows = rows(bytes)?;
+        let root = Index::arbitrary(bytes)?;
         let root = root.index(rows.len());
         let got = on_ranks(rows.len(), |comm| {
             let mine = &rows[comm.rank()];
@@ -129,15 +160,25 @@ proptest! {
         });
         let all = Ragged::from_rows(rows.clone());
         for (rank, (spread, gathered, dealt, collected)) in got.into_iter().enumerate() {
-            prop_assert_eq!(&spread, &rows[root]);
-            prop_assert_eq!(gathered, (rank == root).then(|| all.clone()));
-            prop_assert_eq!(&dealt, &rows[rank]);
-            prop_assert_eq!(&collected, &all);
+            assert_eq!(&spread, &rows[root]);
+            assert_eq!(gathered, (rank == root).then(|| all.clone()));
+            assert_eq!(&dealt, &rows[rank]);
+            assert_eq!(&collected, &all);
         }
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn alltoall_is_a_transpose(ranks in 1..=6_usize, lengths in vec(prop_oneof![0..20_usize, 1000..1100_usize], 36), seed: u64) {
+#[test]
+fn alltoall_is_a_transpose() {
+    holds(|bytes| {
+        let ranks = bytes.int_in_range(1..=6)?;
+        let length = |bytes: &mut Unstructured<'_>| {
+            let range = bytes.choose(&[0..=19, 1000..=1099])?.clone();
+            bytes.int_in_range(range)
+        };
+        let lengths: Vec<usize> = many(bytes, 36..=36, length)?;
+        let seed: u64 = bytes.arbitrary()?;
         // Element k of the row from i to j says so.
         let row = |from: usize, to: usize| -> Vec<u64> {
             let tell = |at| seed.wrapping_add((from * 1_000_000 + to * 100_000 + at) as u64);
@@ -147,12 +188,19 @@ proptest! {
             Ok(comm.alltoall(&Ragged::from_rows((0..ranks).map(|to| row(comm.rank(), to))))?)
         });
         for (rank, mine) in got.into_iter().enumerate() {
-            prop_assert_eq!(mine, Ragged::from_rows((0..ranks).map(|from| row(from, rank))));
+            assert_eq!(mine, Ragged::from_rows((0..ranks).map(|from| row(from, rank))));
         }
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn split_equals_sequential_grouping(choices in vec((prop::option::of(0..3_u32), -2..2_i64), 1..=6)) {
+#[test]
+fn split_equals_sequential_grouping() {
+    holds(|bytes| {
+        let choices = many(bytes, 1..=6, |bytes| {
+            let color = *bytes.choose(&[None, Some(0_u32), Some(1), Some(2)])?;
+            Ok((color, bytes.int_in_range(-2_i64..=1)?))
+        })?;
         let got = on_ranks(choices.len(), |comm| {
             let (color, key) = choices[comm.rank()];
             let Some(group) = comm.split(color, key)? else { return Ok(None) };
@@ -163,7 +211,8 @@ proptest! {
             let mut wanted: Vec<usize> =
                 (0..choices.len()).filter(|&other| choices[other].0 == color).collect();
             wanted.sort_by_key(|&other| (choices[other].1, other));
-            prop_assert_eq!(members, color.map(|_| wanted));
+            assert_eq!(members, color.map(|_| wanted));
         }
-    }
+        Ok(())
+    });
 }

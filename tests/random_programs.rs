@@ -5,22 +5,23 @@ use std::{
     sync::Mutex,
 };
 
-use proptest::prelude::*;
+use arbtest::arbtest;
 
 mod random;
 mod wrong;
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
-
-    #[test]
-    fn programs_give_what_the_model_says(program in random::programs(6), ranks in 1..=8_usize) {
+#[test]
+fn programs_give_what_the_model_says() {
+    let property = |bytes: &mut arbitrary::Unstructured<'_>| {
+        let (ranks, program) = (bytes.int_in_range(1..=8)?, random::program(bytes, 6)?);
         let got = spmd::local(ranks, |world| program.run(world));
-        let got = got.map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let got = got.unwrap_or_else(|error| panic!("{error} in {program:?}"));
         for (rank, log) in got.into_iter().enumerate() {
-            prop_assert_eq!(log, program.expected(rank, ranks), "rank {}", rank);
+            assert_eq!(log, program.expected(rank, ranks), "rank {rank} of {ranks}: {program:?}");
         }
-    }
+        Ok(())
+    };
+    arbtest(property).size_min(256).size_max(2048).budget_ms(2000);
 }
 
 #[test]

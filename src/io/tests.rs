@@ -1,7 +1,6 @@
 use std::fs;
 
-use ndarray::{Array2, ShapeBuilder, s};
-use ndarray_npy::{read_npy, write_npy};
+use ndarray::{Array, Array2, Dimension, ShapeBuilder, s};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -31,6 +30,28 @@ fn write(to: &ArrayFile, array: &Array2<f64>, ranks: usize) {
     .unwrap();
 }
 
+/// Writes an array as NumPy does, in this machine's order.
+fn write_npy<T: bytemuck::NoUninit, D: Dimension>(to: &Path, element: &str, array: &Array<T, D>) {
+    let fortran = if array.is_standard_layout() { "False" } else { "True" };
+    let shape: String = array.shape().iter().map(|length| format!("{length}, ")).collect();
+    // Of one length NumPy leaves the comma, of several it does not.
+    let shape = if array.ndim() > 1 { shape.trim_end_matches(", ") } else { shape.trim_end() };
+    let order = if cfg!(target_endian = "big") { '>' } else { '<' };
+    let text =
+        format!("{{'descr': '{order}{element}', 'fortran_order': {fortran}, 'shape': ({shape})}}");
+    let values = array.as_slice_memory_order().expect("nothing is left out");
+    fs::write(
+        to,
+        [
+            b"\x93NUMPY\x01\0\x76\0",
+            format!("{text:117}\n").as_bytes(),
+            bytemuck::cast_slice(values),
+        ]
+        .concat(),
+    )
+    .unwrap();
+}
+
 /// Reads an array block by block on so many ranks.
 fn read(from: &ArrayFile, ranks: usize) -> Array2<f64> {
     let blocks = crate::local(ranks, |world| {
@@ -54,7 +75,7 @@ fn npy_files_are_the_same_for_every_number_of_ranks() {
     for shape in SHAPES {
         let array = numbers(shape);
         let plain = directory.path().join("plain.npy");
-        write_npy(&plain, &array).unwrap();
+        write_npy(&plain, "f8", &array);
         for ranks in [1, 2, 3, 5, 8] {
             let to = file(&directory, "ours.npy");
             write(&to, &array, ranks);
@@ -75,18 +96,19 @@ fn numbers_of_every_type_are_read_in_both_orders() {
     let directory = tempdir().unwrap();
     let wanted = Array2::from_shape_fn((5, 4), |(row, column)| (row * 4 + column) as f64);
     macro_rules! check {
-        ($($type:ty),*) => {$({
+        ($($type:ty: $element:literal),*) => {$({
             let from = file(&directory, concat!(stringify!($type), ".npy"));
             let array = wanted.mapv(|value| value as $type);
-            write_npy(from.path(), &array).unwrap();
+            write_npy(from.path(), $element, &array);
             assert_eq!(read(&from, 3), wanted, "{from}");
             let mut fortran = Array2::<$type>::zeros((5, 4).f());
             fortran.assign(&array);
-            write_npy(from.path(), &fortran).unwrap();
+            write_npy(from.path(), $element, &fortran);
             assert_eq!(read(&from, 3), wanted, "{from} in Fortran order");
         })*};
     }
-    check!(f64, f32, i64, i32, i16, i8, u64, u32, u16, u8);
+    check!(f64: "f8", f32: "f4", i64: "i8", i32: "i4", i16: "i2", i8: "i1");
+    check!(u64: "u8", u32: "u4", u16: "u2", u8: "u1");
 }
 
 /// A file with this header, padded as `NumPy` does, and these data.
@@ -220,16 +242,16 @@ fn unusable_files_are_refused_by_name() {
         assert!(error.contains(name), "{error}");
         error
     };
-    write_npy(directory.path().join("line.npy"), &ndarray::array![1.0, 2.0]).unwrap();
+    write_npy(&directory.path().join("line.npy"), "f8", &ndarray::array![1.0, 2.0]);
     assert!(refusal("line.npy").contains("two axes"));
-    write_npy(directory.path().join("none.npy"), &Array2::<f64>::zeros((0, 4))).unwrap();
+    write_npy(&directory.path().join("none.npy"), "f8", &Array2::<f64>::zeros((0, 4)));
     assert!(refusal("none.npy").contains("empty"));
     fs::write(directory.path().join("text.npy"), "no array at all").unwrap();
     assert!(refusal("text.npy").contains("cannot read"));
     assert!(refusal("missing.npy").contains("cannot open"));
 
     let from = file(&directory, "short.npy");
-    write_npy(from.path(), &numbers([4, 4])).unwrap();
+    write_npy(from.path(), "f8", &numbers([4, 4]));
     let whole = fs::read(from.path()).unwrap();
     fs::write(from.path(), &whole[..whole.len() - 1]).unwrap();
     for error in [from.shape().unwrap_err(), from.read(&[0..1, 0..1]).unwrap_err()] {
@@ -401,7 +423,7 @@ fn a_failed_write_leaves_the_old_file() {
         to.write(world, &layout, &numbers([2, 4]), &about())
     });
     assert!(failed.is_err());
-    assert_eq!(read_npy::<_, Array2<f64>>(to.path()).unwrap(), numbers([2, 2]));
+    assert_eq!(read(&to, 1), numbers([2, 2]));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
 }
 

@@ -6,17 +6,27 @@
 #![allow(dead_code)] // each user needs a part
 
 mod collectives;
-mod strategy;
+mod make;
 
-use proptest::sample::Index;
+use arbitrary::Arbitrary;
 use spmd::{ANY, Comm, Failure, Request, prelude::*, wait_all, wait_any, wait_some};
 
 use self::collectives::collectives;
 #[allow(unused_imports)] // each user needs one
-pub(crate) use self::strategy::{from_seed, programs};
+pub(crate) use self::make::{from_seed, many, next, program};
 
 /// What a rank has got, in order.
 pub(crate) type Log = Vec<Vec<u64>>;
+
+/// One of as many things as there turn out to be.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+pub(crate) struct Index(u32);
+
+impl Index {
+    pub(crate) fn index(self, count: usize) -> usize {
+        self.0 as usize % count
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Program {

@@ -176,7 +176,8 @@ impl Accumulator {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use arbitrary::{Result, Unstructured};
+    use arbtest::arbtest;
 
     use super::*;
 
@@ -232,39 +233,58 @@ mod tests {
         assert!(sum(&[f64::NAN, 1.0]).is_nan());
     }
 
-    fn any_finite() -> impl Strategy<Value = f64> {
-        any::<u64>().prop_map(f64::from_bits).prop_filter("finite", |value| value.is_finite())
+    fn finite(bytes: &mut Unstructured<'_>) -> Result<f64> {
+        // The largest exponent is that of infinities and of what is no number.
+        let bits: u64 = bytes.arbitrary()?;
+        let value = f64::from_bits(bits);
+        Ok(if value.is_finite() { value } else { f64::from_bits(bits & !(1 << 62)) })
     }
 
-    proptest! {
-        #[test]
-        fn sums_of_two_are_those_of_the_processor(left in any_finite(), right in any_finite()) {
+    fn up_to<T>(
+        bytes: &mut Unstructured<'_>,
+        most: usize,
+        make: impl Fn(&mut Unstructured<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let count = bytes.int_in_range(0..=most)?;
+        (0..count).map(|_| make(bytes)).collect()
+    }
+
+    #[test]
+    fn sums_of_two_are_those_of_the_processor() {
+        arbtest(|bytes| {
+            let (left, right) = (finite(bytes)?, finite(bytes)?);
             // The exact sum of nothing has no sign.
             adds_up(&[left, right], left + right + 0.0);
-        }
+            Ok(())
+        });
+    }
 
-        #[test]
-        fn sums_of_whole_numbers_are_exact(values in prop::collection::vec(any::<i64>(), 0..50)) {
+    #[test]
+    fn sums_of_whole_numbers_are_exact() {
+        arbtest(|bytes| {
+            let values = up_to(bytes, 50, |bytes| bytes.arbitrary::<i64>())?;
             // Both halves of a number are `f64`s; their sum is rounded once by the conversion too.
-            let halves = values.iter().flat_map(|value| [(value >> 32 << 32) as f64, (value & 0xffff_ffff) as f64]);
+            let halves = |value: &i64| [(value >> 32 << 32) as f64, (value & 0xffff_ffff) as f64];
             let exact: i128 = values.iter().map(|&value| i128::from(value)).sum();
-            adds_up(&halves.collect::<Vec<_>>(), exact as f64);
-        }
+            adds_up(&values.iter().flat_map(halves).collect::<Vec<_>>(), exact as f64);
+            Ok(())
+        });
+    }
 
-        #[test]
-        fn neither_order_nor_split_matters(
-            mut values in prop::collection::vec(any_finite(), 0..60),
-            cut in any::<prop::sample::Index>(),
-        ) {
+    #[test]
+    fn neither_order_nor_split_matters() {
+        arbtest(|bytes| {
+            let mut values = up_to(bytes, 60, finite)?;
             let whole = sum(&values);
             values.reverse();
-            prop_assert_eq!(sum(&values).to_bits(), whole.to_bits());
-            let (left, right) = values.split_at(cut.index(values.len() + 1));
+            assert_eq!(sum(&values).to_bits(), whole.to_bits());
+            let (left, right) = values.split_at(bytes.int_in_range(0..=values.len())?);
             let (mut left, right) = (accumulated(left), accumulated(right));
             for (left, right) in left.parts.iter_mut().zip(&right.parts) {
                 *left += right;
             }
-            prop_assert_eq!(left.round().to_bits(), whole.to_bits());
-        }
+            assert_eq!(left.round().to_bits(), whole.to_bits());
+            Ok(())
+        });
     }
 }

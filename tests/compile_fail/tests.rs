@@ -1,8 +1,8 @@
 //! Wrong programs do not compile, and the compiler's words point at the mistake.
 
-use std::{path::Path, process::Command};
+use std::process::Command;
 
-/// The compiler that the expected words come from. After a change: `TRYBUILD=overwrite cargo test --test compile_fail`.
+/// The compiler that the expected words come from. After a change: `TRYBUILD=overwrite cargo test -p compile-fail`.
 const COMPILER: &str = "rustc 1.95.";
 
 #[test]
@@ -16,7 +16,7 @@ fn wrong_programs_do_not_compile() {
         println!("skipped: needs {COMPILER}x, this is {version}");
         return;
     }
-    trybuild::TestCases::new().compile_fail("tests/compile_fail/*.rs");
+    trybuild::TestCases::new().compile_fail("cases/*.rs");
 }
 
 /// The derives that the documentation of `Datum` shows, in a crate that knows this crate and no other. (Cases of trybuild see all
@@ -47,9 +47,10 @@ fn a_datum_is_derived_in_a_crate_that_depends_on_this_one_alone() {
     let directory = tempfile::tempdir().expect("there is room for a file");
     let source = directory.path().join("alone.rs");
     std::fs::write(&source, program).expect("there is room for a file");
-    // The library that was built last, beside the command.
-    let build = Path::new(env!("CARGO_BIN_EXE_spmd")).parent().expect("a directory").join("deps");
-    let libraries = std::fs::read_dir(&build).expect("built libraries").filter_map(|entry| {
+    // The library that was built last, beside this test.
+    let test = std::env::current_exe().expect("this test has a path");
+    let build = test.parent().expect("a directory");
+    let libraries = std::fs::read_dir(build).expect("built libraries").filter_map(|entry| {
         let path = entry.ok()?.path();
         let is_ours = path.file_name()?.to_str()?.starts_with("libspmd-");
         let is_library = is_ours && path.extension().is_some_and(|kind| kind == "rlib");
