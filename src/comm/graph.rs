@@ -297,7 +297,7 @@ impl Graph {
     ) -> Result<NeighborRequest<'g, T>, Fault> {
         let flow = self.flow(Subject::any::<T>().label(call));
         for op in flow.isend_all(|at| bytes_of(row(at)))? {
-            self.comm.engine.forsake(op); // the rows go on without their owner
+            self.comm.engine.detach(op); // the rows go on without their owner
         }
         Ok(NeighborRequest { flow, call, faces, arrived: Vec::new(), rows: PhantomData })
     }

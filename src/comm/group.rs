@@ -224,7 +224,7 @@ impl Comm {
 
     /// The communicator of this rank's group: the number that all its members give it, and who they are.
     pub(super) fn derive(&self, group: Option<(u32, &[Rank])>) -> Result<Option<Self>, Fault> {
-        let context = self.engine.derive(self.context, self.next_turn(), group)?;
+        let context = self.engine.split(self.context, self.next_turn(), group)?;
         let (Some(context), Some((_, members))) = (context, group) else { return Ok(None) };
         let me = members.iter().position(|rank| rank.index() == self.rank);
         let rank = me.ok_or(ErrorKind::Closed)?;

@@ -375,7 +375,7 @@ impl Drop for Plan<'_> {
         for Step { how, going, .. } in &self.steps {
             under_way |= going.is_some();
             match (going, how) {
-                (Some(op), _) | (None, How::Prepared(op)) => engine.forsake(*op),
+                (Some(op), _) | (None, How::Prepared(op)) => engine.detach(*op),
                 (None, How::Never | How::Anew(_)) => {}
             }
         }

@@ -211,7 +211,7 @@ pub(super) fn landed<T: Datum>(done: Done) -> Result<(Vec<T>, Status), Fault> {
 impl<R> Drop for Request<'_, R> {
     fn drop(&mut self) {
         if let State::Pending(op, _) = self.state {
-            self.comm.engine.forsake(op);
+            self.comm.engine.detach(op);
         }
     }
 }

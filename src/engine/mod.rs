@@ -454,18 +454,18 @@ pub(crate) trait Engine {
     fn cancel(&self, op: Op) -> Result<Ended, Fault>;
 
     /// Nobody will ask for `op` again: a receive is withdrawn, a send of owned memory goes on without its owner.
-    fn forsake(&self, op: Op);
+    fn detach(&self, op: Op);
 
     /// Takes lent memory back: when this returns the engine does not touch it any more, whether or not the message
     /// was sent or received. Where that cannot be had (an MPI that cannot cancel a send that nobody receives), it
     /// ends the job rather than return. `op` is gone.
-    fn retract(&self, op: Op);
+    fn revoke(&self, op: Op);
 
     // ---- Operations prepared once and started often ----
 
     /// Prepares an operation in the engine's own way; `None` if it has none.
     ///
-    /// [`Engine::forsake`] ends it: at once if it is not under way, else when it is done; a receive is withdrawn. The lent
+    /// [`Engine::detach`] ends it: at once if it is not under way, else when it is done; a receive is withdrawn. The lent
     /// memory stays valid until then.
     ///
     /// Whether an engine declines must depend on nothing but what is the same on every rank.
@@ -487,14 +487,14 @@ pub(crate) trait Engine {
 
     /// Starts a non-blocking collective, whose lengths need be known to nobody else; what it brings is in
     /// [`Done::exchanged`]. It makes progress whenever a rank is in any verb that waits.
-    fn exchange(&self, call: Exchange) -> Result<Op, Fault>;
+    fn icollective(&self, call: Exchange) -> Result<Op, Fault>;
 
     // ---- Groups ----
 
     /// Opens a context for each group that the ranks of `parent` form. Collective over `parent`.
     ///
     /// `members` are ranks of `parent` in their new order; `group` numbers the groups of this call.
-    fn derive(
+    fn split(
         &self,
         parent: Context,
         turn: u64,

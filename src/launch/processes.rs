@@ -22,7 +22,7 @@ use crate::{
     comm::Comm,
     engine::{
         Engine,
-        mpi::{MpiEngine, Refused, Settings, Stage, Started, Threads, Watch, World},
+        mpi::{MpiEngine, Refused, Settings, Stage, Started, ThreadLevel, Watch, World},
     },
     error::Failure,
     placement::{self, Place},
@@ -116,7 +116,7 @@ pub(super) fn refuse(launcher: &Launcher, what: &str) -> u8 {
     let settings = Settings {
         timeout: None,
         checks: Checks::default(),
-        threads: Threads::OthersCompute,
+        threads: ThreadLevel::Funneled,
         share_cpu: false,
         stats: false,
         apart: false,
@@ -177,15 +177,15 @@ fn settings(args: &RunArgs, early: Option<&Watchdog>) -> Settings {
 }
 
 /// What MPI must be ready for. A rank has one thread where it is told so, or has one CPU; and without a watchdog.
-fn threads(args: &RunArgs) -> Threads {
+fn threads(args: &RunArgs) -> ThreadLevel {
     let alone = match args.threads {
         Some(threads) => threads.get() == 1,
         None => args.share_cpu || placement::cpus().len() == 1,
     };
     match alone && args.limit().is_none() {
-        _ if args.thread_multiple => Threads::AllCall,
-        true => Threads::One,
-        false => Threads::OthersCompute,
+        _ if args.thread_multiple => ThreadLevel::Multiple,
+        true => ThreadLevel::Single,
+        false => ThreadLevel::Funneled,
     }
 }
 

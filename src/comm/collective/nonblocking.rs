@@ -366,7 +366,7 @@ impl<'c> Plan<'c> {
     ) -> Result<Op, Fault> {
         let Self { comm, call, subject, pattern, reduce } = self;
         comm.moved(bytes, 0);
-        comm.engine.exchange(Exchange {
+        comm.engine.icollective(Exchange {
             context: comm.context,
             rank: Rank::from(comm.rank),
             size: comm.size,

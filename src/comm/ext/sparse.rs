@@ -67,7 +67,7 @@ struct Open<'c> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.ops.drain(..).for_each(|op| self.comm.engine.forsake(op));
+        self.ops.drain(..).for_each(|op| self.comm.engine.detach(op));
     }
 }
 
@@ -120,7 +120,7 @@ fn exchange<T: Datum>(
 }
 
 fn enter_barrier(comm: &Comm, label: &Label) -> Result<Op, Fault> {
-    comm.engine.exchange(Exchange {
+    comm.engine.icollective(Exchange {
         context: comm.context,
         rank: Rank::from(comm.rank),
         size: comm.size,

@@ -332,7 +332,7 @@ impl<'c> Plan<'c> {
                 _ => vec![bytes],
             };
             comm.moved(bytes, 0);
-            comm.engine.exchange(Exchange {
+            comm.engine.icollective(Exchange {
                 context: comm.context,
                 rank: Rank::from(comm.rank),
                 size: comm.size,

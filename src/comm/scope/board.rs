@@ -392,10 +392,10 @@ impl Drop for End<'_> {
                 match entry.state {
                     State::Direct(op, _) | State::Copied(op, _) => {
                         self.0.comm.enter(entry.call);
-                        self.0.comm.engine.retract(op);
+                        self.0.comm.engine.revoke(op);
                     }
                     // Its memory is the engine's, and the other ranks count on this one.
-                    State::Collective(op, _) => self.0.comm.engine.forsake(op),
+                    State::Collective(op, _) => self.0.comm.engine.detach(op),
                     _ => {}
                 }
             }

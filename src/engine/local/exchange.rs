@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn exchange(engine: &LocalEngine, call: Exchange) -> Result<(Vec<u8>, Vec<usize>), Fault> {
-        let op = engine.exchange(call)?;
+        let op = engine.icollective(call)?;
         engine.wait(op).map(|done| rows(*done.exchanged.unwrap()))
     }
 
@@ -328,9 +328,9 @@ mod tests {
     #[test]
     fn a_dropped_operation_still_contributes() {
         let got = ranks(3, |engine, rank| {
-            let op = engine.exchange(call(rank, Pattern::All, &[&[rank as u8]])).unwrap();
+            let op = engine.icollective(call(rank, Pattern::All, &[&[rank as u8]])).unwrap();
             if rank == 0 {
-                engine.forsake(op);
+                engine.detach(op);
                 return vec![];
             }
             thread::sleep(Duration::from_millis(5));
@@ -347,7 +347,7 @@ mod tests {
         ] {
             let got = ranks(3, |engine, rank| {
                 let pattern = if rank == 2 { other } else { one };
-                let op = engine.exchange(call(rank, pattern, &[&[1], &[2], &[3]])).unwrap();
+                let op = engine.icollective(call(rank, pattern, &[&[1], &[2], &[3]])).unwrap();
                 // A root is done at once, whatever the others do.
                 thread::sleep(Duration::from_millis(20));
                 engine.wait(op).map(drop)

@@ -353,13 +353,13 @@ impl LocalEngine {
                 started.unwrap_or_else(|| self.call.get())
             };
             let done = self.await_ready(call, None, || self.is_done(op));
-            return done.inspect_err(|_| self.retract(op));
+            return done.inspect_err(|_| self.revoke(op));
         }
         self.endpoint.borrow_mut().progress(self.surroundings());
         if self.is_done(op) {
             return Ok(true);
         }
-        self.job.parking.check().inspect_err(|_| self.retract(op)).map(|()| false)
+        self.job.parking.check().inspect_err(|_| self.revoke(op)).map(|()| false)
     }
 
     /// The result of an operation that is done.
@@ -424,13 +424,13 @@ impl LocalEngine {
         }
     }
 
-    pub(super) fn forsake(&self, op: Op) {
+    pub(super) fn detach(&self, op: Op) {
         if let Some(Pending::Receive { outcome: None, .. }) = self.ops.remove(op.0) {
             self.withdraw(op);
         }
     }
 
-    pub(super) fn retract(&self, op: Op) {
+    pub(super) fn revoke(&self, op: Op) {
         match self.ops.remove(op.0) {
             Some(Pending::Receive { outcome: None, .. }) => self.withdraw(op),
             Some(Pending::Lent(loan, _)) => drop(loan.take_back()),

@@ -325,12 +325,12 @@ impl Engine for LocalEngine {
         self.cancel(op)
     }
 
-    fn forsake(&self, op: Op) {
-        self.forsake(op);
+    fn detach(&self, op: Op) {
+        self.detach(op);
     }
 
-    fn retract(&self, op: Op) {
-        self.retract(op);
+    fn revoke(&self, op: Op) {
+        self.revoke(op);
     }
 
     fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault> {
@@ -353,7 +353,7 @@ impl Engine for LocalEngine {
         collective::run(self, call)
     }
 
-    fn exchange(&self, call: Exchange) -> Result<Op, Fault> {
+    fn icollective(&self, call: Exchange) -> Result<Op, Fault> {
         exchange::start(self, call)
     }
 
@@ -416,7 +416,7 @@ impl Engine for LocalEngine {
         leftovers
     }
 
-    fn derive(
+    fn split(
         &self,
         parent: Context,
         turn: u64,

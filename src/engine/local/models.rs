@@ -388,7 +388,7 @@ fn a_forsaken_receive_is_withdrawn() {
             return engine.send(&to(1), Mode::Standard, &SMALL).unwrap();
         }
         let op = engine.irecv(&from(0), landing()).unwrap();
-        engine.forsake(op);
+        engine.detach(op);
         // Withdrawn in time, the message is still to come; too late, it has been received into the forsaken buffer.
         let mut into = [0; 8];
         match engine.recv(&from(0), &mut into) {
@@ -409,7 +409,7 @@ fn retracts<const BYTES: usize>(message: [u8; BYTES]) {
         if rank == 0 {
             let mut bytes = message;
             let op = engine.isend(&to(1), Mode::Standard, lent(&bytes)).unwrap();
-            engine.retract(op);
+            engine.revoke(op);
             bytes.fill(0);
             std::hint::black_box(&bytes);
             return;
@@ -438,7 +438,7 @@ fn a_probed_message_outlives_its_lender() {
         if rank == 0 {
             let mut bytes = LARGE;
             let op = engine.isend(&to(1), Mode::Standard, lent(&bytes)).unwrap();
-            engine.retract(op);
+            engine.revoke(op);
             bytes.fill(0);
             std::hint::black_box(&bytes);
             return;
@@ -503,6 +503,6 @@ fn waiting_for_any_finds_the_one_that_is_done() {
         let ops = [&other, &from(0)].map(|source| engine.irecv(source, landing()).unwrap());
         assert_eq!(engine.wait_any(&ops, None), Ok(Some(1)));
         assert_landed(engine.wait(ops[1]).unwrap(), 0, &SMALL);
-        engine.forsake(ops[0]);
+        engine.detach(ops[0]);
     });
 }

@@ -191,7 +191,7 @@ fn a_barrier_without_one_rank_is_deadlock() {
 #[test]
 fn contributions_are_taken_by_all() {
     explore(2, |rank, _, engine| {
-        let op = engine.exchange(Exchange {
+        let op = engine.icollective(Exchange {
             context: Context::WORLD,
             rank: Rank::from(rank),
             size: 2,

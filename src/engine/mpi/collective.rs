@@ -14,7 +14,7 @@ use std::{
 use mpi::ffi;
 
 use super::{
-    MpiEngine, Space,
+    CommPair, MpiEngine,
     raw::{Datatype, Extent},
 };
 use crate::{
@@ -53,10 +53,10 @@ pub(super) use self::{
 /// Makes the call with the library's own collective, or declines for reasons that are the same on every rank.
 pub(super) fn run(
     engine: &MpiEngine,
-    space: &Space,
+    pair: &CommPair,
     call: &mut CollectiveCall<'_>,
 ) -> Option<Outcome> {
-    let (comm, ranks) = (space.coll, call.size);
+    let (comm, ranks) = (pair.coll, call.size);
     let makes = Caller { engine, comm };
     Some(match &mut call.what {
         // No data.
@@ -97,8 +97,13 @@ pub(super) fn run(
 }
 
 /// Gathers equally many bytes of every rank.
-pub(super) fn allgather(engine: &MpiEngine, space: &Space, mine: &[u8], out: &mut [u8]) -> Outcome {
-    Caller { engine, comm: space.coll }.allgather(space.ranks.len(), mine, out)
+pub(super) fn allgather(
+    engine: &MpiEngine,
+    pair: &CommPair,
+    mine: &[u8],
+    out: &mut [u8],
+) -> Outcome {
+    Caller { engine, comm: pair.coll }.allgather(pair.ranks.len(), mine, out)
 }
 
 /// Makes the calls on one communicator.

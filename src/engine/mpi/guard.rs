@@ -128,7 +128,7 @@ pub(super) fn overruns(comm: ffi::MPI_Comm, me: c_int) -> Result<bool, Fault> {
     const ROOM: usize = 8;
     let (sent, mut room) = (vec![1_u8; SENT], vec![0_u8; SENT]);
     let (from, into) = (sent.as_ptr().cast::<c_void>(), room.as_mut_ptr().cast::<c_void>());
-    // SAFETY: whatever the library writes lies within `room`, which has space for all that is sent. Both requests are
+    // SAFETY: whatever the library writes lies within `room`, which has pair for all that is sent. Both requests are
     // complete before the memory goes.
     unsafe {
         let byte = ffi::RSMPI_UINT8_T;

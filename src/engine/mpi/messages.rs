@@ -13,8 +13,8 @@ use super::{
     operations::Orphan,
     raw::{Datatype, Extent, blank_status, bytes_in, check, made},
     transfer::{
-        Beside, Expected, Headed, Transfer, Wire, admit, distance, landed, matched, source, tag,
-        whole,
+        Beside, Expected, Transfer, Wire, WithHeader, admit, distance, landed, matched, source,
+        tag, whole,
     },
     wire::{self, COPIED, HEAD},
 };
@@ -26,11 +26,11 @@ use crate::{
 
 /// Where messages of one kind go.
 #[derive(Clone, Copy)]
-pub(super) struct Lane {
+pub(super) struct Route {
     pub(super) comm: ffi::MPI_Comm,
     pub(super) me: Rank,
     /// Whether its messages have heads.
-    pub(super) headed: bool,
+    pub(super) has_header: bool,
 }
 
 /// A message taken out of MPI's queue.
@@ -38,18 +38,18 @@ pub(super) struct Probed {
     message: ffi::MPI_Message,
     /// Its size is that of the data.
     received: Received,
-    lane: Lane,
+    route: Route,
 }
 
 impl MpiEngine {
     pub(super) fn send_message(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
-        let lane = self.lane(to.context, to.label.is_step())?;
-        if to.rank == lane.me && mode == Mode::Standard && bytes.len() <= COPIED {
-            return self.send_to_myself(lane, to, bytes);
+        let route = self.route(to.context, to.label.is_step())?;
+        if to.rank == route.me && mode == Mode::Standard && bytes.len() <= COPIED {
+            return self.send_to_myself(route, to, bytes);
         }
-        if lane.headed || self.polls.get() {
+        if route.has_header || self.polls.get() {
             // SAFETY: `bytes` are borrowed and `beside` is kept until the request is complete.
-            let (mut request, beside) = unsafe { self.start_send(lane, to, mode, bytes) }?;
+            let (mut request, beside) = unsafe { self.start_send(route, to, mode, bytes) }?;
             let code = self.complete(&mut request, &mut blank_status());
             drop(beside);
             return check(code);
@@ -60,18 +60,18 @@ impl MpiEngine {
         // SAFETY: a live communicator; the bytes are borrowed for this blocking call.
         check(unsafe {
             match mode {
-                Mode::Standard => ffi::MPI_Send(start, *count, *unit, rank, tag, lane.comm),
-                Mode::Synchronous => ffi::MPI_Ssend(start, *count, *unit, rank, tag, lane.comm),
+                Mode::Standard => ffi::MPI_Send(start, *count, *unit, rank, tag, route.comm),
+                Mode::Synchronous => ffi::MPI_Ssend(start, *count, *unit, rank, tag, route.comm),
             }
         })
     }
 
     /// A small message is on its way when this returns, also to oneself, where MPICH would wait for the receive.
-    fn send_to_myself(&self, lane: Lane, to: &Target, bytes: &[u8]) -> Result<(), Fault> {
+    fn send_to_myself(&self, route: Route, to: &Target, bytes: &[u8]) -> Result<(), Fault> {
         let memory = Memory::Owned(Box::new(Outgoing(bytes.to_vec())));
         // SAFETY: memory and head are kept with the request until it is complete.
         let (request, beside) =
-            unsafe { self.start_send(lane, to, Mode::Standard, memory.bytes()) }?;
+            unsafe { self.start_send(route, to, Mode::Standard, memory.bytes()) }?;
         let call = Some(self.call.get());
         self.adopt(Orphan::Transfer(Transfer { request, memory, expects: None, beside, call }));
         Ok(())
@@ -86,30 +86,30 @@ impl MpiEngine {
             let (ticket, received) = self.probe_message(from, true)?.ok_or(ErrorKind::Closed)?;
             return self.fetch_message(ticket, &from.label, into).map(|()| received);
         }
-        let lane = self.lane(from.context, from.label.is_step())?;
+        let route = self.route(from.context, from.label.is_step())?;
         let mut status = blank_status();
         let expected = Expected::of(&from.label);
-        if lane.headed || self.polls.get() {
+        if route.has_header || self.polls.get() {
             // SAFETY: `into` is borrowed and `beside` is kept until the request is complete.
-            let (mut request, beside) = unsafe { self.start_recv(lane, from, into) }?;
+            let (mut request, beside) = unsafe { self.start_recv(route, from, into) }?;
             let code = self.complete(&mut request, &mut status);
             return self.unpack(beside, code, &status, into, expected);
         }
         if let Some(guard) = &self.guard {
             if into.len() <= TINY {
                 let (mut copy, extent) = (guard::Copy::new(), guard.extent());
-                let code = self.receive_bare_into(lane, from, copy.start(), &extent, &mut status);
+                let code = self.receive_bare_into(route, from, copy.start(), &extent, &mut status);
                 let received = landed(code, &status, into.len(), expected)?;
                 // SAFETY: so many bytes have been received.
                 into[..received.bytes].copy_from_slice(unsafe { copy.first(received.bytes) });
                 return Ok(received);
             }
-            let (message, received) = self.await_matched(lane.comm, from.choice)?;
+            let (message, received) = self.await_matched(route.comm, from.choice)?;
             self.receive_whole(message, received, expected, into)?;
             return Ok(received);
         }
         let extent = Extent::bytes(into.len())?;
-        let code = self.receive_bare_into(lane, from, into.as_mut_ptr(), &extent, &mut status);
+        let code = self.receive_bare_into(route, from, into.as_mut_ptr(), &extent, &mut status);
         landed(code, &status, into.len(), expected)
     }
 
@@ -118,7 +118,7 @@ impl MpiEngine {
     /// The extent describes memory at `at` that is borrowed by the caller.
     fn receive_bare_into(
         &self,
-        lane: Lane,
+        route: Route,
         from: &Source,
         at: *mut u8,
         extent: &Extent,
@@ -128,7 +128,7 @@ impl MpiEngine {
         let Extent { count, unit, .. } = extent;
         let _waiting = self.waiting();
         // SAFETY: a live communicator; the memory is the caller's for this blocking call.
-        unsafe { ffi::MPI_Recv(at, *count, *unit, rank, tag, lane.comm, status) }
+        unsafe { ffi::MPI_Recv(at, *count, *unit, rank, tag, route.comm, status) }
     }
 
     /// Takes the data out of a received message.
@@ -143,7 +143,7 @@ impl MpiEngine {
     ) -> Result<Received, Fault> {
         match beside {
             Beside::Nothing => landed(code, status, into.len(), expected),
-            Beside::More(headed) => headed.unpack(code, status, into, expected),
+            Beside::More(has_header) => has_header.unpack(code, status, into, expected),
             Beside::Copy(copy) => {
                 let bytes = if check(code).is_ok() { bytes_in(status) } else { 0 };
                 if let Some(into) = into.get_mut(..bytes) {
@@ -165,9 +165,9 @@ impl MpiEngine {
         from: &Source,
         into: &mut [u8],
     ) -> Result<Received, Fault> {
-        let lane = self.lane(to.context, to.label.is_step())?;
+        let route = self.route(to.context, to.label.is_step())?;
         // SAFETY: the request is completed below before `bytes` and `beside` go, also when receiving fails.
-        let (mut request, beside) = unsafe { self.start_send(lane, to, Mode::Standard, bytes) }?;
+        let (mut request, beside) = unsafe { self.start_send(route, to, Mode::Standard, bytes) }?;
         let received = self.receive_message(from, into);
         let sent = check(self.complete(&mut request, &mut blank_status()));
         drop(beside);
@@ -181,12 +181,12 @@ impl MpiEngine {
     /// `bytes` and what is returned stay alive and unchanged until the request is complete.
     pub(super) unsafe fn start_send(
         &self,
-        lane: Lane,
+        route: Route,
         to: &Target,
         mode: Mode,
         bytes: &[u8],
     ) -> Result<(ffi::MPI_Request, Beside), Fault> {
-        let Lane { comm, headed, .. } = lane;
+        let Route { comm, has_header, .. } = route;
         let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
         let start = |at: *const u8, extent: &Extent| {
             let (at, Extent { count, unit, .. }) = (at.cast::<c_void>(), extent);
@@ -199,7 +199,7 @@ impl MpiEngine {
                 })
             }
         };
-        if !headed {
+        if !has_header {
             return Ok((start(bytes.as_ptr(), &Extent::bytes(bytes.len())?)?, Beside::Nothing));
         }
         let (label, head) = (to.label, wire::head(&to.label, self.call.get().at, bytes.len()));
@@ -208,11 +208,11 @@ impl MpiEngine {
             let request = start(copy.as_ptr(), &Extent::bytes(copy.len())?)?;
             return Ok((request, Beside::more(label, Wire::Copied(copy))));
         }
-        let headed = Box::new(Headed { label, wire: Wire::Split(wire::apart(&head)) });
-        let Wire::Split(head) = &headed.wire else { return Err(ErrorKind::Closed.into()) };
+        let has_header = Box::new(WithHeader { label, wire: Wire::Split(wire::apart(&head)) });
+        let Wire::Split(head) = &has_header.wire else { return Err(ErrorKind::Closed.into()) };
         let (head, len) = (head.as_ptr(), bytes.len());
         let whole = Datatype::head_and_body(HEAD, distance(head, bytes.as_ptr()), len)?;
-        Ok((start(head, &Extent::one(whole))?, Beside::More(headed)))
+        Ok((start(head, &Extent::one(whole))?, Beside::More(has_header)))
     }
 
     /// Starts to receive into bytes that stay where they are.
@@ -222,24 +222,24 @@ impl MpiEngine {
     #[inline(always)]
     pub(super) unsafe fn start_recv(
         &self,
-        lane: Lane,
+        route: Route,
         from: &Source,
         into: &mut [u8],
     ) -> Result<(ffi::MPI_Request, Beside), Fault> {
         // SAFETY: (1) by this function's own contract.
-        let start = |at, extent: &_| unsafe { start_irecv(lane, from, at, extent) };
-        let whole = into.len() + if lane.headed { HEAD } else { 0 };
+        let start = |at, extent: &_| unsafe { start_irecv(route, from, at, extent) };
+        let whole = into.len() + if route.has_header { HEAD } else { 0 };
         match &self.guard {
-            None if !lane.headed => {
+            None if !route.has_header => {
                 let request = start(into.as_mut_ptr(), &Extent::bytes(into.len())?)?;
                 Ok((request, Beside::Nothing))
             }
-            Some(guard) if !lane.headed && whole <= SMALL => {
+            Some(guard) if !route.has_header && whole <= SMALL => {
                 let mut copy = guard.copy();
                 Ok((start(copy.start(), &guard.extent())?, Beside::Copy(copy)))
             }
             // SAFETY: as (1).
-            guard => unsafe { Self::start_long_recv(lane, from, into, guard.is_some()) },
+            guard => unsafe { Self::start_long_recv(route, from, into, guard.is_some()) },
         }
     }
 
@@ -248,16 +248,17 @@ impl MpiEngine {
     /// # Safety
     /// As of `start_recv`.
     unsafe fn start_long_recv(
-        lane: Lane,
+        route: Route,
         from: &Source,
         into: &mut [u8],
         guarded: bool,
     ) -> Result<(ffi::MPI_Request, Beside), Fault> {
         // SAFETY: by this function's own contract.
-        let start = |at, extent: &_| unsafe { start_irecv(lane, from, at, extent) };
+        let start = |at, extent: &_| unsafe { start_irecv(route, from, at, extent) };
         let (label, len) = (from.label, into.len());
-        if !lane.headed {
-            let mut apart = Box::new(Headed { label, wire: Wire::Apart(guard::Apart::default()) });
+        if !route.has_header {
+            let mut apart =
+                Box::new(WithHeader { label, wire: Wire::Apart(guard::Apart::default()) });
             let Wire::Apart(byte) = &mut apart.wire else { return Err(ErrorKind::Closed.into()) };
             let room = guard::room([(into.as_mut_ptr(), len)], guarded.then(|| byte.place()))?;
             return Ok((start(into.as_mut_ptr(), &room)?, Beside::More(apart)));
@@ -269,12 +270,13 @@ impl MpiEngine {
             let room = guard::room([(at.as_mut_ptr(), at.len())], byte)?;
             return Ok((start(copy.as_mut_ptr(), &room)?, Beside::more(label, Wire::Copied(copy))));
         }
-        let mut headed = Box::new(Headed { label, wire: Wire::Split(wire::apart(&[0; HEAD])) });
-        let Wire::Split(both) = &mut headed.wire else { return Err(ErrorKind::Closed.into()) };
+        let mut has_header =
+            Box::new(WithHeader { label, wire: Wire::Split(wire::apart(&[0; HEAD])) });
+        let Wire::Split(both) = &mut has_header.wire else { return Err(ErrorKind::Closed.into()) };
         let (head, behind) = both.split_at_mut(HEAD);
         let (at, byte) = (head.as_mut_ptr(), guarded.then(|| guard::Apart::place_in(behind)));
         let room = guard::room([(at, HEAD), (into.as_mut_ptr(), len)], byte)?;
-        Ok((start(at, &room)?, Beside::More(headed)))
+        Ok((start(at, &room)?, Beside::More(has_header)))
     }
 
     /// Takes the first message that fits out of MPI's queue.
@@ -283,14 +285,14 @@ impl MpiEngine {
         from: &Source,
         wait: bool,
     ) -> Result<Option<(Ticket, Received)>, Fault> {
-        let lane = self.lane(from.context, from.label.is_step())?;
+        let route = self.route(from.context, from.label.is_step())?;
         let found = if wait {
-            Some(self.await_matched(lane.comm, from.choice)?)
+            Some(self.await_matched(route.comm, from.choice)?)
         } else {
             self.progress();
-            matched(lane.comm, from.choice, false)?
+            matched(route.comm, from.choice, false)?
         };
-        Ok(found.map(|found| self.keep_probed(lane, found)))
+        Ok(found.map(|found| self.keep_probed(route, found)))
     }
 
     /// Takes the first message that fits out of MPI's queue, unless the operation is over before there is one.
@@ -299,12 +301,12 @@ impl MpiEngine {
         from: &Source,
         op: Op,
     ) -> Result<Option<(Ticket, Received)>, Fault> {
-        let lane = self.lane(from.context, from.label.is_step())?;
+        let route = self.route(from.context, from.label.is_step())?;
         let _waiting = self.waiting();
         loop {
             self.progress();
-            if let Some(found) = matched(lane.comm, from.choice, false)? {
-                return Ok(Some(self.keep_probed(lane, found)));
+            if let Some(found) = matched(route.comm, from.choice, false)? {
+                return Ok(Some(self.keep_probed(route, found)));
             }
             if self.is_over(op) {
                 return Ok(None);
@@ -316,11 +318,11 @@ impl MpiEngine {
     /// A matched message becomes one to be fetched or discarded.
     fn keep_probed(
         &self,
-        lane: Lane,
+        route: Route,
         (message, mut received): (ffi::MPI_Message, Received),
     ) -> (Ticket, Received) {
-        received.bytes -= if lane.headed { HEAD.min(received.bytes) } else { 0 };
-        (Ticket(self.probed.insert(|| Probed { message, received, lane })), received)
+        received.bytes -= if route.has_header { HEAD.min(received.bytes) } else { 0 };
+        (Ticket(self.probed.insert(|| Probed { message, received, route })), received)
     }
 
     /// Waits for the first message that fits, and takes it out of MPI's queue.
@@ -345,10 +347,10 @@ impl MpiEngine {
         label: &Label,
         into: &mut [u8],
     ) -> Result<(), Fault> {
-        let Probed { message, received, lane } =
+        let Probed { message, received, route } =
             self.probed.remove(ticket.0).ok_or(ErrorKind::Closed)?;
         let bytes = received.bytes;
-        if lane.headed {
+        if route.has_header {
             let mut rest = Vec::new();
             let room = into.len();
             let data = into.get_mut(..bytes).unwrap_or_else(|| {
@@ -381,7 +383,7 @@ impl MpiEngine {
     /// Receives a probed message of which nobody wants the data; its head, if it has one.
     pub(super) fn swallow(&self, probed: Probed) -> Result<Option<wire::Head>, Fault> {
         let mut data = vec![0; probed.received.bytes];
-        if probed.lane.headed {
+        if probed.route.has_header {
             return self.receive_headed(probed.message, &mut data).map(Some);
         }
         self.receive_bare(probed.message, &mut data).map(|()| None)
@@ -431,11 +433,11 @@ impl MpiEngine {
     }
 
     /// Takes a message of any kind out of the queue, if there is one.
-    pub(super) fn next_unwanted(lane: Lane) -> Result<Option<(Probed, Received)>, Fault> {
-        let found = matched(lane.comm, Choice::new(None, None), false)?;
+    pub(super) fn next_unwanted(route: Route) -> Result<Option<(Probed, Received)>, Fault> {
+        let found = matched(route.comm, Choice::new(None, None), false)?;
         Ok(found.map(|(message, mut received)| {
-            received.bytes -= if lane.headed { HEAD.min(received.bytes) } else { 0 };
-            (Probed { message, received, lane }, received)
+            received.bytes -= if route.has_header { HEAD.min(received.bytes) } else { 0 };
+            (Probed { message, received, route }, received)
         }))
     }
 
@@ -476,7 +478,7 @@ impl MpiEngine {
 /// The extent describes memory at `at` that stays alive and untouched until the request is complete. (MPI keeps a type of
 /// ours until then.)
 unsafe fn start_irecv(
-    lane: Lane,
+    route: Route,
     from: &Source,
     at: *mut u8,
     extent: &Extent,
@@ -484,5 +486,5 @@ unsafe fn start_irecv(
     let (at, rank, tag) = (at.cast::<c_void>(), source(from.choice), tag(from.choice));
     let Extent { count, unit, .. } = extent;
     // SAFETY: a live communicator; the memory by this function's own contract.
-    unsafe { made(|made| ffi::MPI_Irecv(at, *count, *unit, rank, tag, lane.comm, made)) }
+    unsafe { made(|made| ffi::MPI_Irecv(at, *count, *unit, rank, tag, route.comm, made)) }
 }

@@ -5,11 +5,11 @@
 //! of MPI's: one for its messages and the library's collectives, one for the steps of our own collectives.
 
 mod collective;
+mod dynamic;
 mod exchange;
 mod guard;
-mod life;
+mod init;
 mod messages;
-mod newer;
 mod operations;
 mod plans;
 mod predictor;
@@ -38,14 +38,14 @@ use mpi::{environment::Universe, ffi};
 use self::{
     collective::Operators,
     guard::Guard,
-    messages::{Lane, Probed},
+    messages::{Probed, Route},
     operations::{Orphan, Pending, UnderWay},
     predictor::{Act, Form, Predictor},
     raw::{blank_status, check, made},
     watch::Waiting,
 };
 pub(crate) use self::{
-    life::{Common, Refused, Settings, Started, Threads, World},
+    init::{Common, Refused, Settings, Started, ThreadLevel, World},
     watch::{Stage, Standing, Watch},
 };
 use super::{
@@ -72,7 +72,7 @@ const MANY_SPACES: usize = 256;
 ///
 /// # Invariants
 /// 1. The engine is made and used on the thread that initialised MPI (it is neither `Send` nor `Sync`), as the thread level asks.
-/// 2. After `finish`, and only then, MPI is finalised; `spaces` and the tables are empty, and every verb goes
+/// 2. After `finish`, and only then, MPI is finalised; `comms` and the tables are empty, and every verb goes
 ///    through one of them first, so that none calls a finalised library.
 pub(crate) struct MpiEngine {
     universe: RefCell<Option<Universe>>,
@@ -80,9 +80,9 @@ pub(crate) struct MpiEngine {
     max_tag: Tag,
     started: Instant,
     /// By [`Context`].
-    spaces: RefCell<Vec<Option<Rc<Space>>>>,
+    comms: RefCell<Vec<Option<Rc<CommPair>>>>,
     /// Communicators that are gone, with messages on them perhaps that `finish` must receive; the last ones.
-    retired: RefCell<VecDeque<Rc<Space>>>,
+    retired: RefCell<VecDeque<Rc<CommPair>>>,
     checks: Checks,
     timeout: Option<Duration>,
     common: Common,
@@ -116,13 +116,13 @@ pub(crate) struct MpiEngine {
     /// Whether to wait by looking again and again: while yielding, or while operations of several steps are under way.
     polls: Cell<bool>,
     watch: Option<Arc<Watch>>,
-    /// Message spaces of all threads.
+    /// Message comms of all threads.
     shared: RefCell<Vec<Arc<shared::Shared>>>,
     leftovers: RefCell<Vec<Leftover>>,
 }
 
 /// A communicator of the program.
-struct Space {
+struct CommPair {
     context: Context,
     /// For the program's messages, and for those of the library's collectives that do not wait.
     pt2pt: ffi::MPI_Comm,
@@ -181,7 +181,7 @@ impl MpiEngine {
 
     /// Why a communicator could not be made: libraries do not say that there are too many.
     fn no_communicator(&self, why: ErrorKind) -> Fault {
-        let alive = self.spaces.borrow().iter().flatten().count();
+        let alive = self.comms.borrow().iter().flatten().count();
         match why {
             ErrorKind::Mpi { text, .. } if alive >= MANY_SPACES => {
                 ErrorKind::TooManyCommunicators { alive, text }.into()
@@ -191,35 +191,32 @@ impl MpiEngine {
     }
 
     /// A context for the program's messages on a new communicator of MPI.
-    fn open_space(
+    fn open_pair(
         &self,
         pt2pt: ffi::MPI_Comm,
         me: Rank,
         ranks: Box<[usize]>,
     ) -> Result<Context, Fault> {
         let coll = self.duplicate(pt2pt)?;
-        let mut spaces = self.spaces.borrow_mut();
-        let context = Context(spaces.len() as u32);
+        let mut comms = self.comms.borrow_mut();
+        let context = Context(comms.len() as u32);
         let predictor = Predictor::new();
-        spaces.push(Some(Rc::new(Space { context, pt2pt, coll, me, ranks, predictor })));
+        comms.push(Some(Rc::new(CommPair { context, pt2pt, coll, me, ranks, predictor })));
         Ok(context)
     }
 
-    fn space(&self, context: Context) -> Result<Rc<Space>, Fault> {
-        let spaces = self.spaces.borrow();
-        spaces
-            .get(context.0 as usize)
-            .and_then(Clone::clone)
-            .ok_or_else(|| ErrorKind::Closed.into())
+    fn pair(&self, context: Context) -> Result<Rc<CommPair>, Fault> {
+        let comms = self.comms.borrow();
+        comms.get(context.0 as usize).and_then(Clone::clone).ok_or_else(|| ErrorKind::Closed.into())
     }
 
     /// Where messages of the program (or steps of its collectives) go.
-    fn lane(&self, context: Context, step: bool) -> Result<Lane, Fault> {
-        let spaces = self.spaces.borrow();
-        let Some(Some(space)) = spaces.get(context.0 as usize) else {
+    fn route(&self, context: Context, step: bool) -> Result<Route, Fault> {
+        let comms = self.comms.borrow();
+        let Some(Some(pair)) = comms.get(context.0 as usize) else {
             return Err(ErrorKind::Closed.into());
         };
-        Ok(space.lane(step, self.checks))
+        Ok(pair.route(step, self.checks))
     }
 
     fn waiting(&self) -> Option<Waiting<'_>> {
@@ -227,21 +224,21 @@ impl MpiEngine {
     }
 }
 
-impl Space {
-    fn lane(&self, step: bool, checks: Checks) -> Lane {
-        let (comm, headed) = if step {
+impl CommPair {
+    fn route(&self, step: bool, checks: Checks) -> Route {
+        let (comm, has_header) = if step {
             (self.coll, checks >= Checks::Collective)
         } else {
             (self.pt2pt, checks >= Checks::Full)
         };
-        Lane { comm, me: self.me, headed }
+        Route { comm, me: self.me, has_header }
     }
 }
 
-impl Drop for Space {
+impl Drop for CommPair {
     fn drop(&mut self) {
-        life::free(self.coll);
-        life::free(self.pt2pt);
+        init::free(self.coll);
+        init::free(self.pt2pt);
     }
 }
 
@@ -347,13 +344,13 @@ impl Engine for MpiEngine {
         self.cancel_operation(op)
     }
 
-    fn forsake(&self, op: Op) {
+    fn detach(&self, op: Op) {
         if let Some(pending) = self.ops.remove(op.0) {
             self.give_up(pending);
         }
     }
 
-    fn retract(&self, op: Op) {
+    fn revoke(&self, op: Op) {
         self.reclaim(op);
     }
 
@@ -393,22 +390,22 @@ impl Engine for MpiEngine {
         if call.size == 1 && call.what.make_alone() {
             return Some(Ok(()));
         }
-        let space = match self.space(call.context) {
-            Ok(space) => space,
+        let pair = match self.pair(call.context) {
+            Ok(pair) => pair,
             Err(closed) => return Some(Err(closed)),
         };
         let act = Act::of(call);
-        if let Err(disagreement) = self.same_call_on_all(&space, &act) {
+        if let Err(disagreement) = self.same_call_on_all(&pair, &act) {
             return Some(Err(disagreement));
         }
-        let outcome = collective::run(self, &space, call);
+        let outcome = collective::run(self, &pair, call);
         if let Some(Err(_)) = outcome {
-            space.predictor.break_off();
+            pair.predictor.break_off();
         }
         outcome
     }
 
-    fn exchange(&self, call: Exchange) -> Result<Op, Fault> {
+    fn icollective(&self, call: Exchange) -> Result<Op, Fault> {
         exchange::start(self, call)
     }
 
@@ -475,13 +472,13 @@ impl Engine for MpiEngine {
         self.leftovers.take()
     }
 
-    fn derive(
+    fn split(
         &self,
         parent: Context,
         _turn: u64,
         group: Option<(u32, &[Rank])>,
     ) -> Result<Option<Context>, Fault> {
-        let parent = self.space(parent)?;
+        let parent = self.pair(parent)?;
         let place = |members: &[Rank]| members.iter().position(|&rank| rank == parent.me);
         let me = group.and_then(|(_, members)| place(members)).map(Rank::from);
         // SAFETY: a constant of the library.
@@ -496,7 +493,7 @@ impl Engine for MpiEngine {
             drop(waiting);
             let (Some(me), Some((_, members))) = (me, group) else { return Ok(None) };
             let ranks = members.iter().map(|rank| parent.ranks[rank.index()]).collect();
-            self.open_space(new, me, ranks).map(Some)
+            self.open_pair(new, me, ranks).map(Some)
         })
     }
 
@@ -504,26 +501,26 @@ impl Engine for MpiEngine {
         if context == Context::WORLD {
             return; // `finish` needs it
         }
-        let space = self.spaces.borrow_mut().get_mut(context.0 as usize).and_then(Option::take);
+        let pair = self.comms.borrow_mut().get_mut(context.0 as usize).and_then(Option::take);
         let mut retired = self.retired.borrow_mut();
-        retired.extend(space);
+        retired.extend(pair);
         if retired.len() > RETIRED
             && let Some(oldest) = retired.pop_front()
             && Rc::strong_count(&oldest) == 1 // no operation of ours waits for what is on it
-            && let Err(error) = self.drain_space(&oldest)
+            && let Err(error) = self.drain_pair(&oldest)
         {
             log::warn!("what is left on a communicator that is gone cannot be received: {error}");
         } // MPI's communicators go with the last operation on them
     }
 
     fn world_rank(&self, context: Context, rank: Rank) -> usize {
-        self.space(context).map_or(rank.index(), |space| space.ranks[rank.index()])
+        self.pair(context).map_or(rank.index(), |pair| pair.ranks[rank.index()])
     }
 
     fn raw_mpi_comm(&self, context: Context) -> Option<Result<ffi::MPI_Comm, Fault>> {
-        let comm = self.space(context).and_then(|space| {
+        let comm = self.pair(context).and_then(|pair| {
             let act = Act::for_call(self.call.get(), Form::File, 0);
-            self.same_call_on_all(&space, &act).map(|()| space.coll)
+            self.same_call_on_all(&pair, &act).map(|()| pair.coll)
         });
         Some(comm)
     }

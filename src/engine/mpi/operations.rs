@@ -103,9 +103,9 @@ pub(super) struct UnderWay {
 
 impl MpiEngine {
     pub(super) fn start_isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
-        let lane = self.lane(to.context, to.label.is_step())?;
+        let route = self.route(to.context, to.label.is_step())?;
         // SAFETY: memory (whose bytes keep their address) and head are kept in the table until the request is complete.
-        let (request, beside) = unsafe { self.start_send(lane, to, mode, memory.bytes()) }?;
+        let (request, beside) = unsafe { self.start_send(route, to, mode, memory.bytes()) }?;
         let call = Some(self.call.get());
         let transfer = Transfer { request, memory, expects: None, beside, call };
         Ok(Op(self.ops.insert(|| Pending::Transfer(transfer))))
@@ -118,9 +118,9 @@ impl MpiEngine {
         mode: Mode,
         bytes: RawBytes,
     ) -> Result<Option<Op>, Fault> {
-        let lane = self.lane(to.context, to.label.is_step())?;
+        let route = self.route(to.context, to.label.is_step())?;
         // SAFETY: the bytes by their lender's promise, the head as it is kept in the table until the request is complete.
-        let (mut request, beside) = unsafe { self.start_send(lane, to, mode, bytes.bytes()) }?;
+        let (mut request, beside) = unsafe { self.start_send(route, to, mode, bytes.bytes()) }?;
         if self.over_at_once == Some(request) {
             return Ok(None);
         }
@@ -142,9 +142,9 @@ impl MpiEngine {
     }
 
     pub(super) fn start_irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, Fault> {
-        let lane = self.lane(from.context, from.label.is_step())?;
+        let route = self.route(from.context, from.label.is_step())?;
         // SAFETY: as above.
-        let (request, beside) = unsafe { self.start_recv(lane, from, memory.bytes_mut()) }?;
+        let (request, beside) = unsafe { self.start_recv(route, from, memory.bytes_mut()) }?;
         let (expects, call) = (Some(Expected::of(&from.label)), Some(self.call.get()));
         let transfer = Transfer { request, memory, expects, beside, call };
         Ok(Op(self.ops.insert(|| Pending::Transfer(transfer))))
@@ -152,9 +152,9 @@ impl MpiEngine {
 
     /// Starts to receive into lent bytes.
     pub(super) fn start_irecv_lent(&self, from: &Source, mut into: RawBytes) -> Result<Op, Fault> {
-        let lane = self.lane(from.context, from.label.is_step())?;
+        let route = self.route(from.context, from.label.is_step())?;
         // SAFETY: as above, by the lender's promise.
-        let (request, beside) = unsafe { self.start_recv(lane, from, into.bytes_mut()) }?;
+        let (request, beside) = unsafe { self.start_recv(route, from, into.bytes_mut()) }?;
         let expects = Some(Expected::of(&from.label));
         Ok(Op(self.ops.insert(|| {
             let memory = Memory::Lent(into);

@@ -6,7 +6,7 @@ use mpi::ffi;
 
 use super::{
     MpiEngine, collective, guard,
-    life::free,
+    init::free,
     operations::{Orphan, Pending},
     predictor::{Act, Form},
     raw::{Extent, blank_status, check, made},
@@ -71,11 +71,11 @@ impl MpiEngine {
                 return self.prepare_collective(what);
             }
         };
-        let lane = self.lane(context, label.is_step())?;
-        if lane.headed {
+        let route = self.route(context, label.is_step())?;
+        if route.has_header {
             return Ok(None);
         }
-        let (comm, call) = (lane.comm, self.call.get());
+        let (comm, call) = (route.comm, self.call.get());
         let plan = match what {
             Preparation::Send { to, mode, bytes } => {
                 let Extent { count, unit, .. } = &Extent::bytes(bytes.len())?;
@@ -118,10 +118,10 @@ impl MpiEngine {
 
     fn prepare_collective(&self, what: &Preparation<'_>) -> Result<Option<Op>, Fault> {
         let Some((place, bytes, element)) = what.collective() else { return Ok(None) };
-        let (space, call) = (self.space(place.context)?, self.call.get());
+        let (pair, call) = (self.pair(place.context)?, self.call.get());
         let act = Act::for_call(call, Form::Prepared(element), bytes);
-        self.together(&space, &act, || {
-            let comm = self.duplicate(space.coll)?;
+        self.together(&pair, &act, || {
+            let comm = self.duplicate(pair.coll)?;
             // SAFETY: the memory stays where it is as long as the operation, by the promise of `Preparation`.
             let request = unsafe { collective::prepare(self, comm, what) };
             let Some(request) = request.inspect_err(|_| free(comm))? else {

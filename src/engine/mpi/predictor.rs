@@ -31,7 +31,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use super::{MpiEngine, Space};
+use super::{CommPair, MpiEngine};
 use crate::{
     datum::Signature,
     engine::{
@@ -70,7 +70,7 @@ pub(super) enum Form {
     /// Finds out who is on which host.
     Node,
     Window(Access),
-    /// Opens a message space for all threads.
+    /// Opens a message pair for all threads.
     Threads,
     Prepared(Option<Element>),
     /// Hands the communicator to a library that speaks MPI itself.
@@ -230,15 +230,15 @@ impl MpiEngine {
     /// # Errors
     /// If they are not, on all ranks that have been compared; and ever after.
     #[inline]
-    pub(super) fn same_call_on_all(&self, space: &Space, act: &Act) -> Result<(), Fault> {
-        if space.ranks.len() == 1 {
+    pub(super) fn same_call_on_all(&self, pair: &CommPair, act: &Act) -> Result<(), Fault> {
+        if pair.ranks.len() == 1 {
             return Ok(());
         }
-        space.predictor.check()?;
-        match space.predictor.note(act) {
+        pair.predictor.check()?;
+        match pair.predictor.note(act) {
             None => Ok(()),
             Some(number) => {
-                self.compare(space, act, number).inspect_err(|_| space.predictor.break_off())
+                self.compare(pair, act, number).inspect_err(|_| pair.predictor.break_off())
             }
         }
     }
@@ -246,12 +246,12 @@ impl MpiEngine {
     /// Makes a call of the library that all ranks make together.
     pub(super) fn together<R>(
         &self,
-        space: &Space,
+        pair: &CommPair,
         act: &Act,
         call: impl FnOnce() -> Result<R, Fault>,
     ) -> Result<R, Fault> {
-        self.same_call_on_all(space, act)?;
-        call().inspect_err(|_| space.predictor.break_off())
+        self.same_call_on_all(pair, act)?;
+        call().inspect_err(|_| pair.predictor.break_off())
     }
 
     /// Compares with all ranks what they are about to do.
@@ -259,16 +259,16 @@ impl MpiEngine {
     /// Dissemination of the largest hash and the largest complement: both are one's own only if all hashes are equal. Each
     /// rank hears of each other one at most once in a comparison, so that messages of successive ones cannot be mixed up.
     #[cold]
-    fn compare(&self, space: &Space, act: &Act, number: u64) -> Result<(), Fault> {
+    fn compare(&self, pair: &CommPair, act: &Act, number: u64) -> Result<(), Fault> {
         let mut hasher = DefaultHasher::new(); // the same keys in every process
         (act, number).hash(&mut hasher);
         let hash = hasher.finish();
         let mine = [hash, !hash];
-        let (size, me) = (space.ranks.len(), space.me.index());
+        let (size, me) = (pair.ranks.len(), pair.me.index());
         let call =
             Call { op: "a comparison of collective calls", with: With::ALL, ..self.call.get() };
         let label = Label { signature: Signature::NOTHING, step: Some(Step { call }) };
-        let (context, tag) = (space.context, self.max_tag);
+        let (context, tag) = (pair.context, self.max_tag);
         let mut most = mine;
         for distance in powers_below(size) {
             let ahead = Rank::from((me + distance) % size);

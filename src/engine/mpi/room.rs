@@ -9,7 +9,7 @@ use mpi::ffi;
 use nix::sys::statvfs::statvfs;
 
 use super::{
-    MpiEngine, Space, collective,
+    CommPair, MpiEngine, collective,
     raw::{check, made},
 };
 use crate::{
@@ -38,14 +38,14 @@ pub(super) struct Host {
 }
 
 /// Asks MPI which ranks can share memory. Collective.
-pub(super) fn host(space: &Space) -> Result<Host, Fault> {
-    let key = space.me.0 as c_int;
-    let mine = space.ranks[space.me.index()] as c_int;
+pub(super) fn host(pair: &CommPair) -> Result<Host, Fault> {
+    let key = pair.me.0 as c_int;
+    let mine = pair.ranks[pair.me.index()] as c_int;
     let mut size = 0;
     // SAFETY: live communicators; each call writes one value on success.
     let number = unsafe {
         let (kind, info) = (ffi::RSMPI_COMM_TYPE_SHARED, ffi::RSMPI_INFO_NULL);
-        let mut host = made(|made| ffi::MPI_Comm_split_type(space.coll, kind, key, info, made))?;
+        let mut host = made(|made| ffi::MPI_Comm_split_type(pair.coll, kind, key, info, made))?;
         let (int, min) = (ffi::RSMPI_INT32_T, ffi::RSMPI_MIN);
         let mine = (&raw const mine).cast();
         let least: Result<c_int, _> =
@@ -55,7 +55,7 @@ pub(super) fn host(space: &Space) -> Result<Host, Fault> {
         asked?;
         least? as u32
     };
-    Ok(Host { number, has_all: size as usize == space.ranks.len() })
+    Ok(Host { number, has_all: size as usize == pair.ranks.len() })
 }
 
 /// Makes sure that every host has room for what its ranks want, each so many bytes. Collective.
@@ -64,7 +64,7 @@ pub(super) fn host(space: &Space) -> Result<Host, Fault> {
 /// If one has not: the same on all ranks.
 pub(super) fn ask(
     engine: &MpiEngine,
-    space: &Space,
+    pair: &CommPair,
     host: &Host,
     bytes: usize,
 ) -> Result<(), Fault> {
@@ -72,10 +72,10 @@ pub(super) fn ask(
     let shared = free_in(&place);
     let own = memory(bytes);
     let mine = [u64::from(host.number), bytes as u64, shared, own];
-    let mut all = vec![[0_u64; 4]; space.ranks.len()];
+    let mut all = vec![[0_u64; 4]; pair.ranks.len()];
     collective::allgather(
         engine,
-        space,
+        pair,
         bytemuck::cast_slice(&mine),
         bytemuck::cast_slice_mut(&mut all),
     )?;

@@ -17,7 +17,7 @@ use mpi::ffi;
 
 use super::{
     MpiEngine, Watch,
-    life::LAST_MESSAGES,
+    init::LAST_MESSAGES,
     predictor::{Act, Form},
     raw::{Extent, made},
     transfer::{Expected, admit, matched, tested, whole},
@@ -33,7 +33,7 @@ use crate::{
 pub(super) struct Shared {
     comm: ffi::MPI_Comm,
     me: Rank,
-    headed: bool,
+    has_header: bool,
     watch: Option<Arc<Watch>>,
     /// Small messages to oneself, which MPI may keep until they are received.
     kept: Mutex<Vec<(ffi::MPI_Request, Vec<u8>)>>,
@@ -57,12 +57,12 @@ pub(super) fn open(engine: &MpiEngine, context: Context) -> Result<Arc<dyn Share
             how: "start the program with --thread-multiple or SPMD_THREAD_MULTIPLE=1, on an MPI built with full thread support",
         }.into());
     }
-    let space = engine.space(context)?;
+    let pair = engine.pair(context)?;
     let act = Act::for_call(engine.call.get(), Form::Threads, 0);
     let shared = Arc::new(Shared {
-        comm: engine.together(&space, &act, || engine.duplicate(space.coll))?,
-        me: space.me,
-        headed: space.lane(false, engine.checks).headed,
+        comm: engine.together(&pair, &act, || engine.duplicate(pair.coll))?,
+        me: pair.me,
+        has_header: pair.route(false, engine.checks).has_header,
         watch: engine.watch(),
         kept: Mutex::new(Vec::new()),
         active: AtomicUsize::new(0),
@@ -108,7 +108,7 @@ impl Shared {
 
     /// MPI's communicator, to be drained and freed once closed.
     pub(super) fn raw(&self) -> (ffi::MPI_Comm, bool) {
-        (self.comm, self.headed)
+        (self.comm, self.has_header)
     }
 
     /// How many sends are not over.
@@ -143,10 +143,10 @@ impl SharedEngine for Shared {
         let _waiting = self.watch.as_deref().map(|watch| watch.thread_waiting(call));
         let mut copy = Vec::new();
         let to_myself = to.rank == self.me && bytes.len() <= COPIED;
-        if self.headed {
+        if self.has_header {
             copy.extend_from_slice(&wire::head(&to.label, call.at, bytes.len()));
         }
-        if self.headed || to_myself {
+        if self.has_header || to_myself {
             copy.extend_from_slice(bytes);
         }
         let message = if copy.is_empty() { bytes } else { &copy };
@@ -178,7 +178,7 @@ impl SharedEngine for Shared {
                 thread::yield_now();
                 continue;
             };
-            if !self.headed {
+            if !self.has_header {
                 let mut buffer = room(received.bytes);
                 receive(message, buffer.bytes_mut(), received.bytes)?;
                 return Ok((buffer, whole(received, Expected::of(&from.label))?));

@@ -42,17 +42,17 @@ pub(super) enum Beside {
     Nothing,
     /// A small message, where the library would overrun its buffer.
     Copy(Box<guard::Copy>),
-    More(Box<Headed>),
+    More(Box<WithHeader>),
 }
 
 impl Beside {
     pub(super) fn more(label: Label, wire: Wire) -> Self {
-        Self::More(Box::new(Headed { label, wire }))
+        Self::More(Box::new(WithHeader { label, wire }))
     }
 }
 
 /// What goes with the data where types are checked, or a buffer is guarded.
-pub(super) struct Headed {
+pub(super) struct WithHeader {
     pub(super) label: Label,
     pub(super) wire: Wire,
 }
@@ -66,7 +66,7 @@ pub(super) enum Wire {
     Split([u8; HEAD + guard::Apart::BYTES]),
 }
 
-impl Headed {
+impl WithHeader {
     /// Takes the data out of a received message.
     pub(super) fn unpack(
         &self,

@@ -36,7 +36,7 @@ struct State {
     next: u64,
 }
 
-/// What part of its life the rank is in.
+/// What part of its init the rank is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Before the program: in this step.
@@ -73,7 +73,7 @@ impl Watch {
         self.state().bytes = Some(bytes);
     }
 
-    /// The next part of the rank's life begins.
+    /// The next part of the rank's init begins.
     pub(crate) fn begin(&self, stage: Stage) {
         let (mut state, now) = (self.state(), Instant::now());
         (state.stage, state.begun) = (stage, now);

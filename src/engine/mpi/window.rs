@@ -14,9 +14,9 @@ use std::{
 use mpi::ffi;
 
 use super::{
-    MpiEngine, Space,
+    CommPair, MpiEngine,
     collective::{datatype, operator, saturates},
-    newer::{Special, special},
+    dynamic::{Special, special},
     predictor::{Act, Form},
     raw::{check, made},
     room,
@@ -83,34 +83,34 @@ pub(super) fn open(
     bytes: usize,
     access: Access,
 ) -> Result<WindowId, Fault> {
-    let space = engine.space(context)?;
+    let pair = engine.pair(context)?;
     let act = Act::for_call(engine.call.get(), Form::Window(access), 0);
-    engine.together(&space, &act, || {
+    engine.together(&pair, &act, || {
         // It takes communicators of the library's own.
-        make(engine, &space, bytes, access).map_err(|fault| engine.no_communicator(*fault))
+        make(engine, &pair, bytes, access).map_err(|fault| engine.no_communicator(*fault))
     })
 }
 
-/// Makes a window, all ranks of the space being here. Collective.
+/// Makes a window, all ranks of the pair being here. Collective.
 fn make(
     engine: &MpiEngine,
-    space: &Space,
+    pair: &CommPair,
     bytes: usize,
     access: Access,
 ) -> Result<WindowId, Fault> {
-    let ranks = space.ranks.len();
+    let ranks = pair.ranks.len();
     let _waiting = engine.waiting();
     // What the ranks of one host reach is shared memory in any case. Said so, it does not go by way of a network's emulation
     // (whose 64-bit compare-and-swap crashes in Open MPI 4.1).
-    let host = room::host(space)?;
+    let host = room::host(pair)?;
     let kind = if host.has_all { Access::Shared } else { Access::Remote };
     // Beside the part: where it begins, and the words of the locks.
-    room::ask(engine, space, &host, bytes.saturating_add(2 * ALIGNMENT))?;
+    room::ask(engine, pair, &host, bytes.saturating_add(2 * ALIGNMENT))?;
     let (memory, base, parts) = match access {
         Access::Remote => {
-            let (memory, start) = allocate(space, bytes + ALIGNMENT, kind)?;
+            let (memory, start) = allocate(pair, bytes + ALIGNMENT, kind)?;
             let shift = start.align_offset(ALIGNMENT);
-            let all = tell(engine, space, [shift as u64, bytes as u64])?;
+            let all = tell(engine, pair, [shift as u64, bytes as u64])?;
             let part = |(host, [start, bytes]): (usize, [u64; 2])| Part {
                 host: host as c_int,
                 start: start as usize,
@@ -121,13 +121,13 @@ fn make(
         }
         Access::Shared => {
             // All parts are in the memory of the first rank: so they lie one behind the other in every library.
-            let all = tell(engine, space, [bytes as u64, 0])?;
+            let all = tell(engine, pair, [bytes as u64, 0])?;
             let total: usize = all.iter().map(|[bytes, _]| *bytes as usize).sum();
-            let first = space.me == Rank(0);
+            let first = pair.me == Rank(0);
             let own = if first { total + ALIGNMENT } else { 0 };
-            let (memory, own) = allocate(space, own, access)?;
+            let (memory, own) = allocate(pair, own, access)?;
             let start = if first { own } else { address(memory)? };
-            let shift = tell(engine, space, [start.align_offset(ALIGNMENT) as u64, 0])?[0][0];
+            let shift = tell(engine, pair, [start.align_offset(ALIGNMENT) as u64, 0])?[0][0];
             let mut end = shift as usize;
             let part = |[bytes, _]: [u64; 2]| {
                 let start = end;
@@ -138,9 +138,9 @@ fn make(
             (memory, unsafe { start.add(shift as usize) }, all.into_iter().map(part).collect())
         }
     };
-    let (locks, words) = allocate(space, LOCK_BYTES, kind)?;
+    let (locks, words) = allocate(pair, LOCK_BYTES, kind)?;
     let changed = Changed { on_its_way: vec![false; ranks], held: vec![None; ranks] };
-    let (me, changed) = (space.me, RefCell::new(changed));
+    let (me, changed) = (pair.me, RefCell::new(changed));
     let loses_bits = kind == Access::Remote && engine.about.library.starts_with("Open MPI v5.");
     let saturates = saturates(&engine.about.library, Builtin::Sum, Element::U8);
     let held = Cell::new(true);
@@ -159,20 +159,24 @@ fn make(
             check(ffi::MPI_Win_sync(win))?;
         }
     }
-    tell(engine, space, [0; 2])?; // nobody reaches a part before it is zero
+    tell(engine, pair, [0; 2])?; // nobody reaches a part before it is zero
     let mut windows = engine.windows.borrow_mut();
     windows.push(Some(Rc::new(window)));
     Ok(WindowId(windows.len() as u32 - 1))
 }
 
 /// Memory of the library's for a window. Collective.
-fn allocate(space: &Space, bytes: usize, access: Access) -> Result<(ffi::MPI_Win, *mut u8), Fault> {
+fn allocate(
+    pair: &CommPair,
+    bytes: usize,
+    access: Access,
+) -> Result<(ffi::MPI_Win, *mut u8), Fault> {
     let mut start: *mut u8 = std::ptr::null_mut();
     let base = (&raw mut start).cast::<c_void>();
     let size = bytes as ffi::MPI_Aint;
     // SAFETY: a live communicator; the library writes a pointer to `start` and the window.
     let window = unsafe {
-        let (info, comm) = (ffi::RSMPI_INFO_NULL, space.coll);
+        let (info, comm) = (ffi::RSMPI_INFO_NULL, pair.coll);
         made(|made| match access {
             Access::Remote => ffi::MPI_Win_allocate(size, 1, info, comm, base, made),
             Access::Shared => ffi::MPI_Win_allocate_shared(size, 1, info, comm, base, made),
@@ -195,11 +199,11 @@ fn address(window: ffi::MPI_Win) -> Result<*mut u8, Fault> {
 }
 
 /// What each rank has to say.
-fn tell(engine: &MpiEngine, space: &Space, mine: [u64; 2]) -> Result<Vec<[u64; 2]>, Fault> {
-    let mut all = vec![[0_u64; 2]; space.ranks.len()];
+fn tell(engine: &MpiEngine, pair: &CommPair, mine: [u64; 2]) -> Result<Vec<[u64; 2]>, Fault> {
+    let mut all = vec![[0_u64; 2]; pair.ranks.len()];
     super::collective::allgather(
         engine,
-        space,
+        pair,
         bytemuck::cast_slice(&mine),
         bytemuck::cast_slice_mut(&mut all),
     )?;
@@ -244,11 +248,11 @@ impl Window {
 
 /// A number for the ranks of a host: the smallest of their world ranks.
 pub(super) fn node(engine: &MpiEngine, context: Context) -> Result<u32, Fault> {
-    let space = engine.space(context)?;
+    let pair = engine.pair(context)?;
     let act = Act::for_call(engine.call.get(), Form::Node, 0);
-    engine.together(&space, &act, || {
+    engine.together(&pair, &act, || {
         let _waiting = engine.waiting();
-        room::host(&space).map(|host| host.number)
+        room::host(&pair).map(|host| host.number)
     })
 }
 
@@ -377,7 +381,7 @@ impl Window {
         let size = datatype(element).1;
         let word = |bytes: &[u8]| {
             let mut word = [0; 8];
-            word[..size].copy_from_slice(bytes); // the low bytes, see `newer::handle`
+            word[..size].copy_from_slice(bytes); // the low bytes, see `dynamic::handle`
             u64::from_le_bytes(word)
         };
         let swap = |at: usize, seen: u64, new: u64| {

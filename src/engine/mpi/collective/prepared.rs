@@ -11,7 +11,7 @@ use crate::{
         Preparation, Rank, Reduction, ReductionKind,
         mpi::{
             MpiEngine,
-            newer::newer,
+            dynamic::dynamic,
             raw::{Extent, made},
         },
     },
@@ -27,7 +27,7 @@ pub(in crate::engine::mpi) unsafe fn prepare(
     comm: MPI_Comm,
     what: &Preparation<'_>,
 ) -> Result<Option<MPI_Request>, Fault> {
-    let newer = newer();
+    let dynamic = dynamic();
     // SAFETY: a constant of the library.
     let info: MPI_Info = unsafe { ffi::RSMPI_INFO_NULL };
     let read = |bytes: &RawBytes| readable(bytes.start(), bytes.len());
@@ -38,36 +38,36 @@ pub(in crate::engine::mpi) unsafe fn prepare(
         match what {
             Preparation::Send { .. } | Preparation::Recv { .. } => return Ok(None),
             Preparation::Barrier(_) => {
-                let Some(init) = newer.barrier_init else { return Ok(None) };
+                let Some(init) = dynamic.barrier_init else { return Ok(None) };
                 made(|made| init(comm, info, made))
             }
             Preparation::Bcast { root, buffer, .. } => {
-                let Some(init) = newer.bcast_init else { return Ok(None) };
+                let Some(init) = dynamic.bcast_init else { return Ok(None) };
                 let extent = Extent::bytes(buffer.len())?;
                 let (count, of, root) = (extent.count, extent.unit, root.0 as c_int);
                 made(|made| init(write(buffer), count, of, root, comm, info, made))
             }
             Preparation::Allgather { place, mine, out } => {
-                let Some(init) = newer.allgather_init else { return Ok(None) };
+                let Some(init) = dynamic.allgather_init else { return Ok(None) };
                 let extent = row_of(mine.len(), place.size)?;
                 let (count, of, send, into) = (extent.count, extent.unit, read(mine), write(out));
                 made(|made| init(send, count, of, into, count, of, comm, info, made))
             }
             Preparation::Alltoall { place, rows, out } => {
-                let Some(init) = newer.alltoall_init else { return Ok(None) };
+                let Some(init) = dynamic.alltoall_init else { return Ok(None) };
                 let extent = row_of(rows.len() / place.size, place.size)?;
                 let (count, of, send, into) = (extent.count, extent.unit, read(rows), write(out));
                 made(|made| init(send, count, of, into, count, of, comm, info, made))
             }
             Preparation::Gather { place, root, mine, out } => {
-                let Some(init) = newer.gather_init else { return Ok(None) };
+                let Some(init) = dynamic.gather_init else { return Ok(None) };
                 let extent = row_of(mine.len(), place.size)?;
                 let (count, of, send, into) = (extent.count, extent.unit, read(mine), write(out));
                 let root = root.0 as c_int;
                 made(|made| init(send, count, of, into, count, of, root, comm, info, made))
             }
             Preparation::Scatter { place, root, rows, out } => {
-                let Some(init) = newer.scatter_init else { return Ok(None) };
+                let Some(init) = dynamic.scatter_init else { return Ok(None) };
                 let extent = row_of(out.len(), place.size)?;
                 let (count, of, send, into) = (extent.count, extent.unit, read(rows), write(out));
                 let root = root.0 as c_int;
@@ -79,22 +79,24 @@ pub(in crate::engine::mpi) unsafe fn prepare(
                 };
                 let (send, into) = (read(mine), write(out));
                 if let ReductionKind::Reduce(Rank(root)) = *kind {
-                    let (Some(init), root) = (newer.reduce_init, root as c_int) else {
+                    let (Some(init), root) = (dynamic.reduce_init, root as c_int) else {
                         return Ok(None);
                     };
                     made(|made| init(send, into, count, of, op, root, comm, info, made))
                 } else {
                     let init = match kind {
-                        ReductionKind::Scan => newer.scan_init,
-                        ReductionKind::Exscan => newer.exscan_init,
-                        ReductionKind::Allreduce | ReductionKind::Reduce(_) => newer.allreduce_init,
+                        ReductionKind::Scan => dynamic.scan_init,
+                        ReductionKind::Exscan => dynamic.exscan_init,
+                        ReductionKind::Allreduce | ReductionKind::Reduce(_) => {
+                            dynamic.allreduce_init
+                        }
                     };
                     let Some(init) = init else { return Ok(None) };
                     made(|made| init(send, into, count, of, op, comm, info, made))
                 }
             }
             Preparation::ReduceScatter { place, mine, out, with } => {
-                let Some(init) = newer.reduce_scatter_init else { return Ok(None) };
+                let Some(init) = dynamic.reduce_scatter_init else { return Ok(None) };
                 let part = mine.len() / place.size;
                 let Some((count, of, op)) = operands(engine, part, with) else { return Ok(None) };
                 let (send, into) = (read(mine), write(out));

@@ -8,7 +8,7 @@ use super::{Caller, Outcome, read, write};
 use crate::{
     engine::{
         Builtin, Element, Rank, Reduction, ReductionKind,
-        mpi::{newer::newer, raw::made},
+        mpi::{dynamic::dynamic, raw::made},
     },
     error::Fault,
     scalar::{greatest_f32, greatest_f64, least_f32, least_f64},
@@ -81,17 +81,17 @@ impl Caller<'_> {
     ) -> Option<Outcome> {
         let Self { engine, comm } = self;
         let (send, into, count) = (read(mine), write(out), (mine.len() / size) as ffi::MPI_Count);
-        let newer = newer();
+        let dynamic = dynamic();
         // As in `reduce`.
         if let ReductionKind::Reduce(Rank(root)) = kind {
-            let (blocking, started, root) = (newer.reduce_c?, newer.ireduce_c?, root as c_int);
+            let (blocking, started, root) = (dynamic.reduce_c?, dynamic.ireduce_c?, root as c_int);
             return Some(call!(engine, blocking | started, send, into, count, of, op, root, comm));
         }
         let (blocking, started) = match kind {
-            ReductionKind::Scan => (newer.scan_c?, newer.iscan_c?),
-            ReductionKind::Exscan => (newer.exscan_c?, newer.iexscan_c?),
+            ReductionKind::Scan => (dynamic.scan_c?, dynamic.iscan_c?),
+            ReductionKind::Exscan => (dynamic.exscan_c?, dynamic.iexscan_c?),
             ReductionKind::Allreduce | ReductionKind::Reduce(_) => {
-                (newer.allreduce_c?, newer.iallreduce_c?)
+                (dynamic.allreduce_c?, dynamic.iallreduce_c?)
             }
         };
         Some(call!(engine, blocking | started, send, into, count, of, op, comm))

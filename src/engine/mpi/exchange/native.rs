@@ -11,7 +11,7 @@ use crate::{
         Done, Exchange, Exchanged, NativeReduction, Rank,
         collective::ReductionKind,
         mpi::{
-            MpiEngine, Space,
+            CommPair, MpiEngine,
             collective::{datatype, read, write},
             operations::Staged,
             raw::made,
@@ -32,7 +32,7 @@ pub(super) struct Native {
     reduced: bool,
     done: bool,
     /// Keeps the communicator open.
-    _space: Rc<Space>,
+    _space: Rc<CommPair>,
 }
 
 /// What MPI reads and writes.
@@ -49,8 +49,8 @@ impl Native {
         reduction: Option<NativeReduction>,
         agreement: Option<Rows>,
     ) -> Result<Self, Fault> {
-        let space = engine.space(call.context)?;
-        let (mine, comm) = (call.mine, space.pt2pt);
+        let pair = engine.pair(call.context)?;
+        let (mine, comm) = (call.mine, pair.pt2pt);
         let Some(NativeReduction { kind, op, element }) = reduction else {
             // SAFETY: a live communicator; the request is written on success.
             let request = unsafe { made(|made| ffi::MPI_Ibarrier(comm, made)) }?;
@@ -63,7 +63,7 @@ impl Native {
                 counts,
                 reduced: false,
                 done: false,
-                _space: space,
+                _space: pair,
             });
         };
         let bytes = mine.bytes().len();
@@ -93,7 +93,7 @@ impl Native {
         }?;
         let counts = if gets_row { vec![bytes] } else { Vec::new() };
         let held = Some(held);
-        Ok(Self { agreement, request, held, counts, reduced: true, done: false, _space: space })
+        Ok(Self { agreement, request, held, counts, reduced: true, done: false, _space: pair })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     engine::{
         Context, Done, Engine, Exchange, Exchanged, Label, Pattern, Rank, Tag,
         mpi::{
-            MpiEngine, Space,
+            CommPair, MpiEngine,
             operations::Staged,
             raw::{Extent, blank_status, bytes_in, check, made},
             transfer::tested,
@@ -27,7 +27,7 @@ use crate::{
 
 /// The receiving half of an exchange: finds out how much comes from each rank, makes room, and receives.
 pub(super) struct Rows {
-    space: Rc<Space>,
+    pair: Rc<CommPair>,
     context: Context,
     tag: c_int,
     me: usize,
@@ -81,8 +81,8 @@ impl Rows {
     /// Sends this rank's rows on their way.
     pub(super) fn start(engine: &MpiEngine, call: Exchange, checked: bool) -> Result<Self, Fault> {
         let Exchange { context, size, label, pattern, mine, counts, room, .. } = call;
-        let space = engine.space(context)?;
-        space.predictor.check()?;
+        let pair = engine.pair(context)?;
+        pair.predictor.check()?;
         let me = call.rank.index();
         let Tag(tag) = engine.step_tag(call.turn, &label);
         let row = |to: usize| row(pattern, me, to, &counts, mine.bytes().len());
@@ -98,14 +98,14 @@ impl Rows {
         let parts = (1..size).map(|step| (me + step) % size);
         let parts = parts.filter_map(|to| Some((to, row(to).or(checked.then_some(0..0))?)));
         let parts: Vec<_> = parts.collect();
-        let mut sends = Sends { space: space.clone(), held: Some(Sent::new(mine)) };
+        let mut sends = Sends { pair: pair.clone(), held: Some(Sent::new(mine)) };
         for (to, part) in parts {
             sends.post(to, tag as c_int, part, checked.then_some(&label))?;
         }
         engine.keep(Box::new(sends))?;
         let heard = if checked { 0..size } else { givers.clone() };
         Ok(Self {
-            space,
+            pair,
             context,
             tag: tag as c_int,
             me,
@@ -126,7 +126,7 @@ impl Rows {
     fn find(&mut self) -> Result<bool, Fault> {
         while let Some(&from) = self.sources.get(self.found.len()) {
             let (mut there, mut status) = (0, blank_status());
-            let (source, tag, comm) = (from as c_int, self.tag, self.space.coll);
+            let (source, tag, comm) = (from as c_int, self.tag, self.pair.coll);
             // SAFETY: a live communicator; the message is written if there is one.
             let message = unsafe {
                 let mut message = ffi::RSMPI_MESSAGE_NULL;
@@ -245,7 +245,7 @@ impl Staged for Rows {
 
     fn abandon(&mut self, engine: &MpiEngine) {
         // On a communicator that the program has let go of the engine receives nothing; this does.
-        self.abandoned = engine.space(self.context).is_ok();
+        self.abandoned = engine.pair(self.context).is_ok();
     }
 }
 
@@ -302,7 +302,7 @@ fn starts(counts: &[usize]) -> Vec<usize> {
 /// The sending half of an exchange, which needs no owner.
 struct Sends {
     /// Keeps the communicator open.
-    space: Rc<Space>,
+    pair: Rc<CommPair>,
     /// `None` when MPI is done.
     held: Option<Sent>,
 }
@@ -341,7 +341,7 @@ impl Sends {
             }
             None => row,
         };
-        let (to, comm) = (to as c_int, self.space.coll);
+        let (to, comm) = (to as c_int, self.pair.coll);
         let start = message.as_ptr().cast::<c_void>();
         let Extent { count, unit, .. } = &Extent::bytes(message.len())?;
         // SAFETY: the message lies on the heap in `held`, where it is let alone until the request is complete.

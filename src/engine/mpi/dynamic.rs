@@ -1,7 +1,7 @@
 //! What some MPI libraries have and others have not, looked up when the program runs.
 //!
-//! The bindings name what MPI 3.1 has. A binary that was built against one library runs on another, older or newer one, so
-//! newer functions are asked of the dynamic linker: the collectives with large counts of MPI 4 (`_c`; MPICH has them, Open
+//! The bindings name what MPI 3.1 has. A binary that was built against one library runs on another, older or dynamic one, so
+//! dynamic functions are asked of the dynamic linker: the collectives with large counts of MPI 4 (`_c`; MPICH has them, Open
 //! MPI 5.0 has not) and persistent collectives (`MPI_Barrier_init`; Open MPI 4 has them as `MPIX_Barrier_init`).
 
 use std::{
@@ -20,11 +20,11 @@ type Request = *mut MPI_Request;
 macro_rules! table {
     ($($field:ident = $($name:literal)|+: ($($argument:ty),*);)*) => {
         /// The functions that this library has.
-        pub(super) struct Newer {
+        pub(super) struct Dynamic {
             $(pub(super) $field: Option<unsafe extern "C" fn($($argument),*) -> c_int>,)*
         }
 
-        impl Newer {
+        impl Dynamic {
             fn look_up() -> Self {
                 // SAFETY: MPI fixes what functions of these names take and return.
                 unsafe { Self { $($field: find(&[$($name),+]),)* } }
@@ -68,9 +68,9 @@ table! {
 }
 
 /// What this process's library has.
-pub(super) fn newer() -> &'static Newer {
-    static TABLE: OnceLock<Newer> = OnceLock::new();
-    TABLE.get_or_init(Newer::look_up)
+pub(super) fn dynamic() -> &'static Dynamic {
+    static TABLE: OnceLock<Dynamic> = OnceLock::new();
+    TABLE.get_or_init(Dynamic::look_up)
 }
 
 /// The function that has one of these names.

@@ -16,10 +16,10 @@ use mpi::{
 };
 
 use super::{
-    MpiEngine, Space, Watch,
+    CommPair, MpiEngine, Watch,
     collective::Operators,
     guard::{self, Guard},
-    messages::Lane,
+    messages::Route,
     operations::Orphan,
     predictor::Predictor,
     raw::{blank_status, check, made, tag_limit},
@@ -45,7 +45,7 @@ pub(crate) struct Settings {
     pub(crate) timeout: Option<Duration>,
     /// What this rank wants checked.
     pub(crate) checks: Checks,
-    pub(crate) threads: Threads,
+    pub(crate) threads: ThreadLevel,
     /// Whether ranks are to take turns on one CPU.
     pub(crate) share_cpu: bool,
     /// Whether the costs of calls are to be reported.
@@ -76,13 +76,13 @@ pub(crate) struct Refused {
 /// What MPI is to be ready for. The less, the faster its calls are: Open MPI 4.1 takes locks for any thread but one, and
 /// has messages of a few bytes come 1.3 times later and at 0.6 of the rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Threads {
+pub(crate) enum ThreadLevel {
     /// The process has one thread (`MPI_THREAD_SINGLE`).
-    One,
+    Single,
     /// Others compute (`MPI_THREAD_FUNNELED`).
-    OthersCompute,
+    Funneled,
     /// Any may call MPI at any time (`MPI_THREAD_MULTIPLE`).
-    AllCall,
+    Multiple,
 }
 
 /// The number of ranks and this process's own.
@@ -107,9 +107,9 @@ impl MpiEngine {
     pub(crate) fn start(settings: &Settings) -> Result<Started, Fault> {
         let launch = |what: &str| ErrorKind::Launch { what: what.to_owned() };
         let wanted = match settings.threads {
-            Threads::One => Threading::Single,
-            Threads::OthersCompute => Threading::Funneled,
-            Threads::AllCall => Threading::Multiple,
+            ThreadLevel::Single => Threading::Single,
+            ThreadLevel::Funneled => Threading::Funneled,
+            ThreadLevel::Multiple => Threading::Multiple,
         };
         let (universe, level) = initialize_with_threading(wanted)
             .ok_or_else(|| launch("MPI is initialised already; `run` can be called once"))?;
@@ -158,7 +158,7 @@ impl MpiEngine {
         };
         let Agreed { checks, timeout, share_cpu, stats, guarded, spins, multiple } = agreed;
         let guard = guarded.then(Guard::new).transpose()?;
-        let space = Space {
+        let pair = CommPair {
             context: Context::WORLD,
             pt2pt,
             coll: duplicate(pt2pt)?,
@@ -180,7 +180,7 @@ impl MpiEngine {
             about,
             max_tag: Tag(tag_limit(pt2pt)?),
             started: Instant::now(),
-            spaces: RefCell::new(vec![Some(Rc::new(space))]),
+            comms: RefCell::new(vec![Some(Rc::new(pair))]),
             retired: RefCell::default(),
             checks,
             timeout,
@@ -271,7 +271,7 @@ impl MpiEngine {
             free(shared.raw().0);
         }
         stage(Stage::End("MPI_Finalize"));
-        drop((self.spaces.take(), self.retired.take()));
+        drop((self.comms.take(), self.retired.take()));
         let universe = self.universe.take();
         if self.forget_windows() {
             std::mem::forget(universe);
@@ -319,7 +319,7 @@ impl MpiEngine {
 
     /// Receives and drops what is there, on all communicators; gives up what is under way. Notes both.
     fn drain(&self) -> Result<(), Fault> {
-        let me = self.space(Context::WORLD)?.me.index();
+        let me = self.pair(Context::WORLD)?.me.index();
         let note = |leftover| self.leftovers.borrow_mut().push(leftover);
         for pending in self.ops.drain() {
             if let Some(call) = pending.call() {
@@ -330,14 +330,14 @@ impl MpiEngine {
         for probed in self.probed.drain() {
             self.swallow(probed)?;
         }
-        let spaces: Vec<_> = self.spaces.borrow().iter().flatten().cloned().collect();
+        let comms: Vec<_> = self.comms.borrow().iter().flatten().cloned().collect();
         let retired: Vec<_> = self.retired.borrow().iter().cloned().collect();
-        spaces.iter().chain(&retired).try_for_each(|space| self.drain_space(space))?;
-        let world = self.space(Context::WORLD)?;
+        comms.iter().chain(&retired).try_for_each(|pair| self.drain_pair(pair))?;
+        let world = self.pair(Context::WORLD)?;
         for shared in &*self.shared.borrow() {
-            let (comm, headed) = shared.raw();
-            let lane = Lane { comm, me: world.me, headed };
-            while let Some((probed, _)) = Self::next_unwanted(lane)? {
+            let (comm, has_header) = shared.raw();
+            let route = Route { comm, me: world.me, has_header };
+            while let Some((probed, _)) = Self::next_unwanted(route)? {
                 self.swallow(probed)?;
             }
         }
@@ -345,16 +345,16 @@ impl MpiEngine {
     }
 
     /// Receives and drops what is there on a communicator, and notes it.
-    pub(super) fn drain_space(&self, space: &Space) -> Result<(), Fault> {
-        let me = self.space(Context::WORLD)?.me.index();
+    pub(super) fn drain_pair(&self, pair: &CommPair) -> Result<(), Fault> {
+        let me = self.pair(Context::WORLD)?.me.index();
         // Steps that are left are those of a collective that failed here, or whose owner has lost interest.
-        let steps = space.lane(true, self.checks);
+        let steps = pair.route(true, self.checks);
         while let Some((probed, _)) = Self::next_unwanted(steps)? {
             self.swallow(probed)?;
         }
-        while let Some((probed, received)) = Self::next_unwanted(space.lane(false, self.checks))? {
+        while let Some((probed, received)) = Self::next_unwanted(pair.route(false, self.checks))? {
             let head = self.swallow(probed)?;
-            let from = space.ranks[received.rank.index()];
+            let from = pair.ranks[received.rank.index()];
             let place = head.as_ref().map_or("; --checks full says where".to_owned(), |head| {
                 format!(" ({}), of {}", wire::place(head), wire::type_name(head))
             });
@@ -375,7 +375,7 @@ impl Drop for MpiEngine {
         std::mem::forget(self.orphans.take());
         std::mem::forget(self.ops.drain());
         std::mem::forget(self.staged.take());
-        std::mem::forget((self.spaces.take(), self.retired.take()));
+        std::mem::forget((self.comms.take(), self.retired.take()));
     }
 }
 
