@@ -52,24 +52,67 @@ pub use ndarray;
 pub use crate::{
     checks::Checks,
     comm::{
-        ANY, And, Any, AtomicOp, Bits, Borrowed, Cart, Comm, Commutative, Comparison, Dest, Epoch,
-        ExchangeSparse, Graph, GridAlltoall, Held, Keep, Located, Lock, Max, MaxLoc, Message, Min,
-        MinLoc, NULL_RANK, NeighborRequest, NodeArray, Number, OperationStats, Or, OwnedBuf,
-        Partition, Passive, PeerStats, Plain, Plan, PlanBuffer, Prod, Ragged, ReduceOp, Replace,
-        Request, Rows, Scope, SharedComm, Sort, Src, Stats, Status, Sum, Ticket, View, ViewMut,
-        Window, Xor, commutative, test_all, test_any, test_some, wait_all, wait_any, wait_some,
+        ANY, Any, Comm, Dest, Message, NULL_RANK, Plan, Ragged, Request, Scope, ScopedRequest,
+        SharedComm, Src, Status, View, ViewMut,
     },
     datum::Datum,
     error::{Error, ErrorKind, Failure, Result},
     info::{Info, info},
-    launch::{Color, EngineKind, Progress, RankSet, RunArgs, local, parse, run},
+    launch::{Progress, RunArgs, local, parse, run},
 };
+
+/// What reductions and atomic accesses combine values by.
+pub mod op {
+    pub use crate::comm::{
+        And, Bits, Commutative, Located, Max, MaxLoc, Min, MinLoc, Number, Or, Prod, ReduceOp,
+        Sum, Xor, commutative,
+    };
+}
+
+/// Memory that other ranks reach: windows (MPI's one-sided communication) and arrays that the ranks of a host share.
+pub mod rma {
+    pub use crate::comm::{
+        AtomicOp, Epoch, Lock, LockedPart, NoOp, NodeArray, Passive, Plain, Replace, Window,
+    };
+}
+
+/// Ranks as neighbours: on a grid, or on any graph.
+pub mod topology {
+    pub use crate::comm::{Cart, Comparison, Graph, NeighborRequest};
+}
+
+/// Many operations under way: waiting for all, any, some of them.
+pub mod request {
+    pub use crate::comm::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some};
+}
+
+/// Collectives that MPI has not: sparse exchanges, on grids, sorting, dealing out.
+pub mod ext {
+    pub use crate::comm::{ExchangeSparse, GridAlltoall, Partition, Sort};
+}
+
+/// Buffers that calls own, or borrow.
+pub mod buffer {
+    pub use crate::comm::{Borrowed, OwnedBuf, PlanBuffer, Rows};
+}
+
+/// What [`Comm::stats`] counts.
+pub mod stats {
+    pub use crate::comm::{OperationStats, PeerStats, Stats};
+}
+
+/// The values of [`RunArgs`].
+pub mod options {
+    pub use crate::launch::{Color, EngineKind, RankSet};
+}
 
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
-        ANY, And, Cart, Comm, Datum, ExchangeSparse, Failure, GridAlltoall, Located, Max, MaxLoc,
-        Min, MinLoc, Or, Partition, Prod, Progress, Ragged, RunArgs, Sort, Sum, Xor, commutative,
+        ANY, Comm, Datum, Failure, Progress, Ragged, RunArgs,
+        ext::{ExchangeSparse, GridAlltoall, Partition, Sort},
+        op::{And, Located, Max, MaxLoc, Min, MinLoc, Or, Prod, Sum, Xor, commutative},
+        topology::Cart,
     };
 }
 

@@ -2,7 +2,10 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use arbtest::arbtest;
-use spmd::{Comm, Failure, Max, Min, Ragged, Sum, Xor};
+use spmd::{
+    Comm, Failure, Ragged,
+    op::{Max, Min, Sum, Xor},
+};
 
 #[allow(dead_code)]
 #[path = "random/mod.rs"]

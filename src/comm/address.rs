@@ -7,7 +7,7 @@ use crate::{
     error::{ErrorKind, Fault, With},
 };
 
-/// No rank at all: messages to it vanish, messages from it are empty. [`Cart`](crate::Cart) uses it beyond closed borders.
+/// No rank at all: messages to it vanish, messages from it are empty. [`Cart`](crate::topology::Cart) uses it beyond closed borders.
 pub const NULL_RANK: usize = usize::MAX;
 
 /// Any rank, or any tag.

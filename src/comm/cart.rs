@@ -167,7 +167,7 @@ impl<const D: usize> Cart<D> {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sum;
+    /// use spmd::op::Sum;
     /// let sums = spmd::local(6, |world| {
     ///     let grid = world.cart([Some(2), Some(3)], [false; 2])?.expect("all ranks are on the grid");
     ///     let row = grid.sub([1])?;

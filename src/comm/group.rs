@@ -119,7 +119,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Comparison;
+    /// use spmd::topology::Comparison;
     /// let how = spmd::local(3, |world| {
     ///     let reversed = world.split(Some(0), -(world.rank() as i64))?.expect("every rank has a color");
     ///     Ok([world.compare(world), world.compare(&world.dup()?), world.compare(&reversed)])

@@ -10,7 +10,7 @@ use super::{Number, ReduceOp};
 /// it is a [`Datum`](crate::Datum).
 ///
 /// ```
-/// use spmd::{Located, MaxLoc};
+/// use spmd::op::{Located, MaxLoc};
 /// let temperatures = [20.5, 23.0, 23.0];
 /// let hottest = spmd::local(3, |world| {
 ///     let mine = Located::new(temperatures[world.rank()], world.rank() as u64);

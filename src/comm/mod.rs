@@ -54,9 +54,9 @@ pub use self::{
     p2p::Message,
     plan::{Plan, PlanBuffer},
     ragged::{Ragged, Rows},
-    reach::{AtomicOp, Epoch, Held, Keep, Passive, Replace},
+    reach::{AtomicOp, Epoch, LockedPart, NoOp, Passive, Replace},
     request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some},
-    scope::{Borrowed, Scope, Ticket},
+    scope::{Borrowed, Scope, ScopedRequest},
     shared::SharedComm,
     stats::{OperationStats, PeerStats, Stats},
     view::{OwnedBuf, View, ViewMut},
@@ -100,7 +100,7 @@ pub struct Comm {
     lengths: Own<Cell<[Vec<usize>; 2]>>,
     recorder: Own<Rc<Recorder>>,
     /// Made by the first window.
-    yard: Own<OnceCell<Rc<region::Yard>>>,
+    dropped_regions: Own<OnceCell<Rc<region::DroppedRegions>>>,
     bound: Bound,
 }
 
@@ -125,7 +125,7 @@ impl Comm {
         let max_tag = engine.max_tag();
         let (engine, recorder) = (Own::new(engine), Own::new(recorder));
         let (turn, name, scraps) = (Own::default(), Own::default(), Own::default());
-        let (lengths, yard, bound) = (Own::default(), Own::default(), Bound::default());
+        let (lengths, dropped_regions, bound) = (Own::default(), Own::default(), Bound::default());
         Self {
             engine,
             context,
@@ -137,7 +137,7 @@ impl Comm {
             scraps,
             lengths,
             recorder,
-            yard,
+            dropped_regions,
             bound,
         }
     }

@@ -25,7 +25,7 @@ use crate::{
 /// ```
 ///
 /// MPI: a shared-memory window (`MPI_Win_allocate_shared`, MPI 4.1, 12.2.3). On `local`, plain memory.
-/// Dropping is as of [`Window`](crate::Window).
+/// Dropping is as of [`Window`](crate::rma::Window).
 pub struct NodeArray<T> {
     region: Region,
     /// Where the array begins in this process; its memory lives as long as the region.

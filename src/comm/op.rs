@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// An associative operator on values of `T`: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`], [`Xor`],
-/// [`MinLoc`](crate::MinLoc), [`MaxLoc`](crate::MaxLoc), or any closure `|left, right| …`.
+/// [`MinLoc`](crate::op::MinLoc), [`MaxLoc`](crate::op::MaxLoc), or any closure `|left, right| …`.
 ///
 /// Operands are combined in the order of their ranks, in any grouping: a closure need be associative, not commutative,
 /// unless it is said to be [`commutative`].
@@ -44,7 +44,7 @@ pub struct Commutative<F>(F);
 /// Says that a closure is not only associative but commutative, so that the engine may combine operands as they come.
 ///
 /// ```
-/// use spmd::commutative;
+/// use spmd::op::commutative;
 /// let got = spmd::local(4, |world| {
 ///     let longest = commutative(|left: [f64; 2], right: [f64; 2]| {
 ///         if left[0].hypot(left[1]) < right[0].hypot(right[1]) { right } else { left }

@@ -55,7 +55,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sum;
+    /// use spmd::op::Sum;
     /// let sums = spmd::local(3, |world| {
     ///     let (rank, size) = (world.rank(), world.size());
     ///     let mut plan = world.plan();

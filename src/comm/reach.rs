@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What an atomic access makes of an element and an operand: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`], [`Xor`],
-/// [`Replace`] or [`Keep`]. Not a closure: the target's processor, or its network card, must know it.
+/// [`Replace`] or [`NoOp`]. Not a closure: the target's processor, or its network card, must know it.
 pub trait AtomicOp<T> {
     #[doc(hidden)]
     fn change(&self) -> Change;
@@ -24,7 +24,7 @@ pub struct Replace;
 
 /// What the element was: an atomic read.
 #[derive(Clone, Copy, Debug)]
-pub struct Keep;
+pub struct NoOp;
 
 /// An operator and element type that engines know.
 #[doc(hidden)]
@@ -48,7 +48,7 @@ atomic! {
         Min => Update::Combine(Builtin::Min),
         Max => Update::Combine(Builtin::Max),
         Replace => Update::Replace,
-        Keep => Update::Keep;
+        NoOp => Update::NoOp;
     Bits:
         And => Update::Combine(Builtin::And),
         Or => Update::Combine(Builtin::Or),
@@ -70,7 +70,7 @@ pub struct Passive<'w, T> {
 }
 
 /// A part that this rank holds; see [`Passive::lock`]. Its calls are those of [`Epoch`], on this part.
-pub struct Held<'p, T> {
+pub struct LockedPart<'p, T> {
     window: &'p Window<T>,
     target: usize,
 }
@@ -183,7 +183,7 @@ impl<'w, T: Plain> Passive<'w, T> {
     ///
     /// A rank holds one part at a time, so that no two can wait for each other:
     /// ```compile_fail,E0499
-    /// use spmd::Lock;
+    /// use spmd::rma::Lock;
     /// spmd::local(2, |world| {
     ///     let mut window = world.window::<u64>(4)?;
     ///     window.passive(|phase| {
@@ -201,7 +201,7 @@ impl<'w, T: Plain> Passive<'w, T> {
     /// # Examples
     /// A read and a write that nobody comes between:
     /// ```
-    /// use spmd::Lock;
+    /// use spmd::rma::Lock;
     /// let sums = spmd::local(4, |world| {
     ///     let mut window = world.window::<u64>(2)?;
     ///     window.passive(|phase| {
@@ -219,7 +219,7 @@ impl<'w, T: Plain> Passive<'w, T> {
         &mut self,
         target: usize,
         lock: Lock,
-        body: impl FnOnce(&Held<'_, T>) -> Result<R>,
+        body: impl FnOnce(&LockedPart<'_, T>) -> Result<R>,
     ) -> Result<R> {
         self.lock_with(target, lock, body)
     }
@@ -233,7 +233,7 @@ impl<'w, T: Plain> Passive<'w, T> {
         &mut self,
         target: usize,
         lock: Lock,
-        body: impl FnOnce(&Held<'_, T>) -> Result<R, E>,
+        body: impl FnOnce(&LockedPart<'_, T>) -> Result<R, E>,
     ) -> Result<R, E> {
         let (call, window) = (all("lock"), self.window);
         let (comm, id) = (&window.region.comm, window.region.id);
@@ -242,7 +242,7 @@ impl<'w, T: Plain> Passive<'w, T> {
             comm.engine.lock_part(id, rank, lock == Lock::Exclusive)
         })?;
         let unlock = Unlock { window, target };
-        let result = body(&Held { window, target });
+        let result = body(&LockedPart { window, target });
         std::mem::forget(unlock);
         comm.perform(call, || comm.engine.unlock_part(id, Rank::from(target)))?;
         result
@@ -263,7 +263,7 @@ impl<T> Drop for Unlock<'_, T> {
     }
 }
 
-impl<T: Plain> Held<'_, T> {
+impl<T: Plain> LockedPart<'_, T> {
     /// As [`Epoch::put`].
     #[track_caller]
     pub fn put(&self, offset: usize, values: &[T]) -> Result<()> {
@@ -423,7 +423,7 @@ impl<T: Plain> Window<T> {
         T: Bits,
     {
         self.region.comm.perform(call, || {
-            let (_, element) = known::<T>(Change(Update::Keep, T::element().0))?;
+            let (_, element) = known::<T>(Change(Update::NoOp, T::element().0))?;
             let mut old = compare;
             let (swap, before) = (bytemuck::bytes_of(&swap), bytemuck::bytes_of_mut(&mut old));
             let compare = bytemuck::bytes_of(&compare);

@@ -77,7 +77,7 @@ pub(super) struct Region {
     agreements: Cell<u64>,
     broken: Cell<bool>,
     serial: u64,
-    yard: Rc<Yard>,
+    dropped_regions: Rc<DroppedRegions>,
 }
 
 /// The regions that were opened on a communicator and dropped.
@@ -86,13 +86,13 @@ pub(super) struct Region {
 /// to. So what was dropped is kept here until the ranks are known to be together, which is when the next region is opened,
 /// and is closed then if all have dropped it. What is left is closed by the end of the run.
 #[derive(Default)]
-pub(super) struct Yard {
+pub(super) struct DroppedRegions {
     opened: Cell<u64>,
-    dropped: RefCell<Vec<Remains>>,
+    dropped: RefCell<Vec<Dropped>>,
 }
 
 /// A dropped region.
-struct Remains {
+struct Dropped {
     serial: u64,
     comm: Rc<Comm>,
     id: WindowId,
@@ -116,7 +116,7 @@ impl Region {
         access: Access,
     ) -> Result<Self, Fault> {
         let engine = &*parent.engine;
-        let yard = Rc::clone(parent.yard.get_or_init(Rc::default));
+        let dropped_regions = Rc::clone(parent.dropped_regions.get_or_init(Rc::default));
         let host = match access {
             Access::Remote => 0,
             Access::Shared => {
@@ -128,14 +128,19 @@ impl Region {
         let Stamp(stamp) = Signature::of::<T>().stamp();
         let elements = bytes.map_or(u64::MAX, |_| len as u64);
         let mut mine = bytemuck::cast::<_, [u64; TYPE]>(stamp).to_vec();
-        mine.extend([size_of::<T>() as u64, elements, u64::from(host), yard.opened.get()]);
-        mine.extend(yard.dropped.borrow().iter().map(|remains| remains.serial));
+        mine.extend([
+            size_of::<T>() as u64,
+            elements,
+            u64::from(host),
+            dropped_regions.opened.get(),
+        ]);
+        mine.extend(dropped_regions.dropped.borrow().iter().map(|remains| remains.serial));
         let all = parent.allgather_as(call, &mine)?;
         check::<T>(parent.rank, call, &all, access)?;
         // The numbers of rank 0, which gives none twice: other ranks may have called for windows that were refused.
         let serial = all[0][SERIAL];
-        yard.opened.set(yard.opened.get().max(serial) + 1);
-        yard.close(&all)?;
+        dropped_regions.opened.set(dropped_regions.opened.get().max(serial) + 1);
+        dropped_regions.close(&all)?;
         let comm = Rc::new(parent.twin()?);
         if let Some(name) = parent.name() {
             comm.set_name(&name);
@@ -144,7 +149,8 @@ impl Region {
         let lens = all.iter().map(|row| row[ELEMENTS] as usize).collect();
         let broken = Cell::new(true);
         let id = opened.as_ref().map_or(WindowId::NONE, |&id| id);
-        let region = Self { comm, id, lens, agreements: Cell::new(0), broken, serial, yard };
+        let region =
+            Self { comm, id, lens, agreements: Cell::new(0), broken, serial, dropped_regions };
         // A region that some rank could not open is left alone: it cannot be closed without that rank.
         let result = if opened.is_ok() { Phase::Open } else { Phase::Failed };
         let agreed = region.agree(call, result);
@@ -305,16 +311,16 @@ fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>, access: Access) -> 
 /// Of the parts of every rank, on every engine; see [`Engine::open_window`](crate::engine::Engine::open_window).
 const ALIGNMENT: usize = 64;
 
-impl Yard {
+impl DroppedRegions {
     /// Closes what all ranks have dropped, as each says behind its head.
     fn close(&self, all: &Ragged<u64>) -> Result<(), Fault> {
         let everywhere =
-            |remains: &Remains| all.iter().all(|row| row[DROPPED..].contains(&remains.serial));
+            |remains: &Dropped| all.iter().all(|row| row[DROPPED..].contains(&remains.serial));
         let mut dropped = self.dropped.borrow_mut();
         dropped.sort_unstable_by_key(|remains| remains.serial); // the same order on all ranks
         let (gone, kept) = dropped.drain(..).partition::<Vec<_>, _>(everywhere);
         *dropped = kept;
-        gone.into_iter().try_for_each(|Remains { comm, id, .. }| comm.engine.close_window(id))
+        gone.into_iter().try_for_each(|Dropped { comm, id, .. }| comm.engine.close_window(id))
     }
 }
 
@@ -323,8 +329,8 @@ impl Drop for Region {
         self.comm.engine.drop_window(self.id);
         if !self.broken.get() {
             let Self { comm, id, serial, .. } = self;
-            let remains = Remains { serial: *serial, comm: Rc::clone(comm), id: *id };
-            self.yard.dropped.borrow_mut().push(remains);
+            let remains = Dropped { serial: *serial, comm: Rc::clone(comm), id: *id };
+            self.dropped_regions.dropped.borrow_mut().push(remains);
         }
     }
 }

@@ -265,7 +265,7 @@ pub fn test_all<R>(requests: Vec<Request<'_, R>>) -> Result<Result<Vec<R>>, Vec<
 ///     }
 ///     let mut requests = vec![world.irecv(vec![0_usize], 1)?, world.irecv(vec![0], 2)?];
 ///     let mut sum = 0;
-///     while let Some((_place, (values, _status))) = spmd::wait_any(&mut requests)? {
+///     while let Some((_place, (values, _status))) = spmd::request::wait_any(&mut requests)? {
 ///         sum += values[0]; // in the order in which they come
 ///     }
 ///     Ok(sum)

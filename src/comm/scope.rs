@@ -36,7 +36,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// An operation with borrowed data under way.
 ///
 /// Dropped or forgotten, it goes on to the end of its scope.
-pub struct Ticket<'scope, B: Borrowed> {
+pub struct ScopedRequest<'scope, B: Borrowed> {
     board: &'scope Board<'scope>,
     place: Place,
     kept: B::Kept,
@@ -155,7 +155,7 @@ impl Comm {
 }
 
 impl<'scope> Scope<'scope, '_> {
-    /// Starts to send `values`; [`Ticket::wait`] returns when they may change again.
+    /// Starts to send `values`; [`ScopedRequest::wait`] returns when they may change again.
     ///
     /// Values that are not in one piece are packed now.
     ///
@@ -167,12 +167,12 @@ impl<'scope> Scope<'scope, '_> {
         &'scope self,
         values: &'scope V,
         to: impl Into<Dest>,
-    ) -> Result<Ticket<'scope, &'scope V>> {
+    ) -> Result<ScopedRequest<'scope, &'scope V>> {
         let to = to.into();
         self.board.send(Call::new("isend", to.with()), Mode::Standard, values, to)
     }
 
-    /// Starts to send `values`; [`Ticket::wait`] returns when the receiver has begun to receive.
+    /// Starts to send `values`; [`ScopedRequest::wait`] returns when the receiver has begun to receive.
     ///
     /// # Errors
     /// As [`Comm::send`].
@@ -181,12 +181,12 @@ impl<'scope> Scope<'scope, '_> {
         &'scope self,
         values: &'scope V,
         to: impl Into<Dest>,
-    ) -> Result<Ticket<'scope, &'scope V>> {
+    ) -> Result<ScopedRequest<'scope, &'scope V>> {
         let to = to.into();
         self.board.send(Call::new("issend", to.with()), Mode::Synchronous, values, to)
     }
 
-    /// Starts to receive into `into`; [`Ticket::wait`] gives the borrow back.
+    /// Starts to receive into `into`; [`ScopedRequest::wait`] gives the borrow back.
     ///
     /// Types that not all bytes are values of, and views that are not in one piece, are received by way of a copy and
     /// overwritten when the operation is completed.
@@ -199,7 +199,7 @@ impl<'scope> Scope<'scope, '_> {
         &'scope self,
         into: &'scope mut V,
         from: impl Into<Src>,
-    ) -> Result<Ticket<'scope, &'scope mut V>> {
+    ) -> Result<ScopedRequest<'scope, &'scope mut V>> {
         let from = from.into();
         self.board.receive(Call::new("irecv", from.with()), into, from)
     }
@@ -218,7 +218,7 @@ impl<'scope> Scope<'scope, '_> {
     /// The tickets behind it move up: the place counts as the vector was before.
     ///
     /// # Errors
-    /// As [`Ticket::wait`], of a ticket that is taken out too.
+    /// As [`ScopedRequest::wait`], of a ticket that is taken out too.
     ///
     /// # Examples
     /// ```
@@ -241,10 +241,10 @@ impl<'scope> Scope<'scope, '_> {
     /// ```
     pub fn wait_any<B: Borrowed>(
         &'scope self,
-        tickets: &mut Vec<Ticket<'scope, B>>,
+        tickets: &mut Vec<ScopedRequest<'scope, B>>,
     ) -> Result<Option<(usize, B::Back)>> {
         let Some(first) = tickets.first() else { return Ok(None) };
-        let ops: Vec<Op> = tickets.iter().map_while(Ticket::op).collect();
+        let ops: Vec<Op> = tickets.iter().map_while(ScopedRequest::op).collect();
         let place = match first.place {
             Place::Entry(entry) if ops.len() == tickets.len() => {
                 // Of its own scope, which may be one round this one.
@@ -257,7 +257,7 @@ impl<'scope> Scope<'scope, '_> {
     }
 }
 
-impl<B: Borrowed> Ticket<'_, B> {
+impl<B: Borrowed> ScopedRequest<'_, B> {
     /// Waits until the operation is over; gives back what was borrowed, and what was received.
     ///
     /// # Errors
@@ -276,7 +276,7 @@ impl<B: Borrowed> Ticket<'_, B> {
     /// The result if the operation is over, else the ticket again.
     ///
     /// # Errors
-    /// `Err(self)` if the operation goes on; `Ok(Err(…))` as [`Ticket::wait`].
+    /// `Err(self)` if the operation goes on; `Ok(Err(…))` as [`ScopedRequest::wait`].
     pub fn test(self) -> Result<Result<B::Back>, Self> {
         match self.place {
             Place::Entry(entry) if !self.board.test(entry) => Err(self),
@@ -287,7 +287,7 @@ impl<B: Borrowed> Ticket<'_, B> {
     /// Waits for so long at most: the result if the operation is over by then, else the ticket again.
     ///
     /// # Errors
-    /// `Err(self)` if the operation goes on; `Ok(Err(…))` as [`Ticket::wait`].
+    /// `Err(self)` if the operation goes on; `Ok(Err(…))` as [`ScopedRequest::wait`].
     pub fn wait_for(self, limit: Duration) -> Result<Result<B::Back>, Self> {
         let (Some(op), Place::Entry(entry)) = (self.op(), self.place) else {
             return Ok(self.wait());
@@ -309,7 +309,7 @@ impl<B: Borrowed> Ticket<'_, B> {
     }
 }
 
-impl<B: Borrowed> Drop for Ticket<'_, B> {
+impl<B: Borrowed> Drop for ScopedRequest<'_, B> {
     fn drop(&mut self) {
         if let Place::Entry(entry) = self.place {
             self.board.disown(entry);
@@ -329,7 +329,7 @@ mod sealed {
         /// What a ticket holds meanwhile.
         type Kept: Copy;
 
-        /// What [`Ticket::wait`](super::Ticket::wait) gives.
+        /// What [`ScopedRequest::wait`](super::ScopedRequest::wait) gives.
         type Back;
 
         /// The borrow again.

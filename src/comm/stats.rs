@@ -296,7 +296,7 @@ mod tests {
     fn stats_of_ranks_add_up_and_print_a_line_each() {
         let stats = crate::local(3, |world| {
             world.record_stats(true);
-            world.allreduce(&[1.0; 100], crate::Sum)?;
+            world.allreduce(&[1.0; 100], crate::op::Sum)?;
             let next = (world.rank() + 1) % 3;
             world.sendrecv(&[1_u8; 5], next, &mut [0_u8; 5], (world.rank() + 2) % 3)?;
             Ok(world.stats())

@@ -299,7 +299,7 @@ impl<S: DataMut<Elem: Datum>, D: Dimension> ViewMut for ArrayBase<S, D> {
 ///     }
 ///     let text: Arc<[u8]> = Arc::from(*b"to all"); // one buffer under way to two ranks
 ///     let requests = [world.isend(Arc::clone(&text), 1)?, world.isend(text, 2)?];
-///     spmd::wait_all(requests)?;
+///     spmd::request::wait_all(requests)?;
 ///     Ok(vec![])
 /// });
 /// assert_eq!(got.unwrap()[2], b"to all");

@@ -60,7 +60,7 @@ pub enum Lock {
 /// # Examples
 /// Work is dealt out by a counter that all ranks share:
 /// ```
-/// use spmd::{Lock, Sum};
+/// use spmd::{op::Sum, rma::Lock};
 /// const TASKS: u64 = 20;
 /// let done = spmd::local(3, |world| {
 ///     // only rank 0 has the counter
@@ -173,7 +173,7 @@ impl<T: Plain> Window<T> {
     ///
     /// # Examples
     /// ```
-    /// use spmd::{Max, Sum};
+    /// use spmd::op::{Max, Sum};
     /// let got = spmd::local(4, |world| {
     ///     let mut window = world.window::<i64>(2)?;
     ///     let me = world.rank() as i64;

@@ -42,5 +42,5 @@ pub(crate) enum Update {
     /// The operand.
     Replace,
     /// What it was.
-    Keep,
+    NoOp,
 }

@@ -4,7 +4,12 @@
 use std::{cell::RefCell, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
-use spmd::{Error, Max, NodeArray, RunArgs, View, ViewMut, Window, prelude::*};
+use spmd::{
+    Error, RunArgs, View, ViewMut,
+    op::Max,
+    prelude::*,
+    rma::{NodeArray, Window},
+};
 
 /// Attack in one of several ways
 #[derive(Parser)]

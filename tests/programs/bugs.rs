@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use spmd::{ANY, Comm, Failure, Lock, RunArgs, prelude::*};
+use spmd::{ANY, Comm, Failure, RunArgs, prelude::*, rma::Lock};
 
 /// Make a classical mistake
 #[derive(Parser)]

@@ -20,7 +20,10 @@ use std::{
 
 use clap::Parser;
 use guard::Guard;
-use spmd::{Checks, Comm, Failure, Max, RunArgs, Sum};
+use spmd::{
+    Checks, Comm, Failure, RunArgs,
+    op::{Max, Sum},
+};
 use wrong::Where;
 
 #[path = "../wrong/guard.rs"]
@@ -66,9 +69,9 @@ struct Args {
 
 fn main() -> ExitCode {
     let args: Args = spmd::parse();
-    let launched = args.run.engine == Some(spmd::EngineKind::Mpi)
+    let launched = args.run.engine == Some(spmd::options::EngineKind::Mpi)
         || ["OMPI_COMM_WORLD_RANK", "PMI_RANK"].iter().any(|name| std::env::var_os(name).is_some());
-    if args.wrong && (args.run.engine == Some(spmd::EngineKind::Local) || !launched) {
+    if args.wrong && (args.run.engine == Some(spmd::options::EngineKind::Local) || !launched) {
         return wrong_ones_on_threads(&args);
     }
     let code = args.run.run(|world| {

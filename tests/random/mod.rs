@@ -9,7 +9,11 @@ mod collectives;
 mod make;
 
 use arbitrary::Arbitrary;
-use spmd::{ANY, Comm, Failure, Request, prelude::*, wait_all, wait_any, wait_some};
+use spmd::{
+    ANY, Comm, Failure, Request,
+    prelude::*,
+    request::{wait_all, wait_any, wait_some},
+};
 
 use self::collectives::collectives;
 #[allow(unused_imports)] // each user needs one

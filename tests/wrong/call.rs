@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use spmd::{Comm, Failure, Plan, PlanBuffer, Ragged, ReduceOp, Request};
+use spmd::{Comm, Failure, Plan, Ragged, Request, buffer::PlanBuffer, op::ReduceOp};
 
 use super::{
     Collective, Counts, Form, Op,

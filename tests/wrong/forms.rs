@@ -1,7 +1,7 @@
 //! Forms of collective calls that have a way of their own to hand over the caller's memory: of known lengths into it, of single
 //! elements, and in scopes. An operation that has no such form is called in another one.
 
-use spmd::{Comm, Failure, ReduceOp, Ticket};
+use spmd::{Comm, Failure, ScopedRequest, op::ReduceOp};
 
 use super::{
     Collective, Finish, Form, Op,
@@ -24,7 +24,7 @@ fn cut<T: Element>(flat: &[T], lengths: impl Iterator<Item = usize>) -> Got {
 
 impl Collective {
     /// Ends an operation of a scope: by its ticket, or with the scope.
-    fn end<T: Element>(&self, ticket: Ticket<'_, &mut Liar<T>>) -> Result<(), Failure> {
+    fn end<T: Element>(&self, ticket: ScopedRequest<'_, &mut Liar<T>>) -> Result<(), Failure> {
         match self.finish {
             Finish::Now => {
                 ticket.wait()?;

@@ -1,6 +1,10 @@
 //! Windows and node arrays.
 
-use spmd::{Comm, Failure, Lock, NodeArray, Number, Sum, Window, bytemuck};
+use spmd::{
+    Comm, Failure, bytemuck,
+    op::{Number, Sum},
+    rma::{Lock, NodeArray, Window},
+};
 
 use super::{
     Access, Kind, Open, Reach,
@@ -75,7 +79,7 @@ impl Memory {
     }
 }
 
-fn reach_window<T: Element + spmd::Plain + Number>(
+fn reach_window<T: Element + spmd::rma::Plain + Number>(
     window: &mut Window<T>,
     ty: Ty,
     reach: Reach,

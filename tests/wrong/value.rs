@@ -1,7 +1,10 @@
 //! What is sent: words that say who sent them, in which call, to whom, and which of its words they are.
 
 use bytemuck::checked;
-use spmd::{Datum, Max, Min, Or, ReduceOp, Sum, Xor, commutative};
+use spmd::{
+    Datum,
+    op::{Max, Min, Or, ReduceOp, Sum, Xor, commutative},
+};
 
 /// What into-forms find in their buffers before the call.
 pub(crate) const BEFORE: u8 = 1;

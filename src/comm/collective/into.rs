@@ -220,7 +220,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sum;
+    /// use spmd::op::Sum;
     /// let got = spmd::local(4, |world| {
     ///     let mut sum = [0.0; 2];
     ///     world.allreduce_into(&[1.0, world.rank() as f64], &mut sum, Sum)?;
@@ -315,7 +315,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sum;
+    /// use spmd::op::Sum;
     /// let starts = spmd::local(3, |world| {
     ///     let mut start = [0];
     ///     world.exscan_into(&[10], &mut start, Sum)?;

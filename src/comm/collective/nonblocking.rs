@@ -195,7 +195,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Max;
+    /// use spmd::op::Max;
     /// let got = spmd::local(4, |world| {
     ///     let largest = world.iallreduce(vec![world.rank() as f64], Max)?;
     ///     // ... the next step, which does not need it yet ...

@@ -38,7 +38,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sum;
+    /// use spmd::op::Sum;
     /// let got = spmd::local(3, |world| Ok(world.reduce_one(0, world.rank(), Sum)?));
     /// assert_eq!(got.unwrap(), [Some(3), None, None]);
     /// ```
@@ -74,7 +74,7 @@ impl Comm {
     /// # Examples
     /// Of a number, an array, and a structure:
     /// ```
-    /// use spmd::{Max, Sum, commutative};
+    /// use spmd::op::{Max, Sum, commutative};
     /// #[derive(Clone, Copy, Debug, PartialEq, spmd::bytemuck::NoUninit, spmd::bytemuck::AnyBitPattern)]
     /// #[bytemuck(crate = "spmd::bytemuck")]
     /// #[repr(C)]
@@ -113,7 +113,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sum;
+    /// use spmd::op::Sum;
     /// let ends = spmd::local(3, |world| Ok(world.scan_one(world.rank() + 1, Sum)?));
     /// assert_eq!(ends.unwrap(), [1, 3, 6]);
     /// ```
@@ -135,7 +135,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sum;
+    /// use spmd::op::Sum;
     /// let starts = spmd::local(3, |world| Ok(world.exscan_one(10, Sum)?.unwrap_or(0)));
     /// assert_eq!(starts.unwrap(), [0, 10, 20]);
     /// ```

@@ -44,7 +44,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Max;
+    /// use spmd::op::Max;
     /// let got = spmd::local(4, |world| {
     ///     let largest = world.allreduce(&[world.rank()], Max)?[0];
     ///     // any associative closure, combined in the order of ranks
@@ -80,7 +80,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sum;
+    /// use spmd::op::Sum;
     /// let parts = spmd::local(2, |world| Ok(world.reduce_scatter(&[1, 20, 300], &[1, 2], Sum)?));
     /// assert_eq!(parts.unwrap(), [vec![2], vec![40, 600]]);
     /// ```
@@ -117,7 +117,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sum;
+    /// use spmd::op::Sum;
     /// let ends = spmd::local(3, |world| Ok(world.scan(&[world.rank() + 1], Sum)?[0]));
     /// assert_eq!(ends.unwrap(), [1, 3, 6]);
     /// ```
@@ -144,7 +144,7 @@ impl Comm {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sum;
+    /// use spmd::op::Sum;
     /// let starts = spmd::local(3, |world| Ok(world.exscan(&[10], Sum)?.map_or(0, |sums| sums[0])));
     /// assert_eq!(starts.unwrap(), [0, 10, 20]);
     /// ```

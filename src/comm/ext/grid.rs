@@ -23,7 +23,7 @@ pub trait GridAlltoall {
     ///
     /// # Examples
     /// ```
-    /// use spmd::{GridAlltoall, Ragged};
+    /// use spmd::{ext::GridAlltoall, Ragged};
     /// let got = spmd::local(5, |world| {
     ///     let rows = Ragged::from_rows((0..world.size()).map(|to| [10 * world.rank() + to]));
     ///     Ok(world.alltoall_grid(&rows)?.into_flat())

@@ -13,7 +13,7 @@ pub trait Partition {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Partition;
+    /// use spmd::ext::Partition;
     /// let got = spmd::local(3, |world| {
     ///     let mine = if world.rank() == 1 { (0..7).collect() } else { vec![] };
     ///     Ok(world.partition(mine)?)
@@ -33,7 +33,7 @@ pub trait Partition {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Partition;
+    /// use spmd::ext::Partition;
     /// let got = spmd::local(2, |world| {
     ///     let mine = if world.rank() == 0 { vec![3, 1, 1, 1] } else { vec![] };
     ///     Ok(world.partition_by_weight(mine, |&cost| cost)?)

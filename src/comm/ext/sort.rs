@@ -20,7 +20,7 @@ pub trait Sort {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sort;
+    /// use spmd::ext::Sort;
     /// let words = [vec![5, 1, 5, 0], vec![5], vec![2, 5, 9, 5]];
     /// let got = spmd::local(3, |world| Ok(world.sort(words[world.rank()].clone())?));
     /// assert_eq!(got.unwrap(), [[0, 1, 2], [5, 5, 5], [5, 5, 9]]);
@@ -45,7 +45,7 @@ pub trait Sort {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sort;
+    /// use spmd::ext::Sort;
     /// let got = spmd::local(2, |world| {
     ///     let mine = [[0.5, -1.0], [2.0, 1e-9]][world.rank()].to_vec();
     ///     Ok(world.sort_by(mine, f64::total_cmp)?)

@@ -7,7 +7,8 @@ use crate::{
     comm::{agreement::Subject, all},
     datum::{Datum, Landing, Memory, Outgoing, landing},
     engine::{
-        Choice, Exchange, Label, Mode, Op, Pattern, Rank, Received, Source, Tag, Target, Ticket,
+        Choice, Exchange, Label, Mode, Op, Pattern, Rank, Received, Ticket, Source, Tag,
+        Target,
     },
     error::{Fault, Result},
 };
@@ -27,7 +28,7 @@ pub trait ExchangeSparse {
     ///
     /// # Examples
     /// ```
-    /// use spmd::ExchangeSparse;
+    /// use spmd::ext::ExchangeSparse;
     /// let got = spmd::local(4, |world| {
     ///     // everybody has news for rank 0 and for nobody else
     ///     Ok(world.exchange_sparse([(0, vec![10 * world.rank()])])?)

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, mem};
 
-use super::{Place, Ticket};
+use super::{Place, ScopedRequest};
 use crate::{
     comm::{
         Comm, Dest, Src, Status,
@@ -106,7 +106,7 @@ impl<'c> Board<'c> {
         mode: Mode,
         values: &'scope V,
         to: Dest,
-    ) -> Result<Ticket<'scope, &'scope V>> {
+    ) -> Result<ScopedRequest<'scope, &'scope V>> {
         let enter = |op| self.enter(call, || State::Direct(op, size_of::<V::Elem>()));
         let place = self.comm.perform(call, || {
             if to.is_null() {
@@ -127,7 +127,7 @@ impl<'c> Board<'c> {
             let op = self.comm.engine.isend_lent(&to, mode, unsafe { RawBytes::to_send(bytes) })?;
             Ok(op.map_or(Place::Over(Status::NULL), enter))
         })?;
-        Ok(Ticket { board: self, place, kept: values })
+        Ok(ScopedRequest { board: self, place, kept: values })
     }
 
     pub(super) fn receive<'scope, V: ViewMut + ?Sized>(
@@ -135,7 +135,7 @@ impl<'c> Board<'c> {
         call: Call,
         into: &'scope mut V,
         from: Src,
-    ) -> Result<Ticket<'scope, &'scope mut V>> {
+    ) -> Result<ScopedRequest<'scope, &'scope mut V>> {
         let kept: *mut V = into;
         let place = self.comm.perform(call, || {
             if from.is_null() {
@@ -176,7 +176,7 @@ impl<'c> Board<'c> {
                 Ok(self.enter(call, || State::Copied(op, unpack)))
             }
         })?;
-        Ok(Ticket { board: self, place, kept })
+        Ok(ScopedRequest { board: self, place, kept })
     }
 
     /// Starts a collective; `finish` makes of what it brings the values for `into`, if there are any.
@@ -186,7 +186,7 @@ impl<'c> Board<'c> {
         into: &'scope mut W,
         start: impl FnOnce() -> Result<Op, Fault>,
         finish: impl FnOnce(Done) -> Result<Option<Vec<W::Elem>>, Fault> + 'scope,
-    ) -> Result<Ticket<'scope, &'scope mut W>> {
+    ) -> Result<ScopedRequest<'scope, &'scope mut W>> {
         let kept: *mut W = into;
         let place = self.comm.perform(call, || {
             let op = start()?;
@@ -203,7 +203,7 @@ impl<'c> Board<'c> {
             let unpack = unsafe { kept_by_the_board(unpack) };
             Ok(self.enter(call, || State::Collective(op, unpack)))
         })?;
-        Ok(Ticket { board: self, place, kept })
+        Ok(ScopedRequest { board: self, place, kept })
     }
 
     /// Keeps an operation; its place.

@@ -14,7 +14,7 @@ use super::{
         op::by,
         view::{claimed, contents},
     },
-    Scope, Ticket,
+    Scope, ScopedRequest,
 };
 use crate::{
     datum::Outgoing,
@@ -22,8 +22,8 @@ use crate::{
     error::{Fault, Result},
 };
 
-/// A collective of a scope under way; [`Ticket::wait`] gives back what it was received into. The status beside it says nothing.
-type Coming<'scope, W> = Ticket<'scope, &'scope mut W>;
+/// A collective of a scope under way; [`ScopedRequest::wait`] gives back what it was received into. The status beside it says nothing.
+type Coming<'scope, W> = ScopedRequest<'scope, &'scope mut W>;
 
 impl<'scope> Scope<'scope, '_> {
     /// Starts a broadcast of the root's values into every rank's `buffer`, which is equally long everywhere.
@@ -196,7 +196,7 @@ impl<'scope> Scope<'scope, '_> {
     ///
     /// # Examples
     /// ```
-    /// use spmd::Sum;
+    /// use spmd::op::Sum;
     /// let got = spmd::local(3, |world| {
     ///     let (mine, mut sum, mut all) = ([world.rank() as f64; 2], [0.0; 2], [0; 3]);
     ///     world.scope(|s| {

@@ -368,7 +368,7 @@ fn bits(element: &[u8]) -> Bits {
 /// What an element becomes. Integers wrap ctx; floating-point numbers have no bits to combine and stay as they are.
 fn combine(element: Element, before: Bits, operand: Bits, update: Update) -> Bits {
     let builtin = match update {
-        Update::Keep => return before,
+        Update::NoOp => return before,
         Update::Replace => return operand,
         Update::Combine(builtin) => builtin,
     };

@@ -429,7 +429,7 @@ impl Window {
         let op = match update {
             Update::Combine(builtin) => Some(operator(builtin)),
             Update::Replace => special(Special::Replace),
-            Update::Keep => special(Special::NoOp),
+            Update::NoOp => special(Special::NoOp),
         };
         let op = op.ok_or(ErrorKind::Unsupported {
             what: "this MPI library's MPI_REPLACE and MPI_NO_OP are not known",

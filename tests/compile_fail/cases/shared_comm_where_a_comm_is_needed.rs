@@ -1,5 +1,5 @@
 fn sum(comm: &spmd::Comm) -> spmd::Result<Vec<usize>> {
-    comm.allreduce(&[comm.rank()], spmd::Sum)
+    comm.allreduce(&[comm.rank()], spmd::op::Sum)
 }
 
 fn main() {

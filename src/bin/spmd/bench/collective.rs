@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spmd::{Comm, Result, Sum};
+use spmd::{Comm, Result, op::Sum};
 
 use super::{
     buffer::{Buffer, has_pattern, pattern, read},

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spmd::{Comm, Failure, Result, Sum};
+use spmd::{Comm, Failure, Result, op::Sum};
 
 const KIB: f64 = 1024.0;
 

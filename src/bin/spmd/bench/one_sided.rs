@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spmd::{Comm, Result, Window};
+use spmd::{Comm, Result, rma::Window};
 
 use super::{
     buffer::{Buffer, has_pattern, read, write_pattern},

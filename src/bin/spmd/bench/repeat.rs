@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use spmd::{Comm, Max, Min, Result, Sum};
+use spmd::{
+    Comm, Result,
+    op::{Max, Min, Sum},
+};
 
 use super::{
     clock::Clock,

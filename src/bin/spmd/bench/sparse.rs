@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spmd::{Comm, ExchangeSparse, Result};
+use spmd::{Comm, Result, ext::ExchangeSparse};
 
 use super::{
     buffer::{has_pattern, read, write_pattern},

@@ -1,6 +1,6 @@
 //! Ranks that do not make the same collective call: all of them are told, and nobody is left waiting.
 
-use spmd::{Checks, Comm, Error, ErrorKind, Result, Sum};
+use spmd::{Checks, Comm, Error, ErrorKind, Result, op::Sum};
 
 use super::{Case, Ground};
 

@@ -189,7 +189,7 @@ fn one_after_the_other(ground: &Ground<'_>) -> Result<()> {
         if round % 10 == 0 {
             ground.barrier()?;
         }
-        let sum = ground.allreduce(&[round], spmd::Sum)?;
+        let sum = ground.allreduce(&[round], spmd::op::Sum)?;
         ground.same("allreduce", &sum, &[round * ground.size()]);
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Wrong calls: refused for the right reason, with nobody left waiting and the communicator as good as before.
 
-use spmd::{Checks, ErrorKind, Ragged, Result, Sum};
+use spmd::{Checks, ErrorKind, Ragged, Result, op::Sum};
 
 use super::{Case, Ground, ground::values};
 

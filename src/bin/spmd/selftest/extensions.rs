@@ -1,6 +1,9 @@
 //! Algorithms over the public calls: sparse exchange, the grid, sorting and partitioning.
 
-use spmd::{ErrorKind, ExchangeSparse, GridAlltoall, Partition, Ragged, Result, Sort};
+use spmd::{
+    ErrorKind, Ragged, Result,
+    ext::{ExchangeSparse, GridAlltoall, Partition, Sort},
+};
 
 use super::{
     Case, Ground,

@@ -1,6 +1,6 @@
 //! Communicators made of others.
 
-use spmd::{ANY, Comm, Comparison, ErrorKind, Result, Sum};
+use spmd::{ANY, Comm, ErrorKind, Result, op::Sum, topology::Comparison};
 
 use super::{Case, Ground, ground::values};
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use spmd::{ErrorKind, Max, Ragged, Result, View, ViewMut};
+use spmd::{ErrorKind, Ragged, Result, View, ViewMut, op::Max};
 
 use super::{
     Case, Ground,

@@ -1,6 +1,9 @@
 //! Collectives between the caller's buffers: every root, all sizes, and nothing written beside the buffer.
 
-use spmd::{And, Datum, ErrorKind, Max, Or, ReduceOp, Result, Sum};
+use spmd::{
+    Datum, ErrorKind, Result,
+    op::{And, Max, Or, ReduceOp, Sum},
+};
 
 use super::{
     Case, Ground,

@@ -1,6 +1,6 @@
 //! Collectives of rows of different lengths that are known beforehand.
 
-use spmd::{ErrorKind, Ragged, Result, Sum};
+use spmd::{ErrorKind, Ragged, Result, op::Sum};
 
 use super::{
     Case, Ground,

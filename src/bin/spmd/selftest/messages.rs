@@ -138,7 +138,7 @@ fn tags(ground: &Ground<'_>) -> Result<()> {
         ground.same("recv of any tag", &got, &[tag]);
         ground.equal("its tag", status.tag, tag);
     }
-    spmd::wait_all(sending)?;
+    spmd::request::wait_all(sending)?;
     Ok(())
 }
 
@@ -181,7 +181,7 @@ fn order(ground: &Ground<'_>) -> Result<()> {
         ground.same("the next message", &got, &wanted);
         ground.equal("its tag", status.tag, tag(message));
     }
-    spmd::wait_all(sending)?;
+    spmd::request::wait_all(sending)?;
     Ok(())
 }
 

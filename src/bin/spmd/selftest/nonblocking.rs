@@ -1,6 +1,10 @@
 //! Collectives that do not wait: every root, rows of any length, many under way at once, and requests that nobody asks for.
 
-use spmd::{And, ErrorKind, Max, Ragged, Result, Sum, wait_all};
+use spmd::{
+    ErrorKind, Ragged, Result,
+    op::{And, Max, Sum},
+    request::wait_all,
+};
 
 use super::{
     Case, Ground,

@@ -1,6 +1,9 @@
 //! Collectives of a single value, and of arrays and complex numbers element by element.
 
-use spmd::{And, Max, Min, Prod, Result, Sum, Xor};
+use spmd::{
+    Result,
+    op::{And, Max, Min, Prod, Sum, Xor},
+};
 
 use super::{Case, Ground};
 

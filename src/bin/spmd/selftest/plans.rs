@@ -1,6 +1,6 @@
 //! Operations that are built once and started again and again.
 
-use spmd::{ANY, ErrorKind, Plan, Result, Status, Sum};
+use spmd::{ANY, ErrorKind, Plan, Result, Status, op::Sum};
 
 use super::{
     Case, Ground,

@@ -2,7 +2,10 @@
 
 use std::fmt::Debug;
 
-use spmd::{And, Datum, Max, Min, Or, Prod, ReduceOp, Result, Sum, Xor};
+use spmd::{
+    Datum, Result,
+    op::{And, Max, Min, Or, Prod, ReduceOp, Sum, Xor},
+};
 
 use super::{
     Case, Ground,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use spmd::{
-    ANY, Request, Result, Status, test_all, test_any, test_some, wait_all, wait_any, wait_some,
+    ANY, Request, Result, Status,
+    request::{test_all, test_any, test_some, wait_all, wait_any, wait_some},
 };
 
 use super::{

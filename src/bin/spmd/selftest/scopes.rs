@@ -7,7 +7,7 @@ use std::{
 
 use ndarray::{Array2, s};
 
-use spmd::{ErrorKind, NULL_RANK, Result, Status, Sum, Ticket};
+use spmd::{ErrorKind, NULL_RANK, Result, ScopedRequest, Status, op::Sum};
 
 use super::{
     Case, Ground,
@@ -190,7 +190,7 @@ fn any(ground: &Ground<'_>) -> Result<()> {
     let mut senders = Vec::new();
     ground.scope(|s| {
         let receive = |(rank, buffer)| s.irecv(buffer, (rank, 59));
-        let mut tickets: Vec<Ticket<'_, &mut [u64; 700]>> =
+        let mut tickets: Vec<ScopedRequest<'_, &mut [u64; 700]>> =
             got.iter_mut().enumerate().map(receive).collect::<Result<_>>()?;
         for rank in ground.ranks() {
             s.isend(&mine, (rank, 59))?;

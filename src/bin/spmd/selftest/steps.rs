@@ -1,6 +1,9 @@
 //! Calls that bring the ranks into step, sums that do not depend on the ranks, and operators with places.
 
-use spmd::{Error, ErrorKind, Failure, Located, MaxLoc, MinLoc, Result, commutative};
+use spmd::{
+    Error, ErrorKind, Failure, Result,
+    op::{Located, MaxLoc, MinLoc, commutative},
+};
 
 use super::{
     Case, Ground,

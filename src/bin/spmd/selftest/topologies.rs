@@ -1,6 +1,10 @@
 //! Ranks on grids and graphs.
 
-use spmd::{Cart, ErrorKind, Graph, Ragged, Result, Sum};
+use spmd::{
+    ErrorKind, Ragged, Result,
+    op::Sum,
+    topology::{Cart, Graph},
+};
 
 use super::{Case, Ground, ground::values};
 

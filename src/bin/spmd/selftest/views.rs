@@ -156,7 +156,7 @@ fn one(ground: &Ground<'_>) -> Result<()> {
     let long = |kind: &ErrorKind| matches!(kind, ErrorKind::Truncated { .. });
     ground.refused("an empty message", ground.recv_one::<u64>((from, 82)), empty);
     ground.refused("a message of two", ground.recv_one::<u64>((from, 82)), long);
-    spmd::wait_all(sending)?;
+    spmd::request::wait_all(sending)?;
     let in_vain = |kind: &ErrorKind| matches!(kind, ErrorKind::InvalidArgument { .. });
     ground.refused("recv_one from nobody", ground.recv_one::<u8>(None), in_vain);
     ground.still_works()

@@ -3,7 +3,9 @@
 use std::fmt::Debug;
 
 use spmd::{
-    And, Bits, ErrorKind, Keep, Lock, Max, Min, Number, Or, Plain, Prod, Replace, Result, Sum, Xor,
+    ErrorKind, Result,
+    op::{And, Bits, Max, Min, Number, Or, Prod, Sum, Xor},
+    rma::{Lock, NoOp, Plain, Replace},
 };
 
 use super::{
@@ -100,7 +102,7 @@ fn own_order(ground: &Ground<'_>) -> Result<()> {
                 ground.same("put, then got", &epoch.get(target, me..me + 1)?, &[round]);
             }
             epoch.accumulate(target, me, &[10], Sum)?;
-            ground.equal("then added to", epoch.fetch_op(target, me, 0, Keep)?, 13);
+            ground.equal("then added to", epoch.fetch_op(target, me, 0, NoOp)?, 13);
         }
         epoch.flush()
     })?;
@@ -222,7 +224,7 @@ fn get_accumulate(ground: &Ground<'_>) -> Result<()> {
         ground.same("zeros before", &before, &vec![0; count]);
         let before = epoch.get_accumulate(to, at, &mine(me, -2), Sum)?;
         ground.same("replaced", &before, &mine(me, 1));
-        let before = epoch.get_accumulate(to, at, &mine(me, 9), Keep)?;
+        let before = epoch.get_accumulate(to, at, &mine(me, 9), NoOp)?;
         ground.same("added, and kept", &before, &mine(me, -1));
         Ok(())
     })?;
@@ -252,7 +254,7 @@ fn compare_swap(ground: &Ground<'_>) -> Result<()> {
     let mut window = ground.window::<i32>(2)?;
     let before = window.epoch(|epoch| {
         // A sum without an adder: try again until nobody has come between.
-        let mut seen = epoch.fetch_op(0, 1, 0, Keep)?;
+        let mut seen = epoch.fetch_op(0, 1, 0, NoOp)?;
         loop {
             let before = epoch.compare_swap(0, 1, seen, seen + me)?;
             if before == seen {
@@ -302,7 +304,7 @@ fn shared(ground: &Ground<'_>) -> Result<()> {
         phase.lock(0, Lock::Shared, |part| {
             part.accumulate(0, &[1], Sum)?;
             // Nobody gets on before all hold the part.
-            while part.fetch_op(0, 0, Keep)? < size {
+            while part.fetch_op(0, 0, NoOp)? < size {
                 std::thread::yield_now();
             }
             part.flush()

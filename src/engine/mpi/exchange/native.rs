@@ -27,7 +27,7 @@ pub(super) struct Native {
     agreement: Option<Rows>,
     request: ffi::MPI_Request,
     /// `None` when MPI is done with them.
-    held: Option<Held>,
+    held: Option<LockedPart>,
     counts: Vec<usize>,
     reduced: bool,
     done: bool,
@@ -36,7 +36,7 @@ pub(super) struct Native {
 }
 
 /// What MPI reads and writes.
-struct Held {
+struct LockedPart {
     mine: Box<dyn Buffer>,
     rows: Box<dyn Buffer>,
 }
@@ -54,7 +54,7 @@ impl Native {
         let Some(NativeReduction { kind, op, element }) = reduction else {
             // SAFETY: a live communicator; the request is written on success.
             let request = unsafe { made(|made| ffi::MPI_Ibarrier(comm, made)) }?;
-            let held = Some(Held { mine, rows: (call.room)(0) });
+            let held = Some(LockedPart { mine, rows: (call.room)(0) });
             let counts = vec![0; call.size];
             return Ok(Self {
                 agreement,
@@ -72,7 +72,7 @@ impl Native {
             ReductionKind::Exscan => call.rank != Rank(0),
             ReductionKind::Allreduce | ReductionKind::Scan => true,
         };
-        let mut held = Held { mine, rows: (call.room)(if gets_row { bytes } else { 0 }) };
+        let mut held = LockedPart { mine, rows: (call.room)(if gets_row { bytes } else { 0 }) };
         let (of, size) = datatype(element);
         let (count, op) = ((bytes / size) as c_int, engine.operators.of(op, element));
         let send = read(held.mine.bytes());
@@ -110,7 +110,7 @@ impl Staged for Native {
     }
 
     fn finish(mut self: Box<Self>) -> Result<Done, Fault> {
-        let Some(Held { rows, .. }) = self.held.take_if(|_| self.done) else {
+        let Some(LockedPart { rows, .. }) = self.held.take_if(|_| self.done) else {
             return Err(ErrorKind::Closed.into());
         };
         let counts = std::mem::take(&mut self.counts);

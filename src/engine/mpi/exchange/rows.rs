@@ -44,7 +44,7 @@ pub(super) struct Rows {
     /// The messages of the first `sources`.
     found: Vec<Found>,
     /// What MPI writes; `None` before and after.
-    held: Option<Held>,
+    held: Option<LockedPart>,
     #[allow(clippy::struct_field_names, reason = "what it is for")]
     rows: Option<Box<dyn Buffer>>,
     /// Nobody wants the rows any more, and no more messages are looked for.
@@ -59,7 +59,7 @@ struct Found {
 }
 
 /// Where messages land.
-struct Held {
+struct LockedPart {
     receives: Vec<ffi::MPI_Request>,
     /// Behind each other, in the order of ranks.
     #[allow(clippy::struct_field_names, reason = "what it is for")]
@@ -158,7 +158,7 @@ impl Rows {
 
     /// Makes room and starts to receive what was found.
     fn receive(&mut self) -> Result<(), Fault> {
-        let held = Held { receives: Vec::new(), rows: None, messages: Vec::new() };
+        let held = LockedPart { receives: Vec::new(), rows: None, messages: Vec::new() };
         let held = self.held.insert(held);
         if self.checked || self.abandoned {
             for found in &mut self.found {
