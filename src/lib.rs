@@ -64,8 +64,8 @@ pub use crate::{
 /// What reductions and atomic accesses combine values by.
 pub mod op {
     pub use crate::comm::{
-        And, Bits, Commutative, Located, Max, MaxLoc, Min, MinLoc, Number, Or, Prod, ReduceOp,
-        Sum, Xor, commutative,
+        And, Bits, Commutative, Located, Max, MaxLoc, Min, MinLoc, Number, Or, Prod, ReduceOp, Sum,
+        Xor, commutative,
     };
 }
 

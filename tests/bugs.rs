@@ -104,7 +104,7 @@ fn the_table_in_the_docs_lists_every_mistake() {
     assert_eq!(listed("bugs "), programs);
     let known = support::run(program(example("bugs")).arg("list"), LIMIT).success().stdout;
     assert_eq!(known.lines().map(str::to_owned).collect::<BTreeSet<_>>(), programs);
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compile_fail");
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compile_fail/cases");
     let files = fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name());
     let files: BTreeSet<String> = files
         .filter_map(|name| name.into_string().unwrap().strip_suffix(".rs").map(str::to_owned))

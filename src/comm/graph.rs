@@ -14,8 +14,8 @@ use super::{
 use crate::{
     datum::{Datum, Landing, Memory, Outgoing, bytes_of},
     engine::{
-        Choice, Collective, Counts, Label, Mode, Neighbors, Op, Rank, Received, Ticket,
-        Source, Tag, Target,
+        Choice, Collective, Counts, Label, Mode, Neighbors, Op, Rank, Received, Source, Tag,
+        Target, Ticket,
     },
     error::{Call, Error, ErrorKind, Fault, Result},
 };
@@ -402,11 +402,7 @@ impl Flow<'_> {
     }
 
     /// Takes the next source's message out of the queue, waiting for it if `wait`: whether it was there and wanted.
-    fn arrive(
-        &self,
-        arrived: &mut Vec<(Ticket, Received)>,
-        wait: bool,
-    ) -> Result<bool, Fault> {
+    fn arrive(&self, arrived: &mut Vec<(Ticket, Received)>, wait: bool) -> Result<bool, Fault> {
         let Some(&rank) = self.graph.edges.sources.get(arrived.len()) else { return Ok(false) };
         let (comm, label) = (&self.graph.comm, self.label);
         let from = Source {

@@ -2,6 +2,8 @@
 
 mod address;
 mod agreement;
+#[cfg(all(test, not(loom)))]
+mod bare_engine;
 mod cart;
 mod collective;
 mod ext;

@@ -1,9 +1,6 @@
 //! Operations that go on while the program computes.
 
-use std::{
-    mem,
-    time::{Duration, Instant},
-};
+use std::{mem, time::Duration};
 
 use super::{
     Comm, Status,
@@ -111,7 +108,7 @@ impl<'c, R> Request<'c, R> {
         let State::Pending(op, _) = self.state else { return Ok(self.wait()) };
         self.comm.enter(self.call);
         // A time beyond what the clock can hold is no limit.
-        match self.comm.engine.wait_any(&[op], Instant::now().checked_add(limit)) {
+        match self.comm.engine.wait_any(&[op], self.comm.engine.now().checked_add(limit)) {
             Ok(None) => Err(self),
             Ok(Some(_)) | Err(_) => Ok(self.wait()),
         }

@@ -8,11 +8,7 @@
 mod board;
 mod collectives;
 
-use std::{
-    marker::PhantomData,
-    mem::ManuallyDrop,
-    time::{Duration, Instant},
-};
+use std::{marker::PhantomData, mem::ManuallyDrop, time::Duration};
 
 pub(super) use self::board::Entries;
 use self::board::{Board, End};
@@ -295,7 +291,7 @@ impl<B: Borrowed> ScopedRequest<'_, B> {
         let comm = self.board.comm;
         comm.enter(self.board.call(entry));
         // A time beyond what the clock can hold is no limit.
-        match comm.engine.wait_any(&[op], Instant::now().checked_add(limit)) {
+        match comm.engine.wait_any(&[op], comm.engine.now().checked_add(limit)) {
             Ok(None) => Err(self),
             Ok(Some(_)) | Err(_) => Ok(self.wait()),
         }

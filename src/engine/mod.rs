@@ -12,11 +12,7 @@ pub(crate) mod schedule;
 pub(crate) mod table;
 pub(crate) mod window;
 
-use std::{
-    panic::Location,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{panic::Location, sync::Arc, time::Duration};
 
 pub(crate) use self::{
     collective::{
@@ -27,7 +23,7 @@ pub(crate) use self::{
 };
 use crate::{
     checks::Checks,
-    datum::{Buffer, Memory, RawBytes, Signature},
+    datum::{Buffer, Memory, Outgoing, RawBytes, Signature},
     error::{Call, ErrorKind, Fault, With},
 };
 
@@ -358,7 +354,12 @@ pub(crate) struct About {
 ///
 /// Every verb either does what it says or reports why not; none blocks once the job has failed.
 /// Buffers given by reference belong to the caller again when the verb returns, whatever it returns.
-pub(crate) trait Engine {
+///
+/// The verbs are those of several traits, each implemented where the work is done. What has a default here may be left out
+/// by a new engine: the other verbs suffice.
+pub(crate) trait Engine:
+    Messages + Operations + Collectives + Groups + Windows + Threads
+{
     /// What this engine is.
     fn about(&self) -> About;
 
@@ -366,7 +367,9 @@ pub(crate) trait Engine {
     fn max_tag(&self) -> Tag;
 
     /// What is checked, the same on every rank.
-    fn checks(&self) -> Checks;
+    fn checks(&self) -> Checks {
+        Checks::Full
+    }
 
     /// The tag of the messages of a communicator's collective call number `turn`.
     fn step_tag(&self, turn: u64, _label: &Label) -> Tag {
@@ -389,13 +392,33 @@ pub(crate) trait Engine {
     #[cfg(feature = "phdf5")]
     fn wait_elsewhere(&self, _inside: bool) {}
 
-    // ---- Messages ----
+    /// What this rank has left undone; called when its program has returned.
+    fn leftovers(&self) -> Vec<Leftover> {
+        Vec::new()
+    }
 
+    /// Time since the job started.
+    fn now(&self) -> Duration;
+}
+
+/// Messages that are sent and received before the verb returns.
+pub(crate) trait Messages: Operations {
     /// Sends `bytes`; returns when the caller may change them.
-    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault>;
+    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
+        let op = self.isend(to, mode, Memory::Owned(Box::new(Outgoing(bytes.to_vec()))))?;
+        self.finish(op, true).map(drop)
+    }
 
     /// Receives a message of at most `into.len()` bytes.
-    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault>;
+    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault> {
+        let (ticket, received) = self.probe(from, true)?.ok_or(ErrorKind::Closed)?;
+        let buffer = into.len();
+        let Some(into) = into.get_mut(..received.bytes) else {
+            self.discard(ticket);
+            return Err(ErrorKind::Truncated { message: received.bytes, buffer }.into());
+        };
+        self.fetch(ticket, &from.label, into).map(|()| received)
+    }
 
     /// Sends and receives at once, so that two ranks can exchange messages of any size.
     fn sendrecv(
@@ -404,7 +427,13 @@ pub(crate) trait Engine {
         bytes: &[u8],
         from: &Source,
         into: &mut [u8],
-    ) -> Result<Received, Fault>;
+    ) -> Result<Received, Fault> {
+        let op =
+            self.isend(to, Mode::Standard, Memory::Owned(Box::new(Outgoing(bytes.to_vec()))))?;
+        let received = self.recv(from, into);
+        self.finish(op, true)?;
+        received
+    }
 
     /// Takes the first message that fits out of the queue, waiting for one if `wait`.
     ///
@@ -412,16 +441,39 @@ pub(crate) trait Engine {
     fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault>;
 
     /// Takes the first message that fits out of the queue, waiting for one until `op` is done, which stays; `None` if it is.
-    fn probe_until(&self, from: &Source, op: Op) -> Result<Option<(Ticket, Received)>, Fault>;
+    fn probe_until(&self, from: &Source, op: Op) -> Result<Option<(Ticket, Received)>, Fault> {
+        loop {
+            if let Some(found) = self.probe(from, false)? {
+                return Ok(Some(found));
+            }
+            if self.wait_any(&[op], Some(Duration::ZERO))?.is_some() {
+                return Ok(None);
+            }
+        }
+    }
 
     /// Receives a probed message into its first bytes' worth of `into`.
     fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), Fault>;
 
     /// Drops a probed message.
     fn discard(&self, message: Ticket);
+}
 
-    // ---- Operations under way ----
-
+/// Operations under way.
+///
+/// | to complete | waits | the engine's buffer |
+/// |---|---|---|
+/// | [`test`](Self::test) | no | comes back |
+/// | [`wait`](Self::wait) | yes | comes back |
+/// | [`finish`](Self::finish) | as told | is dropped |
+/// | [`wait_any`](Self::wait_any) | until one is done | stays: to be completed by one of the others |
+///
+/// | to stop | a receive | a send | the memory afterwards |
+/// |---|---|---|---|
+/// | [`cancel`](Self::cancel) | withdrawn, unless it is done | not for sends | the caller's |
+/// | [`detach`](Self::detach) | withdrawn | goes on | the engine's, until it is over |
+/// | [`revoke`](Self::revoke) | withdrawn | taken back, or copied and sent | the lender's |
+pub(crate) trait Operations {
     /// Starts to send.
     fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault>;
 
@@ -439,16 +491,24 @@ pub(crate) trait Engine {
     fn test(&self, op: Op) -> Option<Result<Done, Fault>>;
 
     /// The result of `op` when it is done; `op` is gone then, and lent memory is not touched any more, whatever the result.
-    fn wait(&self, op: Op) -> Result<Done, Fault>;
+    fn wait(&self, op: Op) -> Result<Done, Fault> {
+        self.wait_any(&[op], None)?;
+        self.test(op).unwrap_or_else(|| Err(ErrorKind::Closed.into()))
+    }
 
     /// Whether `op`, whose buffer nobody wants back, is done, waiting for it if `wait`; if so, what was received. `op` is gone
     /// then, with its buffer if the engine owned it, whatever the result; one that was prepared can be started again.
     #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
-    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault>;
+    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault> {
+        if wait {
+            return self.wait(op).map(|done| Some(done.received));
+        }
+        self.test(op).map(|done| done.map(|done| done.received)).transpose()
+    }
 
     /// Waits until one of `ops` is done and says which; it stays to be tested or waited for. `None` if that has not happened
-    /// by `until`.
-    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, Fault>;
+    /// by `until`, a [time](Engine::now) of the engine.
+    fn wait_any(&self, ops: &[Op], until: Option<Duration>) -> Result<Option<usize>, Fault>;
 
     /// Withdraws a receive, unless it is done; `op` is gone.
     fn cancel(&self, op: Op) -> Result<Ended, Fault>;
@@ -461,7 +521,7 @@ pub(crate) trait Engine {
     /// ends the job rather than return. `op` is gone.
     fn revoke(&self, op: Op);
 
-    // ---- Operations prepared once and started often ----
+    // ---- Prepared once and started often ----
 
     /// Prepares an operation in the engine's own way; `None` if it has none.
     ///
@@ -477,20 +537,24 @@ pub(crate) trait Engine {
     fn start(&self, _op: Op) -> Result<(), Fault> {
         Err(ErrorKind::Closed.into())
     }
+}
 
-    // ---- Collectives ----
-
+/// Calls that all ranks of a context make together.
+pub(crate) trait Collectives {
     /// Makes the collective call in the engine's own way; `None` leaves it to [`schedule`].
     ///
     /// Whether an engine declines must depend on nothing but what is the same on every rank.
-    fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), Fault>>;
+    fn collective(&self, _call: &mut CollectiveCall<'_>) -> Option<Result<(), Fault>> {
+        None
+    }
 
     /// Starts a non-blocking collective, whose lengths need be known to nobody else; what it brings is in
     /// [`Done::exchanged`]. It makes progress whenever a rank is in any verb that waits.
     fn icollective(&self, call: Exchange) -> Result<Op, Fault>;
+}
 
-    // ---- Groups ----
-
+/// Communicators.
+pub(crate) trait Groups {
     /// Opens a context for each group that the ranks of `parent` form. Collective over `parent`.
     ///
     /// `members` are ranks of `parent` in their new order; `group` numbers the groups of this call.
@@ -502,10 +566,12 @@ pub(crate) trait Engine {
     ) -> Result<Option<Context>, Fault>;
 
     /// A number that is the same for the ranks of a host, which can share memory. Collective over `context`.
-    fn node(&self, context: Context, turn: u64) -> Result<u32, Fault>;
+    fn node(&self, _context: Context, _turn: u64) -> Result<u32, Fault> {
+        Ok(0)
+    }
 
     /// The communicator of `context` is gone on this rank.
-    fn release(&self, context: Context);
+    fn release(&self, _context: Context) {}
 
     /// The position of `rank` of `context` in the world.
     fn world_rank(&self, context: Context, rank: Rank) -> usize;
@@ -517,67 +583,82 @@ pub(crate) trait Engine {
     fn raw_mpi_comm(&self, _context: Context) -> Option<Result<::mpi::ffi::MPI_Comm, Fault>> {
         None
     }
+}
 
-    // ---- Memory that others reach ----
-
+/// Memory that other ranks reach.
+pub(crate) trait Windows {
     /// Opens a window: `bytes` zeroed bytes of every rank that others can reach; with `Access::Shared`, by plain
     /// loads and stores of the ranks of one host, one part behind the other. Aligned to 64 bytes. Collective over `context`.
     fn open_window(
         &self,
-        context: Context,
-        turn: u64,
-        bytes: usize,
-        access: Access,
-    ) -> Result<WindowId, Fault>;
+        _context: Context,
+        _turn: u64,
+        _bytes: usize,
+        _access: Access,
+    ) -> Result<WindowId, Fault> {
+        Err(no_windows())
+    }
 
     /// Where the part of `rank` lies in this process: this rank's own, or, with `Access::Shared`, anyone's.
-    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, Fault>;
+    fn window_part(&self, _window: WindowId, _rank: Rank) -> Result<RawBytes, Fault> {
+        Err(no_windows())
+    }
 
     /// Reads or changes the part of `target`, from its byte `offset` on; returns when the buffers may be used again.
     /// Element-wise atomic against other ranks' accesses where [`Rma`] says so. The range has been checked.
     fn access(
         &self,
-        window: WindowId,
-        target: Rank,
-        offset: usize,
-        what: Rma<'_>,
-    ) -> Result<(), Fault>;
+        _window: WindowId,
+        _target: Rank,
+        _offset: usize,
+        _what: Rma<'_>,
+    ) -> Result<(), Fault> {
+        Err(no_windows())
+    }
 
     /// Waits until nobody holds the part of `target` (nobody exclusively, if not `exclusive`) and holds it.
-    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), Fault>;
+    fn lock_part(&self, _window: WindowId, _target: Rank, _exclusive: bool) -> Result<(), Fault> {
+        Err(no_windows())
+    }
 
     /// Completes this rank's accesses to the part of `target` and lets go of it.
-    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), Fault>;
+    fn unlock_part(&self, _window: WindowId, _target: Rank) -> Result<(), Fault> {
+        Err(no_windows())
+    }
 
     /// All accesses of this rank are complete at their targets, and memory changed by others is seen after the next
     /// barrier.
-    fn flush_window(&self, window: WindowId) -> Result<(), Fault>;
+    fn flush_window(&self, _window: WindowId) -> Result<(), Fault> {
+        Err(no_windows())
+    }
 
     /// The program of this rank has no hold of the window any more, nor of its memory. What is never dropped stays where it is
     /// as long as the process lives.
-    fn drop_window(&self, window: WindowId);
+    fn drop_window(&self, _window: WindowId) {}
 
     /// Closes the window. Collective; nobody reaches it any more when this is called.
-    fn close_window(&self, window: WindowId) -> Result<(), Fault>;
+    fn close_window(&self, _window: WindowId) -> Result<(), Fault> {
+        Err(no_windows())
+    }
+}
 
-    // ---- Threads ----
-
+/// What all threads of a rank can use.
+pub(crate) trait Threads {
     /// What other threads of this rank may use at the same time as this one, on the ranks of `context`.
     /// Collective over `context`.
-    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, Fault>;
+    fn shared(&self, _context: Context, _turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
+        let what = "messages between threads";
+        Err(ErrorKind::Unsupported { what, how: "choose another engine" }.into())
+    }
+}
 
-    // ---- The end ----
-
-    /// What this rank has left undone; called when its program has returned.
-    fn leftovers(&self) -> Vec<Leftover>;
-
-    /// Time since the job started.
-    fn now(&self) -> Duration;
+fn no_windows() -> Fault {
+    ErrorKind::Unsupported { what: "windows", how: "choose another engine" }.into()
 }
 
 /// A rank's message space that all its threads can use at the same time. Contexts in targets and sources are ignored.
 pub(crate) trait SharedEngine: Send + Sync {
-    /// As [`Engine::send`].
+    /// As [`Messages::send`].
     fn send(&self, call: Call, to: &Target, bytes: &[u8]) -> Result<(), Fault>;
 
     /// Receives a message of any size into the buffer that `room` makes for so many bytes.

@@ -7,8 +7,7 @@ use crate::{
     comm::{agreement::Subject, all},
     datum::{Datum, Landing, Memory, Outgoing, landing},
     engine::{
-        Choice, Exchange, Label, Mode, Op, Pattern, Rank, Received, Ticket, Source, Tag,
-        Target,
+        Choice, Exchange, Label, Mode, Op, Pattern, Rank, Received, Source, Tag, Target, Ticket,
     },
     error::{Fault, Result},
 };

@@ -244,7 +244,7 @@ mod tests {
     use crate::{
         datum::{Landing, Outgoing, Signature, landing},
         engine::{
-            Context, Engine, Step,
+            Collectives, Context, Operations, Step,
             local::{Backoff, Job},
         },
         error::With,

@@ -1,7 +1,7 @@
 //! Messages between two ranks, eager or by rendezvous: the verbs of the engine that send, receive and
 //! wait.
 
-use std::{marker::PhantomData, sync::Arc, time::Instant};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use super::{
     LocalEngine, Pending,
@@ -12,7 +12,8 @@ use super::{
 use crate::{
     datum::{Memory, Outgoing, RawBytes},
     engine::{
-        Begun, Done, Ended, Label, Mode, Op, Received, Source, Target, Ticket,
+        Begun, Done, Ended, Label, Messages, Mode, Op, Operations, Received, Source, Target,
+        Ticket,
         matching::{Key, Space, Wanted},
     },
     error::{Call, ErrorKind, Fault},
@@ -59,6 +60,218 @@ impl Drop for Lending<'_> {
     }
 }
 
+impl Messages for LocalEngine {
+    #[inline]
+    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
+        match self.start_send(to, mode, bytes)? {
+            None => Ok(()),
+            Some(lending) => self.end_send(lending, mode, bytes.len()),
+        }
+    }
+
+    #[inline]
+    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault> {
+        self.job.parking.check()?;
+        let (wanted, sender) = self.wanted(from)?;
+        let active = ActiveRecv { wanted: &wanted, sender, claim: Claim::Receive };
+        let ctx = self.surroundings();
+        let endpoint = &mut *self.endpoint.borrow_mut();
+        if let Some((key, parcel)) = endpoint.take_unexpected(&active) {
+            return parcel.open(&key, &from.label, into, ctx.parking);
+        }
+        let mut open =
+            |key: &Key, parcel: Parcel<'_>| parcel.open(key, &from.label, into, ctx.parking);
+        let call = || self.call.get();
+        let Some(lane) = endpoint.only_lane(sender) else {
+            let mut outcome = None;
+            self.job.parking.wait_until(self.rank, call, None, || {
+                outcome = endpoint.progress_for(ctx, &active, &mut open);
+                outcome.is_some()
+            })?;
+            return outcome.unwrap_or_else(|| Err(ErrorKind::Closed.into()));
+        };
+        // Only one lane can bring it and nothing else is waited for: that lane is all there is to look at.
+        loop {
+            let next = endpoint.incoming(lane);
+            self.job.parking.wait_until(self.rank, call, None, || next.has_message())?;
+            if let Some(outcome) = endpoint.drain(lane, ctx, Some(&active), &mut open) {
+                return outcome;
+            }
+        }
+    }
+
+    fn sendrecv(
+        &self,
+        to: &Target,
+        bytes: &[u8],
+        from: &Source,
+        into: &mut [u8],
+    ) -> Result<Received, Fault> {
+        let lending = self.start_send(to, Mode::Standard, bytes)?;
+        let received = self.recv(from, into);
+        // A message that is refused is no reason to keep the other rank waiting for this one's.
+        if let Some(lending) = lending {
+            self.end_send(lending, Mode::Standard, bytes.len())?;
+        }
+        received
+    }
+
+    fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault> {
+        self.look_for(from, wait, || false)
+    }
+
+    fn probe_until(&self, from: &Source, op: Op) -> Result<Option<(Ticket, Received)>, Fault> {
+        self.look_for(from, true, || self.is_done(op))
+    }
+
+    fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), Fault> {
+        let (key, parcel) = self.probed.remove(message.0).ok_or(ErrorKind::Closed)?;
+        if let Body::Lent(loan) = &parcel.body {
+            loan.begin();
+        }
+        parcel.open(&key, label, into, &self.job.parking).map(drop)
+    }
+
+    fn discard(&self, message: Ticket) {
+        let Some((_, parcel)) = self.probed.remove(message.0) else { return };
+        if let Body::Lent(loan) = &parcel.body {
+            loan.begin();
+        }
+        parcel.discard(&self.job.parking);
+    }
+}
+
+impl Operations for LocalEngine {
+    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
+        let call = self.call.get();
+        let mut memory = Some(memory);
+        let bytes: *const [u8] = memory.as_ref().map_or(&[], |memory| memory.bytes());
+        let lend = || memory.take().expect("a buffer is lent once");
+        // SAFETY: the bytes keep their address when their memory moves into the loan (contract of `Buffer`, promise of
+        // `RawBytes`); `dispatch` does not look at them after lending.
+        let loan = self.dispatch(to, mode, unsafe { &*bytes }, lend)?;
+        let pending = match (loan, memory) {
+            (Some(loan), _) => Pending::Lent(loan, Some(call)),
+            (None, Some(memory)) => Pending::Sent(memory, call),
+            (None, None) => return Err(ErrorKind::Closed.into()),
+        };
+        Ok(Op(self.ops.insert(|| pending)))
+    }
+
+    #[inline]
+    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault> {
+        let message: *const [u8] = bytes.bytes();
+        // SAFETY: the lender's promise, which holds on while a loan has the bytes.
+        let message = unsafe { &*message };
+        let loan = self.dispatch(to, mode, message, || Memory::Lent(bytes))?;
+        Ok(loan.map(|loan| Op(self.ops.insert(|| Pending::Lent(loan, None)))))
+    }
+
+    fn irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, Fault> {
+        let (wanted, outcome) = self.begin_receive(from, memory.bytes_mut())?;
+        let is_open = outcome.is_none();
+        let Label { signature, step } = from.label;
+        let (step, call) = (step.map(Box::new), Some(self.call.get()));
+        let op = self.ops.insert(|| Pending::Receive { memory, signature, step, outcome, call });
+        if is_open {
+            self.endpoint.borrow_mut().queues.post(wanted, op);
+        }
+        Ok(Op(op))
+    }
+
+    fn irecv_lent(&self, from: &Source, mut into: RawBytes) -> Result<Begun, Fault> {
+        let (wanted, outcome) = self.begin_receive(from, into.bytes_mut())?;
+        if let Some(outcome) = outcome {
+            return Ok(Begun::Over(outcome));
+        }
+        let Label { signature, step } = from.label;
+        let op = self.ops.insert(|| Pending::Receive {
+            step: step.map(Box::new),
+            memory: Memory::Lent(into),
+            signature,
+            outcome: None,
+            call: None,
+        });
+        self.endpoint.borrow_mut().queues.post(wanted, op);
+        Ok(Begun::UnderWay(Op(op)))
+    }
+
+    fn test(&self, op: Op) -> Option<Result<Done, Fault>> {
+        match self.becomes_done(op, false) {
+            Err(verdict) => Some(Err(verdict)),
+            Ok(false) => None,
+            Ok(true) => Some(self.conclude(op)),
+        }
+    }
+
+    fn wait(&self, op: Op) -> Result<Done, Fault> {
+        self.becomes_done(op, true)?;
+        self.conclude(op)
+    }
+
+    #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
+    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault> {
+        if !self.becomes_done(op, wait)? {
+            return Ok(None);
+        }
+        let received = self.ops.end(op.0, |pending| match pending {
+            Pending::Receive { outcome: Some(Ok(received)), .. } => Some(*received),
+            _ => None,
+        });
+        match received {
+            Some(_) => Ok(Some(received)),
+            None => self.conclude(op).map(|done| Some(done.received)),
+        }
+    }
+
+    fn wait_any(&self, ops: &[Op], until: Option<Duration>) -> Result<Option<usize>, Fault> {
+        let mut found = None;
+        self.await_ready(
+            || self.call.get(),
+            until,
+            || {
+                found = ops.iter().position(|&op| self.is_done(op));
+                found.is_some()
+            },
+        )?;
+        Ok(found)
+    }
+
+    fn cancel(&self, op: Op) -> Result<Ended, Fault> {
+        match self.ops.remove(op.0).ok_or(ErrorKind::Closed)? {
+            Pending::Receive { memory, outcome: None, .. } => {
+                self.withdraw(op);
+                Ok(Ended::Cancelled(memory.into_owned()))
+            }
+            Pending::Lent(loan, _) => {
+                let (never_sent, memory) = loan.take_back();
+                let buffer = memory.and_then(Memory::into_owned);
+                Ok(if never_sent {
+                    Ended::Cancelled(buffer)
+                } else {
+                    Ended::Done(Done { buffer, received: None, exchanged: None })
+                })
+            }
+            Pending::Exchange(part) if !part.is_done() => Ok(Ended::Cancelled(None)),
+            done => self.finished(done).map(Ended::Done),
+        }
+    }
+
+    fn detach(&self, op: Op) {
+        if let Some(Pending::Receive { outcome: None, .. }) = self.ops.remove(op.0) {
+            self.withdraw(op);
+        }
+    }
+
+    fn revoke(&self, op: Op) {
+        match self.ops.remove(op.0) {
+            Some(Pending::Receive { outcome: None, .. }) => self.withdraw(op),
+            Some(Pending::Lent(loan, _)) => drop(loan.take_back()),
+            _ => {}
+        }
+    }
+}
+
 impl LocalEngine {
     pub(super) fn surroundings(&self) -> Ctx<'_> {
         let accept_queue = &self.job.accept_queues[self.rank];
@@ -91,11 +304,12 @@ impl LocalEngine {
     pub(super) fn await_ready(
         &self,
         call: impl Fn() -> Call,
-        until: Option<Instant>,
+        until: Option<Duration>,
         mut ready: impl FnMut() -> bool,
     ) -> Result<bool, Fault> {
         let ctx = self.surroundings();
         let endpoint = &mut *self.endpoint.borrow_mut();
+        let until = until.and_then(|until| self.job.started.checked_add(until));
         self.job.parking.wait_until(self.rank, call, until, || {
             endpoint.progress(ctx);
             ready()
@@ -170,120 +384,6 @@ impl LocalEngine {
         Ok(())
     }
 
-    #[inline]
-    pub(super) fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
-        match self.start_send(to, mode, bytes)? {
-            None => Ok(()),
-            Some(lending) => self.end_send(lending, mode, bytes.len()),
-        }
-    }
-
-    #[inline]
-    pub(super) fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault> {
-        self.job.parking.check()?;
-        let (wanted, sender) = self.wanted(from)?;
-        let active = ActiveRecv { wanted: &wanted, sender, claim: Claim::Receive };
-        let ctx = self.surroundings();
-        let endpoint = &mut *self.endpoint.borrow_mut();
-        if let Some((key, parcel)) = endpoint.take_unexpected(&active) {
-            return parcel.open(&key, &from.label, into, ctx.parking);
-        }
-        let mut open =
-            |key: &Key, parcel: Parcel<'_>| parcel.open(key, &from.label, into, ctx.parking);
-        let call = || self.call.get();
-        let Some(lane) = endpoint.only_lane(sender) else {
-            let mut outcome = None;
-            self.job.parking.wait_until(self.rank, call, None, || {
-                outcome = endpoint.progress_for(ctx, &active, &mut open);
-                outcome.is_some()
-            })?;
-            return outcome.unwrap_or_else(|| Err(ErrorKind::Closed.into()));
-        };
-        // Only one lane can bring it and nothing else is waited for: that lane is all there is to look at.
-        loop {
-            let next = endpoint.incoming(lane);
-            self.job.parking.wait_until(self.rank, call, None, || next.has_message())?;
-            if let Some(outcome) = endpoint.drain(lane, ctx, Some(&active), &mut open) {
-                return outcome;
-            }
-        }
-    }
-
-    pub(super) fn sendrecv(
-        &self,
-        to: &Target,
-        bytes: &[u8],
-        from: &Source,
-        into: &mut [u8],
-    ) -> Result<Received, Fault> {
-        let lending = self.start_send(to, Mode::Standard, bytes)?;
-        let received = self.recv(from, into);
-        // A message that is refused is no reason to keep the other rank waiting for this one's.
-        if let Some(lending) = lending {
-            self.end_send(lending, Mode::Standard, bytes.len())?;
-        }
-        received
-    }
-
-    pub(super) fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
-        let call = self.call.get();
-        let mut memory = Some(memory);
-        let bytes: *const [u8] = memory.as_ref().map_or(&[], |memory| memory.bytes());
-        let lend = || memory.take().expect("a buffer is lent once");
-        // SAFETY: the bytes keep their address when their memory moves into the loan (contract of `Buffer`, promise of
-        // `RawBytes`); `dispatch` does not look at them after lending.
-        let loan = self.dispatch(to, mode, unsafe { &*bytes }, lend)?;
-        let pending = match (loan, memory) {
-            (Some(loan), _) => Pending::Lent(loan, Some(call)),
-            (None, Some(memory)) => Pending::Sent(memory, call),
-            (None, None) => return Err(ErrorKind::Closed.into()),
-        };
-        Ok(Op(self.ops.insert(|| pending)))
-    }
-
-    #[inline]
-    pub(super) fn isend_lent(
-        &self,
-        to: &Target,
-        mode: Mode,
-        bytes: RawBytes,
-    ) -> Result<Option<Op>, Fault> {
-        let message: *const [u8] = bytes.bytes();
-        // SAFETY: the lender's promise, which holds on while a loan has the bytes.
-        let message = unsafe { &*message };
-        let loan = self.dispatch(to, mode, message, || Memory::Lent(bytes))?;
-        Ok(loan.map(|loan| Op(self.ops.insert(|| Pending::Lent(loan, None)))))
-    }
-
-    pub(super) fn irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, Fault> {
-        let (wanted, outcome) = self.begin_receive(from, memory.bytes_mut())?;
-        let is_open = outcome.is_none();
-        let Label { signature, step } = from.label;
-        let (step, call) = (step.map(Box::new), Some(self.call.get()));
-        let op = self.ops.insert(|| Pending::Receive { memory, signature, step, outcome, call });
-        if is_open {
-            self.endpoint.borrow_mut().queues.post(wanted, op);
-        }
-        Ok(Op(op))
-    }
-
-    pub(super) fn irecv_lent(&self, from: &Source, mut into: RawBytes) -> Result<Begun, Fault> {
-        let (wanted, outcome) = self.begin_receive(from, into.bytes_mut())?;
-        if let Some(outcome) = outcome {
-            return Ok(Begun::Over(outcome));
-        }
-        let Label { signature, step } = from.label;
-        let op = self.ops.insert(|| Pending::Receive {
-            step: step.map(Box::new),
-            memory: Memory::Lent(into),
-            signature,
-            outcome: None,
-            call: None,
-        });
-        self.endpoint.borrow_mut().queues.post(wanted, op);
-        Ok(Begun::UnderWay(Op(op)))
-    }
-
     /// Receives the message if it is there; what is wanted if not.
     #[inline(always)]
     fn begin_receive(
@@ -313,34 +413,6 @@ impl LocalEngine {
         self.ops.with(op.0, |pending| pending.is_done()).unwrap_or(true)
     }
 
-    pub(super) fn test(&self, op: Op) -> Option<Result<Done, Fault>> {
-        match self.becomes_done(op, false) {
-            Err(verdict) => Some(Err(verdict)),
-            Ok(false) => None,
-            Ok(true) => Some(self.conclude(op)),
-        }
-    }
-
-    pub(super) fn wait(&self, op: Op) -> Result<Done, Fault> {
-        self.becomes_done(op, true)?;
-        self.conclude(op)
-    }
-
-    #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
-    pub(super) fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault> {
-        if !self.becomes_done(op, wait)? {
-            return Ok(None);
-        }
-        let received = self.ops.end(op.0, |pending| match pending {
-            Pending::Receive { outcome: Some(Ok(received)), .. } => Some(*received),
-            _ => None,
-        });
-        match received {
-            Some(_) => Ok(Some(received)),
-            None => self.conclude(op).map(|done| Some(done.received)),
-        }
-    }
-
     /// Whether the operation is done, waiting for it if `wait`. It is gone if the job has failed meanwhile.
     #[inline]
     fn becomes_done(&self, op: Op, wait: bool) -> Result<bool, Fault> {
@@ -367,23 +439,6 @@ impl LocalEngine {
         self.finished(self.ops.remove(op.0).ok_or(ErrorKind::Closed)?)
     }
 
-    pub(super) fn wait_any(
-        &self,
-        ops: &[Op],
-        until: Option<Instant>,
-    ) -> Result<Option<usize>, Fault> {
-        let mut found = None;
-        self.await_ready(
-            || self.call.get(),
-            until,
-            || {
-                found = ops.iter().position(|&op| self.is_done(op));
-                found.is_some()
-            },
-        )?;
-        Ok(found)
-    }
-
     /// The result of an operation that is done.
     fn finished(&self, pending: Pending) -> Result<Done, Fault> {
         let (memory, received) = match pending {
@@ -404,58 +459,8 @@ impl LocalEngine {
         Ok(Done { buffer: memory.into_owned(), received, exchanged: None })
     }
 
-    pub(super) fn cancel(&self, op: Op) -> Result<Ended, Fault> {
-        match self.ops.remove(op.0).ok_or(ErrorKind::Closed)? {
-            Pending::Receive { memory, outcome: None, .. } => {
-                self.withdraw(op);
-                Ok(Ended::Cancelled(memory.into_owned()))
-            }
-            Pending::Lent(loan, _) => {
-                let (never_sent, memory) = loan.take_back();
-                let buffer = memory.and_then(Memory::into_owned);
-                Ok(if never_sent {
-                    Ended::Cancelled(buffer)
-                } else {
-                    Ended::Done(Done { buffer, received: None, exchanged: None })
-                })
-            }
-            Pending::Exchange(part) if !part.is_done() => Ok(Ended::Cancelled(None)),
-            done => self.finished(done).map(Ended::Done),
-        }
-    }
-
-    pub(super) fn detach(&self, op: Op) {
-        if let Some(Pending::Receive { outcome: None, .. }) = self.ops.remove(op.0) {
-            self.withdraw(op);
-        }
-    }
-
-    pub(super) fn revoke(&self, op: Op) {
-        match self.ops.remove(op.0) {
-            Some(Pending::Receive { outcome: None, .. }) => self.withdraw(op),
-            Some(Pending::Lent(loan, _)) => drop(loan.take_back()),
-            _ => {}
-        }
-    }
-
     fn withdraw(&self, op: Op) {
         self.endpoint.borrow_mut().queues.withdraw_posted(|&posted| posted == op.0);
-    }
-
-    pub(super) fn probe(
-        &self,
-        from: &Source,
-        wait: bool,
-    ) -> Result<Option<(Ticket, Received)>, Fault> {
-        self.look_for(from, wait, || false)
-    }
-
-    pub(super) fn probe_until(
-        &self,
-        from: &Source,
-        op: Op,
-    ) -> Result<Option<(Ticket, Received)>, Fault> {
-        self.look_for(from, true, || self.is_done(op))
     }
 
     /// Takes the first message that fits, waiting for one, if `wait`, until it is `enough`.
@@ -487,26 +492,5 @@ impl LocalEngine {
             let received = Received { rank: key.source, tag: key.tag, bytes: parcel.len() };
             (Ticket(self.probed.insert(|| (key, parcel))), received)
         }))
-    }
-
-    pub(super) fn fetch(
-        &self,
-        message: Ticket,
-        label: &Label,
-        into: &mut [u8],
-    ) -> Result<(), Fault> {
-        let (key, parcel) = self.probed.remove(message.0).ok_or(ErrorKind::Closed)?;
-        if let Body::Lent(loan) = &parcel.body {
-            loan.begin();
-        }
-        parcel.open(&key, label, into, &self.job.parking).map(drop)
-    }
-
-    pub(super) fn discard(&self, message: Ticket) {
-        let Some((_, parcel)) = self.probed.remove(message.0) else { return };
-        if let Body::Lent(loan) = &parcel.body {
-            loan.begin();
-        }
-        parcel.discard(&self.job.parking);
     }
 }

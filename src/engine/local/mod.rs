@@ -42,13 +42,11 @@ use self::{
 };
 pub(crate) use self::{parking::Backoff, watch::Overdue};
 use super::{
-    About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover,
-    Mode, Op, Rank, Received, Rma, SharedEngine, Source, Step, Tag, Target, Ticket, WindowId,
-    matching::Key, table::Table,
+    About, CollectiveCall, Collectives, Context, Engine, Exchange, Groups, Label, Leftover, Op,
+    Rank, Received, Step, Tag, matching::Key, table::Table,
 };
 use crate::{
-    checks::Checks,
-    datum::{Memory, RawBytes, Signature},
+    datum::{Memory, Signature},
     error::{Call, ErrorKind, Fault, With},
 };
 
@@ -259,153 +257,12 @@ impl Engine for LocalEngine {
         Tag(i32::MAX as u32)
     }
 
-    fn checks(&self) -> Checks {
-        Checks::Full
-    }
-
     fn enter(&self, op: &'static str, with: With, at: &'static Location<'static>) {
         let call = Call { op, with, at };
         self.call.set(call);
         if let Some(watch) = &self.job.watch {
             watch.enter(self.rank, call);
         }
-    }
-
-    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
-        self.send(to, mode, bytes)
-    }
-
-    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault> {
-        self.recv(from, into)
-    }
-
-    fn sendrecv(
-        &self,
-        to: &Target,
-        bytes: &[u8],
-        from: &Source,
-        into: &mut [u8],
-    ) -> Result<Received, Fault> {
-        self.sendrecv(to, bytes, from, into)
-    }
-
-    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
-        self.isend(to, mode, memory)
-    }
-
-    fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, Fault> {
-        self.irecv(from, memory)
-    }
-
-    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault> {
-        self.isend_lent(to, mode, bytes)
-    }
-
-    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, Fault> {
-        self.irecv_lent(from, into)
-    }
-
-    fn test(&self, op: Op) -> Option<Result<Done, Fault>> {
-        self.test(op)
-    }
-
-    fn wait(&self, op: Op) -> Result<Done, Fault> {
-        self.wait(op)
-    }
-
-    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault> {
-        self.finish(op, wait)
-    }
-
-    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, Fault> {
-        self.wait_any(ops, until)
-    }
-
-    fn cancel(&self, op: Op) -> Result<Ended, Fault> {
-        self.cancel(op)
-    }
-
-    fn detach(&self, op: Op) {
-        self.detach(op);
-    }
-
-    fn revoke(&self, op: Op) {
-        self.revoke(op);
-    }
-
-    fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault> {
-        self.probe(from, wait)
-    }
-
-    fn probe_until(&self, from: &Source, op: Op) -> Result<Option<(Ticket, Received)>, Fault> {
-        self.probe_until(from, op)
-    }
-
-    fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), Fault> {
-        self.fetch(message, label, into)
-    }
-
-    fn discard(&self, message: Ticket) {
-        self.discard(message);
-    }
-
-    fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), Fault>> {
-        collective::run(self, call)
-    }
-
-    fn icollective(&self, call: Exchange) -> Result<Op, Fault> {
-        exchange::start(self, call)
-    }
-
-    fn node(&self, _context: Context, _turn: u64) -> Result<u32, Fault> {
-        Ok(0)
-    }
-
-    fn open_window(
-        &self,
-        context: Context,
-        turn: u64,
-        bytes: usize,
-        access: Access,
-    ) -> Result<WindowId, Fault> {
-        window::open(self, context, turn, bytes, access)
-    }
-
-    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
-        window::part(self, window, rank)
-    }
-
-    fn access(
-        &self,
-        window: WindowId,
-        target: Rank,
-        offset: usize,
-        what: Rma<'_>,
-    ) -> Result<(), Fault> {
-        window::access(self, window, target, offset, what)
-    }
-
-    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), Fault> {
-        window::lock(self, window, target, exclusive)
-    }
-
-    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), Fault> {
-        window::unlock(self, window, target)
-    }
-
-    fn flush_window(&self, window: WindowId) -> Result<(), Fault> {
-        window::flush(self, window)
-    }
-
-    /// The memory lives as long as some rank's engine, which the window holds.
-    fn drop_window(&self, _window: WindowId) {}
-
-    fn close_window(&self, window: WindowId) -> Result<(), Fault> {
-        window::close(self, window)
-    }
-
-    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
-        shared::open(self, context, turn)
     }
 
     fn leftovers(&self) -> Vec<Leftover> {
@@ -416,6 +273,22 @@ impl Engine for LocalEngine {
         leftovers
     }
 
+    fn now(&self) -> Duration {
+        self.job.started.elapsed()
+    }
+}
+
+impl Collectives for LocalEngine {
+    fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), Fault>> {
+        collective::run(self, call)
+    }
+
+    fn icollective(&self, call: Exchange) -> Result<Op, Fault> {
+        exchange::start(self, call)
+    }
+}
+
+impl Groups for LocalEngine {
     fn split(
         &self,
         parent: Context,
@@ -440,10 +313,6 @@ impl Engine for LocalEngine {
 
     fn world_rank(&self, context: Context, rank: Rank) -> usize {
         self.members(context).map_or(rank.index(), |members| members.ranks[rank.index()])
-    }
-
-    fn now(&self) -> Duration {
-        self.job.started.elapsed()
     }
 }
 

@@ -10,8 +10,8 @@ use super::{Backoff, Job, LocalEngine};
 use crate::{
     datum::{Landing, Memory, Outgoing, RawBytes, Signature},
     engine::{
-        Choice, Context, Done, Ended, Engine, Label, Mode, Rank, Received, Source, Step, Tag,
-        Target,
+        Choice, Context, Done, Ended, Engine, Label, Messages, Mode, Operations, Rank, Received,
+        Source, Step, Tag, Target,
     },
     error::{Call, ErrorKind, Fault, With},
 };

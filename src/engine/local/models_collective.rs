@@ -10,8 +10,8 @@ use super::{
 use crate::{
     datum::{Landing, Outgoing, Signature, landing},
     engine::{
-        Access, Collective, CollectiveCall, Context, Engine, Exchange, Label, Pattern, Rank,
-        Reduction, Rma, Step,
+        Access, Collective, CollectiveCall, Collectives, Context, Exchange, Label, Operations,
+        Pattern, Rank, Reduction, Rma, Step, Windows,
     },
     error::{Call, ErrorKind, Fault, With},
 };

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     datum::Buffer,
     engine::{
-        Context, Label, Rank, Received, SharedEngine, Source, Target,
+        Context, Label, Rank, Received, SharedEngine, Source, Target, Threads,
         matching::{Key, Queues, Space, Wanted},
     },
     error::{Call, ErrorKind, Fault},
@@ -46,11 +46,13 @@ struct SharedHandle {
     rank: usize,
 }
 
-pub(super) fn open(
-    engine: &LocalEngine,
-    context: Context,
-    turn: u64,
-) -> Result<Arc<dyn SharedEngine>, Fault> {
+impl Threads for LocalEngine {
+    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
+        open(self, context, turn)
+    }
+}
+
+fn open(engine: &LocalEngine, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
     engine.job.parking.check()?;
     let members = engine.members(context)?;
     let size = members.ranks.len();

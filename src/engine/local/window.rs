@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     datum::RawBytes,
-    engine::{Access, Builtin, Context, Element, Rank, Rma, WindowId, window::Update},
+    engine::{Access, Builtin, Context, Element, Rank, Rma, WindowId, Windows, window::Update},
     error::{ErrorKind, Fault},
     placement::free_memory,
 };
@@ -48,7 +48,52 @@ pub(super) struct Window {
     memory: Arc<Memory>,
 }
 
-pub(super) fn open(
+impl Windows for LocalEngine {
+    fn open_window(
+        &self,
+        context: Context,
+        turn: u64,
+        bytes: usize,
+        access: Access,
+    ) -> Result<WindowId, Fault> {
+        open(self, context, turn, bytes, access)
+    }
+
+    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
+        part(self, window, rank)
+    }
+
+    fn access(
+        &self,
+        window: WindowId,
+        target: Rank,
+        offset: usize,
+        what: Rma<'_>,
+    ) -> Result<(), Fault> {
+        access(self, window, target, offset, what)
+    }
+
+    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), Fault> {
+        lock(self, window, target, exclusive)
+    }
+
+    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), Fault> {
+        unlock(self, window, target)
+    }
+
+    fn flush_window(&self, window: WindowId) -> Result<(), Fault> {
+        flush(self, window)
+    }
+
+    /// The memory lives as long as some rank's engine, which the window holds.
+    fn drop_window(&self, _window: WindowId) {}
+
+    fn close_window(&self, window: WindowId) -> Result<(), Fault> {
+        close(self, window)
+    }
+}
+
+fn open(
     engine: &LocalEngine,
     context: Context,
     turn: u64,
@@ -86,7 +131,7 @@ fn with<R>(
         .map_or_else(|| Err(ErrorKind::Closed.into()), look)
 }
 
-pub(super) fn part(engine: &LocalEngine, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
+fn part(engine: &LocalEngine, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
     with(engine, window, |window| {
         let (start, bytes) = window.memory.part(rank.index())?;
         // SAFETY: the bytes are initialised (zero, or what ranks have written) and live until all ranks have closed the
@@ -95,7 +140,7 @@ pub(super) fn part(engine: &LocalEngine, window: WindowId, rank: Rank) -> Result
     })
 }
 
-pub(super) fn access(
+fn access(
     engine: &LocalEngine,
     window: WindowId,
     target: Rank,
@@ -106,7 +151,7 @@ pub(super) fn access(
     with(engine, window, |window| window.memory.access(target.index(), offset, what))
 }
 
-pub(super) fn lock(
+fn lock(
     engine: &LocalEngine,
     window: WindowId,
     target: Rank,
@@ -125,7 +170,7 @@ pub(super) fn lock(
     waited.map(drop)
 }
 
-pub(super) fn unlock(engine: &LocalEngine, window: WindowId, target: Rank) -> Result<(), Fault> {
+fn unlock(engine: &LocalEngine, window: WindowId, target: Rank) -> Result<(), Fault> {
     with(engine, window, |window| {
         let rwlock = window.region.locks.get(target.index()).ok_or(ErrorKind::Closed)?;
         rwlock.leave(engine.rank, |rank| engine.job.parking.wake(rank));
@@ -134,11 +179,11 @@ pub(super) fn unlock(engine: &LocalEngine, window: WindowId, target: Rank) -> Re
 }
 
 /// Every access is complete when it returns, and whatever lets ranks agree makes it visible.
-pub(super) fn flush(engine: &LocalEngine, window: WindowId) -> Result<(), Fault> {
+fn flush(engine: &LocalEngine, window: WindowId) -> Result<(), Fault> {
     with(engine, window, |_| Ok(()))
 }
 
-pub(super) fn close(engine: &LocalEngine, WindowId(number): WindowId) -> Result<(), Fault> {
+fn close(engine: &LocalEngine, WindowId(number): WindowId) -> Result<(), Fault> {
     let closed = engine.windows.borrow_mut().get_mut(number as usize).and_then(Option::take);
     closed.map(drop).ok_or_else(|| ErrorKind::Closed.into())
 }

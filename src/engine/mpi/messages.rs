@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     datum::{Memory, Outgoing},
-    engine::{Choice, Label, Mode, Op, Rank, Received, Source, Target, Ticket},
+    engine::{Choice, Label, Messages, Mode, Op, Rank, Received, Source, Target, Ticket},
     error::{ErrorKind, Fault},
 };
 
@@ -41,8 +41,8 @@ pub(super) struct Probed {
     route: Route,
 }
 
-impl MpiEngine {
-    pub(super) fn send_message(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
+impl Messages for MpiEngine {
+    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
         let route = self.route(to.context, to.label.is_step())?;
         if to.rank == route.me && mode == Mode::Standard && bytes.len() <= COPIED {
             return self.send_to_myself(route, to, bytes);
@@ -66,25 +66,10 @@ impl MpiEngine {
         })
     }
 
-    /// A small message is on its way when this returns, also to oneself, where MPICH would wait for the receive.
-    fn send_to_myself(&self, route: Route, to: &Target, bytes: &[u8]) -> Result<(), Fault> {
-        let memory = Memory::Owned(Box::new(Outgoing(bytes.to_vec())));
-        // SAFETY: memory and head are kept with the request until it is complete.
-        let (request, beside) =
-            unsafe { self.start_send(route, to, Mode::Standard, memory.bytes()) }?;
-        let call = Some(self.call.get());
-        self.adopt(Orphan::Transfer(Transfer { request, memory, expects: None, beside, call }));
-        Ok(())
-    }
-
-    pub(super) fn receive_message(
-        &self,
-        from: &Source,
-        into: &mut [u8],
-    ) -> Result<Received, Fault> {
+    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault> {
         if self.misses_any && from.choice.rank().is_none() {
-            let (ticket, received) = self.probe_message(from, true)?.ok_or(ErrorKind::Closed)?;
-            return self.fetch_message(ticket, &from.label, into).map(|()| received);
+            let (ticket, received) = self.probe(from, true)?.ok_or(ErrorKind::Closed)?;
+            return self.fetch(ticket, &from.label, into).map(|()| received);
         }
         let route = self.route(from.context, from.label.is_step())?;
         let mut status = blank_status();
@@ -111,6 +96,90 @@ impl MpiEngine {
         let extent = Extent::bytes(into.len())?;
         let code = self.receive_bare_into(route, from, into.as_mut_ptr(), &extent, &mut status);
         landed(code, &status, into.len(), expected)
+    }
+
+    fn sendrecv(
+        &self,
+        to: &Target,
+        bytes: &[u8],
+        from: &Source,
+        into: &mut [u8],
+    ) -> Result<Received, Fault> {
+        let route = self.route(to.context, to.label.is_step())?;
+        // SAFETY: the request is completed below before `bytes` and `beside` go, also when receiving fails.
+        let (mut request, beside) = unsafe { self.start_send(route, to, Mode::Standard, bytes) }?;
+        let received = self.recv(from, into);
+        let sent = check(self.complete(&mut request, &mut blank_status()));
+        drop(beside);
+        let received = received?;
+        sent.map(|()| received)
+    }
+
+    /// Takes the first message that fits out of MPI's queue.
+    fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault> {
+        let route = self.route(from.context, from.label.is_step())?;
+        let found = if wait {
+            Some(self.await_matched(route.comm, from.choice)?)
+        } else {
+            self.progress();
+            matched(route.comm, from.choice, false)?
+        };
+        Ok(found.map(|found| self.keep_probed(route, found)))
+    }
+
+    /// Takes the first message that fits out of MPI's queue, unless the operation is over before there is one.
+    fn probe_until(&self, from: &Source, op: Op) -> Result<Option<(Ticket, Received)>, Fault> {
+        let route = self.route(from.context, from.label.is_step())?;
+        let _waiting = self.waiting();
+        loop {
+            self.progress();
+            if let Some(found) = matched(route.comm, from.choice, false)? {
+                return Ok(Some(self.keep_probed(route, found)));
+            }
+            if self.is_over(op) {
+                return Ok(None);
+            }
+            self.idle();
+        }
+    }
+
+    /// Receives a probed message for a receiver that expects `label`.
+    fn fetch(&self, ticket: Ticket, label: &Label, into: &mut [u8]) -> Result<(), Fault> {
+        let Probed { message, received, route } =
+            self.probed.remove(ticket.0).ok_or(ErrorKind::Closed)?;
+        let bytes = received.bytes;
+        if route.has_header {
+            let mut rest = Vec::new();
+            let room = into.len();
+            let data = into.get_mut(..bytes).unwrap_or_else(|| {
+                rest = vec![0; bytes];
+                &mut rest
+            });
+            let head = self.receive_headed(message, data)?;
+            return admit(&head, label, received, room).map(drop);
+        }
+        self.receive_whole(message, received, Expected::of(label), into)
+    }
+
+    fn discard(&self, message: Ticket) {
+        if let Some(probed) = self.probed.remove(message.0)
+            && let Err(error) = self.swallow(probed)
+        {
+            log::warn!("a message that was probed could not be dropped: {error}");
+        }
+    }
+}
+
+impl MpiEngine {
+    /// A small message is on its way when this returns, also to oneself, where MPICH would wait for the receive.
+    fn send_to_myself(&self, route: Route, to: &Target, bytes: &[u8]) -> Result<(), Fault> {
+        let memory = Memory::Owned(Box::new(Outgoing(bytes.to_vec())));
+        // SAFETY: memory and head are kept with the request until it is complete.
+        let (request, beside) =
+            unsafe { self.start_send(route, to, Mode::Standard, memory.bytes()) }?;
+        let call = Some(self.call.get());
+        self.adopt(Orphan::Transfer(Transfer { request, memory, expects: None, beside, call }));
+        Ok(())
     }
 
     /// Waits for a message without a head; MPI's return code.
@@ -156,23 +225,6 @@ impl MpiEngine {
                 landed(code, status, into.len(), expected)
             }
         }
-    }
-
-    pub(super) fn exchange_messages(
-        &self,
-        to: &Target,
-        bytes: &[u8],
-        from: &Source,
-        into: &mut [u8],
-    ) -> Result<Received, Fault> {
-        let route = self.route(to.context, to.label.is_step())?;
-        // SAFETY: the request is completed below before `bytes` and `beside` go, also when receiving fails.
-        let (mut request, beside) = unsafe { self.start_send(route, to, Mode::Standard, bytes) }?;
-        let received = self.receive_message(from, into);
-        let sent = check(self.complete(&mut request, &mut blank_status()));
-        drop(beside);
-        let received = received?;
-        sent.map(|()| received)
     }
 
     /// Starts to send bytes that stay where they are.
@@ -279,42 +331,6 @@ impl MpiEngine {
         Ok((start(at, &room)?, Beside::More(has_header)))
     }
 
-    /// Takes the first message that fits out of MPI's queue.
-    pub(super) fn probe_message(
-        &self,
-        from: &Source,
-        wait: bool,
-    ) -> Result<Option<(Ticket, Received)>, Fault> {
-        let route = self.route(from.context, from.label.is_step())?;
-        let found = if wait {
-            Some(self.await_matched(route.comm, from.choice)?)
-        } else {
-            self.progress();
-            matched(route.comm, from.choice, false)?
-        };
-        Ok(found.map(|found| self.keep_probed(route, found)))
-    }
-
-    /// Takes the first message that fits out of MPI's queue, unless the operation is over before there is one.
-    pub(super) fn probe_until_over(
-        &self,
-        from: &Source,
-        op: Op,
-    ) -> Result<Option<(Ticket, Received)>, Fault> {
-        let route = self.route(from.context, from.label.is_step())?;
-        let _waiting = self.waiting();
-        loop {
-            self.progress();
-            if let Some(found) = matched(route.comm, from.choice, false)? {
-                return Ok(Some(self.keep_probed(route, found)));
-            }
-            if self.is_over(op) {
-                return Ok(None);
-            }
-            self.idle();
-        }
-    }
-
     /// A matched message becomes one to be fetched or discarded.
     fn keep_probed(
         &self,
@@ -338,29 +354,6 @@ impl MpiEngine {
             }
             self.idle();
         }
-    }
-
-    /// Receives a probed message for a receiver that expects `label`.
-    pub(super) fn fetch_message(
-        &self,
-        ticket: Ticket,
-        label: &Label,
-        into: &mut [u8],
-    ) -> Result<(), Fault> {
-        let Probed { message, received, route } =
-            self.probed.remove(ticket.0).ok_or(ErrorKind::Closed)?;
-        let bytes = received.bytes;
-        if route.has_header {
-            let mut rest = Vec::new();
-            let room = into.len();
-            let data = into.get_mut(..bytes).unwrap_or_else(|| {
-                rest = vec![0; bytes];
-                &mut rest
-            });
-            let head = self.receive_headed(message, data)?;
-            return admit(&head, label, received, room).map(drop);
-        }
-        self.receive_whole(message, received, Expected::of(label), into)
     }
 
     /// Receives a probed message without a head into the first bytes of `into`, if it fits.

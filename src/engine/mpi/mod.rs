@@ -49,13 +49,11 @@ pub(crate) use self::{
     watch::{Stage, Standing, Watch},
 };
 use super::{
-    About, Access, Begun, CollectiveCall, Context, Done, Ended, Engine, Exchange, Label, Leftover,
-    Mode, Op, Preparation, Rank, Received, Rma, SharedEngine, Source, Tag, Target, Ticket,
-    WindowId, table::Table,
+    About, CollectiveCall, Collectives, Context, Engine, Exchange, Groups, Label, Leftover, Op,
+    Rank, Tag, table::Table,
 };
 use crate::{
     checks::Checks,
-    datum::{Memory, RawBytes},
     error::{Call, ErrorKind, Fault, With},
 };
 
@@ -290,98 +288,16 @@ impl Engine for MpiEngine {
         }
     }
 
-    fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
-        self.send_message(to, mode, bytes)
+    fn leftovers(&self) -> Vec<Leftover> {
+        self.leftovers.take()
     }
 
-    fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault> {
-        self.receive_message(from, into)
+    fn now(&self) -> Duration {
+        self.started.elapsed()
     }
+}
 
-    fn sendrecv(
-        &self,
-        to: &Target,
-        bytes: &[u8],
-        from: &Source,
-        into: &mut [u8],
-    ) -> Result<Received, Fault> {
-        self.exchange_messages(to, bytes, from, into)
-    }
-
-    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
-        self.start_isend(to, mode, memory)
-    }
-
-    fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, Fault> {
-        self.start_irecv(from, memory)
-    }
-
-    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault> {
-        self.start_isend_lent(to, mode, bytes)
-    }
-
-    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, Fault> {
-        self.start_irecv_lent(from, into).map(Begun::UnderWay)
-    }
-
-    fn test(&self, op: Op) -> Option<Result<Done, Fault>> {
-        self.test_operation(op)
-    }
-
-    fn wait(&self, op: Op) -> Result<Done, Fault> {
-        self.wait_operation(op)
-    }
-
-    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault> {
-        self.finish_operation(op, wait)
-    }
-
-    fn wait_any(&self, ops: &[Op], until: Option<Instant>) -> Result<Option<usize>, Fault> {
-        self.wait_for_any(ops, until)
-    }
-
-    fn cancel(&self, op: Op) -> Result<Ended, Fault> {
-        self.cancel_operation(op)
-    }
-
-    fn detach(&self, op: Op) {
-        if let Some(pending) = self.ops.remove(op.0) {
-            self.give_up(pending);
-        }
-    }
-
-    fn revoke(&self, op: Op) {
-        self.reclaim(op);
-    }
-
-    fn prepare(&self, what: &Preparation<'_>) -> Result<Option<Op>, Fault> {
-        self.prepare_operation(what)
-    }
-
-    fn start(&self, op: Op) -> Result<(), Fault> {
-        self.start_prepared(op)
-    }
-
-    fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault> {
-        self.probe_message(from, wait)
-    }
-
-    fn probe_until(&self, from: &Source, op: Op) -> Result<Option<(Ticket, Received)>, Fault> {
-        self.probe_until_over(from, op)
-    }
-
-    fn fetch(&self, message: Ticket, label: &Label, into: &mut [u8]) -> Result<(), Fault> {
-        self.fetch_message(message, label, into)
-    }
-
-    fn discard(&self, message: Ticket) {
-        if let Some(probed) = self.probed.remove(message.0)
-            && let Err(error) = self.swallow(probed)
-        {
-            log::warn!("a message that was probed could not be dropped: {error}");
-        }
-    }
-
+impl Collectives for MpiEngine {
     fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), Fault>> {
         if let Some(watch) = &self.watch {
             watch.note_bytes(call.what.bytes());
@@ -408,70 +324,9 @@ impl Engine for MpiEngine {
     fn icollective(&self, call: Exchange) -> Result<Op, Fault> {
         exchange::start(self, call)
     }
+}
 
-    fn node(&self, context: Context, _turn: u64) -> Result<u32, Fault> {
-        let _waiting = self.waiting();
-        window::node(self, context)
-    }
-
-    fn open_window(
-        &self,
-        context: Context,
-        _turn: u64,
-        bytes: usize,
-        access: Access,
-    ) -> Result<WindowId, Fault> {
-        let _waiting = self.waiting();
-        window::open(self, context, bytes, access)
-    }
-
-    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
-        window::part(self, window, rank)
-    }
-
-    fn access(
-        &self,
-        window: WindowId,
-        target: Rank,
-        offset: usize,
-        what: Rma<'_>,
-    ) -> Result<(), Fault> {
-        let _waiting = self.waiting();
-        window::access(self, window, target, offset, what)
-    }
-
-    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), Fault> {
-        let _waiting = self.waiting();
-        window::lock(self, window, target, exclusive)
-    }
-
-    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), Fault> {
-        let _waiting = self.waiting();
-        window::unlock(self, window, target)
-    }
-
-    fn flush_window(&self, window: WindowId) -> Result<(), Fault> {
-        let _waiting = self.waiting();
-        window::flush(self, window)
-    }
-
-    fn drop_window(&self, window: WindowId) {
-        window::let_go(self, window);
-    }
-
-    fn close_window(&self, window: WindowId) -> Result<(), Fault> {
-        let _waiting = self.waiting();
-        window::close(self, window)
-    }
-
-    fn shared(&self, context: Context, _turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
-        shared::open(self, context)
-    }
-
-    fn leftovers(&self) -> Vec<Leftover> {
-        self.leftovers.take()
-    }
-
+impl Groups for MpiEngine {
     fn split(
         &self,
         parent: Context,
@@ -495,6 +350,11 @@ impl Engine for MpiEngine {
             let ranks = members.iter().map(|rank| parent.ranks[rank.index()]).collect();
             self.open_pair(new, me, ranks).map(Some)
         })
+    }
+
+    fn node(&self, context: Context, _turn: u64) -> Result<u32, Fault> {
+        let _waiting = self.waiting();
+        window::node(self, context)
     }
 
     fn release(&self, context: Context) {
@@ -523,9 +383,5 @@ impl Engine for MpiEngine {
             self.same_call_on_all(&pair, &act).map(|()| pair.coll)
         });
         Some(comm)
-    }
-
-    fn now(&self) -> Duration {
-        self.started.elapsed()
     }
 }

@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     datum::{Memory, RawBytes},
-    engine::{Done, Ended, Mode, Op, Received, Source, Target},
+    engine::{
+        Begun, Done, Ended, Engine, Mode, Op, Operations, Preparation, Received, Source, Target,
+    },
     error::{Call, ErrorKind, Fault},
 };
 
@@ -101,8 +103,8 @@ pub(super) struct UnderWay {
     work: Box<dyn Staged>,
 }
 
-impl MpiEngine {
-    pub(super) fn start_isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
+impl Operations for MpiEngine {
+    fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
         let route = self.route(to.context, to.label.is_step())?;
         // SAFETY: memory (whose bytes keep their address) and head are kept in the table until the request is complete.
         let (request, beside) = unsafe { self.start_send(route, to, mode, memory.bytes()) }?;
@@ -112,12 +114,7 @@ impl MpiEngine {
     }
 
     /// Starts to send lent bytes; `None` if MPI is done with them already.
-    pub(super) fn start_isend_lent(
-        &self,
-        to: &Target,
-        mode: Mode,
-        bytes: RawBytes,
-    ) -> Result<Option<Op>, Fault> {
+    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault> {
         let route = self.route(to.context, to.label.is_step())?;
         // SAFETY: the bytes by their lender's promise, the head as it is kept in the table until the request is complete.
         let (mut request, beside) = unsafe { self.start_send(route, to, mode, bytes.bytes()) }?;
@@ -141,7 +138,7 @@ impl MpiEngine {
         }))))
     }
 
-    pub(super) fn start_irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, Fault> {
+    fn irecv(&self, from: &Source, mut memory: Memory) -> Result<Op, Fault> {
         let route = self.route(from.context, from.label.is_step())?;
         // SAFETY: as above.
         let (request, beside) = unsafe { self.start_recv(route, from, memory.bytes_mut()) }?;
@@ -150,6 +147,144 @@ impl MpiEngine {
         Ok(Op(self.ops.insert(|| Pending::Transfer(transfer))))
     }
 
+    fn test(&self, op: Op) -> Option<Result<Done, Fault>> {
+        self.progress();
+        let (mut done, mut status, mut code) = (0, blank_status(), 0);
+        let look = self.ops.with(op.0, |pending| match pending {
+            Pending::Staged(stage, _) => matches!(stage, Stage::Over(_)),
+            Pending::Plan(_) => true,
+            Pending::Transfer(Transfer { request, .. }) => {
+                // SAFETY: a live request; MPI writes `done` and the status.
+                code = unsafe { ffi::MPI_Test(request, &raw mut done, &raw mut status) };
+                done != 0 || check(code).is_err()
+            }
+        });
+        match look {
+            None => Some(Err(ErrorKind::Closed.into())),
+            Some(false) => None,
+            Some(true) => match self.ops.remove(op.0)? {
+                Pending::Transfer(transfer) => Some(transfer.finished(self, code, &status)),
+                Pending::Staged(Stage::Over(over), _) => Some(over),
+                Pending::Staged(Stage::UnderWay, _) | Pending::Plan(_) => None,
+            },
+        }
+    }
+
+    fn wait(&self, op: Op) -> Result<Done, Fault> {
+        if self.polls.get() {
+            let _waiting = self.waiting();
+            let goes_on =
+                |pending: &mut Pending| matches!(pending, Pending::Staged(Stage::UnderWay, _));
+            while self.ops.with(op.0, goes_on) == Some(true) {
+                self.idle();
+            }
+        }
+        match self.ops.remove(op.0) {
+            Some(Pending::Transfer(transfer)) => self.await_transfer(transfer),
+            Some(Pending::Staged(Stage::Over(over), _)) => over,
+            // A plan has verbs of its own.
+            Some(Pending::Staged(Stage::UnderWay, _) | Pending::Plan(_)) | None => {
+                Err(ErrorKind::Closed.into())
+            }
+        }
+    }
+
+    #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
+    fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault> {
+        if !wait {
+            self.progress();
+        }
+        let _waiting = wait.then(|| self.waiting());
+        loop {
+            let blocks = wait && !self.polls.get();
+            // A transfer is completed where it is, and only what is small is handed on, see `Table::insert`.
+            let mut failed = None;
+            let ended = self.ops.end(op.0, |pending| match pending {
+                Pending::Transfer(transfer) => Some(match transfer.end(self, blocks)? {
+                    Ok(received) => received,
+                    Err(fault) => {
+                        failed = Some(fault);
+                        None
+                    }
+                }),
+                Pending::Staged(..) | Pending::Plan(_) => None,
+            });
+            if let Some(received) = ended {
+                return failed.map_or(Ok(Some(received)), Err);
+            }
+            let looked = self.ops.with(op.0, |pending| match pending {
+                Pending::Plan(plan) => plan.look(blocks),
+                Pending::Transfer(_) => Ok(None),
+                Pending::Staged(..) => Err(ErrorKind::Closed.into()),
+            });
+            let found = looked.unwrap_or_else(|| Err(ErrorKind::Closed.into()))?;
+            if found.is_some() || !wait {
+                return Ok(found);
+            }
+            self.idle();
+        }
+    }
+
+    fn wait_any(&self, ops: &[Op], until: Option<Duration>) -> Result<Option<usize>, Fault> {
+        let _waiting = self.waiting();
+        loop {
+            self.progress();
+            if let Some(found) = ops.iter().position(|&op| self.is_over(op)) {
+                return Ok(Some(found));
+            }
+            if until.is_some_and(|until| self.now() >= until) {
+                return Ok(None);
+            }
+            self.idle();
+        }
+    }
+
+    fn cancel(&self, op: Op) -> Result<Ended, Fault> {
+        let transfer = match self.ops.remove(op.0) {
+            Some(Pending::Transfer(transfer)) => transfer,
+            Some(Pending::Staged(Stage::Over(over), _)) => return over.map(Ended::Done),
+            // Nobody needs what it brings, others need what it does.
+            Some(Pending::Staged(Stage::UnderWay, _)) => return Ok(Ended::Cancelled(None)),
+            Some(Pending::Plan(_)) | None => return Err(ErrorKind::Closed.into()),
+        };
+        if transfer.expects.is_none() {
+            return self.await_transfer(transfer).map(Ended::Done); // no MPI takes a send back
+        }
+        self.withdraw(transfer)
+    }
+
+    /// Takes lent memory back, or ends the job.
+    fn revoke(&self, op: Op) {
+        match self.ops.remove(op.0) {
+            Some(Pending::Transfer(mut transfer)) if transfer.expects.is_none() => {
+                let call = transfer.call.unwrap_or_else(|| self.call.get());
+                self.complete_or_abort(&mut transfer.request, call);
+            }
+            Some(pending) => self.give_up(pending),
+            None => {}
+        }
+    }
+
+    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, Fault> {
+        self.start_irecv_lent(from, into).map(Begun::UnderWay)
+    }
+
+    fn detach(&self, op: Op) {
+        if let Some(pending) = self.ops.remove(op.0) {
+            self.give_up(pending);
+        }
+    }
+
+    fn prepare(&self, what: &Preparation<'_>) -> Result<Option<Op>, Fault> {
+        self.prepare_operation(what)
+    }
+
+    fn start(&self, op: Op) -> Result<(), Fault> {
+        self.start_prepared(op)
+    }
+}
+
+impl MpiEngine {
     /// Starts to receive into lent bytes.
     pub(super) fn start_irecv_lent(&self, from: &Source, mut into: RawBytes) -> Result<Op, Fault> {
         let route = self.route(from.context, from.label.is_step())?;
@@ -219,110 +354,10 @@ impl MpiEngine {
         *self.staged.borrow_mut() = under_way;
     }
 
-    pub(super) fn test_operation(&self, op: Op) -> Option<Result<Done, Fault>> {
-        self.progress();
-        let (mut done, mut status, mut code) = (0, blank_status(), 0);
-        let look = self.ops.with(op.0, |pending| match pending {
-            Pending::Staged(stage, _) => matches!(stage, Stage::Over(_)),
-            Pending::Plan(_) => true,
-            Pending::Transfer(Transfer { request, .. }) => {
-                // SAFETY: a live request; MPI writes `done` and the status.
-                code = unsafe { ffi::MPI_Test(request, &raw mut done, &raw mut status) };
-                done != 0 || check(code).is_err()
-            }
-        });
-        match look {
-            None => Some(Err(ErrorKind::Closed.into())),
-            Some(false) => None,
-            Some(true) => match self.ops.remove(op.0)? {
-                Pending::Transfer(transfer) => Some(transfer.finished(self, code, &status)),
-                Pending::Staged(Stage::Over(over), _) => Some(over),
-                Pending::Staged(Stage::UnderWay, _) | Pending::Plan(_) => None,
-            },
-        }
-    }
-
-    pub(super) fn wait_operation(&self, op: Op) -> Result<Done, Fault> {
-        if self.polls.get() {
-            let _waiting = self.waiting();
-            let goes_on =
-                |pending: &mut Pending| matches!(pending, Pending::Staged(Stage::UnderWay, _));
-            while self.ops.with(op.0, goes_on) == Some(true) {
-                self.idle();
-            }
-        }
-        match self.ops.remove(op.0) {
-            Some(Pending::Transfer(transfer)) => self.await_transfer(transfer),
-            Some(Pending::Staged(Stage::Over(over), _)) => over,
-            // A plan has verbs of its own.
-            Some(Pending::Staged(Stage::UnderWay, _) | Pending::Plan(_)) | None => {
-                Err(ErrorKind::Closed.into())
-            }
-        }
-    }
-
     fn await_transfer(&self, mut transfer: Transfer) -> Result<Done, Fault> {
         let mut status = blank_status();
         let code = self.complete(&mut transfer.request, &mut status);
         transfer.finished(self, code, &status)
-    }
-
-    #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
-    pub(super) fn finish_operation(
-        &self,
-        op: Op,
-        wait: bool,
-    ) -> Result<Option<Option<Received>>, Fault> {
-        if !wait {
-            self.progress();
-        }
-        let _waiting = wait.then(|| self.waiting());
-        loop {
-            let blocks = wait && !self.polls.get();
-            // A transfer is completed where it is, and only what is small is handed on, see `Table::insert`.
-            let mut failed = None;
-            let ended = self.ops.end(op.0, |pending| match pending {
-                Pending::Transfer(transfer) => Some(match transfer.end(self, blocks)? {
-                    Ok(received) => received,
-                    Err(fault) => {
-                        failed = Some(fault);
-                        None
-                    }
-                }),
-                Pending::Staged(..) | Pending::Plan(_) => None,
-            });
-            if let Some(received) = ended {
-                return failed.map_or(Ok(Some(received)), Err);
-            }
-            let looked = self.ops.with(op.0, |pending| match pending {
-                Pending::Plan(plan) => plan.look(blocks),
-                Pending::Transfer(_) => Ok(None),
-                Pending::Staged(..) => Err(ErrorKind::Closed.into()),
-            });
-            let found = looked.unwrap_or_else(|| Err(ErrorKind::Closed.into()))?;
-            if found.is_some() || !wait {
-                return Ok(found);
-            }
-            self.idle();
-        }
-    }
-
-    pub(super) fn wait_for_any(
-        &self,
-        ops: &[Op],
-        until: Option<Instant>,
-    ) -> Result<Option<usize>, Fault> {
-        let _waiting = self.waiting();
-        loop {
-            self.progress();
-            if let Some(found) = ops.iter().position(|&op| self.is_over(op)) {
-                return Ok(Some(found));
-            }
-            if until.is_some_and(|until| Instant::now() >= until) {
-                return Ok(None);
-            }
-            self.idle();
-        }
     }
 
     /// Whether waiting for the operation would return at once.
@@ -340,20 +375,6 @@ impl MpiEngine {
             }
         };
         self.ops.with(op.0, look).unwrap_or(true)
-    }
-
-    pub(super) fn cancel_operation(&self, op: Op) -> Result<Ended, Fault> {
-        let transfer = match self.ops.remove(op.0) {
-            Some(Pending::Transfer(transfer)) => transfer,
-            Some(Pending::Staged(Stage::Over(over), _)) => return over.map(Ended::Done),
-            // Nobody needs what it brings, others need what it does.
-            Some(Pending::Staged(Stage::UnderWay, _)) => return Ok(Ended::Cancelled(None)),
-            Some(Pending::Plan(_)) | None => return Err(ErrorKind::Closed.into()),
-        };
-        if transfer.expects.is_none() {
-            return self.await_transfer(transfer).map(Ended::Done); // no MPI takes a send back
-        }
-        self.withdraw(transfer)
     }
 
     /// Takes a receive back unless a message has met it.
@@ -396,18 +417,6 @@ impl MpiEngine {
             orphans.retain_mut(|orphan| !orphan.is_over());
         }
         orphans.push(orphan);
-    }
-
-    /// Takes lent memory back, or ends the job.
-    pub(super) fn reclaim(&self, op: Op) {
-        match self.ops.remove(op.0) {
-            Some(Pending::Transfer(mut transfer)) if transfer.expects.is_none() => {
-                let call = transfer.call.unwrap_or_else(|| self.call.get());
-                self.complete_or_abort(&mut transfer.request, call);
-            }
-            Some(pending) => self.give_up(pending),
-            None => {}
-        }
     }
 
     /// Completes a request whose memory its lender wants back at once; ends the job if that takes too long.

@@ -35,8 +35,8 @@ use super::{CommPair, MpiEngine};
 use crate::{
     datum::Signature,
     engine::{
-        Access, Choice, Collective, CollectiveCall, Counts, Element, Label, Rank, Source, Step,
-        Target, schedule::powers_below,
+        Access, Choice, Collective, CollectiveCall, Counts, Element, Label, Messages, Rank, Source,
+        Step, Target, schedule::powers_below,
     },
     error::{Call, ErrorKind, Fault, With},
 };
@@ -277,7 +277,7 @@ impl MpiEngine {
             let from = Source { context, choice: Choice::new(Some(behind), Some(tag)), label };
             let mut theirs = [0_u64; 2];
             let into = bytemuck::bytes_of_mut(&mut theirs);
-            let received = self.exchange_messages(&to, bytemuck::bytes_of(&most), &from, into)?;
+            let received = self.sendrecv(&to, bytemuck::bytes_of(&most), &from, into)?;
             if received.bytes != size_of_val(&theirs) {
                 return Err(ErrorKind::Disagreement.into());
             }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     datum::Buffer,
-    engine::{Context, Rank, Received, SharedEngine, Source, Target},
+    engine::{Context, Rank, Received, SharedEngine, Source, Target, Threads},
     error::{Call, ErrorKind, Fault},
 };
 
@@ -49,8 +49,14 @@ unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
+impl Threads for MpiEngine {
+    fn shared(&self, context: Context, _turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
+        open(self, context)
+    }
+}
+
 /// Opens a communicator of the same ranks.
-pub(super) fn open(engine: &MpiEngine, context: Context) -> Result<Arc<dyn SharedEngine>, Fault> {
+fn open(engine: &MpiEngine, context: Context) -> Result<Arc<dyn SharedEngine>, Fault> {
     if !engine.multiple {
         return Err(ErrorKind::Unsupported {
             what: "MPI was not asked to serve several threads of a rank at once, or cannot",

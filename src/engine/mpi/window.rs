@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     datum::RawBytes,
-    engine::{Access, Builtin, Context, Element, Rank, Rma, WindowId, window::Update},
+    engine::{Access, Builtin, Context, Element, Rank, Rma, WindowId, Windows, window::Update},
     error::{ErrorKind, Fault},
 };
 
@@ -76,8 +76,60 @@ enum Hold {
     Exclusive,
 }
 
+impl Windows for MpiEngine {
+    fn open_window(
+        &self,
+        context: Context,
+        _turn: u64,
+        bytes: usize,
+        access: Access,
+    ) -> Result<WindowId, Fault> {
+        let _waiting = self.waiting();
+        open(self, context, bytes, access)
+    }
+
+    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
+        part(self, window, rank)
+    }
+
+    fn access(
+        &self,
+        window: WindowId,
+        target: Rank,
+        offset: usize,
+        what: Rma<'_>,
+    ) -> Result<(), Fault> {
+        let _waiting = self.waiting();
+        access(self, window, target, offset, what)
+    }
+
+    fn lock_part(&self, window: WindowId, target: Rank, exclusive: bool) -> Result<(), Fault> {
+        let _waiting = self.waiting();
+        lock(self, window, target, exclusive)
+    }
+
+    fn unlock_part(&self, window: WindowId, target: Rank) -> Result<(), Fault> {
+        let _waiting = self.waiting();
+        unlock(self, window, target)
+    }
+
+    fn flush_window(&self, window: WindowId) -> Result<(), Fault> {
+        let _waiting = self.waiting();
+        flush(self, window)
+    }
+
+    fn drop_window(&self, window: WindowId) {
+        let_go(self, window);
+    }
+
+    fn close_window(&self, window: WindowId) -> Result<(), Fault> {
+        let _waiting = self.waiting();
+        close(self, window)
+    }
+}
+
 /// Opens a window.
-pub(super) fn open(
+fn open(
     engine: &MpiEngine,
     context: Context,
     bytes: usize,
@@ -256,12 +308,12 @@ pub(super) fn node(engine: &MpiEngine, context: Context) -> Result<u32, Fault> {
     })
 }
 
-pub(super) fn part(engine: &MpiEngine, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
+fn part(engine: &MpiEngine, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
     engine.window(window)?.part(rank)
 }
 
 /// Reads or changes a part. What this rank has put there before is there when it reads or combines.
-pub(super) fn access(
+fn access(
     engine: &MpiEngine,
     window: WindowId,
     target: Rank,
@@ -487,7 +539,7 @@ impl Window {
 }
 
 /// Waits until the part is free, and holds it.
-pub(super) fn lock(engine: &MpiEngine, window: WindowId, target: Rank, exclusive: bool) -> Outcome {
+fn lock(engine: &MpiEngine, window: WindowId, target: Rank, exclusive: bool) -> Outcome {
     let window = engine.window(window)?;
     if window.changed.borrow().held[target.index()].is_some() {
         return Err(ErrorKind::InvalidArgument {
@@ -512,7 +564,7 @@ pub(super) fn lock(engine: &MpiEngine, window: WindowId, target: Rank, exclusive
 }
 
 /// Completes this rank's accesses to the part and lets go of it.
-pub(super) fn unlock(engine: &MpiEngine, window: WindowId, target: Rank) -> Outcome {
+fn unlock(engine: &MpiEngine, window: WindowId, target: Rank) -> Outcome {
     let window = engine.window(window)?;
     let hold = window.changed.borrow_mut().held[target.index()].take();
     let hold = hold.ok_or(ErrorKind::Closed)?;
@@ -528,7 +580,7 @@ pub(super) fn unlock(engine: &MpiEngine, window: WindowId, target: Rank) -> Outc
 }
 
 /// Completes this rank's accesses, and makes what others have changed visible here.
-pub(super) fn flush(engine: &MpiEngine, window: WindowId) -> Outcome {
+fn flush(engine: &MpiEngine, window: WindowId) -> Outcome {
     let window = engine.window(window)?;
     let _waiting = engine.waiting();
     window.changed.borrow_mut().on_its_way.fill(false);
@@ -540,14 +592,14 @@ pub(super) fn flush(engine: &MpiEngine, window: WindowId) -> Outcome {
 }
 
 /// The program has let go of the window.
-pub(super) fn let_go(engine: &MpiEngine, window: WindowId) {
+fn let_go(engine: &MpiEngine, window: WindowId) {
     if let Ok(window) = engine.window(window) {
         window.held.set(false);
     }
 }
 
 /// Closes the window. Collective.
-pub(super) fn close(engine: &MpiEngine, window: WindowId) -> Outcome {
+fn close(engine: &MpiEngine, window: WindowId) -> Outcome {
     let window = engine.windows.borrow_mut().get_mut(window.0 as usize).and_then(Option::take);
     let window = window.ok_or(ErrorKind::Closed)?;
     let _waiting = engine.waiting();
