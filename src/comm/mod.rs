@@ -173,15 +173,16 @@ impl Comm {
         self.engine.about().library
     }
 
-    /// The MPI library's own communicator, for libraries that speak MPI themselves; none on the engine `local`.
+    /// What a library needs that speaks with these ranks by itself, if the engine has such a thing: on `mpi` a communicator of
+    /// MPI's.
     ///
     /// # Collective
     /// All ranks hand it on to the same call.
     #[cfg(feature = "phdf5")]
     #[track_caller]
-    pub(crate) fn raw_mpi_comm(&self) -> Result<Option<::mpi::ffi::MPI_Comm>> {
-        let raw = || self.engine.raw_mpi_comm(self.context).transpose();
-        self.perform(all("a call of another library"), raw)
+    pub(crate) fn native_handle(&self) -> Result<Option<Box<dyn std::any::Any>>> {
+        let handle = || self.engine.native_handle(self.context).transpose();
+        self.perform(all("a call of another library"), handle)
     }
 
     /// Runs `body`, which waits for other ranks inside another library: `--timeout` sees that wait too, as one in `op`.

@@ -12,7 +12,7 @@ pub(crate) mod schedule;
 pub(crate) mod table;
 pub(crate) mod window;
 
-use std::{panic::Location, sync::Arc, time::Duration};
+use std::{any::Any, panic::Location, sync::Arc, time::Duration};
 
 pub(crate) use self::{
     collective::{
@@ -576,11 +576,10 @@ pub(crate) trait Groups {
     /// The position of `rank` of `context` in the world.
     fn world_rank(&self, context: Context, rank: Rank) -> usize;
 
-    /// The MPI library's own communicator of `context`, for libraries that speak MPI themselves; none where there is no MPI.
-    /// Collective over `context`: all ranks hand it on to the same call.
-    #[cfg(feature = "mpi")]
+    /// What another library that speaks with the ranks of `context` by itself needs to know them: a value of this engine's own
+    /// kind; none where there is no such library. Collective over `context`: all ranks hand it on to the same call.
     #[cfg_attr(not(feature = "phdf5"), allow(dead_code))] // asked for by the collective writer only
-    fn raw_mpi_comm(&self, _context: Context) -> Option<Result<::mpi::ffi::MPI_Comm, Fault>> {
+    fn native_handle(&self, _context: Context) -> Option<Result<Box<dyn Any>, Fault>> {
         None
     }
 }

@@ -254,7 +254,7 @@ impl ArrayFile {
         // A message space of its own: the program's messages are never taken for blocks.
         let comm = comm.dup()?;
         #[cfg(feature = "phdf5")]
-        if let (Format::Hdf5, Some(mpi)) = (self.format, comm.raw_mpi_comm()?)
+        if let (Format::Hdf5, Some(mpi)) = (self.format, hdf5::collective::mpi_of(&comm)?)
             // Bytes for a pipe are put together where rank 0 is.
             && comm.bcast(0, || vec![!unfinished::is_pipe(&self.path)])?[0]
         {

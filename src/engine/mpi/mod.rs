@@ -24,6 +24,7 @@ mod window;
 mod wire;
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     collections::VecDeque,
     ffi::c_int,
@@ -377,10 +378,11 @@ impl Groups for MpiEngine {
         self.pair(context).map_or(rank.index(), |pair| pair.ranks[rank.index()])
     }
 
-    fn raw_mpi_comm(&self, context: Context) -> Option<Result<ffi::MPI_Comm, Fault>> {
+    /// A communicator of MPI's.
+    fn native_handle(&self, context: Context) -> Option<Result<Box<dyn Any>, Fault>> {
         let comm = self.pair(context).and_then(|pair| {
             let act = Act::for_call(self.call.get(), Form::File, 0);
-            self.same_call_on_all(&pair, &act).map(|()| pair.coll)
+            self.same_call_on_all(&pair, &act).map(|()| -> Box<dyn Any> { Box::new(pair.coll) })
         });
         Some(comm)
     }

@@ -22,6 +22,13 @@ use super::{
 };
 use crate::{array::Layout, comm::Comm, error::Failure};
 
+/// The MPI library's own communicator of `comm`, if there is one: what parallel HDF5 works with.
+#[track_caller]
+pub(in crate::io) fn mpi_of(comm: &Comm) -> crate::error::Result<Option<MPI_Comm>> {
+    let handle = comm.native_handle()?;
+    Ok(handle.and_then(|handle| handle.downcast().ok()).map(|comm| *comm))
+}
+
 /// A file that all ranks of a communicator write.
 ///
 /// After each step all ranks agree how it has ended. Where it failed on one, none goes on; what is open then stays open,
