@@ -1,7 +1,8 @@
 //! Tells the linker where the MPI library lies, so that programs run without `LD_LIBRARY_PATH`.
 //!
-//! mpi-sys links the library that `$MPICC -show` names, but emits no rpath: a program built with an MPI outside the
-//! system's directories (a Python wheel, a module, one's own build) would not start.
+//! mpi-sys links the library that `$MPICC -show` names, but emits no rpath: a program built with an
+//! MPI outside the system's directories (a Python wheel, a module, one's own build) would not
+//! start.
 
 use std::{env, process::Command};
 

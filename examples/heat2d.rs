@@ -1,7 +1,8 @@
 //! The 2-D heat equation on any number of ranks: a complete job in one sitting.
 //!
-//! Each rank owns one block of the field. In each step every cell takes up heat from its four neighbours. Cells at the edge
-//! of a block need cells of the neighbouring ranks: those come as messages, while the rest of the block is computed.
+//! Each rank owns one block of the field. In each step every cell takes up heat from its four
+//! neighbours. Cells at the edge of a block need cells of the neighbouring ranks: those come as
+//! messages, while the rest of the block is computed.
 //!
 //! ```text
 //! cargo run --release --example heat2d
@@ -19,11 +20,13 @@ use spmd::{
     prelude::*,
 };
 
-/// Diffusivity × time step ÷ cell area: the share of a difference that flows in one step. Stable up to 1/4.
+/// Diffusivity × time step ÷ cell area: the share of a difference that flows in one step. Stable up
+/// to 1/4.
 const FLOW: f64 = 0.2;
 /// The largest relative error that passes the verification.
 const TOLERANCE: f64 = 1e-12;
-/// Fields whose largest value is below this lose digits because numbers end at 1e-308: not the program's error.
+/// Fields whose largest value is below this lose digits because numbers end at 1e-308: not the
+/// program's error.
 const TINY: f64 = 1e-290;
 
 /// Solve the 2-D heat equation, and check the result
@@ -35,7 +38,8 @@ struct Args {
     /// Time steps
     #[arg(long, default_value_t = 1000)]
     steps: u32,
-    /// Start from this 2-D array (.npy, .h5), with closed borders [default: a sine wave that is 0 on the border]
+    /// Start from this 2-D array (.npy, .h5), with closed borders [default: a sine wave that is 0
+    /// on the border]
     #[arg(long, value_name = "FILE[:DATASET]")]
     input: Option<ArrayFile>,
     /// Write the final field (.npy, .h5)
@@ -160,7 +164,8 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// One step of the cells in some rows and columns: the explicit five-point scheme, rows in parallel.
+/// One step of the cells in some rows and columns: the explicit five-point scheme, rows in
+/// parallel.
 ///
 /// The order of the operations is fixed, so that every cell gets the same bits whoever computes it.
 fn update(old: &Array2<f64>, new: &mut Array2<f64>, [rows, columns]: [Range<usize>; 2]) {
@@ -194,7 +199,8 @@ fn wave([rows, columns]: [usize; 2], row: usize, column: usize) -> f64 {
     sine(row, rows) * sine(column, columns)
 }
 
-/// The factor by which the scheme shrinks the wave in so many steps: an eigenvalue to the power of them.
+/// The factor by which the scheme shrinks the wave in so many steps: an eigenvalue to the power of
+/// them.
 fn decay(shape: [usize; 2], steps: u32) -> f64 {
     let [vertical, horizontal] = shape.map(|len| (PI / (2 * (len + 1)) as f64).sin().powi(2));
     // The eigenvalue is so close to 1 that its power would lose digits: ln(1 - x) does not.

@@ -2,8 +2,9 @@
 
 /// What the engine `mpi` checks between ranks; `local` always checks everything.
 ///
-/// Memory is safe on every level. What is not checked between ranks shows as MPI shows it: a message read as another type, or a
-/// hang (see `--timeout`). All ranks use the highest level that one of them asks for.
+/// Memory is safe on every level. What is not checked between ranks shows as MPI shows it: a
+/// message read as another type, or a hang (see `--timeout`). All ranks use the highest level that
+/// one of them asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 #[non_exhaustive]
 pub enum Checks {
@@ -11,7 +12,8 @@ pub enum Checks {
     Off,
     /// Also the arguments of every call: ranks, tags, lengths
     Local,
-    /// Also, before every collective call, that all ranks make it, with the same root, type and length, and where
+    /// Also, before every collective call, that all ranks make it, with the same root, type and
+    /// length, and where
     Collective,
     /// Also the type of every message
     Full,

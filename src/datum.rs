@@ -1,7 +1,9 @@
-//! Values and their bytes: what may travel in a message, and how received bytes become values again.
+//! Values and their bytes: what may travel in a message, and how received bytes become values
+//! again.
 //!
-//! This is the one place outside the engines with unsafe code. It exists so that a message lands in the
-//! caller's own memory without a copy and yet no bit pattern that is not a value is ever seen as one.
+//! This is the one place outside the engines with unsafe code. It exists so that a message lands in
+//! the caller's own memory without a copy and yet no bit pattern that is not a value is ever seen
+//! as one.
 
 use std::{
     alloc::{Layout, alloc_zeroed},
@@ -16,13 +18,14 @@ use crate::error::{ErrorKind, Fault};
 
 /// A value that can travel in a message: plain data without padding or pointers.
 ///
-/// Implemented for every type that has bytemuck's [`NoUninit`] and [`CheckedBitPattern`]: all numbers, `bool`,
-/// `char`, arrays of those, and your own types by derive. A received bit pattern that is no value
-/// of the type is an [`ErrorKind::InvalidValue`], never undefined behaviour.
+/// Implemented for every type that has bytemuck's [`NoUninit`] and [`CheckedBitPattern`]: all
+/// numbers, `bool`, `char`, arrays of those, and your own types by derive. A received bit pattern
+/// that is no value of the type is an [`ErrorKind::InvalidValue`], never undefined behaviour.
 ///
-/// A structure of numbers derives `NoUninit` and `AnyBitPattern`, and no other crate is needed. One with fields that not every bit
-/// pattern is a value of (`bool`, `char`, enums) derives `CheckedBitPattern` instead of `AnyBitPattern`; the code of that derive
-/// asks for `bytemuck` among the crate's own dependencies (version 1, features `derive` and `min_const_generics`).
+/// A structure of numbers derives `NoUninit` and `AnyBitPattern`, and no other crate is needed. One
+/// with fields that not every bit pattern is a value of (`bool`, `char`, enums) derives
+/// `CheckedBitPattern` instead of `AnyBitPattern`; the code of that derive asks for `bytemuck`
+/// among the crate's own dependencies (version 1, features `derive` and `min_const_generics`).
 ///
 /// ```
 /// #[derive(Clone, Copy, spmd::bytemuck::NoUninit, spmd::bytemuck::AnyBitPattern)]
@@ -45,7 +48,8 @@ pub trait Datum: NoUninit + CheckedBitPattern + Send + 'static {}
 
 impl<T: NoUninit + CheckedBitPattern + Send + 'static> Datum for T {}
 
-/// What a message says of its elements' type: a reference to what is known of it, so that it costs a message 8 bytes.
+/// What a message says of its elements' type: a reference to what is known of it, so that it costs
+/// a message 8 bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Signature(&'static TypeFacts);
 
@@ -91,7 +95,8 @@ impl Signature {
         std::ptr::from_ref(self.0).addr() as u64
     }
 
-    /// The signature in few bytes, for engines whose messages carry nothing else: 8 bytes of hash and the end of the name.
+    /// The signature in few bytes, for engines whose messages carry nothing else: 8 bytes of hash
+    /// and the end of the name.
     pub(crate) fn stamp(self) -> Stamp {
         let mut stamp = [0; Stamp::BYTES];
         let name = self.name();
@@ -105,7 +110,8 @@ impl Signature {
 }
 
 impl PartialEq for Signature {
-    /// The facts of a type may lie at several addresses, one for each part that the compiler made of the program.
+    /// The facts of a type may lie at several addresses, one for each part that the compiler made
+    /// of the program.
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self.0, other.0) || self.is_same_type(*other)
     }
@@ -157,26 +163,29 @@ pub(crate) fn bytes_of<T: Datum>(values: &[T]) -> &[u8] {
 
 /// Whether every bit pattern is a value of `T`.
 ///
-/// bytemuck implements `CheckedBitPattern` with `Bits = Self` for every `AnyBitPattern`, and `Bits` itself must be
-/// `AnyBitPattern`; so `Bits == T` holds only where every pattern is a value. The test is a constant.
+/// bytemuck implements `CheckedBitPattern` with `Bits = Self` for every `AnyBitPattern`, and `Bits`
+/// itself must be `AnyBitPattern`; so `Bits == T` holds only where every pattern is a value. The
+/// test is a constant.
 pub(crate) fn is_plain<T: Datum>() -> bool {
     TypeId::of::<T>() == TypeId::of::<T::Bits>()
 }
 
-/// The caller's values as bytes to be overwritten by a message, where any bytes are valid values of `T`.
+/// The caller's values as bytes to be overwritten by a message, where any bytes are valid values of
+/// `T`.
 ///
 /// `None` for types like `bool`: their messages land in a [`Landing`] and are checked first.
 #[allow(unsafe_code)]
 pub(crate) fn bytes_of_mut<T: Datum>(values: &mut [T]) -> Option<&mut [u8]> {
     let bytes = size_of_val(values);
-    // SAFETY: (1) `T: NoUninit`, so all `bytes` bytes of the slice are initialised; (2) `is_plain` means that
-    // `T: AnyBitPattern`, so whatever is written leaves valid values; (3) `u8` has no alignment; (4) the
-    // returned slice carries the exclusive borrow of `values`.
+    // SAFETY: (1) `T: NoUninit`, so all `bytes` bytes of the slice are initialised; (2) `is_plain`
+    // means that `T: AnyBitPattern`, so whatever is written leaves valid values; (3) `u8` has no
+    // alignment; (4) the returned slice carries the exclusive borrow of `values`.
     is_plain::<T>()
         .then(|| unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), bytes) })
 }
 
-/// Memory in which a message lands before it is known to hold values of `T`: initialised bytes, aligned for `T`.
+/// Memory in which a message lands before it is known to hold values of `T`: initialised bytes,
+/// aligned for `T`.
 pub(crate) struct Landing<T> {
     memory: Vec<MaybeUninit<T>>,
 }
@@ -197,8 +206,9 @@ impl<T: Datum> Landing<T> {
             clippy::same_length_and_capacity,
             reason = "allocated just now, full from the start"
         )]
-        // SAFETY: the memory comes from the global allocator with the layout of `[T; count]`, which is that of
-        // `[MaybeUninit<T>; count]`; `MaybeUninit` needs no initialisation. With size 0 any aligned pointer will do.
+        // SAFETY: the memory comes from the global allocator with the layout of `[T; count]`, which
+        // is that of `[MaybeUninit<T>; count]`; `MaybeUninit` needs no initialisation. With size 0
+        // any aligned pointer will do.
         let memory = unsafe { Vec::from_raw_parts(start.as_ptr(), count, count) };
         Ok(Self { memory })
     }
@@ -212,7 +222,8 @@ impl<T: Datum> Landing<T> {
     #[allow(unsafe_code)]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let bytes = size_of_val(self.memory.as_slice());
-        // SAFETY: every way to make a `Landing` leaves all its bytes initialised (`new`: zeroed; `from`: `T: NoUninit`).
+        // SAFETY: every way to make a `Landing` leaves all its bytes initialised (`new`: zeroed;
+        // `from`: `T: NoUninit`).
         unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), bytes) }
     }
 
@@ -221,7 +232,8 @@ impl<T: Datum> Landing<T> {
     pub(crate) fn copy_to(&self, into: &mut [T]) -> Result<(), Fault> {
         let landed = &self.memory[..into.len()];
         self.check(landed.len())?;
-        // SAFETY: as many elements as `landed` has, initialised, and by the check values of `T`; `MaybeUninit<T>` has its layout.
+        // SAFETY: as many elements as `landed` has, initialised, and by the check values of `T`;
+        // `MaybeUninit<T>` has its layout.
         into.copy_from_slice(unsafe {
             std::slice::from_raw_parts(landed.as_ptr().cast(), landed.len())
         });
@@ -235,8 +247,9 @@ impl<T: Datum> Landing<T> {
             return Ok(());
         }
         for (index, element) in self.memory.iter().take(count).enumerate() {
-            // SAFETY: the bytes are initialised (see `bytes_mut`); `T::Bits: AnyBitPattern` has the layout of `T` (contract of
-            // `CheckedBitPattern`), so any initialised bytes are a `T::Bits`.
+            // SAFETY: the bytes are initialised (see `bytes_mut`); `T::Bits: AnyBitPattern` has the
+            // layout of `T` (contract of `CheckedBitPattern`), so any initialised bytes are a
+            // `T::Bits`.
             let bits = unsafe { element.as_ptr().cast::<T::Bits>().read() };
             if !T::is_valid_bit_pattern(&bits) {
                 return Err(ErrorKind::InvalidValue { type_name: type_name::<T>(), index }.into());
@@ -252,8 +265,9 @@ impl<T: Datum> Landing<T> {
         self.check(count)?;
         let mut memory = std::mem::ManuallyDrop::new(self.memory);
         let (start, len, capacity) = (memory.as_mut_ptr(), memory.len(), memory.capacity());
-        // SAFETY: the parts are those of a live vector that is never dropped; `MaybeUninit<T>` has the layout of `T`;
-        // all `len` elements are initialised and, by the check above or by `is_plain`, valid.
+        // SAFETY: the parts are those of a live vector that is never dropped; `MaybeUninit<T>` has
+        // the layout of `T`; all `len` elements are initialised and, by the check above or by
+        // `is_plain`, valid.
         Ok(unsafe { Vec::from_raw_parts(start.cast(), len, capacity) })
     }
 }
@@ -263,7 +277,8 @@ impl<T: Datum> From<Vec<T>> for Landing<T> {
     fn from(values: Vec<T>) -> Self {
         let mut values = std::mem::ManuallyDrop::new(values);
         let (start, len, capacity) = (values.as_mut_ptr(), values.len(), values.capacity());
-        // SAFETY: the parts are those of a live vector that is never dropped; `MaybeUninit<T>` has the layout of `T`.
+        // SAFETY: the parts are those of a live vector that is never dropped; `MaybeUninit<T>` has
+        // the layout of `T`.
         Self { memory: unsafe { Vec::from_raw_parts(start.cast(), len, capacity) } }
     }
 }
@@ -285,7 +300,8 @@ impl<T: Datum> Single<T> {
     /// The bytes to be written by the engine.
     #[allow(unsafe_code)]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: all bytes were zeroed by `new`, or are those of a value without padding (`of`), and stay initialised whatever is written over them.
+        // SAFETY: all bytes were zeroed by `new`, or are those of a value without padding (`of`),
+        // and stay initialised whatever is written over them.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), size_of::<T>()) }
     }
 
@@ -293,8 +309,8 @@ impl<T: Datum> Single<T> {
     #[allow(unsafe_code)]
     pub(crate) fn into_value(self) -> Result<T, Fault> {
         if !is_plain::<T>() {
-            // SAFETY: initialised bytes, see `bytes_mut`; `T::Bits: AnyBitPattern` has the layout of `T` (contract of
-            // `CheckedBitPattern`).
+            // SAFETY: initialised bytes, see `bytes_mut`; `T::Bits: AnyBitPattern` has the layout
+            // of `T` (contract of `CheckedBitPattern`).
             let bits = unsafe { self.0.as_ptr().cast::<T::Bits>().read() };
             if !T::is_valid_bit_pattern(&bits) {
                 return Err(
@@ -307,7 +323,8 @@ impl<T: Datum> Single<T> {
     }
 }
 
-/// A buffer that an engine owns while a message is under way. Its bytes keep their address when the box moves.
+/// A buffer that an engine owns while a message is under way. Its bytes keep their address when the
+/// box moves.
 pub(crate) trait Buffer: Send + 'static {
     /// The bytes to send.
     fn bytes(&self) -> &[u8];
@@ -384,7 +401,8 @@ pub(crate) struct RawBytes {
     len: usize,
 }
 
-// SAFETY: by the promise of its maker the bytes are the holder's to use, on any thread, until it is over.
+// SAFETY: by the promise of its maker the bytes are the holder's to use, on any thread, until it is
+// over.
 #[allow(unsafe_code)]
 unsafe impl Send for RawBytes {}
 
@@ -397,7 +415,8 @@ impl RawBytes {
     /// Lends bytes to be read.
     ///
     /// # Safety
-    /// Until the loan is over (each taker says when) the bytes stay valid and unchanged. `bytes_mut` is never called.
+    /// Until the loan is over (each taker says when) the bytes stay valid and unchanged.
+    /// `bytes_mut` is never called.
     pub(crate) unsafe fn to_send(bytes: &[u8]) -> Self {
         Self { start: NonNull::from(bytes).cast(), len: bytes.len() }
     }
@@ -405,7 +424,8 @@ impl RawBytes {
     /// Lends bytes to be read and written.
     ///
     /// # Safety
-    /// Until the loan is over (each taker says when) the bytes stay valid, initialised, and nobody else's.
+    /// Until the loan is over (each taker says when) the bytes stay valid, initialised, and nobody
+    /// else's.
     pub(crate) unsafe fn to_receive(start: *mut u8, len: usize) -> Self {
         Self { start: NonNull::new(start).unwrap_or(NonNull::dangling()), len }
     }

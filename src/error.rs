@@ -35,7 +35,8 @@ impl Error {
         self
     }
 
-    /// The same error, of a call that stands there: what fails inside one of the library's functions is its caller's.
+    /// The same error, of a call that stands there: what fails inside one of the library's
+    /// functions is its caller's.
     pub(crate) fn called_at(mut self, at: &'static Location<'static>) -> Self {
         self.0.call.at = at;
         self
@@ -99,10 +100,12 @@ impl StdError for Error {
     }
 }
 
-/// Why a call fails, on its way to the program: one word, so that the results of verbs fit into registers.
+/// Why a call fails, on its way to the program: one word, so that the results of verbs fit into
+/// registers.
 ///
-/// A result that is handed on through memory, written in small pieces and moved in large ones, waits until what was stored
-/// before has left the processor: a message that was just sent, for a tenth of a microsecond.
+/// A result that is handed on through memory, written in small pieces and moved in large ones,
+/// waits until what was stored before has left the processor: a message that was just sent, for a
+/// tenth of a microsecond.
 pub(crate) type Fault = Box<ErrorKind>;
 
 /// Why a call failed.
@@ -177,12 +180,13 @@ pub enum ErrorKind {
         /// The call of that rank.
         theirs: String,
     },
-    /// The ranks of a communicator do not make the same collective call; which do what is not known on this level of
-    /// [`Checks`](crate::Checks).
+    /// The ranks of a communicator do not make the same collective call; which do what is not known
+    /// on this level of [`Checks`](crate::Checks).
     #[error("the ranks do not make the same collective call, with the same root and length")]
     Disagreement,
-    /// An earlier collective call on this communicator has failed, or found that the ranks disagree: some may have gone on to
-    /// other calls, so that none is possible any more. Messages are.
+    /// An earlier collective call on this communicator has failed, or found that the ranks
+    /// disagree: some may have gone on to other calls, so that none is possible any more. Messages
+    /// are.
     #[error("an earlier collective call on this communicator has failed")]
     BrokenCommunicator,
     /// Every rank waits and no message can come any more.
@@ -226,7 +230,8 @@ pub enum ErrorKind {
         /// The program's own words.
         message: String,
     },
-    /// Another rank's part of a common task failed; see [`Comm::agree_result`](crate::Comm::agree_result).
+    /// Another rank's part of a common task failed; see
+    /// [`Comm::agree_result`](crate::Comm::agree_result).
     #[error("rank {rank} failed: {cause}")]
     Elsewhere {
         /// The lowest rank that failed.
@@ -321,7 +326,8 @@ pub(crate) struct Call {
 
 /// The other side of a call.
 ///
-/// Every call of the program notes it, on the way of each message; as two words it stays in registers until it is noted.
+/// Every call of the program notes it, on the way of each message; as two words it stays in
+/// registers until it is noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct With {
     /// The kind of the other side, and in the lower half a rank.
@@ -422,8 +428,9 @@ impl fmt::Display for Call {
     }
 }
 
-/// A place in the source, as messages end with it; nothing where it lies in the standard library, of which the reader knows
-/// nothing: what is given to it by name (`map_err(Failure::from)`) is called from there.
+/// A place in the source, as messages end with it; nothing where it lies in the standard library,
+/// of which the reader knows nothing: what is given to it by name (`map_err(Failure::from)`) is
+/// called from there.
 pub(crate) struct Place<'a>(pub(crate) &'a Location<'a>);
 
 impl fmt::Display for Place<'_> {
@@ -437,11 +444,13 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// Why a rank's program ended badly: any error, where it was passed on with `?`, and the exit code it asks for.
+/// Why a rank's program ended badly: any error, where it was passed on with `?`, and the exit code
+/// it asks for.
 ///
-/// The closure given to [`run`](crate::run) returns `Result<(), Failure>`, so `?` works on every error type, on boxed errors
-/// (`anyhow::Error` too) and on text. An error type of your own that wraps ours (and says so by `source()`) keeps its exit code.
-/// Exit codes: 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank.
+/// The closure given to [`run`](crate::run) returns `Result<(), Failure>`, so `?` works on every
+/// error type, on boxed errors (`anyhow::Error` too) and on text. An error type of your own that
+/// wraps ours (and says so by `source()`) keeps its exit code. Exit codes: 1 failure, 2 usage, 3
+/// verification failed, 4 deadlock or lost rank.
 ///
 /// ```
 /// # use spmd::Failure;

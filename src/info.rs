@@ -11,7 +11,8 @@ use crate::{
     placement::{self, Place},
 };
 
-/// What a job runs on: engine, library, launcher, hosts, and every rank's CPUs and threads. Made by [`info`].
+/// What a job runs on: engine, library, launcher, hosts, and every rank's CPUs and threads. Made by
+/// [`info`].
 ///
 /// Prints as a table, with advice below it where something is off.
 #[derive(Clone, Debug)]
@@ -40,7 +41,8 @@ pub fn info(world: &Comm) -> Result<Info> {
 }
 
 impl Info {
-    /// What could be better about the placement of the ranks, a sentence or two each; empty if nothing is.
+    /// What could be better about the placement of the ranks, a sentence or two each; empty if
+    /// nothing is.
     pub fn advice(&self) -> Vec<String> {
         let hosts = self.ranks_by_host();
         hosts.values().filter_map(|ranks| self.advice_for(ranks)).collect()

@@ -3,7 +3,8 @@
 //! The same binary runs its *ranks*
 //! * **concurrently**, all on one CPU (`--share-cpu`),
 //! * in **parallel**, as threads on the cores of one machine, with no MPI installed,
-//! * **distributed**, as processes on many hosts, started by `mpirun` or `srun`, on a real MPI (feature `mpi`).
+//! * **distributed**, as processes on many hosts, started by `mpirun` or `srun`, on a real MPI
+//!   (feature `mpi`).
 //!
 //! ```no_run
 //! use spmd::prelude::*;
@@ -69,7 +70,8 @@ pub mod op {
     };
 }
 
-/// Memory that other ranks reach: windows (MPI's one-sided communication) and arrays that the ranks of a host share.
+/// Memory that other ranks reach: windows (MPI's one-sided communication) and arrays that the ranks
+/// of a host share.
 pub mod rma {
     pub use crate::comm::{
         AtomicOp, Epoch, Lock, LockedPart, NoOp, NodeArray, Passive, Plain, Replace, Window,

@@ -31,7 +31,8 @@ impl Place {
         (self.available / ranks).max(1)
     }
 
-    /// The rayon threads of this rank, where `neighbours` are the ranks of the host, itself among them.
+    /// The rayon threads of this rank, where `neighbours` are the ranks of the host, itself among
+    /// them.
     pub(crate) fn fair_threads(&self, neighbours: &[&Place]) -> usize {
         let fair = fair_threads(&self.cpus, neighbours.iter().map(|place| &*place.cpus));
         let most = self.quota.map_or(fair, |quota| quota / neighbours.len().max(1));
@@ -45,7 +46,8 @@ pub(crate) fn host() -> String {
     name.unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// The rayon threads of a rank that may run on `mine`, where `others` are the CPUs of all ranks of the host, its own among them.
+/// The rayon threads of a rank that may run on `mine`, where `others` are the CPUs of all ranks of
+/// the host, its own among them.
 ///
 /// Ranks that share CPUs share them evenly; every rank has one thread at least.
 pub(crate) fn fair_threads<'a>(
@@ -66,7 +68,8 @@ pub(crate) fn is_oversubscribed(places: &[Place]) -> bool {
     })
 }
 
-/// For how many CPUs this process has time: fewer than it may run on where a quota of a container or batch job limits it.
+/// For how many CPUs this process has time: fewer than it may run on where a quota of a container
+/// or batch job limits it.
 pub(crate) fn quota() -> Option<usize> {
     let time = std::thread::available_parallelism().ok()?.get();
     (time < cpus().len()).then_some(time)
@@ -77,8 +80,9 @@ fn allotted() -> Option<usize> {
     env::var("SLURM_CPUS_ON_NODE").ok()?.parse().ok()
 }
 
-/// The bytes of memory that nobody on this host uses, or that this process may have at most, where the system says so: for the words
-/// of an error about so many bytes that cannot be had, which are more.
+/// The bytes of memory that nobody on this host uses, or that this process may have at most, where
+/// the system says so: for the words of an error about so many bytes that cannot be had, which are
+/// more.
 pub(crate) fn free_memory(wanted: u64) -> u64 {
     let limit = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(limit, _)| limit);
     let ask = |what| sysconf(what).ok().flatten().unwrap_or(0) as u64;
@@ -89,17 +93,18 @@ pub(crate) fn free_memory(wanted: u64) -> u64 {
     limit.min(pages * ask(SysconfVar::PAGE_SIZE)).min(wanted.saturating_sub(1))
 }
 
-/// The stack of a rank's threads: the largest of what the user has set for threads of Rust programs (`RUST_MIN_STACK`) and
-/// for processes (`ulimit -s`), and of what the main thread of a process has on most systems. A program that runs as a process
-/// runs as a thread. It is address space, of which a thread uses what it touches.
+/// The stack of a rank's threads: the largest of what the user has set for threads of Rust programs
+/// (`RUST_MIN_STACK`) and for processes (`ulimit -s`), and of what the main thread of a process has
+/// on most systems. A program that runs as a process runs as a thread. It is address space, of
+/// which a thread uses what it touches.
 pub(crate) fn stack_bytes() -> usize {
     let told = told_stack().map(|bytes| bytes as usize);
     let limit = getrlimit(Resource::RLIMIT_STACK).map_or(0, |(limit, _)| limit);
     largest_stack(told, limit)
 }
 
-/// Lets the stack of the process's first thread, on which a rank of `mpi` runs, grow to what the user has set for threads of Rust
-/// programs, as far as the system allows.
+/// Lets the stack of the process's first thread, on which a rank of `mpi` runs, grow to what the
+/// user has set for threads of Rust programs, as far as the system allows.
 #[cfg(feature = "mpi")]
 pub(crate) fn widen_stack() {
     use nix::sys::resource::setrlimit;
@@ -164,7 +169,8 @@ mod affinity {
         sched_getaffinity(SELF).map_or_else(|_| super::counted(), |mask| list(&mask))
     }
 
-    /// The CPUs that the calling thread could be allowed: asks for all, sees what it gets, and goes back.
+    /// The CPUs that the calling thread could be allowed: asks for all, sees what it gets, and goes
+    /// back.
     pub(crate) fn available() -> usize {
         let widened = || {
             let before = sched_getaffinity(SELF)?;

@@ -7,8 +7,8 @@ use nix::libc;
 /// What looks at the end of the process.
 static LOOK: OnceLock<fn(Option<i32>)> = OnceLock::new();
 
-/// Has `look` called when the process ends by `exit`: on the thread that ends it, with the exit code where the system
-/// tells it. Later calls do nothing.
+/// Has `look` called when the process ends by `exit`: on the thread that ends it, with the exit
+/// code where the system tells it. Later calls do nothing.
 pub(crate) fn at_exit(look: fn(Option<i32>)) {
     if LOOK.set(look).is_ok() {
         system::register();
@@ -23,7 +23,8 @@ pub(crate) fn before_leaving(last: fn()) {
     let _ = LAST.set(last);
 }
 
-/// Ends this process at once, without the clean-up that a library in the middle of a call might never finish.
+/// Ends this process at once, without the clean-up that a library in the middle of a call might
+/// never finish.
 pub(crate) fn leave(code: u8) -> ! {
     LAST.get().inspect(|last| last());
     // SAFETY: ends the process; nothing runs afterwards.

@@ -1,8 +1,9 @@
 //! The smallest and the largest of floating-point numbers, as all engines and all ranks see them.
 //!
-//! The operators of MPI libraries compare and take one or the other, so that of NaN and a number, or of -0 and 0, the result
-//! depends on the order of the operands, which is another one on every rank. These are IEEE 754-2019's `minimum` and `maximum`
-//! (9.6): NaN, always the same one, if either is; and -0 is less than 0. So they are associative and commutative.
+//! The operators of MPI libraries compare and take one or the other, so that of NaN and a number,
+//! or of -0 and 0, the result depends on the order of the operands, which is another one on every
+//! rank. These are IEEE 754-2019's `minimum` and `maximum` (9.6): NaN, always the same one, if
+//! either is; and -0 is less than 0. So they are associative and commutative.
 
 #![allow(clippy::float_cmp, reason = "equal is what is meant")]
 

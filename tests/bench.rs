@@ -1,4 +1,5 @@
-//! `spmd bench`: every benchmark, every format, and what is refused. How fast anything is, no test says.
+//! `spmd bench`: every benchmark, every format, and what is refused. How fast anything is, no test
+//! says.
 
 use std::{collections::HashSet, fs, process::Command, time::Duration};
 

@@ -1,4 +1,5 @@
-//! The classical mistakes of MPI programs: each ends by name, on `local` and on a real MPI, and the table in `docs/bugs.md` is true.
+//! The classical mistakes of MPI programs: each ends by name, on `local` and on a real MPI, and the
+//! table in `docs/bugs.md` is true.
 
 mod support;
 
@@ -122,8 +123,8 @@ fn every_mistake_is_named_on_mpi() {
     }
 }
 
-/// Where the library would write behind a buffer, ranks compare what they call before it gets so far, on every level. MPICH
-/// keeps to its bounds, and says nothing.
+/// Where the library would write behind a buffer, ranks compare what they call before it gets so
+/// far, on every level. MPICH keeps to its bounds, and says nothing.
 #[cfg(feature = "mpi")]
 #[test]
 fn lengths_that_differ_are_refused_where_they_could_overrun() {

@@ -1,4 +1,5 @@
-//! However a rank fails, the job ends at once, with the first cause, said once, and the right exit code.
+//! However a rank fails, the job ends at once, with the first cause, said once, and the right exit
+//! code.
 
 use std::{process::Command, time::Duration};
 
@@ -16,7 +17,8 @@ fn local(ranks: usize) -> Command {
     command
 }
 
-/// The job failed with this code and said so once: which rank, on which host, why, and where in the source.
+/// The job failed with this code and said so once: which rank, on which host, why, and where in the
+/// source.
 #[track_caller]
 fn fails(arguments: &[&str], code: i32, rank: &str, why: &str) -> support::Ending {
     let ending = job(arguments).code(code);
@@ -138,7 +140,8 @@ fn a_single_rank_fails_like_any_other() {
     assert!(ending.stderr.contains("rank 0: recv from rank 0 tag 7"), "{}", ending.stderr);
 }
 
-/// The job must have failed, not well nor by a signal that the test sent; what it said on standard error.
+/// The job must have failed, not well nor by a signal that the test sent; what it said on standard
+/// error.
 #[track_caller]
 fn broken(arguments: &[&str]) -> String {
     let ending = job(arguments);

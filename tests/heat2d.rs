@@ -1,4 +1,5 @@
-//! The job `examples/heat2d.rs` on the engine `local`: the same bits for every number of ranks and threads.
+//! The job `examples/heat2d.rs` on the engine `local`: the same bits for every number of ranks and
+//! threads.
 
 use std::{
     fs,
@@ -19,7 +20,7 @@ fn example() -> PathBuf {
     example
 }
 
-/// Writes floats as NumPy does.
+/// Writes floats as `NumPy` does.
 fn write_npy(to: &Path, field: &Array2<f64>) {
     let [rows, columns] = [field.nrows(), field.ncols()];
     let text =
@@ -219,7 +220,8 @@ fn no_signal_leaves_anything_of_a_file() {
         let inside = fs::read_link(file).is_ok_and(|path| path.starts_with(directory.path()));
         inside && fs::metadata(file).is_ok_and(|about| about.len() == 128 + 9 * 9 * 8)
     };
-    // Not those of a terminal: what runs these tests in the background may have had them ignored, and ignored they stay.
+    // Not those of a terminal: what runs these tests in the background may have had them ignored,
+    // and ignored they stay.
     for signal in ["TERM", "USR1", "KILL"] {
         let mut job = start();
         let open = format!("/proc/{}/fd", job.id());

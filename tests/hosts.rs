@@ -1,4 +1,5 @@
-//! The engine mpi on several hosts, which `scripts/hosts.sh` makes out of namespaces: on Open MPI, as root, on Linux.
+//! The engine mpi on several hosts, which `scripts/hosts.sh` makes out of namespaces: on Open MPI,
+//! as root, on Linux.
 
 #![cfg(feature = "mpi")]
 

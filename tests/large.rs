@@ -1,4 +1,5 @@
-//! Messages and collectives beyond 2³¹ elements and 4 GiB, on `local` and on a real MPI: only on demand, they need 20 GiB of memory.
+//! Messages and collectives beyond 2³¹ elements and 4 GiB, on `local` and on a real MPI: only on
+//! demand, they need 20 GiB of memory.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! The architecture, checked: modules import downwards only, and unsafe code stays in its named rooms.
+//! The architecture, checked: modules import downwards only, and unsafe code stays in its named
+//! rooms.
 
 use std::{
     collections::HashMap,
@@ -55,8 +56,9 @@ fn unsafe_code_stays_in_its_rooms() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Lengths that callers give are added and multiplied in `comm/lengths.rs`, where none wraps around; and a view's own account of
-/// its elements is asked for in `comm/view.rs`, where it is compared with what is found.
+/// Lengths that callers give are added and multiplied in `comm/lengths.rs`, where none wraps
+/// around; and a view's own account of its elements is asked for in `comm/view.rs`, where it is
+/// compared with what is found.
 #[test]
 fn lengths_are_added_in_one_place() {
     let complaints: Vec<String> = sources()
@@ -67,7 +69,8 @@ fn lengths_are_added_in_one_place() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// Sums, products and sizes in bytes that nobody checks, and views that are believed; unit tests do not count.
+/// Sums, products and sizes in bytes that nobody checks, and views that are believed; unit tests do
+/// not count.
 fn unchecked_lengths(path: &str, source: &str) -> Vec<String> {
     let tokens = tokens(source);
     let end = tokens.windows(2).position(|pair| (&*pair[0].1, &*pair[1].1) == ("mod", "tests"));
@@ -93,8 +96,8 @@ fn unchecked_lengths(path: &str, source: &str) -> Vec<String> {
     found
 }
 
-/// Every source file of the library: its path below `src/` and its text. The command in `src/bin/` stands upon its public calls, which
-/// the compiler sees to.
+/// Every source file of the library: its path below `src/` and its text. The command in `src/bin/`
+/// stands upon its public calls, which the compiler sees to.
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut directories, mut found) = (vec![root.clone()], Vec::new());
@@ -123,7 +126,8 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-/// The items that the crate's root exports, with the module that each comes from: `pub use crate::{comm::{Comm, Cart}, ...}`.
+/// The items that the crate's root exports, with the module that each comes from:
+/// `pub use crate::{comm::{Comm, Cart}, ...}`.
 fn exports(root: &str) -> HashMap<String, String> {
     let tokens = tokens(root);
     let texts: Vec<&str> = tokens.iter().map(|(_, token)| token.as_str()).collect();
@@ -181,9 +185,9 @@ fn unsafe_outside(path: &str, source: &str) -> Vec<String> {
         .collect()
 }
 
-/// The first names of all paths that begin at the crate's root, with their lines: `crate::x`, `crate::{x, y::{z}}`,
-/// and `super::super::x` where it climbs as far. `depth` is the number of modules around the file's items. What stands in
-/// `mod tests { .. }` does not count.
+/// The first names of all paths that begin at the crate's root, with their lines: `crate::x`,
+/// `crate::{x, y::{z}}`, and `super::super::x` where it climbs as far. `depth` is the number of
+/// modules around the file's items. What stands in `mod tests { .. }` does not count.
 fn crate_paths(source: &str, depth: usize) -> Vec<(usize, String)> {
     let tokens = tokens(source);
     let token = |at: usize| tokens.get(at).map_or("", |(_, token)| token.as_str());
@@ -244,7 +248,8 @@ fn first_names(tokens: &[(usize, String)], start: usize) -> Vec<(usize, String)>
     names
 }
 
-/// Words, `::` and single signs with their lines; without comments, strings, characters and lifetimes.
+/// Words, `::` and single signs with their lines; without comments, strings, characters and
+/// lifetimes.
 fn tokens(source: &str) -> Vec<(usize, String)> {
     let (mut found, mut rest, mut line) = (Vec::new(), source, 1);
     while let Some(first) = rest.chars().next() {
@@ -321,7 +326,8 @@ fn string(text: &str) -> Option<usize> {
 fn character_or_lifetime(text: &str) -> usize {
     let mut letters = text.char_indices().skip(1);
     match (letters.next(), letters.next()) {
-        // An escaped character ends at the first quote after the character that the backslash escapes.
+        // An escaped character ends at the first quote after the character that the backslash
+        // escapes.
         (Some((_, '\\')), Some((at, escaped))) => {
             let from = at + escaped.len_utf8();
             text[from..].find('\'').map_or(text.len(), |end| from + end + 1)

@@ -398,7 +398,8 @@ fn what_one_rank_was_told_holds_for_all() {
     assert_eq!(text.matches("the calls of all 2 ranks:").count(), 1, "{text}");
     let out = apart((&spmd(), &["info"]), (&spmd(), &["info", "--share-cpu"])).success().stdout;
     assert!(out.contains("concurrent (all ranks on one cpu)"), "{out}");
-    // Of threads that call MPI the least that a rank is ready for: no rank waits for one that was refused.
+    // Of threads that call MPI the least that a rank is ready for: no rank waits for one that was
+    // refused.
     let (few, all) = ("threads", ["threads", "--thread-multiple"]);
     let text = apart((&faults, &[few]), (&faults, &all)).code(1).stderr;
     assert!(text.contains("start the program with --thread-multiple"), "{text}");
@@ -516,7 +517,8 @@ fn a_job_that_fails_while_a_file_is_written_leaves_nothing_of_it() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Two ranks that write a file together, the second one started by `how`, in a directory of the test.
+/// Two ranks that write a file together, the second one started by `how`, in a directory of the
+/// test.
 #[cfg(feature = "phdf5")]
 fn write_together(directory: &Path, how: &[&str], first: &str, second: &str) -> Ending {
     let heat = example("heat2d");

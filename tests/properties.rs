@@ -1,4 +1,5 @@
-//! Collectives against the plain sequential computation, on sizes, roots, operators and rank counts nobody chose by hand.
+//! Collectives against the plain sequential computation, on sizes, roots, operators and rank counts
+//! nobody chose by hand.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use arbtest::arbtest;
@@ -7,7 +8,6 @@ use spmd::{
     op::{Max, Min, Sum, Xor},
 };
 
-#[allow(dead_code)]
 #[path = "random/mod.rs"]
 mod random;
 

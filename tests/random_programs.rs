@@ -31,7 +31,8 @@ fn a_seed_always_stands_for_the_same_programs() {
     assert_ne!(show(1), show(2));
 }
 
-/// A wrong program may end with an error, and by nothing else; what it delivers was sent to be delivered there.
+/// A wrong program may end with an error, and by nothing else; what it delivers was sent to be
+/// delivered there.
 #[test]
 fn wrong_programs_damage_nothing_and_deliver_nothing_wrong() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect(name));

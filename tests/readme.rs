@@ -1,7 +1,8 @@
 //! The README's commands do what it says: each is run here, in the build that the tests are of.
 //!
-//! What a command would build is there already, so `cargo run --release --example NAME` becomes the example beside
-//! this test. A command of a kind that is not known here fails: the README promises nothing that no test runs.
+//! What a command would build is there already, so `cargo run --release --example NAME` becomes the
+//! example beside this test. A command of a kind that is not known here fails: the README promises
+//! nothing that no test runs.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 

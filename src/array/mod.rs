@@ -1,7 +1,8 @@
-//! Arrays whose blocks lie on different ranks: who owns what, the halo between neighbours, and sums over all of it.
+//! Arrays whose blocks lie on different ranks: who owns what, the halo between neighbours, and sums
+//! over all of it.
 //!
-//! A [`Layout`] says which block of a global array each rank of a grid owns; a [`Halo`] keeps the copies of the
-//! neighbours' border cells up to date.
+//! A [`Layout`] says which block of a global array each rank of a grid owns; a [`Halo`] keeps the
+//! copies of the neighbours' border cells up to date.
 
 mod halo;
 mod layout;

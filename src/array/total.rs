@@ -10,9 +10,10 @@ use crate::{
     error::Result,
 };
 
-/// The sum of all ranks' values, compensated (Neumaier 1974): its error is about one rounding, whatever the number of
-/// values, unless they all but cancel. The last bit may depend on how the values are distributed. Infinities, NaN, and sums
-/// beyond the largest number are those of plain addition.
+/// The sum of all ranks' values, compensated (Neumaier 1974): its error is about one rounding,
+/// whatever the number of values, unless they all but cancel. The last bit may depend on how the
+/// values are distributed. Infinities, NaN, and sums beyond the largest number are those of plain
+/// addition.
 ///
 /// # Collective
 /// An allgather of 8 bytes per rank.
@@ -42,10 +43,11 @@ fn compensated_sum(values: impl IntoIterator<Item = f64>) -> f64 {
     if sum.is_finite() { sum + lost } else { sum }
 }
 
-/// A number that tells whether two distributed arrays are equal in every bit, however each is distributed.
+/// A number that tells whether two distributed arrays are equal in every bit, however each is
+/// distributed.
 ///
-/// `block` is this rank's block of `layout`. Each cell's global index and bits are hashed; the hashes are added up, so that
-/// their order does not matter.
+/// `block` is this rank's block of `layout`. Each cell's global index and bits are hashed; the
+/// hashes are added up, so that their order does not matter.
 ///
 /// # Collective
 /// An allreduce of 8 bytes.
@@ -82,7 +84,8 @@ pub fn checksum(comm: &Comm, layout: &Layout<2>, block: &ArrayRef2<f64>) -> Resu
     Ok(sums[0])
 }
 
-/// The output function of `SplitMix64` (Steele, Lea and Flood 2014): every bit of the result depends on every bit given.
+/// The output function of `SplitMix64` (Steele, Lea and Flood 2014): every bit of the result
+/// depends on every bit given.
 fn scramble(bits: u64) -> u64 {
     let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -7,7 +7,8 @@ use crate::{
     error::{ErrorKind, Fault, With},
 };
 
-/// No rank at all: messages to it vanish, messages from it are empty. [`Cart`](crate::topology::Cart) uses it beyond closed borders.
+/// No rank at all: messages to it vanish, messages from it are empty.
+/// [`Cart`](crate::topology::Cart) uses it beyond closed borders.
 pub const NULL_RANK: usize = usize::MAX;
 
 /// Any rank, or any tag.
@@ -24,8 +25,8 @@ pub struct Dest {
     pub(super) tag: u32,
 }
 
-/// Where a message comes from: `3`, `ANY`, `(3, tag)`, `(ANY, tag)`, `(3, ANY)`, or `None` for the null rank. The tag is 0
-/// unless given.
+/// Where a message comes from: `3`, `ANY`, `(3, tag)`, `(ANY, tag)`, `(3, ANY)`, or `None` for the
+/// null rank. The tag is 0 unless given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Src {
     /// `None` is any rank.
@@ -57,7 +58,8 @@ pub(super) struct Space {
     pub(super) max_tag: Tag,
 }
 
-/// Addresses are made in their places: handed on through memory they would wait there, see [`Fault`].
+/// Addresses are made in their places: handed on through memory they would wait there, see
+/// [`Fault`].
 impl Space {
     #[inline(always)]
     pub(super) fn rank(&self, rank: usize) -> Result<Rank, Fault> {

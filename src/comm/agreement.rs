@@ -1,8 +1,9 @@
 //! Whether all ranks make the same collective call, found out before it begins.
 //!
-//! `local` compares the calls itself, as they meet. A real MPI does not: two ranks in different collectives hang there or
-//! take each other's data. From `--checks collective` on, every call is therefore preceded by an allgather, by messages of our
-//! own, of what each rank is about to do: 2 ⌈log₂ p⌉ messages per rank, up to 160 p bytes long.
+//! `local` compares the calls itself, as they meet. A real MPI does not: two ranks in different
+//! collectives hang there or take each other's data. From `--checks collective` on, every call is
+//! therefore preceded by an allgather, by messages of our own, of what each rank is about to do: 2
+//! ⌈log₂ p⌉ messages per rank, up to 160 p bytes long.
 
 use super::{Comm, step};
 use crate::{
@@ -53,8 +54,9 @@ impl Subject {
 }
 
 impl Comm {
-    /// Makes sure that all ranks make the same collective call, where the engine does not do so itself and
-    /// [`Checks::Collective`](crate::Checks) is asked for. To be called first in every blocking collective.
+    /// Makes sure that all ranks make the same collective call, where the engine does not do so
+    /// itself and [`Checks::Collective`](crate::Checks) is asked for. To be called first in every
+    /// blocking collective.
     #[inline]
     pub(super) fn agree_on(&self, label: &Label, subject: Subject) -> Result<(), Fault> {
         if self.engine.leaves_agreement() && self.size > 1 {

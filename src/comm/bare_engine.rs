@@ -1,4 +1,5 @@
-//! An engine that has the required verbs only, to try what the others do by default: what a new engine begins with.
+//! An engine that has the required verbs only, to try what the others do by default: what a new
+//! engine begins with.
 
 use std::{panic::Location, rc::Rc, thread, time::Duration};
 

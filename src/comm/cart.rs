@@ -21,16 +21,17 @@ pub struct Cart<const D: usize> {
 }
 
 impl Comm {
-    /// Puts the ranks on a grid: `dims[axis]` ranks along each axis, `None` where the library may choose; it chooses
-    /// dimensions as equal as possible that use all ranks. Ranks beyond the grid get `None`.
+    /// Puts the ranks on a grid: `dims[axis]` ranks along each axis, `None` where the library may
+    /// choose; it chooses dimensions as equal as possible that use all ranks. Ranks beyond the grid
+    /// get `None`.
     ///
     /// # Collective
-    /// All ranks, with the same dimensions. An allgather of 16 bytes per rank.
-    /// MPI: `MPI_Dims_create` and `MPI_Cart_create` (MPI 4.1, 8.5.1 and 8.5.2); ranks are not reordered.
+    /// All ranks, with the same dimensions. An allgather of 16 bytes per rank. MPI:
+    /// `MPI_Dims_create` and `MPI_Cart_create` (MPI 4.1, 8.5.1 and 8.5.2); ranks are not reordered.
     ///
     /// # Errors
-    /// On every rank: [`ErrorKind::InvalidArgument`] if the grid needs more ranks than there are, or a zero is given;
-    /// [`ErrorKind::CollectiveMismatch`] if the ranks disagree.
+    /// On every rank: [`ErrorKind::InvalidArgument`] if the grid needs more ranks than there are,
+    /// or a zero is given; [`ErrorKind::CollectiveMismatch`] if the ranks disagree.
     ///
     /// # Examples
     /// ```
@@ -101,7 +102,8 @@ impl<const D: usize> Cart<D> {
         coords
     }
 
-    /// The rank at any place: `None` beyond a closed border; periodic axes wrap around, as often as needed.
+    /// The rank at any place: `None` beyond a closed border; periodic axes wrap around, as often as
+    /// needed.
     ///
     /// MPI: `MPI_Cart_rank` (MPI 4.1, 8.5.5).
     pub fn rank_of(&self, coords: [isize; D]) -> Option<usize> {
@@ -120,7 +122,8 @@ impl<const D: usize> Cart<D> {
         coords.iter().zip(self.dims).fold(0, |rank, (coord, dim)| rank * dim + coord)
     }
 
-    /// The rank `steps` further along `axis`: `None` beyond a closed border. As destination or source, `None` is nobody.
+    /// The rank `steps` further along `axis`: `None` beyond a closed border. As destination or
+    /// source, `None` is nobody.
     ///
     /// # Panics
     /// If there is no such axis.
@@ -131,8 +134,8 @@ impl<const D: usize> Cart<D> {
         self.rank_of(coords)
     }
 
-    /// Whom this rank receives from and whom it sends to when all values move `steps` further along `axis`: `(source,
-    /// destination)`, `None` beyond a closed border.
+    /// Whom this rank receives from and whom it sends to when all values move `steps` further along
+    /// `axis`: `(source, destination)`, `None` beyond a closed border.
     ///
     /// MPI: `MPI_Cart_shift` (MPI 4.1, 8.5.6).
     ///
@@ -154,16 +157,16 @@ impl<const D: usize> Cart<D> {
         (self.neighbor(axis, steps.saturating_neg()), self.neighbor(axis, steps))
     }
 
-    /// The grid of the ranks that differ from this one only along `axes`, which become its axes in this order: `sub([0])` is
-    /// this rank's column of a grid of rows, `sub([1])` its row.
+    /// The grid of the ranks that differ from this one only along `axes`, which become its axes in
+    /// this order: `sub([0])` is this rank's column of a grid of rows, `sub([1])` its row.
     ///
     /// # Collective
-    /// All ranks of the grid, with the same axes. An allgather of 16 bytes per rank.
-    /// MPI: `MPI_Cart_sub` (MPI 4.1, 8.5.7).
+    /// All ranks of the grid, with the same axes. An allgather of 16 bytes per rank. MPI:
+    /// `MPI_Cart_sub` (MPI 4.1, 8.5.7).
     ///
     /// # Errors
-    /// On every rank: [`ErrorKind::InvalidArgument`] if there is no such axis or one is named twice;
-    /// [`ErrorKind::CollectiveMismatch`] if the ranks disagree.
+    /// On every rank: [`ErrorKind::InvalidArgument`] if there is no such axis or one is named
+    /// twice; [`ErrorKind::CollectiveMismatch`] if the ranks disagree.
     ///
     /// # Examples
     /// ```

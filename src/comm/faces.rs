@@ -15,12 +15,14 @@ use crate::{
 };
 
 impl<const D: usize> Cart<D> {
-    /// Sends `mine` to all neighbours; returns what they sent, a row for each, of any lengths: along every axis first from
-    /// the one before, then from the one behind. A row from nobody, beyond a closed border, is empty.
+    /// Sends `mine` to all neighbours; returns what they sent, a row for each, of any lengths:
+    /// along every axis first from the one before, then from the one behind. A row from nobody,
+    /// beyond a closed border, is empty.
     ///
     /// # Collective
-    /// All ranks of the grid. At most 2 `D` messages per rank; the first call on a grid makes a communicator for them.
-    /// MPI: `MPI_Neighbor_allgatherv` on a Cartesian topology (MPI 4.1, 8.6.1).
+    /// All ranks of the grid. At most 2 `D` messages per rank; the first call on a grid makes a
+    /// communicator for them. MPI: `MPI_Neighbor_allgatherv` on a Cartesian topology (MPI 4.1,
+    /// 8.6.1).
     ///
     /// # Examples
     /// ```
@@ -41,12 +43,13 @@ impl<const D: usize> Cart<D> {
         })
     }
 
-    /// Sends `mine` to all neighbours; `out` gets what they sent, one behind the other, in the order of
-    /// [`neighbor_allgather`](Self::neighbor_allgather). Rows from nobody stay as they are.
+    /// Sends `mine` to all neighbours; `out` gets what they sent, one behind the other, in the
+    /// order of [`neighbor_allgather`](Self::neighbor_allgather). Rows from nobody stay as they
+    /// are.
     ///
     /// # Collective
-    /// All ranks of the grid, with equally long `mine`. The MPI library's own `MPI_Neighbor_allgather`
-    /// (MPI 4.1, 8.6.1); elsewhere at most 2 `D` messages per rank.
+    /// All ranks of the grid, with equally long `mine`. The MPI library's own
+    /// `MPI_Neighbor_allgather` (MPI 4.1, 8.6.1); elsewhere at most 2 `D` messages per rank.
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not 2 `D` times as long as `mine`.
@@ -64,11 +67,13 @@ impl<const D: usize> Cart<D> {
         })
     }
 
-    /// Sends to each neighbour its row; returns what they sent, a row for each: along every axis first the one before, then
-    /// the one behind. Rows for nobody, beyond a closed border, go nowhere; rows from nobody are empty.
+    /// Sends to each neighbour its row; returns what they sent, a row for each: along every axis
+    /// first the one before, then the one behind. Rows for nobody, beyond a closed border, go
+    /// nowhere; rows from nobody are empty.
     ///
     /// # Collective
-    /// As [`neighbor_allgather`](Self::neighbor_allgather). MPI: `MPI_Neighbor_alltoallv` on a Cartesian topology (MPI 4.1, 8.6.2).
+    /// As [`neighbor_allgather`](Self::neighbor_allgather). MPI: `MPI_Neighbor_alltoallv` on a
+    /// Cartesian topology (MPI 4.1, 8.6.2).
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if there are not 2 `D` rows.
@@ -93,12 +98,13 @@ impl<const D: usize> Cart<D> {
         })
     }
 
-    /// Sends to each neighbour its row; `out` gets what they sent. The rows lie one behind the other, in the
-    /// order of [`neighbor_alltoall`](Self::neighbor_alltoall); those from nobody stay as they are.
+    /// Sends to each neighbour its row; `out` gets what they sent. The rows lie one behind the
+    /// other, in the order of [`neighbor_alltoall`](Self::neighbor_alltoall); those from nobody
+    /// stay as they are.
     ///
     /// # Collective
-    /// All ranks of the grid, with equally long rows. The MPI library's own `MPI_Neighbor_alltoall` (MPI 4.1, 8.6.2);
-    /// elsewhere at most 2 `D` messages per rank.
+    /// All ranks of the grid, with equally long rows. The MPI library's own `MPI_Neighbor_alltoall`
+    /// (MPI 4.1, 8.6.2); elsewhere at most 2 `D` messages per rank.
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `rows` is not 2 `D` equally long rows, or `out` not as long.
@@ -124,8 +130,9 @@ impl<const D: usize> Cart<D> {
     /// Starts a [`neighbor_allgather`](Self::neighbor_allgather) of rows of any lengths.
     ///
     /// # Collective
-    /// All ranks start, in the same order among the grid's collectives; the first neighbourhood call on a grid makes a communicator and
-    /// waits for all ranks. MPI: `MPI_Ineighbor_allgatherv` on a Cartesian topology (MPI 4.1, 8.7.1).
+    /// All ranks start, in the same order among the grid's collectives; the first neighbourhood
+    /// call on a grid makes a communicator and waits for all ranks. MPI: `MPI_Ineighbor_allgatherv`
+    /// on a Cartesian topology (MPI 4.1, 8.7.1).
     #[track_caller]
     pub fn ineighbor_allgather<B: OwnedBuf>(
         &self,
@@ -142,7 +149,8 @@ impl<const D: usize> Cart<D> {
     /// Starts a [`neighbor_alltoall`](Self::neighbor_alltoall) of rows of any lengths.
     ///
     /// # Collective
-    /// As [`ineighbor_allgather`](Self::ineighbor_allgather). MPI: `MPI_Ineighbor_alltoallv` on a Cartesian topology (MPI 4.1, 8.7.2).
+    /// As [`ineighbor_allgather`](Self::ineighbor_allgather). MPI: `MPI_Ineighbor_alltoallv` on a
+    /// Cartesian topology (MPI 4.1, 8.7.2).
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if there are not 2 `D` rows.
@@ -170,7 +178,8 @@ impl<const D: usize> Cart<D> {
         })
     }
 
-    /// The faces with a neighbour, and the graph along which they exchange; made by the first call, on all ranks together.
+    /// The faces with a neighbour, and the graph along which they exchange; made by the first call,
+    /// on all ranks together.
     fn faces(&self) -> Result<&Faces, Fault> {
         if let Some(faces) = self.faces.get() {
             return Ok(faces);
@@ -183,8 +192,8 @@ impl<const D: usize> Cart<D> {
                 peers.push(Rank::from(peer));
             }
         }
-        // Where both neighbours along an axis are the same rank, its first message comes from its face before, which is
-        // this rank's face behind.
+        // Where both neighbours along an axis are the same rank, its first message comes from its
+        // face before, which is this rank's face behind.
         let crossed = |axis: usize| self.periodic()[axis] && self.dims()[axis] <= 2;
         let crossed = (0..D).filter(|&axis| crossed(axis)).collect();
         let graph = self.graph_of(peers.clone(), peers)?;
@@ -217,7 +226,8 @@ impl Faces {
         Ragged::from_rows((0..self.count).map(|face| row(face).iter().copied()))
     }
 
-    /// Lets `share` fill rows by edge, each `row` elements long, and puts them into their places in `out`.
+    /// Lets `share` fill rows by edge, each `row` elements long, and puts them into their places in
+    /// `out`.
     fn exchange<W: ViewMut + ?Sized>(
         &self,
         what: &'static str,

@@ -20,7 +20,8 @@ use crate::{
     error::{Call, Error, ErrorKind, Fault, Result},
 };
 
-/// A communicator whose ranks are the vertices of a directed graph: each knows its *sources* and *destinations*.
+/// A communicator whose ranks are the vertices of a directed graph: each knows its *sources* and
+/// *destinations*.
 ///
 /// It is a [`Comm`]: all its calls work on it. MPI: a distributed graph topology (MPI 4.1, 8.5.4).
 #[derive(Debug)]
@@ -43,18 +44,21 @@ impl Edges {
 }
 
 impl Comm {
-    /// Makes the ranks the vertices of a graph: this rank receives from `sources` and sends to `destinations`.
+    /// Makes the ranks the vertices of a graph: this rank receives from `sources` and sends to
+    /// `destinations`.
     ///
-    /// Any directed multigraph will do: edges to oneself, several edges between the same ranks (matched in the order in
-    /// which both list them), ranks without edges. Every edge is listed at both ends.
+    /// Any directed multigraph will do: edges to oneself, several edges between the same ranks
+    /// (matched in the order in which both list them), ranks without edges. Every edge is listed at
+    /// both ends.
     ///
     /// # Collective
-    /// An allgather of all edges. MPI: `MPI_Dist_graph_create_adjacent` (MPI 4.1, 8.5.4); ranks are not reordered.
+    /// An allgather of all edges. MPI: `MPI_Dist_graph_create_adjacent` (MPI 4.1, 8.5.4); ranks are
+    /// not reordered.
     ///
     /// # Errors
     /// On every rank: [`ErrorKind::InvalidRank`] where a rank is listed that does not exist,
-    /// [`ErrorKind::CollectiveMismatch`] on the ranks at both ends of an edge that only one of them lists,
-    /// [`ErrorKind::Elsewhere`] on the others.
+    /// [`ErrorKind::CollectiveMismatch`] on the ranks at both ends of an edge that only one of them
+    /// lists, [`ErrorKind::Elsewhere`] on the others.
     ///
     /// # Examples
     /// A tree, in which every rank sends to its parent:
@@ -93,7 +97,8 @@ impl Comm {
     }
 }
 
-/// Whether all edges are listed at both ends. Every rank checks all, so that all come to the same end.
+/// Whether all edges are listed at both ends. Every rank checks all, so that all come to the same
+/// end.
 ///
 /// A rank's list is the number of its sources, the sources, and the destinations.
 fn check_edges(me: usize, lists: &Ragged<usize>) -> Result<(), Fault> {
@@ -144,11 +149,12 @@ impl Graph {
         self.edges.destinations.iter().map(|rank| rank.index())
     }
 
-    /// Sends `mine` to every destination; returns what the sources sent, a row for each, of any lengths.
+    /// Sends `mine` to every destination; returns what the sources sent, a row for each, of any
+    /// lengths.
     ///
     /// # Collective
-    /// One message along every edge. MPI: `MPI_Neighbor_allgatherv` (MPI 4.1, 8.6.1), whose counts need be known; here
-    /// they come with the messages.
+    /// One message along every edge. MPI: `MPI_Neighbor_allgatherv` (MPI 4.1, 8.6.1), whose counts
+    /// need be known; here they come with the messages.
     ///
     /// # Examples
     /// See [`Comm::graph`].
@@ -164,8 +170,8 @@ impl Graph {
     /// Sends `mine` to every destination; `out` gets what the sources sent, one behind the other.
     ///
     /// # Collective
-    /// All ranks, with equally long `mine`. The MPI library's own `MPI_Neighbor_allgather` (MPI 4.1, 8.6.1); elsewhere one message
-    /// along every edge.
+    /// All ranks, with equally long `mine`. The MPI library's own `MPI_Neighbor_allgather` (MPI
+    /// 4.1, 8.6.1); elsewhere one message along every edge.
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if `out` is not `sources × mine` long.
@@ -181,11 +187,12 @@ impl Graph {
             .together(call, Subject::like(mine), |label| self.allgather_equal(label, mine, out))
     }
 
-    /// Sends to each destination its row; returns what the sources sent, a row for each, of any lengths.
+    /// Sends to each destination its row; returns what the sources sent, a row for each, of any
+    /// lengths.
     ///
     /// # Collective
-    /// One message along every edge. MPI: `MPI_Neighbor_alltoallv` (MPI 4.1, 8.6.2), whose counts need be known; here
-    /// they come with the messages.
+    /// One message along every edge. MPI: `MPI_Neighbor_alltoallv` (MPI 4.1, 8.6.2), whose counts
+    /// need be known; here they come with the messages.
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if there is not one row per destination.
@@ -209,11 +216,12 @@ impl Graph {
         })
     }
 
-    /// Sends to each destination its row; `out` gets what the sources sent. The rows lie one behind the other.
+    /// Sends to each destination its row; `out` gets what the sources sent. The rows lie one behind
+    /// the other.
     ///
     /// # Collective
-    /// All ranks, with equally long rows. The MPI library's own `MPI_Neighbor_alltoall` (MPI 4.1, 8.6.2); elsewhere one message
-    /// along every edge.
+    /// All ranks, with equally long rows. The MPI library's own `MPI_Neighbor_alltoall` (MPI 4.1,
+    /// 8.6.2); elsewhere one message along every edge.
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if `rows` and `out` do not hold equally long rows, one per destination and source.
@@ -229,11 +237,12 @@ impl Graph {
         })
     }
 
-    /// Starts to send to each destination its row; [`NeighborRequest::wait`] gives what the sources sent.
+    /// Starts to send to each destination its row; [`NeighborRequest::wait`] gives what the sources
+    /// sent.
     ///
     /// # Collective
-    /// As [`neighbor_alltoall`](Self::neighbor_alltoall). All ranks start, in the same order among the graph's collectives.
-    /// MPI: `MPI_Ineighbor_alltoallv` (MPI 4.1, 8.7.2).
+    /// As [`neighbor_alltoall`](Self::neighbor_alltoall). All ranks start, in the same order among
+    /// the graph's collectives. MPI: `MPI_Ineighbor_alltoallv` (MPI 4.1, 8.7.2).
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if there is not one row per destination.
@@ -259,11 +268,12 @@ impl Graph {
         })
     }
 
-    /// Starts to send `mine` to every destination; [`NeighborRequest::wait`] gives what the sources sent.
+    /// Starts to send `mine` to every destination; [`NeighborRequest::wait`] gives what the sources
+    /// sent.
     ///
     /// # Collective
-    /// As [`neighbor_allgather`](Self::neighbor_allgather). All ranks start, in the same order among the graph's collectives.
-    /// MPI: `MPI_Ineighbor_allgatherv` (MPI 4.1, 8.7.1).
+    /// As [`neighbor_allgather`](Self::neighbor_allgather). All ranks start, in the same order
+    /// among the graph's collectives. MPI: `MPI_Ineighbor_allgatherv` (MPI 4.1, 8.7.1).
     ///
     /// # Examples
     /// ```
@@ -288,7 +298,8 @@ impl Graph {
         })
     }
 
-    /// Starts to send rows of any lengths along all edges; what comes is told by face where the graph is that of a grid.
+    /// Starts to send rows of any lengths along all edges; what comes is told by face where the
+    /// graph is that of a grid.
     pub(super) fn start_rows<'g, 'r, T: Datum>(
         &'g self,
         call: Call,
@@ -379,8 +390,8 @@ impl Deref for Graph {
     }
 }
 
-/// The messages along the edges in one collective call. Those between the same two ranks arrive in the order sent, so that
-/// several edges are matched in the order of both lists.
+/// The messages along the edges in one collective call. Those between the same two ranks arrive in
+/// the order sent, so that several edges are matched in the order of both lists.
 struct Flow<'g> {
     graph: &'g Graph,
     label: Label,
@@ -401,7 +412,8 @@ impl Flow<'_> {
         self.graph.edges.destinations.iter().enumerate().map(send).collect()
     }
 
-    /// Takes the next source's message out of the queue, waiting for it if `wait`: whether it was there and wanted.
+    /// Takes the next source's message out of the queue, waiting for it if `wait`: whether it was
+    /// there and wanted.
     fn arrive(&self, arrived: &mut Vec<(Ticket, Received)>, wait: bool) -> Result<bool, Fault> {
         let Some(&rank) = self.graph.edges.sources.get(arrived.len()) else { return Ok(false) };
         let (comm, label) = (&self.graph.comm, self.label);
@@ -419,7 +431,8 @@ impl Flow<'_> {
     fn fetch<T: Datum>(&self, arrived: Vec<(Ticket, Received)>) -> Result<Ragged<T>, Fault> {
         let engine = &*self.graph.comm.engine;
         let size = size_of::<T>();
-        // Another type's message may end within an element: room for that too, the engine then says what it is.
+        // Another type's message may end within an element: room for that too, the engine then says
+        // what it is.
         let bytes = lengths::sum(THEIRS, arrived.iter().map(|(_, received)| received.bytes))?;
         let mut landing = Landing::<T>::new(bytes.div_ceil(size))?;
         let (mut out, mut failure) = (landing.bytes_mut(), None);
@@ -444,7 +457,8 @@ impl Flow<'_> {
 
 /// A neighbourhood collective under way; the rows to be sent are the engine's.
 ///
-/// Dropped or forgotten unfinished, its incoming rows are lost and the neighbours are none the worse.
+/// Dropped or forgotten unfinished, its incoming rows are lost and the neighbours are none the
+/// worse.
 #[must_use = "the rows are received by `wait`"]
 pub struct NeighborRequest<'g, T> {
     flow: Flow<'g>,

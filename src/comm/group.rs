@@ -23,7 +23,8 @@ pub enum Comparison {
 }
 
 impl Comm {
-    /// The same ranks with a message space of their own: a library that uses a duplicate cannot get its caller's messages.
+    /// The same ranks with a message space of their own: a library that uses a duplicate cannot get
+    /// its caller's messages.
     ///
     /// # Collective
     /// MPI: `MPI_Comm_dup` (MPI 4.1, 7.4.2).
@@ -39,8 +40,8 @@ impl Comm {
         self.derive(Some((0, &ranks)))?.ok_or_else(|| ErrorKind::Closed.into())
     }
 
-    /// One communicator for all ranks that give the same `color`, in the order of `key` (of rank where keys are equal);
-    /// `None` for ranks without a color.
+    /// One communicator for all ranks that give the same `color`, in the order of `key` (of rank
+    /// where keys are equal); `None` for ranks without a color.
     ///
     /// # Collective
     /// An allgather of 24 bytes per rank. MPI: `MPI_Comm_split` (MPI 4.1, 7.4.2).
@@ -63,7 +64,8 @@ impl Comm {
     /// One communicator for the ranks of each host, which can share memory.
     ///
     /// # Collective
-    /// An allgather of 24 bytes per rank. MPI: `MPI_Comm_split_type` with `MPI_COMM_TYPE_SHARED` (MPI 4.1, 7.4.2).
+    /// An allgather of 24 bytes per rank. MPI: `MPI_Comm_split_type` with `MPI_COMM_TYPE_SHARED`
+    /// (MPI 4.1, 7.4.2).
     ///
     /// # Examples
     /// The ranks of `local` are on one host:
@@ -83,12 +85,13 @@ impl Comm {
     /// A communicator of the given ranks, in the given order; `None` for the others.
     ///
     /// # Collective
-    /// All ranks, with the same list. An allgather of 16 bytes per rank.
-    /// MPI: `MPI_Group_incl` and `MPI_Comm_create` (MPI 4.1, 7.3.2 and 7.4.2).
+    /// All ranks, with the same list. An allgather of 16 bytes per rank. MPI: `MPI_Group_incl` and
+    /// `MPI_Comm_create` (MPI 4.1, 7.3.2 and 7.4.2).
     ///
     /// # Errors
-    /// On every rank: [`ErrorKind::CollectiveMismatch`] if the lists differ, [`ErrorKind::InvalidRank`] if a
-    /// rank does not exist, [`ErrorKind::InvalidArgument`] if one is named twice.
+    /// On every rank: [`ErrorKind::CollectiveMismatch`] if the lists differ,
+    /// [`ErrorKind::InvalidRank`] if a rank does not exist, [`ErrorKind::InvalidArgument`] if one
+    /// is named twice.
     ///
     /// # Examples
     /// ```
@@ -143,8 +146,8 @@ impl Comm {
         if mine == theirs { Comparison::Similar } else { Comparison::Unequal }
     }
 
-    /// What the given ranks of this communicator are called in another; `None` for those that are not in it.
-    /// Not collective; O(p) steps.
+    /// What the given ranks of this communicator are called in another; `None` for those that are
+    /// not in it. Not collective; O(p) steps.
     ///
     /// MPI: `MPI_Group_translate_ranks` (MPI 4.1, 7.3.1).
     ///
@@ -222,7 +225,8 @@ impl Comm {
         self.derive(mine.map(|group| (group as u32, members.as_slice())))
     }
 
-    /// The communicator of this rank's group: the number that all its members give it, and who they are.
+    /// The communicator of this rank's group: the number that all its members give it, and who they
+    /// are.
     pub(super) fn derive(&self, group: Option<(u32, &[Rank])>) -> Result<Option<Self>, Fault> {
         let context = self.engine.split(self.context, self.next_turn(), group)?;
         let (Some(context), Some((_, members))) = (context, group) else { return Ok(None) };
@@ -231,9 +235,11 @@ impl Comm {
         Ok(Some(self.sibling(context, rank, members.len())))
     }
 
-    /// Makes sure that all ranks say the same list in this call; else every rank is told of one that does not say its own.
+    /// Makes sure that all ranks say the same list in this call; else every rank is told of one
+    /// that does not say its own.
     ///
-    /// Only where that is so do the lists themselves travel. Every rank sees all summaries, so all do the same.
+    /// Only where that is so do the lists themselves travel. Every rank sees all summaries, so all
+    /// do the same.
     pub(super) fn agree_on_list(
         &self,
         call: Call,

@@ -1,7 +1,8 @@
-//! Lengths that callers give, added and multiplied: nowhere else in this layer, so that none wraps around.
+//! Lengths that callers give, added and multiplied: nowhere else in this layer, so that none wraps
+//! around.
 //!
-//! What is too much for an address space is an error that names the argument. `tests/layers.rs` sees to it that no other file
-//! of this layer does such sums by itself.
+//! What is too much for an address space is an error that names the argument. `tests/layers.rs`
+//! sees to it that no other file of this layer does such sums by itself.
 
 use crate::error::{ErrorKind, Fault};
 

@@ -6,8 +6,8 @@ use super::{Number, ReduceOp};
 
 /// A number and where it stands: what [`MinLoc`] and [`MaxLoc`] compare.
 ///
-/// The index is what the program counts places by: a rank, or a global index. Without padding for every number type, so that
-/// it is a [`Datum`](crate::Datum).
+/// The index is what the program counts places by: a rank, or a global index. Without padding for
+/// every number type, so that it is a [`Datum`](crate::Datum).
 ///
 /// ```
 /// use spmd::op::{Located, MaxLoc};
@@ -55,11 +55,13 @@ impl<T: Number + fmt::Debug> fmt::Debug for Located<T> {
     }
 }
 
-/// The smallest value and its place; the lowest place if there are several. What it is if some are NaN is not specified.
+/// The smallest value and its place; the lowest place if there are several. What it is if some are
+/// NaN is not specified.
 #[derive(Clone, Copy, Debug)]
 pub struct MinLoc;
 
-/// The largest value and its place; the lowest place if there are several. What it is if some are NaN is not specified.
+/// The largest value and its place; the lowest place if there are several. What it is if some are
+/// NaN is not specified.
 #[derive(Clone, Copy, Debug)]
 pub struct MaxLoc;
 

@@ -73,8 +73,8 @@ use crate::{
 
 /// An ordered group of ranks with a message space of its own.
 ///
-/// A communicator belongs to the thread of its rank: it is neither `Send` nor `Sync`, so that a rayon closure that
-/// captures it does not compile.
+/// A communicator belongs to the thread of its rank: it is neither `Send` nor `Sync`, so that a
+/// rayon closure that captures it does not compile.
 ///
 /// ```compile_fail,E0277
 /// # use rayon::prelude::*;
@@ -84,8 +84,8 @@ use crate::{
 /// });
 /// ```
 ///
-/// All ranks are counted from 0. Every call that another rank, the network or data can break returns a
-/// [`Result`]; if the program passes the error on with `?`, the whole job ends with it.
+/// All ranks are counted from 0. Every call that another rank, the network or data can break
+/// returns a [`Result`]; if the program passes the error on with `?`, the whole job ends with it.
 pub struct Comm {
     engine: Own<Rc<dyn Engine>>,
     context: Context,
@@ -173,8 +173,8 @@ impl Comm {
         self.engine.about().library
     }
 
-    /// What a library needs that speaks with these ranks by itself, if the engine has such a thing: on `mpi` a communicator of
-    /// MPI's.
+    /// What a library needs that speaks with these ranks by itself, if the engine has such a thing:
+    /// on `mpi` a communicator of MPI's.
     ///
     /// # Collective
     /// All ranks hand it on to the same call.
@@ -185,7 +185,8 @@ impl Comm {
         self.perform(all("a call of another library"), handle)
     }
 
-    /// Runs `body`, which waits for other ranks inside another library: `--timeout` sees that wait too, as one in `op`.
+    /// Runs `body`, which waits for other ranks inside another library: `--timeout` sees that wait
+    /// too, as one in `op`.
     #[cfg(feature = "phdf5")]
     #[track_caller]
     pub(crate) fn wait_elsewhere<R>(&self, op: &'static str, body: impl FnOnce() -> R) -> R {
@@ -227,7 +228,8 @@ impl Comm {
         self.engine.about()
     }
 
-    /// Makes a call of the program: `body` does it, and its complaint becomes an error of this call.
+    /// Makes a call of the program: `body` does it, and its complaint becomes an error of this
+    /// call.
     #[inline(always)]
     pub(super) fn perform<R>(
         &self,

@@ -11,10 +11,12 @@ use crate::{
     error::{Call, ErrorKind, Fault, Result},
 };
 
-/// One array in memory that the ranks of a host share: a block of it from each rank, read by all without a copy.
+/// One array in memory that the ranks of a host share: a block of it from each rank, read by all
+/// without a copy.
 ///
-/// It is touched only in phases, which all ranks begin together: either every rank writes its own block, or all read
-/// the whole. So nobody reads what another writes, and no slice can be kept from one phase to the next:
+/// It is touched only in phases, which all ranks begin together: either every rank writes its own
+/// block, or all read the whole. So nobody reads what another writes, and no slice can be kept from
+/// one phase to the next:
 /// ```compile_fail
 /// spmd::local(2, |world| {
 ///     let mut array = world.node_array::<u64>(4)?;
@@ -24,8 +26,8 @@ use crate::{
 /// });
 /// ```
 ///
-/// MPI: a shared-memory window (`MPI_Win_allocate_shared`, MPI 4.1, 12.2.3). On `local`, plain memory.
-/// Dropping is as of [`Window`](crate::rma::Window).
+/// MPI: a shared-memory window (`MPI_Win_allocate_shared`, MPI 4.1, 12.2.3). On `local`, plain
+/// memory. Dropping is as of [`Window`](crate::rma::Window).
 pub struct NodeArray<T> {
     region: Region,
     /// Where the array begins in this process; its memory lives as long as the region.
@@ -36,15 +38,17 @@ pub struct NodeArray<T> {
 }
 
 impl Comm {
-    /// Makes an array that all ranks share, with a block of `len` elements from this rank, all bytes zero.
+    /// Makes an array that all ranks share, with a block of `len` elements from this rank, all
+    /// bytes zero.
     ///
     /// # Collective
-    /// All ranks, which are on one host, with the same type and any lengths. An allgather, a duplicate of the communicator,
-    /// and what the engine needs. MPI: `MPI_Win_allocate_shared` (MPI 4.1, 12.2.3).
+    /// All ranks, which are on one host, with the same type and any lengths. An allgather, a
+    /// duplicate of the communicator, and what the engine needs. MPI: `MPI_Win_allocate_shared`
+    /// (MPI 4.1, 12.2.3).
     ///
     /// # Errors
-    /// On every rank: [`ErrorKind::InvalidArgument`] if they are on several hosts ([`Comm::split_node`] makes a communicator for
-    /// each); else as [`Comm::window`].
+    /// On every rank: [`ErrorKind::InvalidArgument`] if they are on several hosts
+    /// ([`Comm::split_node`] makes a communicator for each); else as [`Comm::window`].
     ///
     /// # Examples
     /// A table that every rank of the host computes a block of, and all use:
@@ -111,19 +115,21 @@ impl<T: Plain> NodeArray<T> {
         self.len() == 0
     }
 
-    /// Where each rank's block begins, and where the last ends: rank `r` has `starts[r]..starts[r + 1]`.
+    /// Where each rank's block begins, and where the last ends: rank `r` has
+    /// `starts[r]..starts[r + 1]`.
     pub fn starts(&self) -> &[usize] {
         &self.starts
     }
 
-    /// A phase in which every rank writes its own block. Begins when all ranks have come; ends, for each rank, when
-    /// `body` returns.
+    /// A phase in which every rank writes its own block. Begins when all ranks have come; ends, for
+    /// each rank, when `body` returns.
     ///
     /// # Collective
     /// All ranks. One allreduce of 16 bytes.
     ///
     /// # Errors
-    /// On every rank, before any begins: [`ErrorKind::CollectiveMismatch`] if another calls for another kind of phase.
+    /// On every rank, before any begins: [`ErrorKind::CollectiveMismatch`] if another calls for
+    /// another kind of phase.
     ///
     /// # Examples
     /// See [`Comm::node_array`].
@@ -135,18 +141,22 @@ impl<T: Plain> NodeArray<T> {
         let me = region.comm.rank;
         let (first, len) = (self.starts[me], region.lens[me]);
         // SAFETY:
-        // 1. `first..first + len` is this rank's block of memory that lives as long as `region` (checked in `open`), aligned
-        //    and initialised (zero, or by writes of `T`, which has neither padding nor invalid patterns).
-        // 2. Every rank that touches the array in this phase touches its own block, and blocks are disjoint: all have agreed to
-        //    write. Who has begun this phase has left the one before, because `body` had returned and what it
-        //    borrowed could not leave it; and nobody begins the next before this rank calls for it too, which takes `&mut
-        //    self` and so comes after this borrow. Agreements order the accesses, and the engine makes memory visible (`begin`).
+        // 1. `first..first + len` is this rank's block of memory that lives as long as `region`
+        //    (checked in `open`), aligned and initialised (zero, or by writes of `T`, which has
+        //    neither padding nor invalid patterns).
+        // 2. Every rank that touches the array in this phase touches its own block, and blocks are
+        //    disjoint: all have agreed to write. Who has begun this phase has left the one before,
+        //    because `body` had returned and what it borrowed could not leave it; and nobody begins
+        //    the next before this rank calls for it too, which takes `&mut self` and so comes after
+        //    this borrow. Agreements order the accesses, and the engine makes memory visible
+        //    (`begin`).
         let mine = unsafe { std::slice::from_raw_parts_mut(self.start.add(first), len) };
         Ok(body(mine))
     }
 
-    /// A phase in which all ranks read all blocks, each from the same memory: `body(all, starts)`, with `starts` as
-    /// [`starts`](Self::starts). Begins when all ranks have come; ends, for each rank, when `body` returns.
+    /// A phase in which all ranks read all blocks, each from the same memory: `body(all, starts)`,
+    /// with `starts` as [`starts`](Self::starts). Begins when all ranks have come; ends, for each
+    /// rank, when `body` returns.
     ///
     /// # Collective
     /// All ranks. One allreduce of 16 bytes.
@@ -161,8 +171,9 @@ impl<T: Plain> NodeArray<T> {
         let call = all("read");
         let region = &self.region;
         region.comm.perform(call, || region.begin(call, Phase::Read))?;
-        // SAFETY: all `len()` elements lie one behind the other (checked in `open`), live as long as `region`, and are
-        // initialised, as in `write`. In this phase all ranks have agreed to read, so nobody writes: reasons as there.
+        // SAFETY: all `len()` elements lie one behind the other (checked in `open`), live as long
+        // as `region`, and are initialised, as in `write`. In this phase all ranks have agreed to
+        // read, so nobody writes: reasons as there.
         let whole = unsafe { std::slice::from_raw_parts(self.start, self.len()) };
         Ok(body(whole, &self.starts))
     }

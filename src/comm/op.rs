@@ -9,16 +9,18 @@ use crate::{
     scalar,
 };
 
-/// An associative operator on values of `T`: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`], [`Xor`],
-/// [`MinLoc`](crate::op::MinLoc), [`MaxLoc`](crate::op::MaxLoc), or any closure `|left, right| …`.
+/// An associative operator on values of `T`: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`],
+/// [`Xor`], [`MinLoc`](crate::op::MinLoc), [`MaxLoc`](crate::op::MaxLoc), or any closure
+/// `|left, right| …`.
 ///
-/// Operands are combined in the order of their ranks, in any grouping: a closure need be associative, not commutative,
-/// unless it is said to be [`commutative`].
+/// Operands are combined in the order of their ranks, in any grouping: a closure need be
+/// associative, not commutative, unless it is said to be [`commutative`].
 pub trait ReduceOp<T> {
     /// `left op right`; `left` belongs to lower ranks.
     fn apply(&self, left: T, right: T) -> T;
 
-    /// Whether the order of the operands is free. If so an engine may combine them as they come, which can be faster.
+    /// Whether the order of the operands is free. If so an engine may combine them as they come,
+    /// which can be faster.
     fn is_commutative(&self) -> bool {
         false
     }
@@ -41,7 +43,8 @@ impl<T, F: Fn(T, T) -> T> ReduceOp<T> for F {
 #[derive(Clone, Copy, Debug)]
 pub struct Commutative<F>(F);
 
-/// Says that a closure is not only associative but commutative, so that the engine may combine operands as they come.
+/// Says that a closure is not only associative but commutative, so that the engine may combine
+/// operands as they come.
 ///
 /// ```
 /// use spmd::op::commutative;
@@ -68,7 +71,8 @@ impl<T, F: Fn(T, T) -> T> ReduceOp<T> for Commutative<F> {
     }
 }
 
-/// The name of a call with its operator, by which ranks compare what they call: `allreduce(Sum)`. Closures have no names.
+/// The name of a call with its operator, by which ranks compare what they call: `allreduce(Sum)`.
+/// Closures have no names.
 macro_rules! by {
     ($verb:literal, $op:expr) => {{
         use $crate::{comm::op::Native, engine::Builtin};
@@ -91,17 +95,19 @@ pub(super) use by;
 #[derive(Clone, Copy, Debug)]
 pub struct Native(pub(super) Builtin, pub(super) Element);
 
-/// The sum. Integers wrap around on overflow, on every engine. Arrays are summed element by element, as with the other operators;
-/// complex numbers too (feature `num-complex`). Of several NaN it is not specified which one comes out, nor that it
-/// is the same on every rank.
+/// The sum. Integers wrap around on overflow, on every engine. Arrays are summed element by
+/// element, as with the other operators; complex numbers too (feature `num-complex`). Of several
+/// NaN it is not specified which one comes out, nor that it is the same on every rank.
 #[derive(Clone, Copy, Debug)]
 pub struct Sum;
 
-/// The product. Integers wrap around on overflow, on every engine. Also of complex numbers (feature `num-complex`). NaN as of [`Sum`].
+/// The product. Integers wrap around on overflow, on every engine. Also of complex numbers (feature
+/// `num-complex`). NaN as of [`Sum`].
 #[derive(Clone, Copy, Debug)]
 pub struct Prod;
 
-/// The smallest value: the same bits on every rank and engine. NaN if any is NaN; -0 is less than 0.
+/// The smallest value: the same bits on every rank and engine. NaN if any is NaN; -0 is less than
+/// 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Min;
 
@@ -121,7 +127,8 @@ pub struct Or;
 #[derive(Clone, Copy, Debug)]
 pub struct Xor;
 
-/// A number that [`Sum`], [`Prod`], [`Min`] and [`Max`] work on: all of Rust's integers up to 64 bits, `f32` and `f64`.
+/// A number that [`Sum`], [`Prod`], [`Min`] and [`Max`] work on: all of Rust's integers up to 64
+/// bits, `f32` and `f64`.
 pub trait Number: Datum + bytemuck::Pod + PartialOrd {
     /// The sum; integers wrap around.
     #[must_use]
@@ -300,8 +307,8 @@ operators! {
     Xor on Bits: T::xor;
 }
 
-/// The engine's own operator, if the elements are made of what it says they are: a type or operator of the program's own may
-/// claim to be any.
+/// The engine's own operator, if the elements are made of what it says they are: a type or operator
+/// of the program's own may claim to be any.
 pub(super) fn native<T: Datum>(op: &impl ReduceOp<T>) -> Option<(Builtin, Element)> {
     let Native(builtin, element) = op.native()?;
     let size = element.size();
@@ -323,8 +330,8 @@ pub(super) fn reduction<T: Datum, R>(
 
 /// Replaces `right` by `left op right`, element by element.
 ///
-/// Where both are aligned for `T` this is one plain loop over values, which the compiler can vectorise; the check of bit
-/// patterns costs nothing where all of them are values.
+/// Where both are aligned for `T` this is one plain loop over values, which the compiler can
+/// vectorise; the check of bit patterns costs nothing where all of them are values.
 pub(super) fn fold<T: Datum>(
     op: &impl ReduceOp<T>,
     left: &[u8],

@@ -11,7 +11,8 @@ use crate::{
 };
 
 impl Comm {
-    /// Sends `values` (see [`View`]) to a rank: `3`, `(3, tag)`, or `None` for nowhere. Returns when `values` may change again.
+    /// Sends `values` (see [`View`]) to a rank: `3`, `(3, tag)`, or `None` for nowhere. Returns
+    /// when `values` may change again.
     ///
     /// A small message is on its way then, a large one has been received: do not rely on either.
     ///
@@ -38,7 +39,8 @@ impl Comm {
         self.perform(Call::new("send", to.with()), || self.send_view(Mode::Standard, values, to))
     }
 
-    /// Sends `values` and returns when the receiver has begun to receive them: a message that is also a hand-shake.
+    /// Sends `values` and returns when the receiver has begun to receive them: a message that is
+    /// also a hand-shake.
     ///
     /// # Errors
     /// As [`Comm::send`].
@@ -62,11 +64,13 @@ impl Comm {
         })
     }
 
-    /// Receives a message of any length: from `3`, `ANY`, `(3, tag)`, `(ANY, tag)`, `(3, ANY)`, or `None` for nothing.
+    /// Receives a message of any length: from `3`, `ANY`, `(3, tag)`, `(ANY, tag)`, `(3, ANY)`, or
+    /// `None` for nothing.
     ///
     /// # Errors
     /// [`ErrorKind::TypeMismatch`] if the sender's type is another, [`ErrorKind::InvalidValue`] if its bytes are no `T`;
-    /// the message is lost then. [`ErrorKind::InvalidRank`], [`ErrorKind::InvalidTag`], [`ErrorKind::Deadlock`].
+    /// the message is lost then. [`ErrorKind::InvalidRank`], [`ErrorKind::InvalidTag`],
+    /// [`ErrorKind::Deadlock`].
     #[track_caller]
     pub fn recv<T: Datum>(&self, from: impl Into<Src>) -> Result<(Vec<T>, Status)> {
         let from = from.into();
@@ -83,8 +87,9 @@ impl Comm {
     /// Receives a message of exactly one value.
     ///
     /// # Errors
-    /// As [`Comm::recv`]; [`ErrorKind::Truncated`] if the message is longer, [`ErrorKind::LengthMismatch`] if it is empty,
-    /// [`ErrorKind::InvalidArgument`] for the null rank, which has no value to give.
+    /// As [`Comm::recv`]; [`ErrorKind::Truncated`] if the message is longer,
+    /// [`ErrorKind::LengthMismatch`] if it is empty, [`ErrorKind::InvalidArgument`] for the null
+    /// rank, which has no value to give.
     ///
     /// # Examples
     /// ```
@@ -116,10 +121,12 @@ impl Comm {
         })
     }
 
-    /// Receives a message into the caller's buffer (see [`ViewMut`]), which has room for it; its rest stays as it was.
+    /// Receives a message into the caller's buffer (see [`ViewMut`]), which has room for it; its
+    /// rest stays as it was.
     ///
     /// # Errors
-    /// As [`Comm::recv`], and [`ErrorKind::Truncated`] if the message is longer; `into` holds any values of its type then.
+    /// As [`Comm::recv`], and [`ErrorKind::Truncated`] if the message is longer; `into` holds any
+    /// values of its type then.
     ///
     /// # Examples
     /// ```
@@ -152,8 +159,8 @@ impl Comm {
         })
     }
 
-    /// Sends `values` to one rank and receives into `into` from another (or the same) at once: never a deadlock between
-    /// two ranks that exchange messages of any size.
+    /// Sends `values` to one rank and receives into `into` from another (or the same) at once:
+    /// never a deadlock between two ranks that exchange messages of any size.
     ///
     /// # Errors
     /// As [`Comm::send`] and [`Comm::recv_into`].
@@ -188,7 +195,8 @@ impl Comm {
         })
     }
 
-    /// Sends `values` and receives what replaces them, which may be shorter: the rest stays as it was.
+    /// Sends `values` and receives what replaces them, which may be shorter: the rest stays as it
+    /// was.
     ///
     /// Costs a copy of `values`.
     ///
@@ -240,8 +248,8 @@ impl Comm {
         self.receive_into(into, |into| self.engine.sendrecv(&to, bytes, &from, into))
     }
 
-    /// Waits for a message and takes it out of the queue without receiving it yet: its size and sender are known, and
-    /// no other receive can get it.
+    /// Waits for a message and takes it out of the queue without receiving it yet: its size and
+    /// sender are known, and no other receive can get it.
     ///
     /// # Errors
     /// As [`Comm::recv`]; [`ErrorKind::InvalidArgument`] for the null rank.
@@ -285,10 +293,11 @@ impl Comm {
         })
     }
 
-    /// Starts to send `values` (see [`OwnedBuf`]); [`Request::wait`] gives them back when they have left.
+    /// Starts to send `values` (see [`OwnedBuf`]); [`Request::wait`] gives them back when they have
+    /// left.
     ///
-    /// The engine keeps them meanwhile, so that the request may be dropped (the message goes on) or forgotten.
-    /// To send borrowed data, see [`Comm::scope`].
+    /// The engine keeps them meanwhile, so that the request may be dropped (the message goes on) or
+    /// forgotten. To send borrowed data, see [`Comm::scope`].
     ///
     /// ```compile_fail,E0382
     /// spmd::local(2, |world| {
@@ -352,10 +361,11 @@ impl Comm {
         })
     }
 
-    /// Starts to receive a message of at most `into.len()` elements; [`Request::wait`] gives the vector back, cut to what
-    /// was received.
+    /// Starts to receive a message of at most `into.len()` elements; [`Request::wait`] gives the
+    /// vector back, cut to what was received.
     ///
-    /// A request that is dropped unfinished withdraws the receive: the message can be received by another call.
+    /// A request that is dropped unfinished withdraws the receive: the message can be received by
+    /// another call.
     ///
     /// # Errors
     /// As [`Comm::recv_into`], from the request.
@@ -454,7 +464,8 @@ impl Comm {
         received: Received,
     ) -> Result<(Vec<T>, Status), Fault> {
         let signature = Signature::of::<T>();
-        // Another type's message may end within an element: room for that too, the engine then says what it is.
+        // Another type's message may end within an element: room for that too, the engine then says
+        // what it is.
         let mut landing = Landing::new(received.bytes.div_ceil(signature.size()))?;
         let bytes = landing.bytes_mut();
         let whole = bytes.len();

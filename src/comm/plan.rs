@@ -1,8 +1,9 @@
 //! Operations that are built once and started again and again, with buffers of their own.
 //!
-//! While a plan is under way the engine reads and writes the buffers; between starts they are the program's. They are
-//! on the heap and stay where they are from the building to the end of the plan, so that an engine can prepare for them
-//! ([`Preparation`]). One that does not gets the same operations anew at each start.
+//! While a plan is under way the engine reads and writes the buffers; between starts they are the
+//! program's. They are on the heap and stay where they are from the building to the end of the
+//! plan, so that an engine can prepare for them ([`Preparation`]). One that does not gets the same
+//! operations anew at each start.
 
 mod collectives;
 #[allow(unsafe_code)] // keeps memory that the engine uses; each block states its reasons
@@ -23,7 +24,8 @@ use crate::{
 
 /// Operations that are built once and started again and again; see [`Comm::plan`].
 ///
-/// Dropped while it is under way, its receives are withdrawn and its sends go on without their owner.
+/// Dropped while it is under way, its receives are withdrawn and its sends go on without their
+/// owner.
 pub struct Plan<'c> {
     comm: &'c Comm,
     id: u64,
@@ -50,8 +52,8 @@ impl<T> Copy for PlanBuffer<T> {}
 impl Comm {
     /// An empty plan: add operations to it, start it as often as you like.
     ///
-    /// What needs to be done only once (addresses, types, algorithms) is done when an operation is added, where
-    /// the MPI library has persistent operations; their collectives came with MPI 4.
+    /// What needs to be done only once (addresses, types, algorithms) is done when an operation is
+    /// added, where the MPI library has persistent operations; their collectives came with MPI 4.
     ///
     /// # Examples
     /// ```
@@ -143,7 +145,8 @@ impl<'c> Plan<'c> {
     /// Adds a receive of at most as many elements as `into` has; [`Plan::status`] tells what came.
     ///
     /// # Errors
-    /// As [`Comm::recv_into`], also from [`Plan::wait`]; [`ErrorKind::InvalidArgument`] while the plan is under way.
+    /// As [`Comm::recv_into`], also from [`Plan::wait`]; [`ErrorKind::InvalidArgument`] while the
+    /// plan is under way.
     #[track_caller]
     pub fn recv<T: Datum>(&mut self, into: Vec<T>, from: impl Into<Src>) -> Result<PlanBuffer<T>> {
         let from = from.into();
@@ -192,7 +195,8 @@ impl<'c> Plan<'c> {
     /// What a receive has brought last: sender, tag and number of elements.
     ///
     /// # Errors
-    /// As [`Plan::get`]; [`ErrorKind::InvalidArgument`] if nothing has been received into this buffer.
+    /// As [`Plan::get`]; [`ErrorKind::InvalidArgument`] if nothing has been received into this
+    /// buffer.
     #[track_caller]
     pub fn status<T: Datum>(&self, buffer: PlanBuffer<T>) -> Result<Status> {
         self.comm.proceed(all("status"), || {

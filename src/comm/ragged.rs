@@ -2,7 +2,8 @@
 
 use std::ops::{Index, IndexMut, Range};
 
-/// Rows of different lengths, one per rank: what `gather` and `allgather` return, what `scatter` and `alltoall` take.
+/// Rows of different lengths, one per rank: what `gather` and `allgather` return, what `scatter`
+/// and `alltoall` take.
 ///
 /// The rows lie one behind the other in one vector; counts and displacements never appear.
 ///
@@ -82,7 +83,8 @@ impl<T> Ragged<T> {
         })
     }
 
-    /// Removes all rows and keeps their memory, so that as much can be put in again without an allocation.
+    /// Removes all rows and keeps their memory, so that as much can be put in again without an
+    /// allocation.
     ///
     /// ```
     /// use spmd::Ragged;
@@ -106,7 +108,8 @@ impl<T> Ragged<T> {
         self.ends.push(self.flat.len());
     }
 
-    /// Sorts items into a row for each rank, by the rank that `owner` says: what `alltoall` takes. Within a row they keep their order.
+    /// Sorts items into a row for each rank, by the rank that `owner` says: what `alltoall` takes.
+    /// Within a row they keep their order.
     ///
     /// # Panics
     /// If `owner` says a rank that does not exist.

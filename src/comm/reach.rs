@@ -11,8 +11,9 @@ use crate::{
     error::{Call, Error, ErrorKind, Fault, Result},
 };
 
-/// What an atomic access makes of an element and an operand: [`Sum`], [`Prod`], [`Min`], [`Max`], [`And`], [`Or`], [`Xor`],
-/// [`Replace`] or [`NoOp`]. Not a closure: the target's processor, or its network card, must know it.
+/// What an atomic access makes of an element and an operand: [`Sum`], [`Prod`], [`Min`], [`Max`],
+/// [`And`], [`Or`], [`Xor`], [`Replace`] or [`NoOp`]. Not a closure: the target's processor, or its
+/// network card, must know it.
 pub trait AtomicOp<T> {
     #[doc(hidden)]
     fn change(&self) -> Change;
@@ -57,19 +58,21 @@ atomic! {
 
 /// The handle of a window's [`epoch`](Window::epoch): every part, any access.
 ///
-/// Each call is complete when it returns: what it fetches is here, and what it puts is on its way, and is there for this
-/// rank's later accesses. Others see it when they are told so: after [`flush`](Self::flush) and a message or barrier, or after the
-/// epoch.
+/// Each call is complete when it returns: what it fetches is here, and what it puts is on its way,
+/// and is there for this rank's later accesses. Others see it when they are told so: after
+/// [`flush`](Self::flush) and a message or barrier, or after the epoch.
 pub struct Epoch<'w, T> {
     window: &'w Window<T>,
 }
 
-/// The handle of a window's [`passive`](Window::passive) phase: parts are reached while they are locked.
+/// The handle of a window's [`passive`](Window::passive) phase: parts are reached while they are
+/// locked.
 pub struct Passive<'w, T> {
     window: &'w Window<T>,
 }
 
-/// A part that this rank holds; see [`Passive::lock`]. Its calls are those of [`Epoch`], on this part.
+/// A part that this rank holds; see [`Passive::lock`]. Its calls are those of [`Epoch`], on this
+/// part.
 pub struct LockedPart<'p, T> {
     window: &'p Window<T>,
     target: usize,
@@ -82,8 +85,8 @@ impl<'w, T: Plain> Epoch<'w, T> {
 
     /// Writes `values` into the part of `target`, from element `offset` on.
     ///
-    /// Not atomic: what puts and gets at the same time leave or fetch is any mixture of the bytes, which is always a value.
-    /// MPI: `MPI_Put` (MPI 4.1, 12.3.1).
+    /// Not atomic: what puts and gets at the same time leave or fetch is any mixture of the bytes,
+    /// which is always a value. MPI: `MPI_Put` (MPI 4.1, 12.3.1).
     ///
     /// # Errors
     /// [`ErrorKind::InvalidRank`]; [`ErrorKind::InvalidArgument`] if the part is too short.
@@ -100,16 +103,18 @@ impl<'w, T: Plain> Epoch<'w, T> {
         self.window.get(all("get"), target, range)
     }
 
-    /// Reads the part of `target`, from element `offset` on, into all of `into`. Atomicity and errors as of [`put`](Self::put).
+    /// Reads the part of `target`, from element `offset` on, into all of `into`. Atomicity and
+    /// errors as of [`put`](Self::put).
     #[track_caller]
     pub fn get_into(&self, target: usize, offset: usize, into: &mut [T]) -> Result<()> {
         self.window.get_into(all("get_into"), target, offset, into)
     }
 
-    /// Combines elements of the part of `target`, from `offset` on, with `values`: `element op value`.
+    /// Combines elements of the part of `target`, from `offset` on, with `values`:
+    /// `element op value`.
     ///
-    /// Atomic, element by element, against the other accesses with an operator and against `compare_swap`.
-    /// Errors as of [`put`](Self::put). MPI: `MPI_Accumulate` (MPI 4.1, 12.3.4).
+    /// Atomic, element by element, against the other accesses with an operator and against
+    /// `compare_swap`. Errors as of [`put`](Self::put). MPI: `MPI_Accumulate` (MPI 4.1, 12.3.4).
     #[track_caller]
     pub fn accumulate(
         &self,
@@ -143,9 +148,11 @@ impl<'w, T: Plain> Epoch<'w, T> {
         self.window.fetch_op(all("fetch_op"), target, at, value, op)
     }
 
-    /// Replaces element `at` of the part of `target` by `swap` if it equals `compare`; returns what it was before.
+    /// Replaces element `at` of the part of `target` by `swap` if it equals `compare`; returns what
+    /// it was before.
     ///
-    /// Atomic as [`accumulate`](Self::accumulate). Integers only. MPI: `MPI_Compare_and_swap` (MPI 4.1, 12.3.4).
+    /// Atomic as [`accumulate`](Self::accumulate). Integers only. MPI: `MPI_Compare_and_swap` (MPI
+    /// 4.1, 12.3.4).
     ///
     /// # Examples
     /// The first to come takes the place:
@@ -178,8 +185,9 @@ impl<'w, T: Plain> Passive<'w, T> {
         Self { window }
     }
 
-    /// Waits for the part of `target`, which may be this rank's own, and holds it while `body` runs: exclusively, or together
-    /// with others that hold it shared. What `body` has done is seen by whoever holds the part next.
+    /// Waits for the part of `target`, which may be this rank's own, and holds it while `body`
+    /// runs: exclusively, or together with others that hold it shared. What `body` has done is seen
+    /// by whoever holds the part next.
     ///
     /// A rank holds one part at a time, so that no two can wait for each other:
     /// ```compile_fail,E0499
@@ -193,7 +201,8 @@ impl<'w, T: Plain> Passive<'w, T> {
     /// });
     /// ```
     ///
-    /// Cost: a few messages to the target; who waits asks it again and again. MPI: `MPI_Win_lock` (MPI 4.1, 12.5.3).
+    /// Cost: a few messages to the target; who waits asks it again and again. MPI: `MPI_Win_lock`
+    /// (MPI 4.1, 12.5.3).
     ///
     /// # Errors
     /// [`ErrorKind::InvalidRank`]. What `body` returns, when the part is free again.
@@ -249,7 +258,8 @@ impl<'w, T: Plain> Passive<'w, T> {
     }
 }
 
-/// Lets go of a part when the program panics while it holds it, so that the others are not kept from it.
+/// Lets go of a part when the program panics while it holds it, so that the others are not kept
+/// from it.
 struct Unlock<'w, T> {
     window: &'w Window<T>,
     target: usize,
@@ -438,7 +448,8 @@ impl<T: Plain> Window<T> {
     }
 }
 
-/// The change, if the elements are as large as it says: a type of the program's own may claim to be any number.
+/// The change, if the elements are as large as it says: a type of the program's own may claim to be
+/// any number.
 fn known<T>(Change(update, element): Change) -> Result<(Update, Element), Fault> {
     if element.size() == size_of::<T>() {
         return Ok((update, element));

@@ -1,16 +1,20 @@
-//! What windows and node arrays have in common: memory that other ranks reach, and agreement on when they do.
+//! What windows and node arrays have in common: memory that other ranks reach, and agreement on
+//! when they do.
 //!
 //! # Why safe code cannot race
-//! A rank touches another's memory only inside a *phase*, and a phase begins with an agreement: an allreduce of the phase's kind
-//! and number, on a communicator that nothing but the phases of this region uses. No rank has the result before all have
-//! called, so when a phase begins on one rank, every rank has called for one; and as calling for one
-//! takes `&mut self`, no rank holds a slice of its memory then. If the kinds differ, no rank begins. A phase of a window
-//! ends with another agreement, which each rank enters when all its accesses are complete: afterwards
-//! every rank may have slices of its own part again. This needs no check of the engine's (`--checks off` skips none of it): only
-//! these agreements are ever made on this communicator, so none can be taken for another call.
+//! A rank touches another's memory only inside a *phase*, and a phase begins with an agreement: an
+//! allreduce of the phase's kind and number, on a communicator that nothing but the phases of this
+//! region uses. No rank has the result before all have called, so when a phase begins on one rank,
+//! every rank has called for one; and as calling for one takes `&mut self`, no rank holds a slice
+//! of its memory then. If the kinds differ, no rank begins. A phase of a window ends with another
+//! agreement, which each rank enters when all its accesses are complete: afterwards every rank may
+//! have slices of its own part again. This needs no check of the engine's (`--checks off` skips
+//! none of it): only these agreements are ever made on this communicator, so none can be taken for
+//! another call.
 //!
-//! A rank that leaves a phase by a panic, or whose agreement fails on the way (the job has failed), does not know
-//! whether the others are still at its memory: the region is *broken* there, and gives out neither slices nor phases any more.
+//! A rank that leaves a phase by a panic, or whose agreement fails on the way (the job has failed),
+//! does not know whether the others are still at its memory: the region is *broken* there, and
+//! gives out neither slices nor phases any more.
 
 use std::{
     cell::{Cell, RefCell},
@@ -82,9 +86,10 @@ pub(super) struct Region {
 
 /// The regions that were opened on a communicator and dropped.
 ///
-/// Closing is collective (`MPI_Win_free` waits for all ranks), dropping must not be: ranks may drop in any order, or forget
-/// to. So what was dropped is kept here until the ranks are known to be together, which is when the next region is opened,
-/// and is closed then if all have dropped it. What is left is closed by the end of the run.
+/// Closing is collective (`MPI_Win_free` waits for all ranks), dropping must not be: ranks may drop
+/// in any order, or forget to. So what was dropped is kept here until the ranks are known to be
+/// together, which is when the next region is opened, and is closed then if all have dropped it.
+/// What is left is closed by the end of the run.
 #[derive(Default)]
 pub(super) struct DroppedRegions {
     opened: Cell<u64>,
@@ -137,7 +142,8 @@ impl Region {
         mine.extend(dropped_regions.dropped.borrow().iter().map(|remains| remains.serial));
         let all = parent.allgather_as(call, &mine)?;
         check::<T>(parent.rank, call, &all, access)?;
-        // The numbers of rank 0, which gives none twice: other ranks may have called for windows that were refused.
+        // The numbers of rank 0, which gives none twice: other ranks may have called for windows
+        // that were refused.
         let serial = all[0][SERIAL];
         dropped_regions.opened.set(dropped_regions.opened.get().max(serial) + 1);
         dropped_regions.close(&all)?;
@@ -151,7 +157,8 @@ impl Region {
         let id = opened.as_ref().map_or(WindowId::NONE, |&id| id);
         let region =
             Self { comm, id, lens, agreements: Cell::new(0), broken, serial, dropped_regions };
-        // A region that some rank could not open is left alone: it cannot be closed without that rank.
+        // A region that some rank could not open is left alone: it cannot be closed without that
+        // rank.
         let result = if opened.is_ok() { Phase::Open } else { Phase::Failed };
         let agreed = region.agree(call, result);
         opened?;
@@ -179,12 +186,12 @@ impl Region {
         );
     }
 
-    /// Returns when all ranks have called for this phase; then what they have done before is seen, and no rank is in another
-    /// phase.
+    /// Returns when all ranks have called for this phase; then what they have done before is seen,
+    /// and no rank is in another phase.
     ///
     /// # Errors
-    /// If the ranks call for different phases, on all of them; the region is as before. If no agreement was possible,
-    /// the region is broken.
+    /// If the ranks call for different phases, on all of them; the region is as before. If no
+    /// agreement was possible, the region is broken.
     pub(super) fn begin(&self, call: Call, phase: Phase) -> Result<(), Fault> {
         self.check()?;
         self.broken.set(true);
@@ -229,7 +236,8 @@ impl Region {
 
     /// Makes sure that all ranks call for the same phase.
     ///
-    /// Of a token and its complement the largest on any rank are this rank's own only if all tokens are equal.
+    /// Of a token and its complement the largest on any rank are this rank's own only if all tokens
+    /// are equal.
     fn agree(&self, call: Call, phase: Phase) -> Result<(), Fault> {
         let number = self.agreements.replace(self.agreements.get() + 1);
         let token = number << 8 | phase as u64;
@@ -308,7 +316,8 @@ fn check<T: Datum>(me: usize, call: Call, all: &Ragged<u64>, access: Access) -> 
     Ok(())
 }
 
-/// Of the parts of every rank, on every engine; see [`Engine::open_window`](crate::engine::Engine::open_window).
+/// Of the parts of every rank, on every engine; see
+/// [`Engine::open_window`](crate::engine::Engine::open_window).
 const ALIGNMENT: usize = 64;
 
 impl DroppedRegions {

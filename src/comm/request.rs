@@ -15,8 +15,8 @@ use crate::{
 
 /// An operation under way, whose buffers the engine keeps.
 ///
-/// Dropped unfinished, a send goes on without its owner, a receive is withdrawn, and a collective goes on.
-/// Forgetting it is sound.
+/// Dropped unfinished, a send goes on without its owner, a receive is withdrawn, and a collective
+/// goes on. Forgetting it is sound.
 #[must_use = "a request does nothing for its owner until it is waited for"]
 pub struct Request<'c, R> {
     comm: &'c Comm,
@@ -58,7 +58,8 @@ impl<'c, R> Request<'c, R> {
     /// Waits until the operation is done; gives the buffer back.
     ///
     /// # Errors
-    /// As the blocking form of the operation; the error names the place where the operation was started.
+    /// As the blocking form of the operation; the error names the place where the operation was
+    /// started.
     pub fn wait(mut self) -> Result<R> {
         match mem::replace(&mut self.state, State::Over) {
             State::Ready(result) => Ok(result),
@@ -81,7 +82,8 @@ impl<'c, R> Request<'c, R> {
         }
     }
 
-    /// Waits for so long at most: the result if the operation is done by then, else the request again.
+    /// Waits for so long at most: the result if the operation is done by then, else the request
+    /// again.
     ///
     /// # Errors
     /// `Err(self)` if the operation goes on; `Ok(Err(…))` as [`Request::wait`].
@@ -156,8 +158,8 @@ impl<'c, T: Datum> Request<'c, (Vec<T>, Status)> {
         Self { comm, call, state: State::Pending(op, finish) }
     }
 
-    /// Withdraws the receive: `None`, and the message can be received by another call. What was received already is
-    /// the result.
+    /// Withdraws the receive: `None`, and the message can be received by another call. What was
+    /// received already is the result.
     ///
     /// Only receives can be cancelled: a send cannot be called back from its receiver.
     ///
@@ -228,7 +230,8 @@ pub fn wait_all<'c, R>(requests: impl IntoIterator<Item = Request<'c, R>>) -> Re
 /// # Errors
 /// `Err(requests)` if one goes on; `Ok(Err(…))` as [`wait_all`].
 pub fn test_all<R>(requests: Vec<Request<'_, R>>) -> Result<Result<Vec<R>>, Vec<Request<'_, R>>> {
-    // The engine tells of one operation by finishing it, so the results of those that are done are kept in their requests.
+    // The engine tells of one operation by finishing it, so the results of those that are done are
+    // kept in their requests.
     let mut requests = requests;
     let mut all = true;
     for request in &mut requests {
@@ -245,8 +248,8 @@ pub fn test_all<R>(requests: Vec<Request<'_, R>>) -> Result<Result<Vec<R>>, Vec<
     if all { Ok(wait_all(requests)) } else { Err(requests) }
 }
 
-/// Waits until one of the requests is done, takes it out of the vector, and gives its place there and its result; `None` if
-/// there is no request.
+/// Waits until one of the requests is done, takes it out of the vector, and gives its place there
+/// and its result; `None` if there is no request.
 ///
 /// The requests behind it move up: the place counts as the vector was before.
 ///
@@ -287,13 +290,14 @@ pub fn test_any<R>(requests: &mut Vec<Request<'_, R>>) -> Result<Option<(usize, 
     Ok(None)
 }
 
-/// Waits until a request is done, takes all that are done by then out of the vector, and gives their places there and
-/// their results; empty if there is no request.
+/// Waits until a request is done, takes all that are done by then out of the vector, and gives
+/// their places there and their results; empty if there is no request.
 ///
 /// The places count as the vector was before.
 ///
 /// # Errors
-/// As [`Request::wait`], of the first request that failed; what others brought that were done is lost with it.
+/// As [`Request::wait`], of the first request that failed; what others brought that were done is
+/// lost with it.
 pub fn wait_some<R>(requests: &mut Vec<Request<'_, R>>) -> Result<Vec<(usize, R)>> {
     first_done(requests)?;
     test_some(requests)

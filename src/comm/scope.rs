@@ -1,9 +1,10 @@
 //! Operations that go on with borrowed data, shaped like [`std::thread::scope`].
 //!
-//! The engine gets the address of what is borrowed (`RawBytes`). It is the caller's again when the operation is over:
-//! after `wait` of its ticket, or at the end of the scope, which is reached in every way out of the closure
-//! and completes or retracts what is under way. The scope lives in [`Comm::scope`]'s own frame, where no safe
-//! program can forget it; tickets may be forgotten, they hold no responsibility.
+//! The engine gets the address of what is borrowed (`RawBytes`). It is the caller's again when the
+//! operation is over: after `wait` of its ticket, or at the end of the scope, which is reached in
+//! every way out of the closure and completes or retracts what is under way. The scope lives in
+//! [`Comm::scope`]'s own frame, where no safe program can forget it; tickets may be forgotten, they
+//! hold no responsibility.
 
 mod board;
 mod collectives;
@@ -24,7 +25,8 @@ use crate::{
 /// Where operations with borrowed data live; see [`Comm::scope`].
 pub struct Scope<'scope, 'env: 'scope> {
     board: Board<'env>,
-    /// Invariant, as in the standard library: a scope is not to be taken for one that ends earlier or later.
+    /// Invariant, as in the standard library: a scope is not to be taken for one that ends earlier
+    /// or later.
     lifetime: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
@@ -48,11 +50,12 @@ enum Place {
 }
 
 impl Comm {
-    /// Opens a scope in which messages are sent out of borrowed data and received into borrowed data, without a copy, while
-    /// the program goes on.
+    /// Opens a scope in which messages are sent out of borrowed data and received into borrowed
+    /// data, without a copy, while the program goes on.
     ///
-    /// When the closure returns `Ok`, all operations of the scope are completed before this call returns. When it returns
-    /// an error or panics, those that go on are called back: a receive is withdrawn, a send that nobody receives too.
+    /// When the closure returns `Ok`, all operations of the scope are completed before this call
+    /// returns. When it returns an error or panics, those that go on are called back: a receive is
+    /// withdrawn, a send that nobody receives too.
     ///
     /// # Errors
     /// The closure's own; else the first of an operation that was completed at the end.
@@ -76,8 +79,9 @@ impl Comm {
     /// assert_eq!(sums.unwrap(), [1000.0, 1000.0]);
     /// ```
     ///
-    /// Parts of one array that do not overlap are borrowed apart: a halo is received where it belongs while the border beside it is
-    /// sent. Slices are taken apart by `split_at_mut`, arrays by `multi_slice_mut`:
+    /// Parts of one array that do not overlap are borrowed apart: a halo is received where it
+    /// belongs while the border beside it is sent. Slices are taken apart by `split_at_mut`, arrays
+    /// by `multi_slice_mut`:
     /// ```
     /// use spmd::ndarray::{Array2, s};
     /// let columns = spmd::local(2, |world| {
@@ -117,7 +121,8 @@ impl Comm {
         self.scope_with(body)
     }
 
-    /// As [`Comm::scope`], with any error that ours becomes: [`Failure`](crate::Failure), the program's own, `anyhow::Error`.
+    /// As [`Comm::scope`], with any error that ours becomes: [`Failure`](crate::Failure), the
+    /// program's own, `anyhow::Error`.
     ///
     /// # Errors
     /// As [`Comm::scope`].
@@ -168,7 +173,8 @@ impl<'scope> Scope<'scope, '_> {
         self.board.send(Call::new("isend", to.with()), Mode::Standard, values, to)
     }
 
-    /// Starts to send `values`; [`ScopedRequest::wait`] returns when the receiver has begun to receive.
+    /// Starts to send `values`; [`ScopedRequest::wait`] returns when the receiver has begun to
+    /// receive.
     ///
     /// # Errors
     /// As [`Comm::send`].
@@ -184,8 +190,8 @@ impl<'scope> Scope<'scope, '_> {
 
     /// Starts to receive into `into`; [`ScopedRequest::wait`] gives the borrow back.
     ///
-    /// Types that not all bytes are values of, and views that are not in one piece, are received by way of a copy and
-    /// overwritten when the operation is completed.
+    /// Types that not all bytes are values of, and views that are not in one piece, are received by
+    /// way of a copy and overwritten when the operation is completed.
     ///
     /// # Errors
     /// As [`Comm::recv_into`].
@@ -203,13 +209,14 @@ impl<'scope> Scope<'scope, '_> {
     /// Waits for all operations of this scope.
     ///
     /// # Errors
-    /// The first of them that fails; the others are completed too. Its ticket, if there is one, has the same error.
+    /// The first of them that fails; the others are completed too. Its ticket, if there is one, has
+    /// the same error.
     pub fn wait_all(&'scope self) -> Result<()> {
         self.board.complete()
     }
 
-    /// Waits until one of the tickets is done, takes it out of the vector, and gives its place there and its result;
-    /// `None` if there is none.
+    /// Waits until one of the tickets is done, takes it out of the vector, and gives its place
+    /// there and its result; `None` if there is none.
     ///
     /// The tickets behind it move up: the place counts as the vector was before.
     ///
@@ -280,7 +287,8 @@ impl<B: Borrowed> ScopedRequest<'_, B> {
         }
     }
 
-    /// Waits for so long at most: the result if the operation is over by then, else the ticket again.
+    /// Waits for so long at most: the result if the operation is over by then, else the ticket
+    /// again.
     ///
     /// # Errors
     /// `Err(self)` if the operation goes on; `Ok(Err(…))` as [`ScopedRequest::wait`].
@@ -350,7 +358,8 @@ mod sealed {
         type Back = (&'scope mut V, Status);
 
         unsafe fn give_back(kept: Self::Kept, status: Status) -> Self::Back {
-            // SAFETY: `kept` comes of an exclusive borrow for `'scope`, which nobody uses any more, by the caller's promise.
+            // SAFETY: `kept` comes of an exclusive borrow for `'scope`, which nobody uses any more,
+            // by the caller's promise.
             (unsafe { &mut *kept }, status)
         }
     }

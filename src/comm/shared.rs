@@ -18,11 +18,11 @@ use crate::{
     error::{Call, Error, ErrorKind, Fault, Result},
 };
 
-/// The ranks of a communicator with a message space that all threads of a rank can use at the same time, in rayon
-/// closures above all; see [`Comm::shared`].
+/// The ranks of a communicator with a message space that all threads of a rank can use at the same
+/// time, in rayon closures above all; see [`Comm::shared`].
 ///
-/// Messages between two ranks with one tag keep their order if one thread sends and one receives them; give each pair of
-/// threads a tag of its own.
+/// Messages between two ranks with one tag keep their order if one thread sends and one receives
+/// them; give each pair of threads a tag of its own.
 #[derive(Clone)]
 pub struct SharedComm {
     engine: Arc<dyn SharedEngine>,

@@ -53,8 +53,8 @@ pub struct PeerStats {
 }
 
 impl Comm {
-    /// What the calls of this rank have cost so far, on all its communicators; empty unless recorded, by
-    /// `--stats`, `SPMD_STATS=1` or [`Comm::record_stats`].
+    /// What the calls of this rank have cost so far, on all its communicators; empty unless
+    /// recorded, by `--stats`, `SPMD_STATS=1` or [`Comm::record_stats`].
     ///
     /// # Examples
     /// ```

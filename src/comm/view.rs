@@ -11,11 +11,12 @@ use crate::{
     error::Fault,
 };
 
-/// Elements in an order, to be sent: a slice, an array, a `Vec`, a single number, or an `ndarray` array or view of any
-/// shape, strided, reversed or transposed.
+/// Elements in an order, to be sent: a slice, an array, a `Vec`, a single number, or an `ndarray`
+/// array or view of any shape, strided, reversed or transposed.
 ///
-/// What lies in one piece in this order is sent from where it is; else a packed copy is sent. `ndarray`s have their
-/// logical (row-major) order on both sides, so that a column can be received as a row, or as a `Vec`.
+/// What lies in one piece in this order is sent from where it is; else a packed copy is sent.
+/// `ndarray`s have their logical (row-major) order on both sides, so that a column can be received
+/// as a row, or as a `Vec`.
 ///
 /// ```
 /// use ndarray::{array, s};
@@ -42,7 +43,8 @@ pub trait View {
 
     /// The number of elements.
     ///
-    /// A view whose count is not that of its elements makes calls fail or panic, and does no other harm.
+    /// A view whose count is not that of its elements makes calls fail or panic, and does no other
+    /// harm.
     fn count(&self) -> usize;
 
     /// The elements, if they lie in one piece in their order.
@@ -61,9 +63,10 @@ pub trait ViewMut: View {
     fn unpack(&mut self, values: &[Self::Elem]);
 }
 
-// What implements the traits may be a program's own, and may say one thing here and another there. So a call looks at the
-// elements once, and every length that an engine is told is that of the very memory which it is given: `contents`, `fill` and
-// `in_place` are the only ways to the elements of a view, and nothing but them asks for `count`.
+// What implements the traits may be a program's own, and may say one thing here and another there.
+// So a call looks at the elements once, and every length that an engine is told is that of the very
+// memory which it is given: `contents`, `fill` and `in_place` are the only ways to the elements of
+// a view, and nothing but them asks for `count`.
 
 /// The elements in one piece.
 pub(crate) fn contents<V: View + ?Sized>(view: &V) -> Cow<'_, [V::Elem]> {
@@ -82,8 +85,9 @@ pub(crate) fn packed<V: View + ?Sized>(view: &V) -> Vec<V::Elem> {
     values
 }
 
-/// Lets `receive` write into `into`, and say how many elements it wrote beside its result. Goes by way of memory that is
-/// checked first where not all bytes are values, and of a packed copy where `into` is not in one piece.
+/// Lets `receive` write into `into`, and say how many elements it wrote beside its result. Goes by
+/// way of memory that is checked first where not all bytes are values, and of a packed copy where
+/// `into` is not in one piece.
 #[inline]
 pub(crate) fn fill<V: ViewMut + ?Sized, R>(
     into: &mut V,
@@ -288,8 +292,8 @@ impl<S: DataMut<Elem: Datum>, D: Dimension> ViewMut for ArrayBase<S, D> {
     }
 }
 
-/// Data that a non-blocking send keeps until it is done, and then gives back: `Vec<T>`, `Box<[T]>`, `Arc<[T]>`, or an
-/// owned `ndarray::Array`.
+/// Data that a non-blocking send keeps until it is done, and then gives back: `Vec<T>`, `Box<[T]>`,
+/// `Arc<[T]>`, or an owned `ndarray::Array`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -311,7 +315,8 @@ impl<B: View + sealed::Stays + Send + 'static> OwnedBuf for B {}
 mod sealed {
     use super::{Arc, Datum, Dimension};
 
-    /// Owners of elements that stay where they are when the owner moves, and that nobody changes meanwhile.
+    /// Owners of elements that stay where they are when the owner moves, and that nobody changes
+    /// meanwhile.
     pub trait Stays {}
 
     impl<T: Datum> Stays for Vec<T> {}

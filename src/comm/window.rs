@@ -15,10 +15,11 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What a window can hold: plain data of which every bit pattern is a value, as all numbers are and `bool` and `char` are not.
+/// What a window can hold: plain data of which every bit pattern is a value, as all numbers are and
+/// `bool` and `char` are not.
 ///
-/// So nothing that other ranks write, not even half of it, is anything but a value. Implemented for every type that has
-/// bytemuck's [`NoUninit`](bytemuck::NoUninit) and [`AnyBitPattern`].
+/// So nothing that other ranks write, not even half of it, is anything but a value. Implemented for
+/// every type that has bytemuck's [`NoUninit`](bytemuck::NoUninit) and [`AnyBitPattern`].
 pub trait Plain: Datum + AnyBitPattern {}
 
 impl<T: Datum + AnyBitPattern> Plain for T {}
@@ -32,12 +33,14 @@ pub enum Lock {
     Shared,
 }
 
-/// Memory of every rank, its *part*, that the other ranks read and change by themselves, without its help.
+/// Memory of every rank, its *part*, that the other ranks read and change by themselves, without
+/// its help.
 ///
-/// They do so only in *phases*, which all ranks begin and end together: an [`epoch`](Self::epoch), or a
-/// [`passive`](Self::passive) phase, in which parts can be locked. Outside phases each rank has its own part to itself
-/// ([`local`](Self::local), [`local_mut`](Self::local_mut)). That nobody reads while another writes is left neither to the
-/// program nor to chance: a slice of the own part cannot be kept during a phase, and no handle can leave it.
+/// They do so only in *phases*, which all ranks begin and end together: an [`epoch`](Self::epoch),
+/// or a [`passive`](Self::passive) phase, in which parts can be locked. Outside phases each rank
+/// has its own part to itself ([`local`](Self::local), [`local_mut`](Self::local_mut)). That nobody
+/// reads while another writes is left neither to the program nor to chance: a slice of the own part
+/// cannot be kept during a phase, and no handle can leave it.
 ///
 /// ```compile_fail,E0502
 /// spmd::local(2, |world| {
@@ -49,13 +52,15 @@ pub enum Lock {
 /// });
 /// ```
 ///
-/// MPI: a window with its memory (`MPI_Win_allocate`, MPI 4.1, 12.2.2), one access epoch open to all ranks
-/// (`MPI_Win_lock_all`, 12.5.3) and accesses that are complete when the call returns; phases are separated by
-/// agreements instead of fences. What overlapping accesses leave is said at each of them; none is undefined.
+/// MPI: a window with its memory (`MPI_Win_allocate`, MPI 4.1, 12.2.2), one access epoch open to
+/// all ranks (`MPI_Win_lock_all`, 12.5.3) and accesses that are complete when the call returns;
+/// phases are separated by agreements instead of fences. What overlapping accesses leave is said at
+/// each of them; none is undefined.
 ///
-/// Dropping a window is not collective, and forgetting one is sound: its memory goes back when all ranks have dropped it and
-/// the next window is opened on the same communicator, or at the end of the run. [`close`](Self::close) gives it back at
-/// once. If the program panics inside a phase, the window is broken on that rank, like a mutex that is poisoned.
+/// Dropping a window is not collective, and forgetting one is sound: its memory goes back when all
+/// ranks have dropped it and the next window is opened on the same communicator, or at the end of
+/// the run. [`close`](Self::close) gives it back at once. If the program panics inside a phase, the
+/// window is broken on that rank, like a mutex that is poisoned.
 ///
 /// # Examples
 /// Work is dealt out by a counter that all ranks share:
@@ -92,13 +97,14 @@ impl Comm {
     /// Opens a window: `len` elements of this rank, all bytes zero, that the other ranks can reach.
     ///
     /// # Collective
-    /// All ranks, with the same type and any lengths. An allgather, a duplicate of the communicator, and what the engine needs.
-    /// MPI: `MPI_Win_allocate` (MPI 4.1, 12.2.2).
+    /// All ranks, with the same type and any lengths. An allgather, a duplicate of the
+    /// communicator, and what the engine needs. MPI: `MPI_Win_allocate` (MPI 4.1, 12.2.2).
     ///
     /// # Errors
-    /// On every rank: [`ErrorKind::CollectiveMismatch`](crate::ErrorKind::CollectiveMismatch) if the types differ,
-    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) (elsewhere
-    /// [`ErrorKind::Elsewhere`](crate::ErrorKind::Elsewhere)) if the memory cannot be had.
+    /// On every rank: [`ErrorKind::CollectiveMismatch`](crate::ErrorKind::CollectiveMismatch) if
+    /// the types differ, [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument)
+    /// (elsewhere [`ErrorKind::Elsewhere`](crate::ErrorKind::Elsewhere)) if the memory cannot be
+    /// had.
     ///
     /// # Examples
     /// Every rank writes its number into its right neighbour's part:
@@ -152,8 +158,8 @@ impl<T: Plain> Window<T> {
         if bytes.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(bytes) }
     }
 
-    /// A phase in which every rank reads and changes any part: begins when all ranks have come, ends when all are done.
-    /// What was done is seen by all afterwards.
+    /// A phase in which every rank reads and changes any part: begins when all ranks have come,
+    /// ends when all are done. What was done is seen by all afterwards.
     ///
     /// ```compile_fail
     /// spmd::local(2, |world| {
@@ -165,10 +171,12 @@ impl<T: Plain> Window<T> {
     /// ```
     ///
     /// # Collective
-    /// All ranks. Two allreduces of 16 bytes, and what `body` does. MPI: what two `MPI_Win_fence` enclose (MPI 4.1, 12.5.1).
+    /// All ranks. Two allreduces of 16 bytes, and what `body` does. MPI: what two `MPI_Win_fence`
+    /// enclose (MPI 4.1, 12.5.1).
     ///
     /// # Errors
-    /// On every rank, before any begins: [`ErrorKind::CollectiveMismatch`](crate::ErrorKind::CollectiveMismatch) if another calls for
+    /// On every rank, before any begins:
+    /// [`ErrorKind::CollectiveMismatch`](crate::ErrorKind::CollectiveMismatch) if another calls for
     /// another kind of phase. What `body` returns, after the end of the phase.
     ///
     /// # Examples
@@ -206,13 +214,13 @@ impl<T: Plain> Window<T> {
         self.region.phase(call, Phase::Epoch, || body(&Epoch::new(self)))
     }
 
-    /// A phase in which every rank can lock any part, its own too, and read and change it while it holds it: begins when all
-    /// ranks have come, ends when all are done.
+    /// A phase in which every rank can lock any part, its own too, and read and change it while it
+    /// holds it: begins when all ranks have come, ends when all are done.
     ///
     /// # Collective
-    /// All ranks. Two allreduces of 16 bytes, and what `body` does.
-    /// MPI: passive target communication (MPI 4.1, 12.5.3), which there needs no beginning and so no order with the target's own
-    /// loads and stores.
+    /// All ranks. Two allreduces of 16 bytes, and what `body` does. MPI: passive target
+    /// communication (MPI 4.1, 12.5.3), which there needs no beginning and so no order with the
+    /// target's own loads and stores.
     ///
     /// # Errors
     /// As [`epoch`](Self::epoch).

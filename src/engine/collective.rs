@@ -1,8 +1,9 @@
 //! The vocabulary of collectives: what the typed layer asks of an engine, in bytes.
 
 //!
-//! *The rule: no length is believed.* What all engines are told of buffers is held against the buffers themselves, here and
-//! nowhere else ([`make`], [`Exchange::check`]): they may read and write what the counts say.
+//! *The rule: no length is believed.* What all engines are told of buffers is held against the
+//! buffers themselves, here and nowhere else ([`make`], [`Exchange::check`]): they may read and
+//! write what the counts say.
 
 use super::{Context, Engine, Label, Rank, schedule};
 use crate::{
@@ -59,7 +60,8 @@ pub(crate) struct Reduction<'a> {
     pub(crate) native: Option<(Builtin, Element)>,
     /// Whether the order of the operands is free.
     pub(crate) commutative: bool,
-    /// Replaces `right` by `left op right`, element by element; `left` belongs to lower ranks than `right`.
+    /// Replaces `right` by `left op right`, element by element; `left` belongs to lower ranks than
+    /// `right`.
     pub(crate) fold: &'a Fold<'a>,
 }
 
@@ -123,23 +125,26 @@ fn fits(what: &'static str, needed: Option<usize>, got: usize) -> Result<(), Fau
     Err(ErrorKind::LengthMismatch { what, needed, got }.into())
 }
 
-/// Makes a collective call in the engine's own way, or by messages, if its buffers are as long as it says.
+/// Makes a collective call in the engine's own way, or by messages, if its buffers are as long as
+/// it says.
 ///
-/// Inlined, so that the call stays where it was put together; see [`Table::insert`](super::table::Table::insert).
+/// Inlined, so that the call stays where it was put together; see
+/// [`Table::insert`](super::table::Table::insert).
 #[inline(always)]
 pub(crate) fn make(engine: &dyn Engine, call: &mut CollectiveCall<'_>) -> Result<(), Fault> {
     call.what.check(call.rank, call.size)?;
     engine.collective(call).unwrap_or_else(|| schedule::run(engine, call))
 }
 
-/// A collective whose sizes are known where they are needed. All buffers are bytes of whole elements; rows lie one behind the other.
+/// A collective whose sizes are known where they are needed. All buffers are bytes of whole
+/// elements; rows lie one behind the other.
 pub(crate) enum Collective<'a> {
     /// Nobody leaves before everybody has come.
     Barrier,
     /// The root's `buffer` on every rank.
     Bcast { root: Rank, buffer: &'a mut [u8] },
-    /// All ranks' `mine` in the root's `out`. The root knows all counts, the others only their own (`counts` is
-    /// `Each(&[])` or `Equal` there), and have no `out`.
+    /// All ranks' `mine` in the root's `out`. The root knows all counts, the others only their own
+    /// (`counts` is `Each(&[])` or `Equal` there), and have no `out`.
     Gather { root: Rank, mine: &'a [u8], counts: Counts<'a>, out: &'a mut [u8] },
     /// To each rank its row of the root's `rows`; counts as in `Gather`.
     Scatter { root: Rank, rows: &'a [u8], counts: Counts<'a>, out: &'a mut [u8] },
@@ -242,7 +247,8 @@ impl Collective<'_> {
         }
     }
 
-    /// Makes the call of a rank that is alone; `false` if it has edges to itself, which this does not know.
+    /// Makes the call of a rank that is alone; `false` if it has edges to itself, which this does
+    /// not know.
     pub(crate) fn make_alone(&mut self) -> bool {
         match self {
             Self::Gather { mine: from, out, .. }
@@ -287,13 +293,15 @@ pub(crate) struct Exchange {
     pub(crate) turn: u64,
     pub(crate) label: Label,
     pub(crate) pattern: Pattern,
-    /// What this rank contributes: its rows one behind the other, or nothing if it has no part in the pattern.
+    /// What this rank contributes: its rows one behind the other, or nothing if it has no part in
+    /// the pattern.
     pub(crate) mine: Box<dyn Buffer>,
-    /// The bytes of each row of `mine`: one number for each rank (`Each`, and the root of `RowsFromRoot`), else a single one or none.
+    /// The bytes of each row of `mine`: one number for each rank (`Each`, and the root of
+    /// `RowsFromRoot`), else a single one or none.
     pub(crate) counts: Vec<usize>,
-    /// A native reduction that the engine may make instead: all ranks contribute equally many bytes, and the exchange
-    /// brings one row, the result (no row on ranks that get none). Without it, or where the engine
-    /// declines, the rows come as they are.
+    /// A native reduction that the engine may make instead: all ranks contribute equally many
+    /// bytes, and the exchange brings one row, the result (no row on ranks that get none). Without
+    /// it, or where the engine declines, the rows come as they are.
     pub(crate) reduce: Option<NativeReduction>,
     /// Makes memory for so many bytes.
     pub(crate) room: fn(usize) -> Box<dyn Buffer>,
@@ -355,7 +363,8 @@ pub(crate) enum Pattern {
 pub(crate) struct Exchanged {
     /// The rows that came, by rank, one behind the other.
     pub(crate) rows: Box<dyn Buffer>,
-    /// Their lengths in bytes: one number for each rank, or a single one (from a root, or a native reduction), or none.
+    /// Their lengths in bytes: one number for each rank, or a single one (from a root, or a native
+    /// reduction), or none.
     pub(crate) counts: Vec<usize>,
     /// Whether `rows` is the result of a native reduction.
     pub(crate) reduced: bool,

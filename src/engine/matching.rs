@@ -1,7 +1,8 @@
 //! Which message meets which receive: the rules of MPI 4.1 §3.5, as plain data.
 //!
-//! An arriving message takes the *oldest* receive that wants it, a new receive the *oldest* message that it wants; so
-//! messages between two ranks that could be taken by the same receive are never overtaken.
+//! An arriving message takes the *oldest* receive that wants it, a new receive the *oldest* message
+//! that it wants; so messages between two ranks that could be taken by the same receive are never
+//! overtaken.
 
 use std::collections::VecDeque;
 
@@ -37,7 +38,8 @@ impl Wanted {
     }
 }
 
-/// The two queues of one receiving rank: messages that nobody wanted yet, and receives that nobody served yet.
+/// The two queues of one receiving rank: messages that nobody wanted yet, and receives that nobody
+/// served yet.
 pub(crate) struct Queues<M, R> {
     unexpected: VecDeque<(Key, M)>,
     posted: VecDeque<(Wanted, R)>,

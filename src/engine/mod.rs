@@ -1,4 +1,5 @@
-//! Layer 1: what moves the bytes between ranks. See `README.md` beside this file for the way of a message.
+//! Layer 1: what moves the bytes between ranks. See `README.md` beside this file for the way of a
+//! message.
 
 pub(crate) mod collective;
 #[allow(unsafe_code)] // lends buffers between threads; each block states its reasons
@@ -49,8 +50,8 @@ impl From<usize> for Rank {
 pub(crate) struct Tag(pub(crate) u32);
 
 impl Tag {
-    /// The tag of the messages of a communicator's collective call number `turn`, where tags reach up to `max`:
-    /// successive collectives cannot be mixed up.
+    /// The tag of the messages of a communicator's collective call number `turn`, where tags reach
+    /// up to `max`: successive collectives cannot be mixed up.
     pub(crate) fn of_turn(turn: u64, Self(max): Self) -> Self {
         Self((turn % (u64::from(max) + 1)) as u32)
     }
@@ -97,7 +98,8 @@ impl PartialEq for Step {
 impl Eq for Step {}
 
 impl Label {
-    /// Whether a receiver that expects this label may take a message labelled `got` that `peer` sent.
+    /// Whether a receiver that expects this label may take a message labelled `got` that `peer`
+    /// sent.
     pub(crate) fn admits(&self, got: &Self, peer: Rank) -> Result<(), Fault> {
         if self == got {
             return Ok(());
@@ -122,7 +124,8 @@ impl Label {
         }
     }
 
-    /// Whether this label belongs to a step of a collective: those messages never meet the program's own.
+    /// Whether this label belongs to a step of a collective: those messages never meet the
+    /// program's own.
     pub(crate) fn is_step(&self) -> bool {
         self.step.is_some()
     }
@@ -199,7 +202,8 @@ pub(crate) enum Mode {
     Synchronous,
 }
 
-/// A finished non-blocking operation: its buffer comes back if the engine owned it, and what was received.
+/// A finished non-blocking operation: its buffer comes back if the engine owned it, and what was
+/// received.
 pub(crate) struct Done {
     pub(crate) buffer: Option<Box<dyn Buffer>>,
     pub(crate) received: Option<Received>,
@@ -283,7 +287,8 @@ pub(crate) enum Preparation<'a> {
 
 #[cfg(feature = "mpi")]
 impl Preparation<'_> {
-    /// Of a collective: where it takes place, the bytes that all ranks give alike, and the type of what is reduced.
+    /// Of a collective: where it takes place, the bytes that all ranks give alike, and the type of
+    /// what is reduced.
     pub(crate) fn collective(&self) -> Option<(&CollectivePlace, usize, Option<Element>)> {
         let element = |with: &Reduction<'_>| with.native.map(|(_, element)| element);
         Some(match self {
@@ -308,10 +313,12 @@ pub(crate) struct CollectivePlace {
     pub(crate) size: usize,
 }
 
-/// An operation of a rank that was never finished, or a message that nobody received, at the end of the run.
+/// An operation of a rank that was never finished, or a message that nobody received, at the end of
+/// the run.
 #[derive(Clone, Debug)]
 pub(crate) struct Leftover {
-    /// Who is concerned and how: `rank 1: irecv from rank 0 tag 7 was never finished (src/main.rs:41)`.
+    /// Who is concerned and how:
+    /// `rank 1: irecv from rank 0 tag 7 was never finished (src/main.rs:41)`.
     pub(crate) what: String,
 }
 
@@ -353,10 +360,11 @@ pub(crate) struct About {
 /// What moves bytes between ranks: one object per rank, used by that rank's thread only.
 ///
 /// Every verb either does what it says or reports why not; none blocks once the job has failed.
-/// Buffers given by reference belong to the caller again when the verb returns, whatever it returns.
+/// Buffers given by reference belong to the caller again when the verb returns, whatever it
+/// returns.
 ///
-/// The verbs are those of several traits, each implemented where the work is done. What has a default here may be left out
-/// by a new engine: the other verbs suffice.
+/// The verbs are those of several traits, each implemented where the work is done. What has a
+/// default here may be left out by a new engine: the other verbs suffice.
 pub(crate) trait Engine:
     Messages + Operations + Collectives + Groups + Windows + Threads
 {
@@ -376,19 +384,21 @@ pub(crate) trait Engine:
         Tag::of_turn(turn, self.max_tag())
     }
 
-    /// Whether the typed layer must find out beforehand that all ranks make the same collective call: this engine is asked
-    /// to check it and cannot do so as the calls meet.
+    /// Whether the typed layer must find out beforehand that all ranks make the same collective
+    /// call: this engine is asked to check it and cannot do so as the calls meet.
     fn leaves_agreement(&self) -> bool {
         false
     }
 
-    /// Notes the program's call that the following verbs serve, for reports of what each rank waits for.
+    /// Notes the program's call that the following verbs serve, for reports of what each rank waits
+    /// for.
     ///
-    /// It comes in parts, which fit into registers: a call that is copied whole waits until what was stored before it has left the
-    /// processor, the last message among it.
+    /// It comes in parts, which fit into registers: a call that is copied whole waits until what
+    /// was stored before it has left the processor, the last message among it.
     fn enter(&self, op: &'static str, with: With, at: &'static Location<'static>);
 
-    /// Says that the rank enters another library (HDF5, say) to wait for other ranks there, or has come out.
+    /// Says that the rank enters another library (HDF5, say) to wait for other ranks there, or has
+    /// come out.
     #[cfg(feature = "phdf5")]
     fn wait_elsewhere(&self, _inside: bool) {}
 
@@ -440,7 +450,8 @@ pub(crate) trait Messages: Operations {
     /// The label of `from` says which queue; it is compared when the message is fetched.
     fn probe(&self, from: &Source, wait: bool) -> Result<Option<(Ticket, Received)>, Fault>;
 
-    /// Takes the first message that fits out of the queue, waiting for one until `op` is done, which stays; `None` if it is.
+    /// Takes the first message that fits out of the queue, waiting for one until `op` is done,
+    /// which stays; `None` if it is.
     fn probe_until(&self, from: &Source, op: Op) -> Result<Option<(Ticket, Received)>, Fault> {
         loop {
             if let Some(found) = self.probe(from, false)? {
@@ -480,24 +491,27 @@ pub(crate) trait Operations {
     /// Starts to receive.
     fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, Fault>;
 
-    /// As [`Engine::isend`] with lent bytes, by a lender who never leaves the operation unfinished; `None` if the bytes are
-    /// the lender's again already.
+    /// As [`Engine::isend`] with lent bytes, by a lender who never leaves the operation unfinished;
+    /// `None` if the bytes are the lender's again already.
     fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault>;
 
     /// As [`Engine::irecv`] with lent bytes, by a lender who never leaves the operation unfinished.
     fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, Fault>;
 
-    /// The result of `op` if it is done; `op` is gone then, and lent memory is not touched any more, whatever the result.
+    /// The result of `op` if it is done; `op` is gone then, and lent memory is not touched any
+    /// more, whatever the result.
     fn test(&self, op: Op) -> Option<Result<Done, Fault>>;
 
-    /// The result of `op` when it is done; `op` is gone then, and lent memory is not touched any more, whatever the result.
+    /// The result of `op` when it is done; `op` is gone then, and lent memory is not touched any
+    /// more, whatever the result.
     fn wait(&self, op: Op) -> Result<Done, Fault> {
         self.wait_any(&[op], None)?;
         self.test(op).unwrap_or_else(|| Err(ErrorKind::Closed.into()))
     }
 
-    /// Whether `op`, whose buffer nobody wants back, is done, waiting for it if `wait`; if so, what was received. `op` is gone
-    /// then, with its buffer if the engine owned it, whatever the result; one that was prepared can be started again.
+    /// Whether `op`, whose buffer nobody wants back, is done, waiting for it if `wait`; if so, what
+    /// was received. `op` is gone then, with its buffer if the engine owned it, whatever the
+    /// result; one that was prepared can be started again.
     #[allow(clippy::option_option, reason = "done or not, and a message received or not")]
     fn finish(&self, op: Op, wait: bool) -> Result<Option<Option<Received>>, Fault> {
         if wait {
@@ -506,19 +520,20 @@ pub(crate) trait Operations {
         self.test(op).map(|done| done.map(|done| done.received)).transpose()
     }
 
-    /// Waits until one of `ops` is done and says which; it stays to be tested or waited for. `None` if that has not happened
-    /// by `until`, a [time](Engine::now) of the engine.
+    /// Waits until one of `ops` is done and says which; it stays to be tested or waited for. `None`
+    /// if that has not happened by `until`, a [time](Engine::now) of the engine.
     fn wait_any(&self, ops: &[Op], until: Option<Duration>) -> Result<Option<usize>, Fault>;
 
     /// Withdraws a receive, unless it is done; `op` is gone.
     fn cancel(&self, op: Op) -> Result<Ended, Fault>;
 
-    /// Nobody will ask for `op` again: a receive is withdrawn, a send of owned memory goes on without its owner.
+    /// Nobody will ask for `op` again: a receive is withdrawn, a send of owned memory goes on
+    /// without its owner.
     fn detach(&self, op: Op);
 
-    /// Takes lent memory back: when this returns the engine does not touch it any more, whether or not the message
-    /// was sent or received. Where that cannot be had (an MPI that cannot cancel a send that nobody receives), it
-    /// ends the job rather than return. `op` is gone.
+    /// Takes lent memory back: when this returns the engine does not touch it any more, whether or
+    /// not the message was sent or received. Where that cannot be had (an MPI that cannot cancel a
+    /// send that nobody receives), it ends the job rather than return. `op` is gone.
     fn revoke(&self, op: Op);
 
     // ---- Prepared once and started often ----
@@ -548,8 +563,8 @@ pub(crate) trait Collectives {
         None
     }
 
-    /// Starts a non-blocking collective, whose lengths need be known to nobody else; what it brings is in
-    /// [`Done::exchanged`]. It makes progress whenever a rank is in any verb that waits.
+    /// Starts a non-blocking collective, whose lengths need be known to nobody else; what it brings
+    /// is in [`Done::exchanged`]. It makes progress whenever a rank is in any verb that waits.
     fn icollective(&self, call: Exchange) -> Result<Op, Fault>;
 }
 
@@ -565,7 +580,8 @@ pub(crate) trait Groups {
         group: Option<(u32, &[Rank])>,
     ) -> Result<Option<Context>, Fault>;
 
-    /// A number that is the same for the ranks of a host, which can share memory. Collective over `context`.
+    /// A number that is the same for the ranks of a host, which can share memory. Collective over
+    /// `context`.
     fn node(&self, _context: Context, _turn: u64) -> Result<u32, Fault> {
         Ok(0)
     }
@@ -576,8 +592,9 @@ pub(crate) trait Groups {
     /// The position of `rank` of `context` in the world.
     fn world_rank(&self, context: Context, rank: Rank) -> usize;
 
-    /// What another library that speaks with the ranks of `context` by itself needs to know them: a value of this engine's own
-    /// kind; none where there is no such library. Collective over `context`: all ranks hand it on to the same call.
+    /// What another library that speaks with the ranks of `context` by itself needs to know them: a
+    /// value of this engine's own kind; none where there is no such library. Collective over
+    /// `context`: all ranks hand it on to the same call.
     #[cfg_attr(not(feature = "phdf5"), allow(dead_code))] // asked for by the collective writer only
     fn native_handle(&self, _context: Context) -> Option<Result<Box<dyn Any>, Fault>> {
         None
@@ -586,8 +603,9 @@ pub(crate) trait Groups {
 
 /// Memory that other ranks reach.
 pub(crate) trait Windows {
-    /// Opens a window: `bytes` zeroed bytes of every rank that others can reach; with `Access::Shared`, by plain
-    /// loads and stores of the ranks of one host, one part behind the other. Aligned to 64 bytes. Collective over `context`.
+    /// Opens a window: `bytes` zeroed bytes of every rank that others can reach; with
+    /// `Access::Shared`, by plain loads and stores of the ranks of one host, one part behind the
+    /// other. Aligned to 64 bytes. Collective over `context`.
     fn open_window(
         &self,
         _context: Context,
@@ -598,13 +616,15 @@ pub(crate) trait Windows {
         Err(no_windows())
     }
 
-    /// Where the part of `rank` lies in this process: this rank's own, or, with `Access::Shared`, anyone's.
+    /// Where the part of `rank` lies in this process: this rank's own, or, with `Access::Shared`,
+    /// anyone's.
     fn window_part(&self, _window: WindowId, _rank: Rank) -> Result<RawBytes, Fault> {
         Err(no_windows())
     }
 
-    /// Reads or changes the part of `target`, from its byte `offset` on; returns when the buffers may be used again.
-    /// Element-wise atomic against other ranks' accesses where [`Rma`] says so. The range has been checked.
+    /// Reads or changes the part of `target`, from its byte `offset` on; returns when the buffers
+    /// may be used again. Element-wise atomic against other ranks' accesses where [`Rma`] says so.
+    /// The range has been checked.
     fn access(
         &self,
         _window: WindowId,
@@ -615,7 +635,8 @@ pub(crate) trait Windows {
         Err(no_windows())
     }
 
-    /// Waits until nobody holds the part of `target` (nobody exclusively, if not `exclusive`) and holds it.
+    /// Waits until nobody holds the part of `target` (nobody exclusively, if not `exclusive`) and
+    /// holds it.
     fn lock_part(&self, _window: WindowId, _target: Rank, _exclusive: bool) -> Result<(), Fault> {
         Err(no_windows())
     }
@@ -625,14 +646,14 @@ pub(crate) trait Windows {
         Err(no_windows())
     }
 
-    /// All accesses of this rank are complete at their targets, and memory changed by others is seen after the next
-    /// barrier.
+    /// All accesses of this rank are complete at their targets, and memory changed by others is
+    /// seen after the next barrier.
     fn flush_window(&self, _window: WindowId) -> Result<(), Fault> {
         Err(no_windows())
     }
 
-    /// The program of this rank has no hold of the window any more, nor of its memory. What is never dropped stays where it is
-    /// as long as the process lives.
+    /// The program of this rank has no hold of the window any more, nor of its memory. What is
+    /// never dropped stays where it is as long as the process lives.
     fn drop_window(&self, _window: WindowId) {}
 
     /// Closes the window. Collective; nobody reaches it any more when this is called.
@@ -643,8 +664,8 @@ pub(crate) trait Windows {
 
 /// What all threads of a rank can use.
 pub(crate) trait Threads {
-    /// What other threads of this rank may use at the same time as this one, on the ranks of `context`.
-    /// Collective over `context`.
+    /// What other threads of this rank may use at the same time as this one, on the ranks of
+    /// `context`. Collective over `context`.
     fn shared(&self, _context: Context, _turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
         let what = "messages between threads";
         Err(ErrorKind::Unsupported { what, how: "choose another engine" }.into())
@@ -655,7 +676,8 @@ fn no_windows() -> Fault {
     ErrorKind::Unsupported { what: "windows", how: "choose another engine" }.into()
 }
 
-/// A rank's message space that all its threads can use at the same time. Contexts in targets and sources are ignored.
+/// A rank's message space that all its threads can use at the same time. Contexts in targets and
+/// sources are ignored.
 pub(crate) trait SharedEngine: Send + Sync {
     /// As [`Messages::send`].
     fn send(&self, call: Call, to: &Target, bytes: &[u8]) -> Result<(), Fault>;

@@ -1,8 +1,9 @@
 //! Collectives as schedules of point-to-point messages, for every engine that has no better way.
 //!
-//! Reductions combine contiguous ranges of ranks, the lower one on the left: an operator need be associative only.
-//! Sources: Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication Operations in MPICH" (2005);
-//! Hensgen, Finkel, Manber, "Two algorithms for barrier synchronization" (1988).
+//! Reductions combine contiguous ranges of ranks, the lower one on the left: an operator need be
+//! associative only. Sources: Thakur, Rabenseifner, Gropp, "Optimization of Collective
+//! Communication Operations in MPICH" (2005); Hensgen, Finkel, Manber, "Two algorithms for barrier
+//! synchronization" (1988).
 
 use super::{
     Choice, Collective, CollectiveCall, Context, Counts, Engine, Label, Mode, Rank, Received,
@@ -15,7 +16,8 @@ use crate::{
 
 type Outcome = Result<(), Fault>;
 
-/// Up to this many bytes in all, an allgather goes over a tree (⌈log₂ p⌉ · 2 steps), above round a ring (p − 1 steps).
+/// Up to this many bytes in all, an allgather goes over a tree (⌈log₂ p⌉ · 2 steps), above round a
+/// ring (p − 1 steps).
 const ALLGATHER_TREE_BYTES: usize = 32 * 1024;
 
 /// Makes the collective call with messages of `engine`.
@@ -203,7 +205,8 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// One message along every edge. All are received before any is waited for, so that no order of edges can block.
+    /// One message along every edge. All are received before any is waited for, so that no order of
+    /// edges can block.
     fn neighbors<'r>(
         &self,
         neighbors: &Neighbors<'_>,
@@ -223,8 +226,9 @@ impl Steps<'_> {
         sends.into_iter().try_for_each(|op| self.engine.wait(op).map(drop))
     }
 
-    /// Pairwise exchange, as in `alltoall`: every rank combines its own piece of all contributions. Those of lower ranks come
-    /// from near to far, then those of higher ranks from far to near, so that each meets the neighbour of what is combined.
+    /// Pairwise exchange, as in `alltoall`: every rank combines its own piece of all contributions.
+    /// Those of lower ranks come from near to far, then those of higher ranks from far to near, so
+    /// that each meets the neighbour of what is combined.
     fn reduce_scatter(
         &self,
         mine: &[u8],
@@ -302,8 +306,8 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// Binomial tree: to the root if the operator commutes; else to rank 0, which keeps the order of ranks, and then
-    /// one message to the root.
+    /// Binomial tree: to the root if the operator commutes; else to rank 0, which keeps the order
+    /// of ranks, and then one message to the root.
     fn reduce(&self, root: usize, mine: &[u8], out: &mut [u8], with: &Reduction<'_>) -> Outcome {
         let mut scratch = Vec::new();
         let buffer = if self.rank == root {
@@ -337,7 +341,8 @@ impl Steps<'_> {
         }
     }
 
-    /// Recursive doubling over a power of two of ranks; the ranks beyond it pair up first and get the result last.
+    /// Recursive doubling over a power of two of ranks; the ranks beyond it pair up first and get
+    /// the result last.
     fn allreduce(&self, buffer: &mut [u8], with: &Reduction<'_>) -> Outcome {
         let mut theirs = vec![0; buffer.len()];
         let doubling = 1 << self.size.ilog2();
@@ -382,8 +387,8 @@ impl Steps<'_> {
         })
     }
 
-    /// Recursive doubling: `block` grows to cover aligned blocks of 2ᵏ ranks; the lower blocks are this rank's prefix,
-    /// given to `prepend` from near to far.
+    /// Recursive doubling: `block` grows to cover aligned blocks of 2ᵏ ranks; the lower blocks are
+    /// this rank's prefix, given to `prepend` from near to far.
     fn prefix(
         &self,
         mut block: Vec<u8>,
@@ -429,7 +434,8 @@ mod tests {
         error::{Call, With},
     };
 
-    /// Maps `x → a·x + b`, first the left one and then the right one: associative, and the order matters.
+    /// Maps `x → a·x + b`, first the left one and then the right one: associative, and the order
+    /// matters.
     #[allow(clippy::unnecessary_wraps, reason = "a fold may fail")]
     fn compose(left: &[u8], right: &mut [u8]) -> Outcome {
         for (left, right) in left.chunks(2).zip(right.chunks_mut(2)) {

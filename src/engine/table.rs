@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-/// Entries that are put in, looked at and taken out by a number that is never used again. Places are: nothing is
-/// allocated once a table has held as many entries at a time as it will.
+/// Entries that are put in, looked at and taken out by a number that is never used again. Places
+/// are: nothing is allocated once a table has held as many entries at a time as it will.
 pub(crate) struct Table<T>(RefCell<Places<T>>);
 
 struct Places<T> {
@@ -52,8 +52,9 @@ impl<T> Table<T> {
 
     /// Puts in what `make` makes; its number.
     ///
-    /// Nothing that could panic comes between making the entry and its place, so that it is made there: what is made
-    /// elsewhere in small pieces and moved in large ones waits until the pieces have left the processor.
+    /// Nothing that could panic comes between making the entry and its place, so that it is made
+    /// there: what is made elsewhere in small pieces and moved in large ones waits until the pieces
+    /// have left the processor.
     #[inline(always)]
     pub(crate) fn insert(&self, make: impl FnOnce() -> T) -> u64 {
         let Places { all, free, inserted } = &mut *self.0.borrow_mut();
@@ -75,7 +76,8 @@ impl<T> Table<T> {
         Some(entry)
     }
 
-    /// Looks at an entry, and drops it where it is if that gives something; `None` if there is no entry, or if it stays.
+    /// Looks at an entry, and drops it where it is if that gives something; `None` if there is no
+    /// entry, or if it stays.
     #[inline]
     pub(crate) fn end<R>(&self, number: u64, look: impl FnOnce(&mut T) -> Option<R>) -> Option<R> {
         let mut places = self.0.borrow_mut();

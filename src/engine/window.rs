@@ -26,11 +26,13 @@ pub(crate) enum Rma<'a> {
     Put(&'a [u8]),
     /// Reads. Bytes that are being overwritten are unspecified, nothing worse.
     Get(&'a mut [u8]),
-    /// Combines each element with one of the operands, atomically against other `Accumulate`, `FetchOp` and `CompareSwap`.
+    /// Combines each element with one of the operands, atomically against other `Accumulate`,
+    /// `FetchOp` and `CompareSwap`.
     Accumulate { operand: &'a [u8], update: Update, element: Element },
     /// The same, and fetches each element as it was before.
     FetchOp { operand: &'a [u8], before: &'a mut [u8], update: Update, element: Element },
-    /// Replaces one element by `swap` if it equals `compare`; fetches it as it was before. Integers only.
+    /// Replaces one element by `swap` if it equals `compare`; fetches it as it was before. Integers
+    /// only.
     CompareSwap { compare: &'a [u8], swap: &'a [u8], before: &'a mut [u8], element: Element },
 }
 

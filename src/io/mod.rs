@@ -1,7 +1,8 @@
 //! Files: blocks of 2-D arrays from and to one shared file, and pictures of them.
 //!
-//! An [`ArrayFile`] is a `.npy` file, or a dataset of an HDF5 file (feature `hdf5`). Each rank reads its own block of it;
-//! all ranks together write one file, which is the same for every number of ranks.
+//! An [`ArrayFile`] is a `.npy` file, or a dataset of an HDF5 file (feature `hdf5`). Each rank
+//! reads its own block of it; all ranks together write one file, which is the same for every number
+//! of ranks.
 
 mod error;
 #[cfg(feature = "hdf5")]
@@ -34,7 +35,8 @@ type Block = [Range<usize>; 2];
 
 /// A 2-D array in a file, as users name it: `FILE.npy`, `FILE.h5` or `FILE.h5:/path/of/dataset`.
 ///
-/// Parsing refuses what this build cannot handle, so that an option of this type is refused before anything is computed:
+/// Parsing refuses what this build cannot handle, so that an option of this type is refused before
+/// anything is computed:
 /// ```
 /// use spmd::io::{ArrayFile, FileError};
 /// let file: ArrayFile = "terrain.npy".parse()?;
@@ -84,7 +86,8 @@ impl FromStr for ArrayFile {
     type Err = FileError;
 
     fn from_str(text: &str) -> Result<Self, FileError> {
-        // A colon may be part of the path: what stands before the dataset's must be a known file name.
+        // A colon may be part of the path: what stands before the dataset's must be a known file
+        // name.
         let mut colons =
             text.match_indices(':').map(|(at, _)| (&text[..at], Some(&text[at + 1..])));
         let named = colons.find_map(|(file, dataset)| Some((file, suffix(file)?, dataset)));
@@ -128,8 +131,9 @@ impl ArrayFile {
     /// The number of rows and columns of the array in the file.
     ///
     /// # Errors
-    /// If there is no such file or dataset, or it is not a 2-D array of numbers with one cell at least. Where no dataset
-    /// is named, the file must have only one such dataset; the error lists what there is.
+    /// If there is no such file or dataset, or it is not a 2-D array of numbers with one cell at
+    /// least. Where no dataset is named, the file must have only one such dataset; the error lists
+    /// what there is.
     pub fn shape(&self) -> Result<[usize; 2], FileError> {
         let (shape, dataset) = match self.format {
             Format::Npy => (npy::Reader::open(&self.path)?.shape(), None),
@@ -175,17 +179,19 @@ impl ArrayFile {
         }
     }
 
-    /// Finds out whether the file can be written, and leaves nothing behind: before a long computation, on one rank.
+    /// Finds out whether the file can be written, and leaves nothing behind: before a long
+    /// computation, on one rank.
     ///
     /// # Errors
-    /// If the directory does not exist or cannot be written, or the name belongs to a directory, a read-only file, or an HDF5
-    /// file with other datasets.
+    /// If the directory does not exist or cannot be written, or the name belongs to a directory, a
+    /// read-only file, or an HDF5 file with other datasets.
     pub fn check_writable(&self) -> Result<(), FileError> {
         self.check_replaceable()?;
         unfinished::check_writable(&self.path)
     }
 
-    /// As [`check_writable`](Self::check_writable), and whether there is room for an array of this shape at this moment.
+    /// As [`check_writable`](Self::check_writable), and whether there is room for an array of this
+    /// shape at this moment.
     ///
     /// # Errors
     /// As `check_writable`, and if the file would not fit.
@@ -213,19 +219,22 @@ impl ArrayFile {
         }
     }
 
-    /// Writes a distributed array: `block` is this rank's block of `layout`. All ranks return when the file is complete.
+    /// Writes a distributed array: `block` is this rank's block of `layout`. All ranks return when
+    /// the file is complete.
     ///
-    /// The file gets its name when it is complete, and replaces one that was there, whose permissions it keeps. A link is
-    /// followed; a pipe or a device gets the bytes when all are there. HDF5 files get the dataset `/field` if none is named;
-    /// one that has other datasets is refused. With the feature `phdf5` on the engine `mpi` all ranks write into an HDF5 file
-    /// together, in a directory that all hosts share; else rank 0 writes one block after the other and holds no more than
-    /// two. The bytes of the dataset are the same.
+    /// The file gets its name when it is complete, and replaces one that was there, whose
+    /// permissions it keeps. A link is followed; a pipe or a device gets the bytes when all are
+    /// there. HDF5 files get the dataset `/field` if none is named; one that has other datasets is
+    /// refused. With the feature `phdf5` on the engine `mpi` all ranks write into an HDF5 file
+    /// together, in a directory that all hosts share; else rank 0 writes one block after the other
+    /// and holds no more than two. The bytes of the dataset are the same.
     ///
     /// # Collective
     /// The blocks, and after each step on the file an allgather of 128 bytes per rank.
     ///
     /// # Errors
-    /// What the file system or the other ranks did wrong, on all ranks; nothing is left of the file then.
+    /// What the file system or the other ranks did wrong, on all ranks; nothing is left of the file
+    /// then.
     ///
     /// # Panics
     /// If `block` has not the shape that `layout` gives this rank.
@@ -330,7 +339,8 @@ impl Writer {
     }
 }
 
-/// Makes all ranks agree how a step on the file has ended, in the name of the call that stands `at`.
+/// Makes all ranks agree how a step on the file has ended, in the name of the call that stands
+/// `at`.
 fn agree<R>(
     comm: &Comm,
     at: &'static Location<'static>,

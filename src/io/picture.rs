@@ -50,19 +50,21 @@ impl PictureFile {
         &self.path
     }
 
-    /// Finds out whether the file can be written, and leaves nothing behind: before a long computation, on one rank.
+    /// Finds out whether the file can be written, and leaves nothing behind: before a long
+    /// computation, on one rank.
     ///
     /// # Errors
-    /// If the directory does not exist or cannot be written, or the name belongs to a directory or to a read-only file.
+    /// If the directory does not exist or cannot be written, or the name belongs to a directory or
+    /// to a read-only file.
     pub fn check_writable(&self) -> Result<(), FileError> {
         unfinished::check_writable(&self.path)
     }
 
-    /// Draws a distributed array: `block` is this rank's block of `layout`. Colours run from the smallest value (dark) to
-    /// the largest (bright); NaN is grey.
+    /// Draws a distributed array: `block` is this rank's block of `layout`. Colours run from the
+    /// smallest value (dark) to the largest (bright); NaN is grey.
     ///
-    /// A pixel is a cell. Of an array larger than 2000 cells a side only every second (third, …) row and column is
-    /// drawn; a cell of a small array is several pixels wide.
+    /// A pixel is a cell. Of an array larger than 2000 cells a side only every second (third, …)
+    /// row and column is drawn; a cell of a small array is several pixels wide.
     ///
     /// The file is written as [`ArrayFile::write`](super::ArrayFile::write) does it.
     ///

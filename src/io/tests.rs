@@ -30,12 +30,12 @@ fn write(to: &ArrayFile, array: &Array2<f64>, ranks: usize) {
     .unwrap();
 }
 
-/// Writes an array as NumPy does, in this machine's order.
+/// Writes an array as `NumPy` does, in this machine's order.
 fn write_npy<T: bytemuck::NoUninit, D: Dimension>(to: &Path, element: &str, array: &Array<T, D>) {
     let fortran = if array.is_standard_layout() { "False" } else { "True" };
-    let shape: String = array.shape().iter().map(|length| format!("{length}, ")).collect();
-    // Of one length NumPy leaves the comma, of several it does not.
-    let shape = if array.ndim() > 1 { shape.trim_end_matches(", ") } else { shape.trim_end() };
+    let shape: String = format!("{:?}", array.shape()).trim_matches(['[', ']']).to_owned();
+    // Of one length `NumPy` leaves the comma, of several it does not.
+    let shape = if array.ndim() > 1 { shape } else { shape + "," };
     let order = if cfg!(target_endian = "big") { '>' } else { '<' };
     let text =
         format!("{{'descr': '{order}{element}', 'fortran_order': {fortran}, 'shape': ({shape})}}");

@@ -1,5 +1,5 @@
-//! Who may end the process: the launch, when the job is over. A rank that ends it leaves the others behind, and what it
-//! left undone would look like success.
+//! Who may end the process: the launch, when the job is over. A rank that ends it leaves the others
+//! behind, and what it left undone would look like success.
 
 use std::{
     panic::Location,

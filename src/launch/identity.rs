@@ -1,4 +1,5 @@
-//! Which rank a thread works for: its own thread and those of its rayon pool; and what their panics say.
+//! Which rank a thread works for: its own thread and those of its rayon pool; and what their panics
+//! say.
 
 use std::{
     any::Any,
@@ -18,7 +19,8 @@ use std::{
 use super::print_line;
 use crate::error::Place;
 
-/// So many panics of a rank are remembered: which of them ends the job is known only when it has been caught.
+/// So many panics of a rank are remembered: which of them ends the job is known only when it has
+/// been caught.
 const REMEMBERED: usize = 16;
 
 /// A rank, as its threads know it.
@@ -37,8 +39,9 @@ pub(crate) struct Identity {
 pub(crate) enum Voice {
     /// The panic hook that the process has, as of any other thread's.
     Hook,
-    /// The launch, with rank and host, unless the program has a hook of its own. The first time after a pause: what all
-    /// ranks find at once is said by the first of them, which ends the others before they speak.
+    /// The launch, with rank and host, unless the program has a hook of its own. The first time
+    /// after a pause: what all ranks find at once is said by the first of them, which ends the
+    /// others before they speak.
     Launch(Duration),
 }
 
@@ -93,7 +96,8 @@ impl Identity {
     pub(crate) fn words(&self, payload: Box<dyn Any + Send>) -> Words {
         let text = text(&*payload);
         let mut panics = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
-        // Others may have been caught by the program. One that was resumed may have never met the hook.
+        // Others may have been caught by the program. One that was resumed may have never met the
+        // hook.
         let noted = panics.iter().rposition(|panic| panic.text.as_deref() == text);
         let words = match noted.and_then(|noted| panics.remove(noted)) {
             Some(Panic { message, told, .. }) => Words { text: message, told },
@@ -180,7 +184,8 @@ pub(crate) fn is_own_thread() -> bool {
     OWN.get()
 }
 
-/// From now on a panic on a rank's thread is noted for the job's report, and told; others are as before.
+/// From now on a panic on a rank's thread is noted for the job's report, and told; others are as
+/// before.
 pub(crate) fn note_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -41,7 +41,8 @@ impl Launcher {
         let tasks = number("SLURM_STEP_NUM_TASKS");
         if let Some(rank) = number("PMI_RANK").or_else(|| number("PMIX_RANK")) {
             let size = number("PMI_SIZE");
-            // In an allocation MPICH's mpiexec starts its proxies by srun, as a step of one task per host.
+            // In an allocation MPICH's mpiexec starts its proxies by srun, as a step of one task
+            // per host.
             if step.is_some() && variable("MPI_LOCALNRANKS").is_none() {
                 return Some(Self { size: size.or(tasks), ..Self::srun(rank) });
             }
@@ -62,8 +63,8 @@ impl Launcher {
     }
 }
 
-/// Whether a process above this one is the rank that the launcher's variables tell of: MPI would take this one for the
-/// same, and hang, or break the connection of the real one.
+/// Whether a process above this one is the rank that the launcher's variables tell of: MPI would
+/// take this one for the same, and hang, or break the connection of the real one.
 #[cfg(target_os = "linux")]
 fn is_inside_a_rank() -> bool {
     use std::fs;
@@ -87,7 +88,8 @@ fn is_inside_a_rank() -> bool {
         })
     };
     let mut process = std::os::unix::process::parent_id();
-    // Where the system does not let this process look, nothing is known. The launcher's own processes have no seat.
+    // Where the system does not let this process look, nothing is known. The launcher's own
+    // processes have no seat.
     while let Ok(environment) = fs::read(format!("/proc/{process}/environ"))
         && has_the_same(&environment)
     {

@@ -16,7 +16,8 @@ use super::identity;
 /// When to colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Color {
-    /// On a real terminal, unless `NO_COLOR` is set or a launcher started the program (its terminals are not real).
+    /// On a real terminal, unless `NO_COLOR` is set or a launcher started the program (its
+    /// terminals are not real).
     #[default]
     Auto,
     /// Always.
@@ -69,7 +70,8 @@ impl FromStr for RankSet {
     }
 }
 
-/// Sets the program's logger up, unless it has one of its own. `RUST_LOG` filters; without it, warnings and errors show.
+/// Sets the program's logger up, unless it has one of its own. `RUST_LOG` filters; without it,
+/// warnings and errors show.
 ///
 /// # Errors
 /// If the directory for the logs cannot be made.

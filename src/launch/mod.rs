@@ -51,12 +51,13 @@ use crate::{
     placement,
 };
 
-/// How long a launcher may take to forward what a rank has printed: it drops the rest when it ends the job.
+/// How long a launcher may take to forward what a rank has printed: it drops the rest when it ends
+/// the job.
 #[cfg(feature = "mpi")]
 const FORWARDING: Duration = Duration::from_millis(50);
 
-/// How long other processes hold back while rank 0 says what all have in common: a launcher ends the job as soon as one
-/// has failed.
+/// How long other processes hold back while rank 0 says what all have in common: a launcher ends
+/// the job as soon as one has failed.
 const HOLD_BACK: Duration = Duration::from_millis(300);
 
 /// How long the other ranks have to end by themselves after the first has failed.
@@ -72,7 +73,8 @@ pub enum EngineKind {
     Mpi,
 }
 
-/// How to run: flatten it into your own [`clap`] arguments, or let [`run`] read the `SPMD_*` variables.
+/// How to run: flatten it into your own [`clap`] arguments, or let [`run`] read the `SPMD_*`
+/// variables.
 ///
 /// ```no_run
 /// use clap::Parser;
@@ -104,22 +106,25 @@ pub struct RunArgs {
     /// Number of ranks on the engine local [default: one per CPU]
     #[arg(short = 'n', long, value_name = "RANKS", env = given("SPMD_RANKS"), hide_env = true)]
     pub ranks: Option<NonZeroUsize>,
-    /// Rayon threads per rank [default: the rank's even share of the CPUs]; with 1 MPI is told that no other thread runs, which
-    /// makes messages faster on Open MPI 4: a program that starts threads itself asks for 2
+    /// Rayon threads per rank [default: the rank's even share of the CPUs]; with 1 MPI is told that
+    /// no other thread runs, which makes messages faster on Open MPI 4: a program that starts
+    /// threads itself asks for 2
     #[arg(long, env = given("SPMD_THREADS"), hide_env = true)]
     pub threads: Option<NonZeroUsize>,
     /// Keep all ranks of a host on one CPU: the concurrent form
     #[arg(long, env = given("SPMD_SHARE_CPU"), hide_env = true, value_parser = BoolishValueParser::new())]
     pub share_cpu: bool,
-    /// End the job (exit code 4) when a call waits longer, and say what every rank does; on the engine local also when
-    /// nothing moves for so long; MPI itself has 10 s at least to start and to end. 0 is no limit. The engine local finds deadlock
-    /// among calls by itself
+    /// End the job (exit code 4) when a call waits longer, and say what every rank does; on the
+    /// engine local also when nothing moves for so long; MPI itself has 10 s at least to start and
+    /// to end. 0 is no limit. The engine local finds deadlock among calls by itself
     #[arg(long, value_name = "SECONDS", env = given("SPMD_TIMEOUT"), hide_env = true, value_parser = seconds)]
     pub timeout: Option<Duration>,
-    /// At the end, say what the ranks' calls have cost: messages, bytes and time by operation and by peer
+    /// At the end, say what the ranks' calls have cost: messages, bytes and time by operation and
+    /// by peer
     #[arg(long, env = given("SPMD_STATS"), hide_env = true, value_parser = BoolishValueParser::new())]
     pub stats: bool,
-    /// What the engine mpi checks between ranks; local checks everything [default: local, in debug builds full]
+    /// What the engine mpi checks between ranks; local checks everything [default: local, in debug
+    /// builds full]
     #[arg(long, value_enum, value_name = "LEVEL", env = given("SPMD_CHECKS"), hide_env = true)]
     pub checks: Option<Checks>,
     /// Ask MPI to serve all threads of a rank at once, for `Comm::shared`; messages are slower then
@@ -174,11 +179,13 @@ struct Variables {
 
 /// Runs `app` on every rank and returns the exit code of the job.
 ///
-/// The engine is `SPMD_ENGINE` if set; else `mpi` if an MPI launcher started the program; else `local`, with `SPMD_RANKS`
-/// ranks or one per CPU. The other `SPMD_*` variables are those of [`RunArgs`].
+/// The engine is `SPMD_ENGINE` if set; else `mpi` if an MPI launcher started the program; else
+/// `local`, with `SPMD_RANKS` ranks or one per CPU. The other `SPMD_*` variables are those of
+/// [`RunArgs`].
 ///
-/// An error or panic on one rank ends the whole job: its cause is printed once, with rank, host and place in the source.
-/// Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank.
+/// An error or panic on one rank ends the whole job: its cause is printed once, with rank, host and
+/// place in the source. Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or
+/// lost rank.
 ///
 /// ```no_run
 /// use spmd::prelude::*;
@@ -194,7 +201,8 @@ struct Variables {
 /// }
 /// ```
 ///
-/// One process runs one job: a second call ends the process with an error. [`local`] can be called any number of times.
+/// One process runs one job: a second call ends the process with an error. [`local`] can be called
+/// any number of times.
 #[track_caller]
 pub fn run(app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
     from_variables().run(app)
@@ -206,7 +214,8 @@ fn from_variables() -> RunArgs {
     variables.unwrap_or_else(|error| refuse(&error)).run
 }
 
-/// Parses the program's command line; where an MPI launcher started several copies, only one of them speaks.
+/// Parses the program's command line; where an MPI launcher started several copies, only one of
+/// them speaks.
 ///
 /// Ends the process after `--help`, `--version` (exit code 0) and usage errors (2).
 pub fn parse<A: clap::Parser>() -> A {
@@ -241,7 +250,8 @@ fn refused(launcher: Option<&Launcher>, what: &str) -> u8 {
             processes::refuse(launcher, what)
         }
         Some(launcher) if launcher.rank > 0 => {
-            // What all have in common rank 0 says; a launcher ends the others as soon as it has failed.
+            // What all have in common rank 0 says; a launcher ends the others as soon as it has
+            // failed.
             std::thread::sleep(HOLD_BACK);
             print_line(&format!("error: {}: {what}", launcher.who()));
             USAGE
@@ -253,9 +263,10 @@ fn refused(launcher: Option<&Launcher>, what: &str) -> u8 {
     }
 }
 
-/// Runs `app` on `ranks` ranks that are threads of this process, for unit tests: returns every rank's value, or the
-/// first cause of failure. Ranks that compute are waited for; but where `SPMD_TIMEOUT` is set, ranks that have not ended so
-/// long after the job has failed are ended with the process (exit code 4).
+/// Runs `app` on `ranks` ranks that are threads of this process, for unit tests: returns every
+/// rank's value, or the first cause of failure. Ranks that compute are waited for; but where
+/// `SPMD_TIMEOUT` is set, ranks that have not ended so long after the job has failed are ended with
+/// the process (exit code 4).
 ///
 /// # Errors
 /// What failed first. [`ErrorKind::Application`] if it was the program's own error or panic.
@@ -333,8 +344,8 @@ impl RunArgs {
         }
     }
 
-    /// Where a launcher has started several processes, each of which runs a job of its own, all have to have been told so:
-    /// one that was not would wait for the others for ever.
+    /// Where a launcher has started several processes, each of which runs a job of its own, all
+    /// have to have been told so: one that was not would wait for the others for ever.
     ///
     /// # Errors
     /// The exit code, if they have been told different things.
@@ -508,7 +519,8 @@ fn warn(leftovers: &[Leftover]) {
     }
 }
 
-/// The rayon pool of a rank, of which the calling thread is the first. Panics of tasks that nobody waits for are `lost`.
+/// The rayon pool of a rank, of which the calling thread is the first. Panics of tasks that nobody
+/// waits for are `lost`.
 fn pool(
     me: &Arc<Identity>,
     threads: usize,
@@ -534,7 +546,8 @@ fn no_threads(threads: usize, error: &dyn std::error::Error) -> String {
     format!("cannot start the {threads} threads of its rayon pool: {error}{LIMITED}")
 }
 
-/// Runs what the rank has given to `rayon::spawn` and nobody has begun: where it has one thread, nobody could.
+/// Runs what the rank has given to `rayon::spawn` and nobody has begun: where it has one thread,
+/// nobody could.
 fn run_tasks() {
     while rayon::yield_now() == Some(rayon::Yield::Executed) {}
 }

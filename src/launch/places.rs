@@ -6,7 +6,8 @@ use crate::{
     placement::{self, Place},
 };
 
-/// Every rank's place, in the order of ranks; `threads` is the size of this rank's rayon pool (asking rayon would make one).
+/// Every rank's place, in the order of ranks; `threads` is the size of this rank's rayon pool
+/// (asking rayon would make one).
 ///
 /// # Collective
 /// The ranks of each host, and an allgather of some bytes per rank.

@@ -29,7 +29,8 @@ use crate::{
     process::leave,
 };
 
-/// Runs `app` on this process's rank; returns when all ranks have ended well, and ends the whole job if one fails.
+/// Runs `app` on this process's rank; returns when all ranks have ended well, and ends the whole
+/// job if one fails.
 pub(super) fn run(
     args: &RunArgs,
     launcher: Option<Launcher>,
@@ -47,7 +48,8 @@ pub(super) fn run(
         Err(code) => return ExitCode::from(code),
     };
     let engine: Rc<MpiEngine> = engine.into();
-    // What all ranks find at once is said by the first of them: it ends the others before they speak.
+    // What all ranks find at once is said by the first of them: it ends the others before they
+    // speak.
     let turn = Duration::from_millis(match world.rank {
         0 => 0,
         rank => 200 + rank.min(50) as u64 * 10,
@@ -90,8 +92,8 @@ pub(super) fn run(
     end(cause.code)
 }
 
-/// Ends all processes of the job when what this one has said is out. From a thread that may not call MPI it ends its own
-/// process, and the launcher the others.
+/// Ends all processes of the job when what this one has said is out. From a thread that may not
+/// call MPI it ends its own process, and the launcher the others.
 pub(super) fn end(code: u8) -> ! {
     thread::sleep(super::FORWARDING);
     if identity::is_own_thread() { MpiEngine::abort(code) } else { leave(code) }
@@ -111,7 +113,8 @@ pub(super) fn stand_apart(args: &RunArgs, launcher: &Launcher) -> Result<(), u8>
     }
 }
 
-/// Tells the other processes of the launch why this one cannot run, so that the job ends with that, said once.
+/// Tells the other processes of the launch why this one cannot run, so that the job ends with that,
+/// said once.
 pub(super) fn refuse(launcher: &Launcher, what: &str) -> u8 {
     let settings = Settings {
         timeout: None,
@@ -144,7 +147,8 @@ fn report(refused: Refused) -> u8 {
     }
     drop(refused);
     if !first {
-        // A launcher forwards all that the first process to fail has said, and perhaps no more of the others.
+        // A launcher forwards all that the first process to fail has said, and perhaps no more of
+        // the others.
         thread::sleep(super::HOLD_BACK);
     }
     code
@@ -176,7 +180,8 @@ fn settings(args: &RunArgs, early: Option<&Watchdog>) -> Settings {
     }
 }
 
-/// What MPI must be ready for. A rank has one thread where it is told so, or has one CPU; and without a watchdog.
+/// What MPI must be ready for. A rank has one thread where it is told so, or has one CPU; and
+/// without a watchdog.
 fn threads(args: &RunArgs) -> ThreadLevel {
     let alone = match args.threads {
         Some(threads) => threads.get() == 1,
@@ -249,7 +254,8 @@ fn settle(
     Ok(places)
 }
 
-/// One warning for the job, from the first rank that the launcher gave fewer CPUs than its even share of the host's.
+/// One warning for the job, from the first rank that the launcher gave fewer CPUs than its even
+/// share of the host's.
 fn warn_if_narrow(comm: &Comm, places: &[Place], launcher: Option<&Launcher>) {
     let share = |place: &Place| {
         let ranks = places.iter().filter(|other| other.node == place.node).count();

@@ -51,7 +51,8 @@ impl Layout {
     }
 }
 
-/// What the threads of a job have in common. The supervisor follows the causes until no rank has this any more.
+/// What the threads of a job have in common. The supervisor follows the causes until no rank has
+/// this any more.
 pub(super) struct Ground {
     pub(super) job: Arc<Job>,
     causes: Sender<Cause>,
@@ -66,8 +67,8 @@ impl Ground {
     }
 }
 
-/// Starts the ranks and lets `supervise` hear why ranks fail, until all have ended; returns its answer, and the values of
-/// the ranks that did not fail.
+/// Starts the ranks and lets `supervise` hear why ranks fail, until all have ended; returns its
+/// answer, and the values of the ranks that did not fail.
 pub(super) fn run<R: Send, S>(
     layout: Layout,
     voice: Voice,
@@ -150,7 +151,8 @@ fn settle(
     if let Some(cpu) = layout.shared_cpu {
         placement::pin(cpu)?;
     }
-    // Rayon never forgets the pool of a thread that has joined one, and the supervisor waits until no rank has the ground.
+    // Rayon never forgets the pool of a thread that has joined one, and the supervisor waits until
+    // no rank has the ground.
     let ground = Arc::downgrade(ground);
     let lost = move |cause| {
         ground.upgrade().inspect(|ground| ground.fail(cause));

@@ -1,7 +1,9 @@
-//! Ends a job of ranks that are threads when one of them waits for too long, with a report of what every rank does.
+//! Ends a job of ranks that are threads when one of them waits for too long, with a report of what
+//! every rank does.
 //!
-//! The engine finds deadlock by itself where all ranks wait in its calls. This finds the rest: threads that wait for a
-//! message by [`Comm::shared`](crate::Comm::shared), and ranks that wait for each other by other means than ours.
+//! The engine finds deadlock by itself where all ranks wait in its calls. This finds the rest:
+//! threads that wait for a message by [`Comm::shared`](crate::Comm::shared), and ranks that wait
+//! for each other by other means than ours.
 
 use std::{sync::Arc, thread, time::Duration};
 

@@ -1,12 +1,13 @@
 //! Ends a job in which a rank waits for too long, with a report of what every rank does.
 //!
-//! A rank that hangs is inside MPI, and its other threads may not call MPI. So each rank has a thread that watches it from before
-//! MPI is initialised. At first it speaks for itself. Once messages have come through it keeps a line of TCP to
-//! that of rank 0: it says there that its rank waits for too long, and, asked, what it does. Where no line can be had, or one
-//! is cut, every rank speaks for itself again; so ranks of a host that was cut off end, too.
+//! A rank that hangs is inside MPI, and its other threads may not call MPI. So each rank has a
+//! thread that watches it from before MPI is initialised. At first it speaks for itself. Once
+//! messages have come through it keeps a line of TCP to that of rank 0: it says there that its rank
+//! waits for too long, and, asked, what it does. Where no line can be had, or one is cut, every
+//! rank speaks for itself again; so ranks of a host that was cut off end, too.
 //!
-//! A rank that does nothing, in no call of ours, may wait for what never comes (at a channel, say), or just sleep. The job is
-//! ended for that only where all ranks do nothing.
+//! A rank that does nothing, in no call of ours, may wait for what never comes (at a channel, say),
+//! or just sleep. The job is ended for that only where all ranks do nothing.
 
 use std::{
     collections::BTreeSet,
@@ -49,7 +50,8 @@ const TOGETHER: Duration = Duration::from_millis(2);
 /// Both ends of a line say so often that they are there;
 const SIGN_TIME: Duration = Duration::from_secs(1);
 
-/// a line that is silent for so long, and for the time limit, is cut. A thread of a busy host may be late.
+/// a line that is silent for so long, and for the time limit, is cut. A thread of a busy host may
+/// be late.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// Where rank 0 listens, and a word that shows who belongs to the job.
@@ -62,7 +64,8 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches a rank that MPI is about to be initialised for, of which the launcher has told `who` it is.
+    /// Watches a rank that MPI is about to be initialised for, of which the launcher has told `who`
+    /// it is.
     pub(super) fn new(watch: Arc<Watch>, limit: Duration, who: Option<&str>) -> Self {
         let (duties, receiver) = channel();
         let who = who.map_or_else(|| format!("a rank on {}", host()), str::to_owned);
@@ -136,7 +139,8 @@ fn pause(limit: Duration) -> Duration {
     (limit / 10).clamp(Duration::from_millis(1), Duration::from_millis(100))
 }
 
-/// Ends this process, which speaks for itself. The others have time to do so, too, before the launcher ends them.
+/// Ends this process, which speaks for itself. The others have time to do so, too, before the
+/// launcher ends them.
 fn give_up(who: &str, what: &str) -> ! {
     print_line(&format!("error: {who}: {what}"));
     thread::sleep(REPORT_TIME);
@@ -154,7 +158,8 @@ fn listen(one_host: bool) -> io::Result<(TcpListener, Address)> {
     Ok((listener, (addresses, port, word)))
 }
 
-/// Where other hosts may reach this one, by number: names need not resolve, nor to the same on all hosts.
+/// Where other hosts may reach this one, by number: names need not resolve, nor to the same on all
+/// hosts.
 fn own_addresses() -> Vec<IpAddr> {
     // First that of the interface that leads out; nothing is sent.
     let outward = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
@@ -221,7 +226,8 @@ impl Guard {
         }
     }
 
-    /// Rank 0: waits until the job has reason to end; asks all what they do, reports, and ends the job.
+    /// Rank 0: waits until the job has reason to end; asks all what they do, reports, and ends the
+    /// job.
     fn lead(&self, listener: &TcpListener, word: u64) {
         let mut lines: Vec<Line> = Vec::new();
         let mut idle = Idle::new();
@@ -282,8 +288,8 @@ impl Guard {
         leave(4);
     }
 
-    /// Why the job ends, if it does: rank 0 is overdue or hears that another one is; nobody does anything; or, where rank 0
-    /// only waits for the others to finish, one of them is lost.
+    /// Why the job ends, if it does: rank 0 is overdue or hears that another one is; nobody does
+    /// anything; or, where rank 0 only waits for the others to finish, one of them is lost.
     fn reason(&self, standing: Standing, lines: &mut [Line], word: u64) -> Option<Reason> {
         let mut overdue = standing == Standing::Overdue;
         for line in &mut *lines {
@@ -331,7 +337,8 @@ impl Guard {
                     continue;
                 }
                 line.say(&format!("state {}", self.watch));
-                // All end at once: what MPICH's launcher kills would give the job its own exit code.
+                // All end at once: what MPICH's launcher kills would give the job its own exit
+                // code.
                 let asked = Instant::now();
                 while asked.elapsed() < 2 * REPORT_TIME
                     && line.next().is_none_or(|said| said != "end")
@@ -391,7 +398,8 @@ impl Guard {
         self.limit.max(SILENCE)
     }
 
-    /// Whether this rank waits for the others to finish, for which there is no limit, and cannot know that they are there.
+    /// Whether this rank waits for the others to finish, for which there is no limit, and cannot
+    /// know that they are there.
     fn is_cut(&self, line: &Line) -> bool {
         self.watch.has_finished() && !line.closed && line.heard.elapsed() > self.patience()
     }

@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-/// The compiler that the expected words come from. After a change: `TRYBUILD=overwrite cargo test -p compile-fail`.
+/// The compiler that the expected words come from. After a change:
+/// `TRYBUILD=overwrite cargo test -p compile-fail`.
 const COMPILER: &str = "rustc 1.95.";
 
 #[test]
@@ -19,8 +20,8 @@ fn wrong_programs_do_not_compile() {
     trybuild::TestCases::new().compile_fail("cases/*.rs");
 }
 
-/// The derives that the documentation of `Datum` shows, in a crate that knows this crate and no other. (Cases of trybuild see all
-/// dependencies of this crate beside it.)
+/// The derives that the documentation of `Datum` shows, in a crate that knows this crate and no
+/// other. (Cases of trybuild see all dependencies of this crate beside it.)
 #[test]
 fn a_datum_is_derived_in_a_crate_that_depends_on_this_one_alone() {
     let program = r#"

@@ -1,5 +1,5 @@
-//! Wrong programs that would damage memory if a library or an engine believed them: each looks for damage and says what it
-//! found.
+//! Wrong programs that would damage memory if a library or an engine believed them: each looks for
+//! damage and says what it found.
 
 use std::{cell::RefCell, process::ExitCode};
 
@@ -278,7 +278,8 @@ fn refused(world: &Comm) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lengths that differ in what they are, in which rank has them, and in how the rows would best be moved.
+/// Lengths that differ in what they are, in which rank has them, and in how the rows would best be
+/// moved.
 fn counts(world: &Comm) -> Result<(), Failure> {
     let (rank, size) = (world.rank(), world.size());
     for (bytes, others) in [(60_000, 30_000), (30_000, 60_000), (8, 16), (16, 0)] {

@@ -1,7 +1,7 @@
 //! The classical mistakes of MPI programs, one per name; `docs/bugs.md` says what becomes of each.
 //!
-//! The categories are those of the MPI Bugs Initiative (Laurent, Saillard, Quinson, 2021) and MPI-BugBench (Jammer et al., 2024). What
-//! does not even compile is in `tests/compile_fail`.
+//! The categories are those of the MPI Bugs Initiative (Laurent, Saillard, Quinson, 2021) and
+//! MPI-BugBench (Jammer et al., 2024). What does not even compile is in `tests/compile_fail`.
 
 use std::process::ExitCode;
 

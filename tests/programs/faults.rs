@@ -1,4 +1,5 @@
-//! One fault per call: what a rank does wrong while the others do something else, for the tests of how a job ends.
+//! One fault per call: what a rank does wrong while the others do something else, for the tests of
+//! how a job ends.
 
 use std::{
     error::Error,
@@ -83,7 +84,8 @@ enum Fault {
     DeepStack,
     /// Every rank leaves a task to be run, and the job ends well.
     Task,
-    /// Every rank but the last leaves a task to be run, and waits for it outside of rayon; the last one returns.
+    /// Every rank but the last leaves a task to be run, and waits for it outside of rayon; the last
+    /// one returns.
     TaskWaits,
     /// Every rank waits for the next.
     Deadlock,
@@ -314,7 +316,8 @@ fn write_in_vain(world: &Comm) -> Result<(), Failure> {
     Ok(world.barrier()?)
 }
 
-/// Small and large, blocking and not, to the next rank and to oneself, in the world and in a duplicate.
+/// Small and large, blocking and not, to the next rank and to oneself, in the world and in a
+/// duplicate.
 fn send_in_vain(world: &Comm) -> Result<(), Failure> {
     let (next, other) = ((world.rank() + 1) % world.size(), world.dup()?);
     world.send(&[1_u8; 100], next)?;

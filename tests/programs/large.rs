@@ -1,4 +1,5 @@
-//! Messages and collectives of more than 2³¹ elements and more than 4 GiB, on two ranks. Needs 20 GiB of memory.
+//! Messages and collectives of more than 2³¹ elements and more than 4 GiB, on two ranks. Needs 20
+//! GiB of memory.
 
 use std::process::ExitCode;
 

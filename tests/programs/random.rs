@@ -1,7 +1,8 @@
 //! Carries out the random programs of some seeds, on whatever engine it was started on.
 //!
-//! Right ones: every rank compares what it got with the sequential model; rank 0 prints a digest of all, which is the same on every engine.
-//! Wrong ones (`--wrong`): see `tests/wrong/mod.rs`. What must not be is printed with the command that repeats it.
+//! Right ones: every rank compares what it got with the sequential model; rank 0 prints a digest of
+//! all, which is the same on every engine. Wrong ones (`--wrong`): see `tests/wrong/mod.rs`. What
+//! must not be is printed with the command that repeats it.
 
 use std::{
     collections::BTreeMap,

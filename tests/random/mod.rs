@@ -1,8 +1,10 @@
-//! Random programs: lists of operations that every rank carries out, and what each rank must have got by the end.
+//! Random programs: lists of operations that every rank carries out, and what each rank must have
+//! got by the end.
 //!
-//! A program is data, the same on all ranks. [`Program::run`] carries it out on a communicator, [`Program::expected`] says
-//! without any communication what each rank must have got. Rounds come one after the other, and within a round no rank waits for a message
-//! that is sent only later, so that every program ends.
+//! A program is data, the same on all ranks. [`Program::run`] carries it out on a communicator,
+//! [`Program::expected`] says without any communication what each rank must have got. Rounds come
+//! one after the other, and within a round no rank waits for a message that is sent only later, so
+//! that every program ends.
 #![allow(dead_code)] // each user needs a part
 
 mod collectives;
@@ -380,7 +382,8 @@ impl What {
     }
 }
 
-/// Makes the messages of one kind; what this rank receives goes into the log in the order of the list.
+/// Makes the messages of one kind; what this rank receives goes into the log in the order of the
+/// list.
 fn exchange<T: Element>(
     comm: &Comm,
     step: usize,

@@ -32,7 +32,8 @@ impl Ending {
         self
     }
 
-    /// The job must have ended by `--timeout`. MPICH's launcher may report the ranks that it killed then, by 9.
+    /// The job must have ended by `--timeout`. MPICH's launcher may report the ranks that it killed
+    /// then, by 9.
     #[track_caller]
     pub(crate) fn timed_out(self) -> Self {
         let killed = self.code == Some(9) && !*OPEN_MPI;
@@ -71,7 +72,8 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Ending {
     Ending { code: status.code(), stdout: text(stdout), stderr: text(stderr), took }
 }
 
-/// Ends a program and what it started: first so that a launcher can end its ranks, then for certain.
+/// Ends a program and what it started: first so that a launcher can end its ranks, then for
+/// certain.
 fn end(mut child: Child) -> ExitStatus {
     let group = format!("-{}", child.id());
     for signal in ["-TERM", "-KILL"] {
@@ -105,8 +107,8 @@ pub(crate) fn program(path: impl Into<PathBuf>) -> Command {
 pub(crate) struct Group(PathBuf);
 
 impl Group {
-    /// A group of this controller with a setting, of cgroups version 1 or 2; nothing, with the reason, where this user may
-    /// not make one.
+    /// A group of this controller with a setting, of cgroups version 1 or 2; nothing, with the
+    /// reason, where this user may not make one.
     pub(crate) fn new(controller: &str, old: (&str, &str), new: (&str, &str)) -> Option<Self> {
         let root = Path::new("/sys/fs/cgroup");
         let name = format!("spmd-test-{}-{controller}", std::process::id());

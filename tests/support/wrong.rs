@@ -8,14 +8,16 @@ use super::{Ending, OPEN_MPI, run};
 const AT_ONCE: u64 = 250;
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// How many programs a test runs, and with which seed: the campaigns that `docs/soundness.md` tells of run more than every test.
+/// How many programs a test runs, and with which seed: the campaigns that `docs/soundness.md` tells
+/// of run more than every test.
 pub(crate) fn asked_for(programs: u64) -> (u64, u64) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect(name));
     (number("SPMD_WRONG_PROGRAMS").unwrap_or(programs), number("SPMD_WRONG_SEED").unwrap_or(1))
 }
 
-/// Runs programs of this seed by `start`, again and again, since some of them end the job. Returns what ended as nothing may:
-/// by a signal, without a word, never; with damage to memory, or something wrong delivered.
+/// Runs programs of this seed by `start`, again and again, since some of them end the job. Returns
+/// what ended as nothing may: by a signal, without a word, never; with damage to memory, or
+/// something wrong delivered.
 pub(crate) fn wrong_programs(
     name: &str,
     seed: u64,

@@ -1,4 +1,5 @@
-//! Collective calls of every form; those that work in the caller's memory in a way of their own are in `forms.rs`.
+//! Collective calls of every form; those that work in the caller's memory in a way of their own are
+//! in `forms.rs`.
 #![allow(clippy::unnecessary_wraps, reason = "that all arms of a long match are alike")]
 
 use std::marker::PhantomData;

@@ -86,7 +86,8 @@ pub(super) fn extend(
     })
 }
 
-/// A thread of each rank sends to the next one while another receives. MPI need not serve several threads.
+/// A thread of each rank sends to the next one while another receives. MPI need not serve several
+/// threads.
 fn between_threads(length: usize, bad: bool, comm: &Comm, stamp: Stamp) -> Result<Got, Failure> {
     let (rank, size) = (comm.rank(), comm.size());
     let (before, after) = ((rank + size - 1) % size, (rank + 1) % size);

@@ -1,5 +1,6 @@
-//! Forms of collective calls that have a way of their own to hand over the caller's memory: of known lengths into it, of single
-//! elements, and in scopes. An operation that has no such form is called in another one.
+//! Forms of collective calls that have a way of their own to hand over the caller's memory: of
+//! known lengths into it, of single elements, and in scopes. An operation that has no such form is
+//! called in another one.
 
 use spmd::{Comm, Failure, ScopedRequest, op::ReduceOp};
 

@@ -1,10 +1,12 @@
 //! An allocator that puts what ranks allocate between pages that nobody may touch.
 //!
-//! Of the allocations that a thread makes while it is guarded, those of 64 bytes and more lie at the very end or at the very start of pages of
-//! their own, in turn. The page behind and the page before them cannot be accessed: who reads or writes there dies at once. What is left of
-//! their own pages holds a pattern, which is looked at when they are freed: not every way around them leads over a page (a library that
-//! copies by the kernel gets an error there, and a few bytes may be left for the sake of alignment). New memory holds another pattern, by which it is
-//! told when somebody delivers it; freed memory cannot be accessed, and is used again as late as possible.
+//! Of the allocations that a thread makes while it is guarded, those of 64 bytes and more lie at
+//! the very end or at the very start of pages of their own, in turn. The page behind and the page
+//! before them cannot be accessed: who reads or writes there dies at once. What is left of their
+//! own pages holds a pattern, which is looked at when they are freed: not every way around them
+//! leads over a page (a library that copies by the kernel gets an error there, and a few bytes may
+//! be left for the sake of alignment). New memory holds another pattern, by which it is told when
+//! somebody delivers it; freed memory cannot be accessed, and is used again as late as possible.
 #![allow(unsafe_code)]
 #![allow(clippy::large_stack_arrays, reason = "it is made by the compiler")]
 
@@ -23,8 +25,9 @@ const PAGE: usize = 4096;
 /// Smaller allocations are not a message's.
 const SMALLEST: usize = 64;
 
-/// Places for allocations of up to so many pages, and how many places there are: a process may have some 65 000 pieces of memory of
-/// different access, and each place that was ever used is two or three.
+/// Places for allocations of up to so many pages, and how many places there are: a process may have
+/// some 65 000 pieces of memory of different access, and each place that was ever used is two or
+/// three.
 const CLASSES: [(usize, usize); 3] = [(3, 1 << 13), (31, 1 << 11), (511, 1 << 7)];
 const PLACES: usize = CLASSES[0].1 + CLASSES[1].1 + CLASSES[2].1;
 
@@ -32,9 +35,11 @@ pub(crate) struct Guard {
     /// Where the places of all classes begin; 0 before the first.
     start: AtomicUsize,
     lock: AtomicBool,
-    /// For each place, the size of what lies there and how far it is from the place's first page; while it is free, the next free one.
+    /// For each place, the size of what lies there and how far it is from the place's first page;
+    /// while it is free, the next free one.
     places: [AtomicU64; PLACES],
-    /// First and last free place of each class, one more than its number; those never used follow the number of used ones.
+    /// First and last free place of each class, one more than its number; those never used follow
+    /// the number of used ones.
     free: [[AtomicUsize; 3]; 3],
     turn: AtomicUsize,
 }
@@ -112,7 +117,8 @@ impl Guard {
     fn take(&self, class: usize) -> Option<usize> {
         let [first, last, used] = &self.free[class];
         self.alone(|| {
-            // Places that were never used come first, then those that have been free for the longest time.
+            // Places that were never used come first, then those that have been free for the
+            // longest time.
             let number = used.load(Ordering::Relaxed);
             if number < CLASSES[class].1 {
                 used.store(number + 1, Ordering::Relaxed);
@@ -216,7 +222,8 @@ fn damaged(what: &str) -> ! {
     std::process::abort()
 }
 
-// SAFETY: what it gives is the system's, or pages of its own that nothing else lies in until they are freed.
+// SAFETY: what it gives is the system's, or pages of its own that nothing else lies in until they
+// are freed.
 unsafe impl GlobalAlloc for Guard {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let guarded = layout.size() >= SMALLEST && GUARDED.get();

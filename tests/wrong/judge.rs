@@ -1,11 +1,14 @@
 //! What a call may deliver.
 //!
-//! Before the first mistake: what a right program delivers, and nothing else, on every engine and level of checks.
+//! Before the first mistake: what a right program delivers, and nothing else, on every engine and
+//! level of checks.
 //!
-//! After it, where ranks compare what they call (`local`, and blocking collectives on `mpi`): each row is one whole
-//! contribution of the rank that it is said to be of, to a call of the same operation, type and root; each reduction is the operator over
-//! such contributions of one each. A message is on every level one whole message that its sender sent to this rank. Where
-//! ranks do not compare what they call, what arrives is what some rank gave to some call, and never memory that nobody wrote.
+//! After it, where ranks compare what they call (`local`, and blocking collectives on `mpi`): each
+//! row is one whole contribution of the rank that it is said to be of, to a call of the same
+//! operation, type and root; each reduction is the operator over such contributions of one each. A
+//! message is on every level one whole message that its sender sent to this rank. Where ranks do
+//! not compare what they call, what arrives is what some rank gave to some call, and never memory
+//! that nobody wrote.
 
 use std::ops::Range;
 
@@ -34,7 +37,8 @@ pub(super) enum Got {
 pub(super) struct Group {
     pub(super) rank: usize,
     pub(super) world: Vec<usize>,
-    /// Whether ranks compare the non-blocking collectives that they call, as they do all blocking ones.
+    /// Whether ranks compare the non-blocking collectives that they call, as they do all blocking
+    /// ones.
     compares: bool,
 }
 
@@ -168,7 +172,8 @@ impl Program {
                 let honest = !theirs.mine.is_one() && theirs.counts == Counts::Right;
                 let bytes =
                     self.stamp(other, world, to).bytes(call.ty, theirs.length(*from, group.rank));
-                // Who lies, or says that its rows are of other lengths, may have given a part of it, again and again.
+                // Who lies, or says that its rows are of other lengths, may have given a part of
+                // it, again and again.
                 *row == bytes || !honest || call.out.is_one()
             });
             if !fits {
@@ -223,7 +228,8 @@ impl Program {
         let lengths = given.iter().map(|of_rank| of_rank.first().map_or(0, |first| first.2));
         let all_bytes = lengths.sum::<usize>() * call.ty.bytes();
         for way in 0..ways {
-            // Of so many anything could be made; that all calls are those of one number is tried first.
+            // Of so many anything could be made; that all calls are those of one number is tried
+            // first.
             if way > 0 && ways.saturating_mul(all_bytes) > 1 << 22 {
                 return Ok(());
             }

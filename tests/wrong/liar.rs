@@ -1,4 +1,5 @@
-//! Data whose number of elements, whose slice and whose packed copy need not agree, and may change from call to call.
+//! Data whose number of elements, whose slice and whose packed copy need not agree, and may change
+//! from call to call.
 
 use std::cell::Cell;
 

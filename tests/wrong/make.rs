@@ -6,7 +6,8 @@ use super::{
     value::{By, Ty},
 };
 
-/// On which engine a program is to run, because what ends a job costs much more on one than on the other.
+/// On which engine a program is to run, because what ends a job costs much more on one than on the
+/// other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Where {
     /// A job for each program.
@@ -20,7 +21,8 @@ pub(crate) fn program(seed: u64, number: u64, ranks: usize, place: Where) -> Pro
     let mut dice = Dice::new(seed, number);
     let acts = acts(&mut dice, ranks);
     let mut program = plant::plant(&mut dice, number, &acts, ranks, place);
-    // Threads are no ranks: where one waits for ever, only `--timeout` finds it, which these jobs on `local` do not have.
+    // Threads are no ranks: where one waits for ever, only `--timeout` finds it, which these jobs
+    // on `local` do not have.
     if place == Where::Local && !program.mistakes.is_empty() {
         for act in program.scripts.iter_mut().flat_map(|script| &mut script.acts) {
             if let What::Extension { which: which @ Extension::Threads, .. } = &mut act.what {

@@ -1,8 +1,11 @@
-//! Random wrong programs: right ones into which mistakes have been planted, and what must hold nevertheless.
+//! Random wrong programs: right ones into which mistakes have been planted, and what must hold
+//! nevertheless.
 //!
-//! A program is data: a script for each rank, all the same but for the mistakes. Whatever the mistakes are, no memory is damaged; what a call
-//! that succeeds delivers was sent to be delivered there (`judge.rs` says what that means on which level of checks); and every rank ends:
-//! well, with an error, or in a wait that the engine reports. Calls before the first mistake are right, and do what they should.
+//! A program is data: a script for each rank, all the same but for the mistakes. Whatever the
+//! mistakes are, no memory is damaged; what a call that succeeds delivers was sent to be delivered
+//! there (`judge.rs` says what that means on which level of checks); and every rank ends: well,
+//! with an error, or in a wait that the engine reports. Calls before the first mistake are right,
+//! and do what they should.
 #![allow(dead_code)] // each user needs a part
 
 mod call;
@@ -182,7 +185,8 @@ enum Counts {
     Right,
     /// The count of one rank is another.
     One(usize, usize),
-    /// The count of one rank is larger by so much and that of the next smaller, around the end of all numbers.
+    /// The count of one rank is larger by so much and that of the next smaller, around the end of
+    /// all numbers.
     Wrap(usize, usize),
     /// So many counts too many.
     More(isize),

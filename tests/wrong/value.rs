@@ -1,4 +1,5 @@
-//! What is sent: words that say who sent them, in which call, to whom, and which of its words they are.
+//! What is sent: words that say who sent them, in which call, to whom, and which of its words they
+//! are.
 
 use bytemuck::checked;
 use spmd::{

@@ -1,7 +1,8 @@
 //! Sums that do not depend on how the terms are spread over the ranks, nor on their order.
 //!
-//! Every term is added exactly, into a fixed-point number that is wide enough for all of `f64`'s range; the sum is rounded once, at
-//! the end. Source: Neal, "Fast exact summation using small and large superaccumulators" (2015), the small kind.
+//! Every term is added exactly, into a fixed-point number that is wide enough for all of `f64`'s
+//! range; the sum is rounded once, at the end. Source: Neal, "Fast exact summation using small and
+//! large superaccumulators" (2015), the small kind.
 
 use crate::{
     comm::{Comm, Sum, View, agreement::Subject, all, op, view::contents},
@@ -11,11 +12,11 @@ use crate::{
 };
 
 impl Comm {
-    /// The sum of all ranks' values: the same bits for every number of ranks, every split and every order of the values,
-    /// on every engine.
+    /// The sum of all ranks' values: the same bits for every number of ranks, every split and every
+    /// order of the values, on every engine.
     ///
-    /// It is the exact sum, rounded once to the nearest `f64` (ties to even); infinite beyond its range, NaN if a value
-    /// is NaN or infinities of both signs occur.
+    /// It is the exact sum, rounded once to the nearest `f64` (ties to even); infinite beyond its
+    /// range, NaN if a value is NaN or infinities of both signs occur.
     ///
     /// # Collective
     /// One allreduce of 568 bytes, whatever the number of values; a few ns per value.
@@ -49,7 +50,8 @@ impl Comm {
     }
 }
 
-/// Digits of 32 bits, the first of weight 2⁻¹⁰⁷⁴: 2098 bits for all of `f64`, and 78 for sums of up to 2⁷⁷ of the largest.
+/// Digits of 32 bits, the first of weight 2⁻¹⁰⁷⁴: 2098 bits for all of `f64`, and 78 for sums of up
+/// to 2⁷⁷ of the largest.
 const DIGITS: usize = 68;
 
 /// Behind the digits: how many NaN, positive and negative infinities there were.
@@ -148,7 +150,8 @@ impl Accumulator {
     fn magnitude(&self) -> f64 {
         let digits = &self.parts[..DIGITS];
         let Some(top) = digits.iter().rposition(|&digit| digit != 0) else { return 0.0 };
-        // The four digits from the top hold the leading 53 bits and more; of the others only matters whether they are zero.
+        // The four digits from the top hold the leading 53 bits and more; of the others only
+        // matters whether they are zero.
         let low = top.saturating_sub(3);
         let window =
             digits[low..=top].iter().rfold(0, |all: u128, &digit| all << 32 | digit as u128);
@@ -157,15 +160,18 @@ impl Accumulator {
             // Up to 53 bits from the very last place on: the bits of an `f64` as they are.
             return f64::from_bits(window as u64);
         };
-        // `dropped` bits of the whole lie below the leading 53; that many of them inside the window:
+        // `dropped` bits of the whole lie below the leading 53; that many of them inside the
+        // window:
         let inside = highest - 52;
         let (leading, rest) = (window >> inside, window & ((1 << inside) - 1));
         let is_odd = leading & 1;
         let below = u128::from(digits[..low].iter().any(|&digit| digit != 0));
-        // Twice the rest, and a bit for what is below: against half a unit, and to even when just a half.
+        // Twice the rest, and a bit for what is below: against half a unit, and to even when just a
+        // half.
         let twice = (rest << 1 | below) + is_odd;
         let up = u128::from(twice > 1 << inside);
-        // A carry out of the 53 bits makes the exponent larger by itself, and the largest of all an infinity.
+        // A carry out of the 53 bits makes the exponent larger by itself, and the largest of all an
+        // infinity.
         let exponent = (dropped as u64 + 1).min(0x7ff);
         if exponent == 0x7ff {
             return f64::INFINITY;
@@ -262,7 +268,7 @@ mod tests {
     #[test]
     fn sums_of_whole_numbers_are_exact() {
         arbtest(|bytes| {
-            let values = up_to(bytes, 50, |bytes| bytes.arbitrary::<i64>())?;
+            let values = up_to(bytes, 50, |bytes| Ok(bytes.arbitrary::<u64>()? as i64))?;
             // Both halves of a number are `f64`s; their sum is rounded once by the conversion too.
             let halves = |value: &i64| [(value >> 32 << 32) as f64, (value & 0xffff_ffff) as f64];
             let exact: i128 = values.iter().map(|&value| i128::from(value)).sum();

@@ -1,7 +1,8 @@
 //! Collectives whose lengths need be known to nobody but the contributor.
 //!
-//! A *head* of fixed size goes first: it holds the length, the type, and the data themselves if they are small; a second
-//! step follows only where some are not. That is decided by the heads that all ranks concerned have seen.
+//! A *head* of fixed size goes first: it holds the length, the type, and the data themselves if
+//! they are small; a second step follows only where some are not. That is decided by the heads that
+//! all ranks concerned have seen.
 
 use super::{Head, rooted};
 use crate::{
@@ -12,7 +13,8 @@ use crate::{
 };
 
 impl Comm {
-    /// The root's values on every rank; `at_root` runs on the root only, and only the root knows the length.
+    /// The root's values on every rank; `at_root` runs on the root only, and only the root knows
+    /// the length.
     ///
     /// # Collective
     /// All ranks, with the same root. At most ⌈log₂ p⌉ messages deep; two rounds beyond 96 bytes.
@@ -53,11 +55,12 @@ impl Comm {
         landing.into_values(count)
     }
 
-    /// All ranks' values on the root, a row per rank; `None` elsewhere. Rows may have different lengths.
+    /// All ranks' values on the root, a row per rank; `None` elsewhere. Rows may have different
+    /// lengths.
     ///
     /// # Collective
-    /// All ranks, with the same root. One gather of 128 bytes per rank; then a message from each rank that has more than
-    /// 96 bytes.
+    /// All ranks, with the same root. One gather of 128 bytes per rank; then a message from each
+    /// rank that has more than 96 bytes.
     ///
     /// # Examples
     /// ```
@@ -88,7 +91,8 @@ impl Comm {
         let (mine_head, out) = (bytemuck::bytes_of(&head), bytemuck::cast_slice_mut(&mut heads));
         let what = Collective::Gather { root: root_rank, mine: mine_head, counts, out };
         self.collective(label, what)?;
-        // Which ranks have more to send the root alone knows: messages of their own, not a collective.
+        // Which ranks have more to send the root alone knows: messages of their own, not a
+        // collective.
         let steps = self.steps(label);
         if self.rank != root {
             if head.is_followed() {
@@ -111,10 +115,12 @@ impl Comm {
         into_rows(landing, &counts).map(Some)
     }
 
-    /// To each rank its row of the root's values; `at_root` runs on the root only and gives one row per rank.
+    /// To each rank its row of the root's values; `at_root` runs on the root only and gives one row
+    /// per rank.
     ///
     /// # Collective
-    /// All ranks, with the same root. One scatter of 128 bytes per rank; a second one where a row has more than 96 bytes.
+    /// All ranks, with the same root. One scatter of 128 bytes per rank; a second one where a row
+    /// has more than 96 bytes.
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root if there is not one row per rank.
@@ -221,10 +227,12 @@ impl Comm {
         into_rows(landing, &counts)
     }
 
-    /// To each rank its row of this rank's values; returns what each rank had for this one, a row per rank.
+    /// To each rank its row of this rank's values; returns what each rank had for this one, a row
+    /// per rank.
     ///
     /// # Collective
-    /// One alltoall of 128 bytes per row; a second one where some row of some rank has more than 96 bytes.
+    /// One alltoall of 128 bytes per row; a second one where some row of some rank has more than 96
+    /// bytes.
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if there is not one row per rank.

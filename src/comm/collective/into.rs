@@ -1,8 +1,8 @@
-//! Collectives between the caller's buffers, equally long on all ranks: no inference, no allocation, no copy of the data
-//! on this side of the engine.
+//! Collectives between the caller's buffers, equally long on all ranks: no inference, no
+//! allocation, no copy of the data on this side of the engine.
 //!
-//! Types that not every bit pattern is a value of (`bool`, enums) are the exception: their data land beside the caller's
-//! buffer and are checked first.
+//! Types that not every bit pattern is a value of (`bool`, enums) are the exception: their data
+//! land beside the caller's buffer and are checked first.
 
 use std::borrow::Cow;
 
@@ -48,7 +48,8 @@ impl Comm {
         })
     }
 
-    /// All ranks' values in the root's `out`, in the order of ranks; the others' `out` is not used and may be empty.
+    /// All ranks' values in the root's `out`, in the order of ranks; the others' `out` is not used
+    /// and may be empty.
     ///
     /// # Collective
     /// All ranks, with the same root and the same length of `mine`.
@@ -79,8 +80,8 @@ impl Comm {
         })
     }
 
-    /// To each rank's `mine` its part of the root's `rows`, which lie in the order of ranks; the others' `rows` are not used
-    /// and may be empty.
+    /// To each rank's `mine` its part of the root's `rows`, which lie in the order of ranks; the
+    /// others' `rows` are not used and may be empty.
     ///
     /// # Collective
     /// All ranks, with the same root and the same length of `mine`.
@@ -144,7 +145,8 @@ impl Comm {
         })
     }
 
-    /// To each rank its equal part of this rank's `rows`; in `out` what each rank had for this one, in the order of ranks.
+    /// To each rank its equal part of this rank's `rows`; in `out` what each rank had for this one,
+    /// in the order of ranks.
     ///
     /// # Collective
     /// All ranks, with the same length of `rows`.
@@ -171,7 +173,8 @@ impl Comm {
         })
     }
 
-    /// The element-wise reduction of all ranks' values in the root's `out`; the others' `out` is not used and may be empty.
+    /// The element-wise reduction of all ranks' values in the root's `out`; the others' `out` is
+    /// not used and may be empty.
     ///
     /// # Collective
     /// All ranks, with the same root, operator and length.
@@ -210,7 +213,8 @@ impl Comm {
         })
     }
 
-    /// The element-wise reduction of all ranks' values in every rank's `out`; the same bits everywhere.
+    /// The element-wise reduction of all ranks' values in every rank's `out`; the same bits
+    /// everywhere.
     ///
     /// # Collective
     /// All ranks, with the same operator and length.
@@ -252,7 +256,8 @@ impl Comm {
         })
     }
 
-    /// The element-wise reduction of all ranks' values, cut into equal parts: each rank gets its part in `out`.
+    /// The element-wise reduction of all ranks' values, cut into equal parts: each rank gets its
+    /// part in `out`.
     ///
     /// # Collective
     /// All ranks, with the same operator and length.
@@ -305,7 +310,8 @@ impl Comm {
         })
     }
 
-    /// The element-wise reduction of the values of the ranks before this one, in `out`, which stays as it was on rank 0.
+    /// The element-wise reduction of the values of the ranks before this one, in `out`, which stays
+    /// as it was on rank 0.
     ///
     /// # Collective
     /// All ranks, with the same operator and length.

@@ -1,4 +1,5 @@
-//! Collectives whose lengths differ from rank to rank and are known where they are needed: one round, whatever the size.
+//! Collectives whose lengths differ from rank to rank and are known where they are needed: one
+//! round, whatever the size.
 
 use super::{
     check_length, check_room,
@@ -19,8 +20,8 @@ use crate::{
 };
 
 impl Comm {
-    /// As [`Comm::gather`], where the root knows beforehand that rank `r` has `counts[r]` elements; the others' `counts` are
-    /// not used and may be empty.
+    /// As [`Comm::gather`], where the root knows beforehand that rank `r` has `counts[r]` elements;
+    /// the others' `counts` are not used and may be empty.
     ///
     /// # Collective
     /// All ranks, with the same root.
@@ -101,7 +102,8 @@ impl Comm {
         })
     }
 
-    /// As [`Comm::allgather`], where all ranks know beforehand that rank `r` has `counts[r]` elements.
+    /// As [`Comm::allgather`], where all ranks know beforehand that rank `r` has `counts[r]`
+    /// elements.
     ///
     /// # Collective
     /// All ranks, with the same counts.
@@ -136,7 +138,8 @@ impl Comm {
         })
     }
 
-    /// As [`Comm::alltoall`], where this rank knows beforehand that rank `r` has `counts[r]` elements for it.
+    /// As [`Comm::alltoall`], where this rank knows beforehand that rank `r` has `counts[r]`
+    /// elements for it.
     ///
     /// # Collective
     ///
@@ -173,14 +176,15 @@ impl Comm {
         })
     }
 
-    /// As [`Comm::gather_known`], into the root's `out`, where the rows lie one behind the other; the others' `counts` and `out` are
-    /// not used and may be empty. Nothing is allocated.
+    /// As [`Comm::gather_known`], into the root's `out`, where the rows lie one behind the other;
+    /// the others' `counts` and `out` are not used and may be empty. Nothing is allocated.
     ///
     /// # Collective
     /// All ranks, with the same root.
     ///
     /// # Errors
-    /// As [`Comm::gather_known`]; [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root if `out` is not as long as all rows.
+    /// As [`Comm::gather_known`]; [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch)
+    /// on the root if `out` is not as long as all rows.
     #[track_caller]
     pub fn gather_known_into<V, W>(
         &self,
@@ -214,8 +218,8 @@ impl Comm {
         })
     }
 
-    /// As [`Comm::scatter_known`], into `mine`, whose length is that of this rank's row; the others' `rows` are not used and may be
-    /// empty. Nothing is allocated.
+    /// As [`Comm::scatter_known`], into `mine`, whose length is that of this rank's row; the
+    /// others' `rows` are not used and may be empty. Nothing is allocated.
     ///
     /// # Collective
     /// All ranks, with the same root.
@@ -257,13 +261,16 @@ impl Comm {
         })
     }
 
-    /// As [`Comm::allgather_known`], into `out`, where the rows lie one behind the other. Nothing is allocated.
+    /// As [`Comm::allgather_known`], into `out`, where the rows lie one behind the other. Nothing
+    /// is allocated.
     ///
     /// # Collective
     /// All ranks, with the same counts.
     ///
     /// # Errors
-    /// As [`Comm::allgather_known`]; [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as all rows.
+    /// As [`Comm::allgather_known`];
+    /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as
+    /// all rows.
     #[track_caller]
     pub fn allgather_known_into<V, W>(&self, mine: &V, counts: &[usize], out: &mut W) -> Result<()>
     where
@@ -285,12 +292,14 @@ impl Comm {
         })
     }
 
-    /// As [`Comm::alltoall_known`], into `out`, where the rows lie one behind the other. Nothing is allocated.
+    /// As [`Comm::alltoall_known`], into `out`, where the rows lie one behind the other. Nothing is
+    /// allocated.
     ///
     /// # Collective
     ///
     /// # Errors
-    /// As [`Comm::alltoall_known`]; [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as all rows.
+    /// As [`Comm::alltoall_known`]; [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch)
+    /// if `out` is not as long as all rows.
     ///
     /// # Examples
     /// The same memory in every step:
@@ -339,13 +348,15 @@ impl Comm {
         })
     }
 
-    /// As [`Comm::reduce_scatter`], into `out`, whose length is this rank's count. Nothing is allocated.
+    /// As [`Comm::reduce_scatter`], into `out`, whose length is this rank's count. Nothing is
+    /// allocated.
     ///
     /// # Collective
     /// All ranks, with the same operator, counts and length.
     ///
     /// # Errors
-    /// As [`Comm::reduce_scatter`]; [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as this rank's count.
+    /// As [`Comm::reduce_scatter`]; [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch)
+    /// if `out` is not as long as this rank's count.
     #[track_caller]
     pub fn reduce_scatter_known_into<V, W>(
         &self,
@@ -380,7 +391,8 @@ impl Comm {
         })
     }
 
-    /// Counts of elements in bytes, in `each`, if there is one per rank and this rank's is `own`; their sum in elements.
+    /// Counts of elements in bytes, in `each`, if there is one per rank and this rank's is `own`;
+    /// their sum in elements.
     fn known<T: Datum>(
         &self,
         words: &Words,

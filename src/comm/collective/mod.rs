@@ -41,7 +41,8 @@ impl Comm {
         })
     }
 
-    /// Makes a collective call of the program: first all ranks agree that they make the same one, where that is asked for.
+    /// Makes a collective call of the program: first all ranks agree that they make the same one,
+    /// where that is asked for.
     #[inline(always)]
     pub(super) fn together<R>(
         &self,
@@ -59,7 +60,8 @@ impl Comm {
 
     /// Makes a collective call in the engine's own way, or by messages.
     ///
-    /// Inlined, so that the call is put together in its place; see [`Table::insert`](crate::engine::table::Table::insert).
+    /// Inlined, so that the call is put together in its place; see
+    /// [`Table::insert`](crate::engine::table::Table::insert).
     #[inline(always)]
     pub(super) fn collective(&self, label: &Label, what: Collective<'_>) -> Result<(), Fault> {
         let (context, rank, size) = (self.context, Rank::from(self.rank), self.size);

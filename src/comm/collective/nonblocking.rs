@@ -1,8 +1,10 @@
-//! Collectives that do not wait: the request owns the buffers, and nobody need know another's lengths.
+//! Collectives that do not wait: the request owns the buffers, and nobody need know another's
+//! lengths.
 //!
-//! What is reduced by an operator and type that the MPI library knows is reduced by the library; else all contributions come
-//! to every rank that gets a result, which combines them in the order of ranks when it waits: p times the memory and work of
-//! the blocking form, and any closure on any engine.
+//! What is reduced by an operator and type that the MPI library knows is reduced by the library;
+//! else all contributions come to every rank that gets a result, which combines them in the order
+//! of ranks when it waits: p times the memory and work of the blocking form, and any closure on any
+//! engine.
 
 use super::{
     check_length,
@@ -164,8 +166,8 @@ impl Comm {
     /// Starts a [`reduce`](Comm::reduce).
     ///
     /// # Collective
-    /// All ranks, with the same root, operator and length. The root combines p contributions when it waits, unless the
-    /// MPI library does it.
+    /// All ranks, with the same root, operator and length. The root combines p contributions when
+    /// it waits, unless the MPI library does it.
     #[track_caller]
     pub fn ireduce<'c, B: OwnedBuf>(
         &'c self,
@@ -190,8 +192,8 @@ impl Comm {
     /// Starts an [`allreduce`](Comm::allreduce).
     ///
     /// # Collective
-    /// All ranks, with the same operator and length. Every rank combines p contributions when it waits, unless the MPI
-    /// library does it.
+    /// All ranks, with the same operator and length. Every rank combines p contributions when it
+    /// waits, unless the MPI library does it.
     ///
     /// # Examples
     /// ```
@@ -222,7 +224,8 @@ impl Comm {
     /// Starts a [`reduce_scatter`](Comm::reduce_scatter).
     ///
     /// # Collective
-    /// All ranks, with the same operator, counts and length. Every rank combines p parts when it waits.
+    /// All ranks, with the same operator, counts and length. Every rank combines p parts when it
+    /// waits.
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`] if there is not one count per rank, or they do not add up to the length of `mine`.
@@ -253,8 +256,8 @@ impl Comm {
     /// Starts a [`scan`](Comm::scan).
     ///
     /// # Collective
-    /// All ranks, with the same operator and length. Rank r combines r + 1 contributions when it waits, unless the MPI
-    /// library does it.
+    /// All ranks, with the same operator and length. Rank r combines r + 1 contributions when it
+    /// waits, unless the MPI library does it.
     #[track_caller]
     pub fn iscan<'c, B: OwnedBuf>(
         &'c self,
@@ -274,8 +277,8 @@ impl Comm {
     /// Starts an [`exscan`](Comm::exscan); `None` on rank 0.
     ///
     /// # Collective
-    /// All ranks, with the same operator and length. Rank r combines r contributions when it waits, unless the MPI library
-    /// does it.
+    /// All ranks, with the same operator and length. Rank r combines r contributions when it waits,
+    /// unless the MPI library does it.
     #[track_caller]
     pub fn iexscan<'c, B: OwnedBuf>(
         &'c self,

@@ -1,4 +1,5 @@
-//! Collectives of a single value: a number, an array, or a structure of the program's own. Nothing is allocated.
+//! Collectives of a single value: a number, an array, or a structure of the program's own. Nothing
+//! is allocated.
 
 use super::rooted;
 use crate::{

@@ -7,11 +7,13 @@ use crate::{
 };
 
 impl Comm {
-    /// Runs `turn` on rank 0, then on rank 1, and so on; returns when the last rank has had its turn.
+    /// Runs `turn` on rank 0, then on rank 1, and so on; returns when the last rank has had its
+    /// turn.
     ///
-    /// What `turn` does happens in this order: in a file, in a window, in the program. What it *prints* need not come out so: under
-    /// `mpirun` and `srun` every rank writes into a pipe of its own, and the launcher reads the pipes in any order. For lines in
-    /// order gather them and let one rank print:
+    /// What `turn` does happens in this order: in a file, in a window, in the program. What it
+    /// *prints* need not come out so: under `mpirun` and `srun` every rank writes into a pipe of
+    /// its own, and the launcher reads the pipes in any order. For lines in order gather them and
+    /// let one rank print:
     /// ```
     /// spmd::local(3, |world| {
     ///     let line = format!("rank {} is ready", world.rank());
@@ -23,7 +25,8 @@ impl Comm {
     /// ```
     ///
     /// # Collective
-    /// A message from each rank to the next, and a barrier: the time of all turns, one after the other.
+    /// A message from each rank to the next, and a barrier: the time of all turns, one after the
+    /// other.
     ///
     /// # Examples
     /// ```
@@ -54,14 +57,16 @@ impl Comm {
         })
     }
 
-    /// Makes the ranks agree whether a task that each did for itself has succeeded: if it failed on one, it fails on all.
+    /// Makes the ranks agree whether a task that each did for itself has succeeded: if it failed on
+    /// one, it fails on all.
     ///
-    /// A rank that failed keeps its own error; the others get [`ErrorKind::Elsewhere`] with the words of the lowest rank
-    /// that failed. So a program can handle a failure, or pass it on with `?`, without leaving anybody in the next
-    /// collective.
+    /// A rank that failed keeps its own error; the others get [`ErrorKind::Elsewhere`] with the
+    /// words of the lowest rank that failed. So a program can handle a failure, or pass it on with
+    /// `?`, without leaving anybody in the next collective.
     ///
     /// # Collective
-    /// One allgather of 128 bytes per rank; a second one where some error takes more than 95 bytes to tell.
+    /// One allgather of 128 bytes per rank; a second one where some error takes more than 95 bytes
+    /// to tell.
     ///
     /// # Examples
     /// ```
@@ -94,7 +99,8 @@ impl Comm {
         let mut report = Vec::new();
         if let Err(failure) = &outcome {
             report.push(failure.exit_code());
-            // Those who learn of it name their own call: a task of that same call needs no place of its own.
+            // Those who learn of it name their own call: a task of that same call needs no place of
+            // its own.
             let own = failure.location() == call.at;
             let words = if own { failure.to_string() } else { failure.describe() };
             report.extend(words.bytes());

@@ -69,8 +69,8 @@ impl Comm {
         })
     }
 
-    /// The element-wise reduction of all ranks' values, dealt out: rank 0 gets the first `counts[0]` elements, rank 1 the
-    /// next `counts[1]`, and so on.
+    /// The element-wise reduction of all ranks' values, dealt out: rank 0 gets the first
+    /// `counts[0]` elements, rank 1 the next `counts[1]`, and so on.
     ///
     /// # Collective
     /// All ranks, with the same operator, counts and length.

@@ -9,11 +9,11 @@ use crate::{
 
 /// [`alltoall_grid`](Self::alltoall_grid) for communicators.
 pub trait GridAlltoall {
-    /// As [`Comm::alltoall`], by way of intermediate ranks: each rank exchanges messages with about 2 √p others instead of
-    /// all p.
+    /// As [`Comm::alltoall`], by way of intermediate ranks: each rank exchanges messages with about
+    /// 2 √p others instead of all p.
     ///
-    /// Faster than `alltoall` where there are many ranks and little for each, for it saves messages and pays with every
-    /// element travelling twice.
+    /// Faster than `alltoall` where there are many ranks and little for each, for it saves messages
+    /// and pays with every element travelling twice.
     ///
     /// # Collective
     /// At most 4 ⌈√p⌉ + 2 messages per rank, for any number of ranks.
@@ -31,8 +31,8 @@ pub trait GridAlltoall {
     /// assert_eq!(got.unwrap()[3], [3, 13, 23, 33, 43]);
     /// ```
     ///
-    /// Source: Kalé, Kumar, Varadarajan, "A framework for collective personalized communication" (2003), the
-    /// two-dimensional mesh.
+    /// Source: Kalé, Kumar, Varadarajan, "A framework for collective personalized communication"
+    /// (2003), the two-dimensional mesh.
     #[track_caller]
     fn alltoall_grid<T: Datum>(&self, rows: &Ragged<T>) -> Result<Ragged<T>>;
 }
@@ -44,7 +44,8 @@ impl GridAlltoall for Comm {
         let call = all("alltoall_grid");
         self.perform(call, || check_length("alltoall_grid's rows", self.size(), rows.rows()))?;
         speaking_of(self, call, || {
-            // First to the rank of this row that stands in the column of the destination, then down that column.
+            // First to the rank of this row that stands in the column of the destination, then down
+            // that column.
             let parcels =
                 rows.iter().enumerate().map(|(to, row)| Parcel { from: me, to, values: row });
             let (to, from) = (grid.first_hop_to(me), grid.first_hop_from(me));
@@ -73,8 +74,8 @@ impl Grid {
         Self { size, width }
     }
 
-    /// Where what `from` has for `to` changes from row to column: the column of `to` in the row of `from`, or in the row
-    /// above where the last row is too short.
+    /// Where what `from` has for `to` changes from row to column: the column of `to` in the row of
+    /// `from`, or in the row above where the last row is too short.
     fn between(&self, from: usize, to: usize) -> usize {
         let place = from - from % self.width + to % self.width;
         if place < self.size { place } else { place - self.width }
@@ -136,7 +137,8 @@ impl<T: Datum> Bundle<T> {
     }
 }
 
-/// Sends each parcel to the rank of `to` that `towards` its destination names, and receives a bundle from each rank of `from`.
+/// Sends each parcel to the rank of `to` that `towards` its destination names, and receives a
+/// bundle from each rank of `from`.
 #[track_caller]
 fn hop<'v, T: Datum>(
     comm: &Comm,

@@ -1,7 +1,9 @@
-//! Algorithms over the communicator's public calls: whoever wants another one writes it the same way, outside this crate.
+//! Algorithms over the communicator's public calls: whoever wants another one writes it the same
+//! way, outside this crate.
 //!
-//! Their messages carry the communicator's largest tags, [`Comm::max_tag`] and the one below: do not receive those (nor any
-//! tag from anybody) in another call that is under way at the same time. A [`Comm::dup`] is a message space of its own.
+//! Their messages carry the communicator's largest tags, [`Comm::max_tag`] and the one below: do
+//! not receive those (nor any tag from anybody) in another call that is under way at the same time.
+//! A [`Comm::dup`] is a message space of its own.
 
 mod grid;
 mod partition;

@@ -5,11 +5,12 @@ use crate::{comm::Sum, datum::Datum, error::Result};
 
 /// [`partition`](Self::partition) for communicators.
 pub trait Partition {
-    /// Moves elements so that all ranks have equally many, give or take one; their order over all ranks stays as it is.
+    /// Moves elements so that all ranks have equally many, give or take one; their order over all
+    /// ranks stays as it is.
     ///
     /// # Collective
-    /// One scan and one allreduce, then messages between the ranks whose old and new ranges overlap only: none for
-    /// elements that are where they belong.
+    /// One scan and one allreduce, then messages between the ranks whose old and new ranges overlap
+    /// only: none for elements that are where they belong.
     ///
     /// # Examples
     /// ```
@@ -23,10 +24,12 @@ pub trait Partition {
     #[track_caller]
     fn partition<T: Datum>(&self, mine: Vec<T>) -> Result<Vec<T>>;
 
-    /// Moves elements so that all ranks have equal weights, as nearly as whole elements allow: no rank gets more than its
-    /// share of the total and the weight of one element. Their order over all ranks stays as it is.
+    /// Moves elements so that all ranks have equal weights, as nearly as whole elements allow: no
+    /// rank gets more than its share of the total and the weight of one element. Their order over
+    /// all ranks stays as it is.
     ///
-    /// `weight` is what an element costs, in any unit (time in ns, say); the total over all ranks fits into 64 bits.
+    /// `weight` is what an element costs, in any unit (time in ns, say); the total over all ranks
+    /// fits into 64 bits.
     ///
     /// # Collective
     /// As [`Partition::partition`].
@@ -83,7 +86,8 @@ impl Partition for Comm {
             start += part.len();
         }
         drop(mine);
-        // What stays goes beside the others, so that all are in the order of the ranks they come from.
+        // What stays goes beside the others, so that all are in the order of the ranks they come
+        // from.
         let stays = parts.iter().position(|&(owner, _)| owner == self.rank());
         let stays = stays.map(|place| (self.rank(), parts.remove(place).1));
         let mut received = self.exchange_sparse(parts)?;

@@ -11,12 +11,14 @@ use crate::{
 
 /// [`sort`](Self::sort) and its kin for communicators.
 pub trait Sort {
-    /// Sorts the elements of all ranks: each rank gets a sorted part, no element of a rank is larger than one of the
-    /// next, and all ranks have equally many, give or take one, however many elements are equal. Stable.
+    /// Sorts the elements of all ranks: each rank gets a sorted part, no element of a rank is
+    /// larger than one of the next, and all ranks have equally many, give or take one, however many
+    /// elements are equal. Stable.
     ///
     /// # Collective
     /// A local sort, an allgather of p² samples in all, an alltoall of the elements, a merge, and a
-    /// [`Partition::partition`]. No rank holds more than twice its share (and p elements) on the way.
+    /// [`Partition::partition`]. No rank holds more than twice its share (and p elements) on the
+    /// way.
     ///
     /// # Examples
     /// ```
@@ -26,8 +28,8 @@ pub trait Sort {
     /// assert_eq!(got.unwrap(), [[0, 1, 2], [5, 5, 5], [5, 5, 9]]);
     /// ```
     ///
-    /// Source: Shi, Schaeffer, "Parallel sorting by regular sampling" (1992); equal elements are told apart by where they
-    /// come from.
+    /// Source: Shi, Schaeffer, "Parallel sorting by regular sampling" (1992); equal elements are
+    /// told apart by where they come from.
     #[track_caller]
     fn sort<T: Datum + Ord>(&self, mine: Vec<T>) -> Result<Vec<T>>;
 
@@ -83,7 +85,8 @@ impl Sort for Comm {
         if total == 0 {
             return Ok(mine);
         }
-        // Every `gap`-th element is a sample: each stands for `gap` elements, and about size² of them for all.
+        // Every `gap`-th element is a sample: each stands for `gap` elements, and about size² of
+        // them for all.
         let gap = (total as usize / (size * size)).max(1);
         let samples: Vec<T> = mine.iter().skip(gap - 1).step_by(gap).copied().collect();
         let samples = self.allgather(&samples)?;

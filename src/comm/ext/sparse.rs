@@ -14,16 +14,18 @@ use crate::{
 
 /// [`exchange_sparse`](Self::exchange_sparse) for communicators.
 pub trait ExchangeSparse {
-    /// Sends each vector to its rank, and returns what others have sent to this one, in the order of their ranks (of
-    /// sending, where one rank sent several). Nobody need know who sends to whom.
+    /// Sends each vector to its rank, and returns what others have sent to this one, in the order
+    /// of their ranks (of sending, where one rank sent several). Nobody need know who sends to
+    /// whom.
     ///
     /// # Collective
-    /// All ranks, with any number of messages each, itself included. Each rank pays for the messages that it sends and
-    /// receives, and for a barrier: no memory and no message for ranks that it has nothing to do with, unlike
-    /// [`Comm::alltoall`].
+    /// All ranks, with any number of messages each, itself included. Each rank pays for the
+    /// messages that it sends and receives, and for a barrier: no memory and no message for ranks
+    /// that it has nothing to do with, unlike [`Comm::alltoall`].
     ///
     /// # Errors
-    /// As [`Comm::issend`] and [`Comm::recv`]. What cannot be received, for its type, is lost; all else has been exchanged.
+    /// As [`Comm::issend`] and [`Comm::recv`]. What cannot be received, for its type, is lost; all
+    /// else has been exchanged.
     ///
     /// # Examples
     /// ```
@@ -37,8 +39,8 @@ pub trait ExchangeSparse {
     /// assert!(got[1].is_empty());
     /// ```
     ///
-    /// Source: Hoefler, Siebert, Lumsdaine, "Scalable communication protocols for dynamic sparse data exchange" (2010),
-    /// the NBX protocol.
+    /// Source: Hoefler, Siebert, Lumsdaine, "Scalable communication protocols for dynamic sparse
+    /// data exchange" (2010), the NBX protocol.
     #[track_caller]
     fn exchange_sparse<T: Datum>(
         &self,
@@ -77,7 +79,8 @@ fn exchange<T: Datum>(
     out: Vec<(usize, Vec<T>)>,
 ) -> Result<Vec<(usize, Vec<T>)>, Fault> {
     let (engine, context) = (&*comm.engine, comm.context);
-    // No other call's messages have this tag there, so that a fast rank's next exchange stays out of a slow one's last.
+    // No other call's messages have this tag there, so that a fast rank's next exchange stays out
+    // of a slow one's last.
     let tag = Tag::of_turn(comm.next_turn(), engine.max_tag());
     let ranks = out.iter().map(|(to, _)| comm.check_rank(*to)).collect::<Result<Vec<_>, _>>()?;
     let mut open = Open { comm, ops: VecDeque::with_capacity(out.len() + 1) };
@@ -90,8 +93,8 @@ fn exchange<T: Datum>(
     }
     let from = Source { context, choice: Choice::new(None, Some(tag)), label: *label };
     let (mut received, mut failed) = (Vec::new(), None);
-    // Once all of this rank's messages have been received, it enters a barrier and goes on receiving: when all are in
-    // it, there is no message left.
+    // Once all of this rank's messages have been received, it enters a barrier and goes on
+    // receiving: when all are in it, there is no message left.
     let mut in_barrier = false;
     loop {
         let next = match open.ops.front() {
@@ -141,7 +144,8 @@ fn fetch<T: Datum>(
     ticket: Ticket,
     message: Received,
 ) -> Result<Vec<T>, Fault> {
-    // What another type's message has beyond whole elements needs room too: the engine then says what it is.
+    // What another type's message has beyond whole elements needs room too: the engine then says
+    // what it is.
     let mut landing = Landing::<T>::new(message.bytes.div_ceil(size_of::<T>()))?;
     let bytes = landing.bytes_mut();
     let whole = bytes.len();

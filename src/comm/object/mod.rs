@@ -1,7 +1,7 @@
 //! Values of any type that serde can turn into bytes: one message per value.
 //!
-//! A message is the name of the type, which the receiver compares with its own, and the value ([`tag`]): the same on every
-//! machine.
+//! A message is the name of the type, which the receiver compares with its own, and the value
+//! ([`tag`]): the same on every machine.
 
 mod names;
 mod read;
@@ -22,14 +22,16 @@ use crate::{
 };
 
 impl Comm {
-    /// Sends one value of any serializable type, which the receiver names: a `&str` is received as `String`, a slice as
-    /// `Vec`, what a reference, `Box` or `Arc` holds as such.
+    /// Sends one value of any serializable type, which the receiver names: a `&str` is received as
+    /// `String`, a slice as `Vec`, what a reference, `Box` or `Arc` holds as such.
     ///
-    /// Everything that serde's derive can say of a type arrives as it was sent: fields and variants that are skipped, always or
-    /// sometimes, flattened fields, enums without tags or with their tag inside. The limits: a field with `#[serde(skip)]` has its
-    /// default on the receiver, as serde has it (collectives of objects give all ranks what was read, the root too); a type whose
-    /// `Serialize` writes what its `Deserialize` does not read (other names, other forms) is an error on the receiver, and in
-    /// collectives with [`Checks::Full`](crate::Checks) on the sender.
+    /// Everything that serde's derive can say of a type arrives as it was sent: fields and variants
+    /// that are skipped, always or sometimes, flattened fields, enums without tags or with their
+    /// tag inside. The limits: a field with `#[serde(skip)]` has its default on the receiver, as
+    /// serde has it (collectives of objects give all ranks what was read, the root too); a type
+    /// whose `Serialize` writes what its `Deserialize` does not read (other names, other forms) is
+    /// an error on the receiver, and in collectives with [`Checks::Full`](crate::Checks) on the
+    /// sender.
     ///
     /// # Errors
     /// As [`Comm::send`]; [`ErrorKind::Object`] if the value cannot be serialized.
@@ -57,8 +59,9 @@ impl Comm {
     /// Receives one value that was sent with [`Comm::send_obj`].
     ///
     /// # Errors
-    /// As [`Comm::recv`]; [`ErrorKind::TypeMismatch`], at every level of checks, if a value of another type was sent;
-    /// [`ErrorKind::Object`] if the bytes are no `D`; [`ErrorKind::InvalidArgument`] for the null rank, which has no value to give.
+    /// As [`Comm::recv`]; [`ErrorKind::TypeMismatch`], at every level of checks, if a value of
+    /// another type was sent; [`ErrorKind::Object`] if the bytes are no `D`;
+    /// [`ErrorKind::InvalidArgument`] for the null rank, which has no value to give.
     #[track_caller]
     pub fn recv_obj<D: DeserializeOwned>(&self, from: impl Into<Src>) -> Result<(D, Status)> {
         let from = from.into();
@@ -68,7 +71,8 @@ impl Comm {
         })
     }
 
-    /// Starts to send one value; the request is done when its bytes are on their way. The value may change at once.
+    /// Starts to send one value; the request is done when its bytes are on their way. The value may
+    /// change at once.
     ///
     /// To receive without waiting: [`Comm::iprobe`], then [`Message::recv_obj`].
     ///
@@ -108,8 +112,8 @@ impl Comm {
         })
     }
 
-    /// Sends one value to one rank and receives one of another type, perhaps, from another (or the same) at once: never a
-    /// deadlock between two ranks that exchange values of any size.
+    /// Sends one value to one rank and receives one of another type, perhaps, from another (or the
+    /// same) at once: never a deadlock between two ranks that exchange values of any size.
     ///
     /// # Errors
     /// As [`Comm::send_obj`] and [`Comm::recv_obj`].
@@ -166,7 +170,8 @@ impl Comm {
         Ok((unpack(&message.recv_object()?, status.source)?, status))
     }
 
-    /// The root's value on every rank, as it is read from its bytes; `at_root` runs on the root only.
+    /// The root's value on every rank, as it is read from its bytes; `at_root` runs on the root
+    /// only.
     ///
     /// # Collective
     /// All ranks, with the same root. As [`Comm::bcast`] of the serialized value.
@@ -211,7 +216,8 @@ impl Comm {
         })
     }
 
-    /// To each rank its value of the root's; `at_root` runs on the root only and gives one value per rank.
+    /// To each rank its value of the root's; `at_root` runs on the root only and gives one value
+    /// per rank.
     ///
     /// # Collective
     /// All ranks, with the same root. As [`Comm::scatter`] of the serialized values.
@@ -258,7 +264,8 @@ impl Comm {
         })
     }
 
-    /// To rank `r` the value `values[r]`; returns what each rank had for this one, in the order of ranks.
+    /// To rank `r` the value `values[r]`; returns what each rank had for this one, in the order of
+    /// ranks.
     ///
     /// # Collective
     /// As [`Comm::alltoall`] of the serialized values.
@@ -281,11 +288,12 @@ impl Comm {
         })
     }
 
-    /// The reduction of all ranks' values on the root; `None` elsewhere. `op` is associative; its left operand belongs to
-    /// lower ranks.
+    /// The reduction of all ranks' values on the root; `None` elsewhere. `op` is associative; its
+    /// left operand belongs to lower ranks.
     ///
     /// # Collective
-    /// All ranks, with the same root and operator. ⌈log₂ p⌉ + 1 messages deep; every rank combines on the way.
+    /// All ranks, with the same root and operator. ⌈log₂ p⌉ + 1 messages deep; every rank combines
+    /// on the way.
     ///
     /// # Errors
     /// [`ErrorKind::Object`] where a value cannot be serialized or read back.
@@ -319,7 +327,8 @@ impl Comm {
         })
     }
 
-    /// The reduction of all ranks' values on every rank. `op` is associative; its left operand belongs to lower ranks.
+    /// The reduction of all ranks' values on every rank. `op` is associative; its left operand
+    /// belongs to lower ranks.
     ///
     /// # Collective
     /// All ranks, with the same operator. As [`Comm::reduce_obj`], then [`Comm::bcast_obj`].
@@ -348,8 +357,8 @@ impl Comm {
         })
     }
 
-    /// The reduction of the values of ranks 0 up to and including this one. `op` is associative; its left operand belongs
-    /// to lower ranks.
+    /// The reduction of the values of ranks 0 up to and including this one. `op` is associative;
+    /// its left operand belongs to lower ranks.
     ///
     /// # Collective
     /// All ranks, with the same operator. ⌈log₂ p⌉ exchanges.
@@ -377,8 +386,8 @@ impl Comm {
         })
     }
 
-    /// The reduction of the values of the ranks before this one; `None` on rank 0. `op` is associative; its left operand
-    /// belongs to lower ranks.
+    /// The reduction of the values of the ranks before this one; `None` on rank 0. `op` is
+    /// associative; its left operand belongs to lower ranks.
     ///
     /// # Collective
     /// As [`Comm::scan_obj`].
@@ -414,7 +423,8 @@ impl Comm {
         op: impl Fn(S, S) -> S,
     ) -> Result<Option<S>, Fault> {
         let steps = self.steps(label);
-        // `block` grows to cover aligned blocks of ranks; the lower ones among them make up the prefix.
+        // `block` grows to cover aligned blocks of ranks; the lower ones among them make up the
+        // prefix.
         let mut distance = 1;
         while distance < self.size {
             let peer = self.rank ^ distance;
@@ -437,8 +447,8 @@ impl Comm {
         Ok(prefix)
     }
 
-    /// A value to be read by other ranks. At the highest level of checks it is read back, so that a type that cannot be is found
-    /// on the rank that sends it.
+    /// A value to be read by other ranks. At the highest level of checks it is read back, so that a
+    /// type that cannot be is found on the rank that sends it.
     fn pack<S: Serialize + DeserializeOwned>(&self, value: &S) -> Result<Vec<u8>, Fault> {
         let bytes = pack(value)?;
         if self.checks() == Checks::Full {

@@ -1,4 +1,5 @@
-//! What the types of objects are called, so that the receiver can tell whether it asks for what was sent.
+//! What the types of objects are called, so that the receiver can tell whether it asks for what was
+//! sent.
 
 use std::{any::type_name, cell::RefCell, collections::HashMap, rc::Rc};
 
@@ -7,8 +8,8 @@ thread_local! {
     static KNOWN: RefCell<HashMap<(usize, usize), Rc<str>>> = RefCell::default();
 }
 
-/// The name of a type: the same for a value and what borrows or owns it (`&T`, `Box<T>`, `Arc<T>`, `Cow<T>`), for `&str` and `String`,
-/// for `&[T]` and `Vec<T>`, which serde writes alike.
+/// The name of a type: the same for a value and what borrows or owns it (`&T`, `Box<T>`, `Arc<T>`,
+/// `Cow<T>`), for `&str` and `String`, for `&[T]` and `Vec<T>`, which serde writes alike.
 pub(super) fn name_of<T: ?Sized>() -> Rc<str> {
     let name = type_name::<T>();
     let make = || Rc::from(plain(name));

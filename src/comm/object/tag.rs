@@ -1,8 +1,10 @@
-//! The format of objects: every value says what it is, and structures and enums name their fields and variants.
+//! The format of objects: every value says what it is, and structures and enums name their fields
+//! and variants.
 //!
-//! So what serde can say of a type (fields and variants that are skipped, sometimes or always, enums without tags or with the tag
-//! inside, flattened structures) arrives as it was sent; formats that count fields and variants take one for another there.
-//! A value is a tag and what the tag says comes behind it. Numbers are in groups of 7 bits, the lowest first; those with a sign have
+//! So what serde can say of a type (fields and variants that are skipped, sometimes or always,
+//! enums without tags or with the tag inside, flattened structures) arrives as it was sent; formats
+//! that count fields and variants take one for another there. A value is a tag and what the tag
+//! says comes behind it. Numbers are in groups of 7 bits, the lowest first; those with a sign have
 //! it in the lowest bit. A name is written once and then told by its place.
 
 use std::fmt::Display;

@@ -22,7 +22,8 @@ impl<'c> Plan<'c> {
     /// Adds a barrier: the plan is done when all ranks have started theirs.
     ///
     /// # Collective
-    /// All ranks add the same collectives in the same order, and start and wait for their plans alike.
+    /// All ranks add the same collectives in the same order, and start and wait for their plans
+    /// alike.
     #[track_caller]
     pub fn barrier(&mut self) -> Result<()> {
         self.add(all("planned barrier"), |plan, call| {
@@ -59,7 +60,8 @@ impl<'c> Plan<'c> {
         })
     }
 
-    /// Adds an allgather of equally many values of each rank: what is gathered of, and what is gathered, by rank.
+    /// Adds an allgather of equally many values of each rank: what is gathered of, and what is
+    /// gathered, by rank.
     ///
     /// # Collective
     /// As [`Plan::barrier`], with the same length.
@@ -82,8 +84,8 @@ impl<'c> Plan<'c> {
         })
     }
 
-    /// Adds a gather of equally many values of each rank: what is gathered of, and what is gathered on the root, by
-    /// rank; empty elsewhere.
+    /// Adds a gather of equally many values of each rank: what is gathered of, and what is gathered
+    /// on the root, by rank; empty elsewhere.
     ///
     /// # Collective
     /// As [`Plan::barrier`], with the same root and length.
@@ -115,8 +117,8 @@ impl<'c> Plan<'c> {
         })
     }
 
-    /// Adds a scatter of rows of equal length: the root's rows, one behind the other, which others leave empty, and
-    /// this rank's row, for which `into` makes room.
+    /// Adds a scatter of rows of equal length: the root's rows, one behind the other, which others
+    /// leave empty, and this rank's row, for which `into` makes room.
     ///
     /// # Collective
     /// As [`Plan::barrier`], with the same root and length of `into`.
@@ -154,7 +156,8 @@ impl<'c> Plan<'c> {
         })
     }
 
-    /// Adds an alltoall of rows of equal length, one behind the other: the rows for each rank, and those of each rank.
+    /// Adds an alltoall of rows of equal length, one behind the other: the rows for each rank, and
+    /// those of each rank.
     ///
     /// # Collective
     /// As [`Plan::barrier`], with the same length.
@@ -230,7 +233,8 @@ impl<'c> Plan<'c> {
         })
     }
 
-    /// Adds an exscan: the operands, and the reduction over the ranks before this one; empty on rank 0.
+    /// Adds an exscan: the operands, and the reduction over the ranks before this one; empty on
+    /// rank 0.
     ///
     /// # Collective
     /// As [`Plan::barrier`], with the same operator and length.
@@ -367,7 +371,8 @@ fn rows_into<'c, T: Datum>(place: usize) -> Brings<'c> {
     }))
 }
 
-/// Combines the first so many rows of an exchange, unless they have been combined, in a store, which each of them fills.
+/// Combines the first so many rows of an exchange, unless they have been combined, in a store,
+/// which each of them fills.
 fn folded_into<'c, T: Datum>(
     place: usize,
     op: impl ReduceOp<T> + 'c,
@@ -379,7 +384,8 @@ fn folded_into<'c, T: Datum>(
     Brings::Rows(Box::new(move |exchanged, stores| {
         let operands = if exchanged.reduced { 1 } else { operands };
         let out = store::<T>(stores, place)?.values_mut();
-        // All of them, also those that this rank does not combine: every rank finds that lengths differ.
+        // All of them, also those that this rank does not combine: every rank finds that lengths
+        // differ.
         for bytes in &exchanged.counts {
             check_length(GIVEN, out.len(), bytes / size_of::<T>())?;
         }

@@ -19,9 +19,11 @@ pub(super) fn store<T: Datum>(stores: &mut Stores, place: usize) -> Result<&mut 
 /// A buffer of a plan.
 ///
 /// # Invariants
-/// 1. `values` is a boxed slice that this store owns. It is reached through this pointer only, so that an engine which was
-///    given the address long ago may use it whenever the plan is under way, and the program whenever it is not.
-/// 2. Bytes from elsewhere are written there only if all bytes are values of `T`; else into `landing`.
+/// 1. `values` is a boxed slice that this store owns. It is reached through this pointer only, so
+///    that an engine which was given the address long ago may use it whenever the plan is under
+///    way, and the program whenever it is not.
+/// 2. Bytes from elsewhere are written there only if all bytes are values of `T`; else into
+///    `landing`.
 pub(super) struct Store<T> {
     values: NonNull<[T]>,
     landing: Option<Landing<T>>,
@@ -30,26 +32,30 @@ pub(super) struct Store<T> {
 
 impl<T: Datum> Store<T> {
     pub(super) fn new(values: Vec<T>, receives: bool) -> Self {
-        // Its bytes are values that are there already, so that it asks for no memory that may not be had.
+        // Its bytes are values that are there already, so that it asks for no memory that may not
+        // be had.
         let landing = (receives && !is_plain::<T>()).then(|| Landing::from(values.clone()));
         let values = NonNull::from(Box::leak(values.into_boxed_slice()));
         Self { values, landing, received: None }
     }
 
     pub(super) fn values(&self) -> &[T] {
-        // SAFETY: invariant 1; `Plan` calls this while nothing is under way, or for a buffer that is only read meanwhile.
+        // SAFETY: invariant 1; `Plan` calls this while nothing is under way, or for a buffer that
+        // is only read meanwhile.
         unsafe { self.values.as_ref() }
     }
 
     pub(super) fn values_mut(&mut self) -> &mut [T] {
-        // SAFETY: invariant 1; `Plan` calls this while nothing is under way, or for a buffer that no engine was given.
+        // SAFETY: invariant 1; `Plan` calls this while nothing is under way, or for a buffer that
+        // no engine was given.
         unsafe { self.values.as_mut() }
     }
 
     /// Takes what has landed over, if it is values.
     fn take_landed(&mut self, count: usize) -> Result<(), Fault> {
         let Some(landing) = &self.landing else { return Ok(()) };
-        // SAFETY: invariant 1; the operation that writes into this store is over, and no other was given it.
+        // SAFETY: invariant 1; the operation that writes into this store is over, and no other was
+        // given it.
         landing.copy_to(unsafe { &mut self.values.as_mut()[..count] })
     }
 }
@@ -79,8 +85,9 @@ pub(super) trait AnyStore {
 impl<T: Datum> AnyStore for Store<T> {
     fn outlet(&mut self) -> RawBytes {
         let bytes = size_of_val(self.values());
-        // SAFETY: initialised bytes of this store (`T: NoUninit`). They stay valid until it is dropped, which happens when
-        // nothing is under way (`Plan::drop`); while something is, `Plan` gives nobody else the values (`rested`).
+        // SAFETY: initialised bytes of this store (`T: NoUninit`). They stay valid until it is
+        // dropped, which happens when nothing is under way (`Plan::drop`); while something is,
+        // `Plan` gives nobody else the values (`rested`).
         unsafe { RawBytes::to_receive(self.values.cast::<u8>().as_ptr(), bytes) }
     }
 
@@ -89,7 +96,8 @@ impl<T: Datum> AnyStore for Store<T> {
             None => self.outlet(), // any bytes are values
             Some(landing) => {
                 let bytes = landing.bytes_mut();
-                // SAFETY: as for `outlet`; the landing's memory does not move, and is looked at only by `take_landed`.
+                // SAFETY: as for `outlet`; the landing's memory does not move, and is looked at
+                // only by `take_landed`.
                 unsafe { RawBytes::to_receive(bytes.as_mut_ptr(), bytes.len()) }
             }
         }

@@ -40,7 +40,8 @@ struct Entry {
 }
 
 enum State {
-    /// The engine works in the borrowed memory itself, or on a copy to be sent, on elements of so many bytes.
+    /// The engine works in the borrowed memory itself, or on a copy to be sent, on elements of so
+    /// many bytes.
     Direct(Op, usize),
     /// The message has to be brought to its place when it is here.
     Copied(Op, Unpack),
@@ -121,9 +122,10 @@ impl<'c> Board<'c> {
             };
             let bytes = bytes_of(slice);
             self.comm.sent(to.rank, bytes.len());
-            // SAFETY: the loan is over when the operation is (waited for, or retracted), at the end of the scope at the
-            // latest (`End`); until then `values`, borrowed for `'scope`, keep the slice valid and unchanged:
-            // elements are `Copy`, so they have no interior mutability.
+            // SAFETY: the loan is over when the operation is (waited for, or retracted), at the end
+            // of the scope at the latest (`End`); until then `values`, borrowed for `'scope`, keep
+            // the slice valid and unchanged: elements are `Copy`, so they have no interior
+            // mutability.
             let op = self.comm.engine.isend_lent(&to, mode, unsafe { RawBytes::to_send(bytes) })?;
             Ok(op.map_or(Place::Over(Status::NULL), enter))
         })?;
@@ -142,13 +144,15 @@ impl<'c> Board<'c> {
                 return Ok(Place::Over(Status::NULL));
             }
             let from = self.comm.source(from, Signature::of::<V::Elem>())?;
-            // SAFETY: of an exclusive borrow for `'scope` which nothing else uses before the ticket gives it back.
+            // SAFETY: of an exclusive borrow for `'scope` which nothing else uses before the ticket
+            // gives it back.
             let into: &'scope mut V = unsafe { &mut *kept };
             let count = claimed(&*into);
             if let Some(bytes) = into.as_slice_mut().and_then(bytes_of_mut) {
-                // SAFETY: the loan is over when the operation is, at the end of the scope at the latest (`End`); until then
-                // the bytes, borrowed for `'scope`, stay valid, and whoever has `kept` leaves them alone. They are
-                // initialised, being values, and any bytes written are values (`bytes_of_mut`).
+                // SAFETY: the loan is over when the operation is, at the end of the scope at the
+                // latest (`End`); until then the bytes, borrowed for `'scope`, stay valid, and
+                // whoever has `kept` leaves them alone. They are initialised, being values, and any
+                // bytes written are values (`bytes_of_mut`).
                 let lent = unsafe { RawBytes::to_receive(bytes.as_mut_ptr(), bytes.len()) };
                 Ok(match self.comm.engine.irecv_lent(&from, lent)? {
                     Begun::UnderWay(op) => {
@@ -164,7 +168,8 @@ impl<'c> Board<'c> {
                 let unpack: Box<dyn FnOnce(Done) -> Result<Status, Fault> + 'scope> =
                     Box::new(move |done| {
                         let (values, status) = landed::<V::Elem>(done)?;
-                        // SAFETY: as above; the ticket gives `kept` back only when this has returned.
+                        // SAFETY: as above; the ticket gives `kept` back only when this has
+                        // returned.
                         unsafe { &mut *kept }.unpack(&values);
                         Ok(status)
                     });
@@ -179,7 +184,8 @@ impl<'c> Board<'c> {
         Ok(ScopedRequest { board: self, place, kept })
     }
 
-    /// Starts a collective; `finish` makes of what it brings the values for `into`, if there are any.
+    /// Starts a collective; `finish` makes of what it brings the values for `into`, if there are
+    /// any.
     pub(super) fn collective<'scope, W: ViewMut + ?Sized>(
         &'scope self,
         call: Call,
@@ -193,8 +199,8 @@ impl<'c> Board<'c> {
             let unpack: Box<dyn FnOnce(Done) -> Result<Status, Fault> + 'scope> =
                 Box::new(move |done| {
                     if let Some(values) = finish(done)? {
-                        // SAFETY: of an exclusive borrow for `'scope` which nothing else uses: the ticket gives `kept` back only
-                        // when this has returned.
+                        // SAFETY: of an exclusive borrow for `'scope` which nothing else uses: the
+                        // ticket gives `kept` back only when this has returned.
                         unsafe { &mut *kept }.unpack(&values);
                     }
                     Ok(Status::NULL)
@@ -220,10 +226,12 @@ impl<'c> Board<'c> {
         result.map(|status| status.unwrap_or(Status::NULL))
     }
 
-    /// The outcome of an operation, waited for if `wait`; `None` if it goes on. Its place stays taken.
+    /// The outcome of an operation, waited for if `wait`; `None` if it goes on. Its place stays
+    /// taken.
     #[inline(always)]
     fn outcome(&self, place: usize, wait: bool) -> Result<Option<Status>, Fault> {
-        // An entry is looked at where it is: to move whole ones would cost every message dearly, see `Entries::insert`.
+        // An entry is looked at where it is: to move whole ones would cost every message dearly,
+        // see `Entries::insert`.
         let direct = match self.entries.borrow().all[place].state {
             State::Direct(op, size) => Some((op, size)),
             _ => None,
@@ -274,7 +282,8 @@ impl<'c> Board<'c> {
         first
     }
 
-    /// Waits for an operation whose result nobody will ask for; whether it was one, and has ended well.
+    /// Waits for an operation whose result nobody will ask for; whether it was one, and has ended
+    /// well.
     ///
     /// What nobody asks for need not be handed on, see `Entries::insert`.
     #[inline(always)]
@@ -364,11 +373,13 @@ impl<'c> Board<'c> {
 /// A closure that borrows for the scope, as the entries of its board hold it.
 ///
 /// # Safety
-/// It is put into an entry of the scope's board. There it is called or dropped before the scope ends: `End` takes all entries out.
+/// It is put into an entry of the scope's board. There it is called or dropped before the scope
+/// ends: `End` takes all entries out.
 unsafe fn kept_by_the_board<'scope>(
     unpack: Box<dyn FnOnce(Done) -> Result<Status, Fault> + 'scope>,
 ) -> Unpack {
-    // SAFETY: the same but for the lifetime, which lasts for as long as the closure is there, by the caller's promise.
+    // SAFETY: the same but for the lifetime, which lasts for as long as the closure is there, by
+    // the caller's promise.
     unsafe {
         mem::transmute::<
             Box<dyn FnOnce(Done) -> Result<Status, Fault> + 'scope>,
@@ -377,7 +388,8 @@ unsafe fn kept_by_the_board<'scope>(
     }
 }
 
-/// The end of a scope, also by error and panic: afterwards the engine touches nothing that was borrowed.
+/// The end of a scope, also by error and panic: afterwards the engine touches nothing that was
+/// borrowed.
 pub(super) struct End<'b>(pub(super) &'b Board<'b>);
 
 impl Drop for End<'_> {
@@ -385,7 +397,8 @@ impl Drop for End<'_> {
         let certain = AbortUnlessForgotten; // a panic here would leave lent memory behind
         let mut entries = self.0.entries.borrow_mut();
         let Entries { all, used, free } = &mut *entries;
-        // What they hold may be the program's own (an operator), and is dropped when all is in order.
+        // What they hold may be the program's own (an operator), and is dropped when all is in
+        // order.
         let mut ended = Vec::new();
         if free.len() < *used {
             for entry in &all[..*used] {

@@ -22,20 +22,25 @@ use crate::{
     error::{Fault, Result},
 };
 
-/// A collective of a scope under way; [`ScopedRequest::wait`] gives back what it was received into. The status beside it says nothing.
+/// A collective of a scope under way; [`ScopedRequest::wait`] gives back what it was received into.
+/// The status beside it says nothing.
 type Coming<'scope, W> = ScopedRequest<'scope, &'scope mut W>;
 
 impl<'scope> Scope<'scope, '_> {
-    /// Starts a broadcast of the root's values into every rank's `buffer`, which is equally long everywhere.
+    /// Starts a broadcast of the root's values into every rank's `buffer`, which is equally long
+    /// everywhere.
     ///
-    /// As all collectives of a scope it may be waited for by its ticket or the end of the scope, and goes on if the scope is left by
-    /// an error; what goes out is copied at the start, what comes in when it is waited for.
+    /// As all collectives of a scope it may be waited for by its ticket or the end of the scope,
+    /// and goes on if the scope is left by an error; what goes out is copied at the start, what
+    /// comes in when it is waited for.
     ///
     /// # Collective
-    /// All ranks, with the same root and length; in a scope or by [`Comm::ibcast`](crate::Comm::ibcast).
+    /// All ranks, with the same root and length; in a scope or by
+    /// [`Comm::ibcast`](crate::Comm::ibcast).
     ///
     /// # Errors
-    /// From the ticket: [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if the root has another number of values.
+    /// From the ticket: [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if the root
+    /// has another number of values.
     #[track_caller]
     pub fn ibcast<W: ViewMut + ?Sized>(
         &'scope self,
@@ -54,13 +59,15 @@ impl<'scope> Scope<'scope, '_> {
         })
     }
 
-    /// Starts a gather of all ranks' values into the root's `out`, in the order of ranks; the others' `out` stays as it is.
+    /// Starts a gather of all ranks' values into the root's `out`, in the order of ranks; the
+    /// others' `out` stays as it is.
     ///
     /// # Collective
     /// All ranks, with the same root; in a scope or by [`Comm::igather`](crate::Comm::igather).
     ///
     /// # Errors
-    /// From the ticket: [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root if `out` is not as long as all values.
+    /// From the ticket: [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root
+    /// if `out` is not as long as all values.
     #[track_caller]
     pub fn igather<V, W>(
         &'scope self,
@@ -83,8 +90,8 @@ impl<'scope> Scope<'scope, '_> {
         })
     }
 
-    /// Starts a scatter of the root's `rows`, which lie in the order of ranks and are equally long, into `mine`; the others' `rows` are
-    /// not used and may be empty.
+    /// Starts a scatter of the root's `rows`, which lie in the order of ranks and are equally long,
+    /// into `mine`; the others' `rows` are not used and may be empty.
     ///
     /// # Collective
     /// All ranks, with the same root; in a scope or by [`Comm::iscatter`](crate::Comm::iscatter).
@@ -121,7 +128,8 @@ impl<'scope> Scope<'scope, '_> {
     /// All ranks; in a scope or by [`Comm::iallgather`](crate::Comm::iallgather).
     ///
     /// # Errors
-    /// From the ticket: [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as all values.
+    /// From the ticket: [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is
+    /// not as long as all values.
     #[track_caller]
     pub fn iallgather<V, W>(&'scope self, mine: &V, out: &'scope mut W) -> Result<Coming<'scope, W>>
     where
@@ -135,7 +143,8 @@ impl<'scope> Scope<'scope, '_> {
         self.start(plan, "iallgather's out", None, mine, counts, out, |rows| Ok(Some(rows.values)))
     }
 
-    /// Starts an alltoall: to each rank its equal part of `rows`, and in `out` what each rank has for this one.
+    /// Starts an alltoall: to each rank its equal part of `rows`, and in `out` what each rank has
+    /// for this one.
     ///
     /// # Collective
     /// All ranks; in a scope or by [`Comm::ialltoall`](crate::Comm::ialltoall).
@@ -156,10 +165,12 @@ impl<'scope> Scope<'scope, '_> {
         self.start(plan, "ialltoall's out", None, rows, counts, out, |rows| Ok(Some(rows.values)))
     }
 
-    /// Starts an element-wise reduction of all ranks' values into the root's `out`; the others' `out` stays as it is.
+    /// Starts an element-wise reduction of all ranks' values into the root's `out`; the others'
+    /// `out` stays as it is.
     ///
     /// # Collective
-    /// All ranks, with the same root, operator and length; in a scope or by [`Comm::ireduce`](crate::Comm::ireduce).
+    /// All ranks, with the same root, operator and length; in a scope or by
+    /// [`Comm::ireduce`](crate::Comm::ireduce).
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) on the root if `out` is not as long as `mine`.
@@ -189,7 +200,8 @@ impl<'scope> Scope<'scope, '_> {
     /// Starts an element-wise reduction of all ranks' values into every rank's `out`.
     ///
     /// # Collective
-    /// All ranks, with the same operator and length; in a scope or by [`Comm::iallreduce`](crate::Comm::iallreduce).
+    /// All ranks, with the same operator and length; in a scope or by
+    /// [`Comm::iallreduce`](crate::Comm::iallreduce).
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as `mine`.
@@ -232,10 +244,12 @@ impl<'scope> Scope<'scope, '_> {
         })
     }
 
-    /// Starts an element-wise reduction of all ranks' values, cut into equal parts: each rank gets its part in `out`.
+    /// Starts an element-wise reduction of all ranks' values, cut into equal parts: each rank gets
+    /// its part in `out`.
     ///
     /// # Collective
-    /// All ranks, with the same operator and length; in a scope or by [`Comm::ireduce_scatter`](crate::Comm::ireduce_scatter).
+    /// All ranks, with the same operator and length; in a scope or by
+    /// [`Comm::ireduce_scatter`](crate::Comm::ireduce_scatter).
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `mine` has not `size` times the length of `out`.
@@ -262,10 +276,12 @@ impl<'scope> Scope<'scope, '_> {
         })
     }
 
-    /// Starts an element-wise reduction of the values of ranks 0 up to and including this one, into `out`.
+    /// Starts an element-wise reduction of the values of ranks 0 up to and including this one, into
+    /// `out`.
     ///
     /// # Collective
-    /// All ranks, with the same operator and length; in a scope or by [`Comm::iscan`](crate::Comm::iscan).
+    /// All ranks, with the same operator and length; in a scope or by
+    /// [`Comm::iscan`](crate::Comm::iscan).
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as `mine`.
@@ -290,10 +306,12 @@ impl<'scope> Scope<'scope, '_> {
         })
     }
 
-    /// Starts an element-wise reduction of the values of the ranks before this one, into `out`, which stays as it was on rank 0.
+    /// Starts an element-wise reduction of the values of the ranks before this one, into `out`,
+    /// which stays as it was on rank 0.
     ///
     /// # Collective
-    /// All ranks, with the same operator and length; in a scope or by [`Comm::iexscan`](crate::Comm::iexscan).
+    /// All ranks, with the same operator and length; in a scope or by
+    /// [`Comm::iexscan`](crate::Comm::iexscan).
     ///
     /// # Errors
     /// [`ErrorKind::LengthMismatch`](crate::ErrorKind::LengthMismatch) if `out` is not as long as `mine`.

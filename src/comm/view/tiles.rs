@@ -1,14 +1,16 @@
 //! Transposed arrays, packed and unpacked in tiles.
 //!
-//! Where the elements of a row lie far apart and those of a column side by side, a row after the other touches a cache line for each
-//! element and comes back for the next one in it when it is gone. In tiles a line is used up while it is there.
+//! Where the elements of a row lie far apart and those of a column side by side, a row after the
+//! other touches a cache line for each element and comes back for the next one in it when it is
+//! gone. In tiles a line is used up while it is there.
 
 use ndarray::{ArrayViewD, ArrayViewMut2, ArrayViewMutD, Axis, Dimension, Ix2, s};
 
 use super::ArrayRef;
 use crate::datum::Datum;
 
-/// The sides of a tile: a row of it is a line of the cache where the elements lie packed, a column some lines where they come from.
+/// The sides of a tile: a row of it is a line of the cache where the elements lie packed, a column
+/// some lines where they come from.
 const ROWS: usize = 64;
 const COLUMNS: usize = 8;
 
@@ -18,7 +20,8 @@ const PANEL: usize = 16;
 /// Below so many bytes, which the first cache holds, there is nothing to gain.
 const WORTHWHILE: usize = 64 * 1024;
 
-/// The axis along which neighbours lie side by side, if that is not the last one and there is something to gain.
+/// The axis along which neighbours lie side by side, if that is not the last one and there is
+/// something to gain.
 pub(super) fn axis_across<T, D: Dimension>(array: &ArrayRef<T, D>) -> Option<usize> {
     let (lens, strides) = (array.shape(), array.strides());
     let last = lens.len().checked_sub(1)?;
@@ -42,11 +45,13 @@ fn packed_strides(lens: &[usize]) -> Vec<usize> {
 
 /// Appends all elements, in row-major order; [`axis_across`] is the last axis but one.
 ///
-/// Some rows at a time are put together in memory that stays in the cache, so that what is appended is written once and in order.
+/// Some rows at a time are put together in memory that stays in the cache, so that what is appended
+/// is written once and in order.
 pub(super) fn pack<T: Datum>(array: &ArrayViewD<'_, T>, onto: &mut Vec<T>) {
     let lens = array.shape();
     let (Some(&any), Some(&columns)) = (array.first(), lens.last()) else { return };
-    // A row more than there is room for keeps rows of a power of two from falling into the same places of the cache.
+    // A row more than there is room for keeps rows of a power of two from falling into the same
+    // places of the cache.
     let stride = columns + COLUMNS;
     let mut panel = vec![any; PANEL * stride];
     onto.reserve(array.len());

@@ -1,24 +1,25 @@
 //! Shared-memory collectives: slots with sequence numbers, and pins against revocation, as hazard
 //! pointers are.
 //!
-//! The native calls of a communicator are counted; the count is the call's *epoch*. In each epoch every
-//! rank publishes one slot of its own: what it calls, and its bytes, either in the slot itself or lent
-//! where they are. Others read the slot once its `epoch` says so, and say in `done` when they will not
-//! look any more. A slot is filled again [`DEPTH`] epochs later; every half of that a rank makes sure
-//! that all others are done with the half before.
+//! The native calls of a communicator are counted; the count is the call's *epoch*. In each epoch
+//! every rank publishes one slot of its own: what it calls, and its bytes, either in the slot
+//! itself or lent where they are. Others read the slot once its `epoch` says so, and say in `done`
+//! when they will not look any more. A slot is filled again [`DEPTH`] epochs later; every half of
+//! that a rank makes sure that all others are done with the half before.
 //!
-//! A rank that has lent memory leaves when its readers are done. If it must leave earlier (the job has
-//! failed, ranks do not make the same call, an operator panics), it revokes the loan:
+//! A rank that has lent memory leaves when its readers are done. If it must leave earlier (the job
+//! has failed, ranks do not make the same call, an operator panics), it revokes the loan:
 //!
-//! 1. a reader *pins* the epoch before it touches what others have lent, then looks for a revocation;
+//! 1. a reader *pins* the epoch before it touches what others have lent, then looks for a
+//!    revocation;
 //! 2. an owner *revokes* first, then looks for pins, and waits for the copies that are being made.
 //!
-//! Between the two steps of both stands a fence: either the reader sees the revocation and keeps away,
-//! or the owner sees the pin. Nobody waits for another rank while it has a pin.
+//! Between the two steps of both stands a fence: either the reader sees the revocation and keeps
+//! away, or the owner sees the pin. Nobody waits for another rank while it has a pin.
 //!
-//! Waiting is looking at the other's slot for a while, then [parking](super::parking). Who parks says
-//! for what, counts itself among the sleepers and looks again; who has changed something looks for
-//! sleepers after that.
+//! Waiting is looking at the other's slot for a while, then [parking](super::parking). Who parks
+//! says for what, counts itself among the sleepers and looks again; who has changed something looks
+//! for sleepers after that.
 
 mod epoch;
 
@@ -38,11 +39,13 @@ use crate::engine::Label;
 const DEPTH: u64 = if cfg!(loom) { 2 } else { 8 };
 const HALF: u64 = DEPTH / 2;
 
-/// Up to so many bytes are published in the slot itself where ranks outnumber cores: its owner need not wait for its readers then.
+/// Up to so many bytes are published in the slot itself where ranks outnumber cores: its owner need
+/// not wait for its readers then.
 const SLOT_BYTES: usize = if cfg!(loom) { 32 } else { 8 * 1024 };
 
-/// As [`SLOT_BYTES`], where there is a core for every rank: then readers are soon done, and a copy costs more than they.
-/// In a call with a root only one rank lends, or waits; this is what the slot's first two lines hold.
+/// As [`SLOT_BYTES`], where there is a core for every rank: then readers are soon done, and a copy
+/// costs more than they. In a call with a root only one rank lends, or waits; this is what the
+/// slot's first two lines hold.
 const COPIED_BYTES: usize = if cfg!(loom) { 32 } else { 88 };
 
 /// As [`COPIED_BYTES`], in a call where every rank lends and waits for the others.
@@ -118,11 +121,12 @@ struct Lent {
     starts: *const usize,
 }
 
-/// A call in a few words. Different calls have different digests; equal calls have equal ones, as long as the compiler keeps
-/// the name of the operation in one place.
+/// A call in a few words. Different calls have different digests; equal calls have equal ones, as
+/// long as the compiler keeps the name of the operation in one place.
 ///
-/// Turn and root share a word, so do kind and length. Names and types are constants of the program, told apart by where
-/// they lie in it, half a word each: a program is smaller than 4 GiB (else it could not call its own functions).
+/// Turn and root share a word, so do kind and length. Names and types are constants of the program,
+/// told apart by where they lie in it, half a word each: a program is smaller than 4 GiB (else it
+/// could not call its own functions).
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Digest([u64; 3]);
@@ -168,9 +172,9 @@ struct Rare {
     broken: [AtomicU64; DEPTH as usize],
 }
 
-// SAFETY: slots and words are written by their rank before it sets their `epoch` (Release), read by others after they have
-// seen that (Acquire) and before they set `done` (Release), and written again after all `done` have been seen (Acquire).
-// Pointers in a slot are followed only with a pin.
+// SAFETY: slots and words are written by their rank before it sets their `epoch` (Release), read by
+// others after they have seen that (Acquire) and before they set `done` (Release), and written
+// again after all `done` have been seen (Acquire). Pointers in a slot are followed only with a pin.
 unsafe impl Send for CollSlots {}
 // SAFETY: as above.
 unsafe impl Sync for CollSlots {}
@@ -209,10 +213,11 @@ impl CollSlots {
     }
 }
 
-/// Slots of all ranks, filled in no epoch at first. Memory that is never used stays untouched: a communicator that makes one
-/// call needs one slot of each rank.
+/// Slots of all ranks, filled in no epoch at first. Memory that is never used stays untouched: a
+/// communicator that makes one call needs one slot of each rank.
 ///
-/// The allocator gives zeroed memory untouched only where it need not align it, so that is done here.
+/// The allocator gives zeroed memory untouched only where it need not align it, so that is done
+/// here.
 #[cfg(not(loom))]
 struct Slots {
     first: NonNull<CollSlot>,
@@ -243,8 +248,9 @@ impl Deref for Slots {
     type Target = [CollSlot];
 
     fn deref(&self) -> &[CollSlot] {
-        // SAFETY: so many slots lie there, aligned, as long as `self` lives; all bytes zero is a value of every field: integers,
-        // null pointers, uninitialised bytes. What changes in them is in cells.
+        // SAFETY: so many slots lie there, aligned, as long as `self` lives; all bytes zero is a
+        // value of every field: integers, null pointers, uninitialised bytes. What changes in them
+        // is in cells.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) }
     }
 }

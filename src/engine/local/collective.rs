@@ -1,13 +1,13 @@
 //! Blocking collectives in this engine's own way: ranks read each other's bytes in their
 //! [slots](super::coll_slots).
 //!
-//! Who only gives publishes its bytes and goes on (once what it has lent is free again); who takes waits
-//! for the ranks whose bytes it needs and copies or combines them itself. Reductions go from the highest
-//! rank to the lowest, so that what is combined is always `left` of all that is there: an operator need
-//! be associative only, and all ranks get the same bits.
+//! Who only gives publishes its bytes and goes on (once what it has lent is free again); who takes
+//! waits for the ranks whose bytes it needs and copies or combines them itself. Reductions go from
+//! the highest rank to the lowest, so that what is combined is always `left` of all that is there:
+//! an operator need be associative only, and all ranks get the same bits.
 //!
-//! SAFETY (1), of all that is published: it is borrowed for longer than the guard of the epoch lives,
-//! and `run` drops the guard.
+//! SAFETY (1), of all that is published: it is borrowed for longer than the guard of the epoch
+//! lives, and `run` drops the guard.
 
 use super::{
     LocalEngine,
@@ -21,7 +21,8 @@ use crate::{
 /// What a reduction combines at a time: it stays in the first cache.
 const BLOCK_BYTES: usize = 8 * 1024;
 
-/// Where all ranks' contributions together are longer, a reduction for all is divided among the ranks.
+/// Where all ranks' contributions together are longer, a reduction for all is divided among the
+/// ranks.
 const DIVIDED_BYTES: usize = 16 * 1024;
 
 /// From this length on, both of two ranks copy a broadcast.
@@ -41,7 +42,8 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
         let members = engine.members(call.context)?;
         let member = members.member(engine);
         member.is_free(engine)?;
-        // Where the rows begin that are published with a table; declared before the guard, so that it outlives it.
+        // Where the rows begin that are published with a table; declared before the guard, so that
+        // it outlives it.
         let table = table(&call.what, call.rank, call.size);
         let guard = &mut EpochGuard::new(member, engine, &coll);
         guard.await_room()?;
@@ -93,7 +95,8 @@ fn table(what: &Collective<'_>, me: Rank, ranks: usize) -> Starts {
     }
 }
 
-/// What all ranks must say alike: a number for the kind, the root, and a length in bytes. `None` for what goes by messages.
+/// What all ranks must say alike: a number for the kind, the root, and a length in bytes. `None`
+/// for what goes by messages.
 fn facts(what: &Collective<'_>) -> Option<(u8, Option<Rank>, usize)> {
     let alike = |counts: &Counts<'_>| match counts {
         Counts::Equal(bytes) => *bytes,
@@ -199,7 +202,8 @@ fn bcast_jointly<'a>(guard: &mut EpochGuard<'a>, root: usize, buffer: &'a mut [u
     let (me, len) = (guard.me(), buffer.len());
     let peer = 1 - me;
     let mine = buffer.as_mut_ptr();
-    // SAFETY: (1); from here to the end of the epoch the buffer is reached through this pointer and by the peer only.
+    // SAFETY: (1); from here to the end of the epoch the buffer is reached through this pointer and
+    // by the peer only.
     unsafe { guard.publish(Payload::Shared { rows: mine, room: mine, len }, Readers::One(peer)) };
     guard.await_peer(peer)?;
     guard.pin(std::iter::once(peer))?;
@@ -207,8 +211,9 @@ fn bcast_jointly<'a>(guard: &mut EpochGuard<'a>, root: usize, buffer: &'a mut [u
     let half = (len / 2).next_multiple_of(64);
     let (at, bytes) = if me == root { (0, half) } else { (half, len - half) };
     let (from, to) = if me == root { (mine, theirs) } else { (theirs, mine) };
-    // SAFETY: both buffers have `len` bytes, as the calls have been compared; they are different ranks' own; nobody writes the
-    // root's, and of the other one each rank writes its half. The pin is held.
+    // SAFETY: both buffers have `len` bytes, as the calls have been compared; they are different
+    // ranks' own; nobody writes the root's, and of the other one each rank writes its half. The pin
+    // is held.
     unsafe { to.add(at).copy_from_nonoverlapping(from.add(at), bytes) };
     guard.leave_together()
 }
@@ -339,7 +344,8 @@ struct Folding<'r> {
 }
 
 impl Folding<'_> {
-    /// Combines the parts from byte `from` on of the rows of ranks 0 to `rows - 1`, at least one, into `out`.
+    /// Combines the parts from byte `from` on of the rows of ranks 0 to `rows - 1`, at least one,
+    /// into `out`.
     fn fold<'r>(
         &self,
         rows: usize,
@@ -360,7 +366,8 @@ impl Folding<'_> {
         Ok(())
     }
 
-    /// The share of `rank` in so many bytes: whole elements, and whole cache lines if elements fill them evenly.
+    /// The share of `rank` in so many bytes: whole elements, and whole cache lines if elements fill
+    /// them evenly.
     fn share(&self, bytes: usize, rank: usize, size: usize) -> std::ops::Range<usize> {
         let grain = if 64 % self.element_bytes == 0 { 64 } else { self.element_bytes };
         let share = bytes.div_ceil(size * grain) * grain;
@@ -371,8 +378,8 @@ impl Folding<'_> {
 /// What each rank has published, `mine` among them.
 ///
 /// # Safety
-/// The guard holds its pin on the ranks that are asked for, and does not end before the last use of a row. All have been
-/// met and show as many bytes as `mine`.
+/// The guard holds its pin on the ranks that are asked for, and does not end before the last use of
+/// a row. All have been met and show as many bytes as `mine`.
 unsafe fn rows_of<'v>(guard: &'v EpochGuard<'_>, mine: &'v [u8]) -> impl Fn(usize) -> &'v [u8] {
     move |rank| {
         if rank == guard.me() {
@@ -401,7 +408,8 @@ fn reduce<'a>(
     unsafe { guard.publish(Payload::Nothing, Readers::Nobody) };
     guard.await_peers()?;
     guard.pin(others(me, size))?;
-    // SAFETY: the pin is held until the epoch is left; all have arrived, and equal calls publish equally many bytes.
+    // SAFETY: the pin is held until the epoch is left; all have arrived, and equal calls publish
+    // equally many bytes.
     with.fold(size, unsafe { rows_of(guard, mine) }, 0, out)?;
     guard.leave()
 }
@@ -435,7 +443,8 @@ fn allreduce_divided<'a>(
     let (me, size, len) = (guard.me(), guard.size(), mine.len());
     assert_eq!(out.len(), len, "a result is as long as a contribution");
     let room = out.as_mut_ptr();
-    // SAFETY: (1); until the epoch ends `out` is reached through `room` and by the other ranks only.
+    // SAFETY: (1); until the epoch ends `out` is reached through `room` and by the other ranks
+    // only.
     unsafe { guard.publish(Payload::Shared { rows: mine.as_ptr(), room, len }, Readers::All) };
     guard.await_peers()?;
     guard.pin(others(me, size))?;
@@ -444,7 +453,8 @@ fn allreduce_divided<'a>(
     let block = (BLOCK_BYTES / with.element_bytes).max(1) * with.element_bytes;
     for from in share.clone().step_by(block) {
         let bytes = block.min(share.end - from);
-        // SAFETY: all results have `len` bytes, as equal calls are equally long, and nobody but this rank touches its share of them.
+        // SAFETY: all results have `len` bytes, as equal calls are equally long, and nobody but
+        // this rank touches its share of them.
         let part = unsafe { std::slice::from_raw_parts_mut(room.add(from), bytes) };
         // SAFETY: as in `reduce`.
         let folded = with.fold(size, unsafe { rows_of(guard, mine) }, from, part);

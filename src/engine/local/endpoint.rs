@@ -1,7 +1,9 @@
-//! A rank's endpoint: its ends of the lanes, and the queues of unexpected messages and posted receives.
+//! A rank's endpoint: its ends of the lanes, and the queues of unexpected messages and posted
+//! receives.
 //!
-//! All matching is done by the receiving rank, on its own thread, whenever it makes *progress* (is in a
-//! verb that looks or waits); so no lock is held and no receive buffer is ever seen by another thread.
+//! All matching is done by the receiving rank, on its own thread, whenever it makes *progress* (is
+//! in a verb that looks or waits); so no lock is held and no receive buffer is ever seen by another
+//! thread.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -49,7 +51,8 @@ pub(super) struct Endpoint {
     places: Paged<usize>,
     /// How many lanes have been taken from the accept queue.
     accepted: usize,
-    /// The lane to be looked at first by a receive from any: the one behind the last that had something for one.
+    /// The lane to be looked at first by a receive from any: the one behind the last that had
+    /// something for one.
     first: usize,
     pub(super) queues: Queues<Parcel<'static>, u64>,
     /// Finished loans, the oldest first; the receiver may not have let go of the youngest yet.
@@ -122,7 +125,8 @@ impl Endpoint {
         }
     }
 
-    /// Makes progress with the posted receives, and with an active one: what `deliver` makes of the message that it is for.
+    /// Makes progress with the posted receives, and with an active one: what `deliver` makes of the
+    /// message that it is for.
     #[inline]
     pub(super) fn progress_for<R>(
         &mut self,

@@ -1,10 +1,10 @@
-//! Non-blocking collectives: every rank leaves its contribution where all ranks find it, and takes out
-//! what it needs.
+//! Non-blocking collectives: every rank leaves its contribution where all ranks find it, and takes
+//! out what it needs.
 //!
-//! Contributions are owned, so that nobody has to wait for anybody who reads: a rank is done as soon as
-//! the contributions are there that it needs, and it builds its rows itself when it waits or tests. No
-//! rank makes progress for another. The contributions to a call live as long as some rank has not yet
-//! taken its rows (or dropped its operation).
+//! Contributions are owned, so that nobody has to wait for anybody who reads: a rank is done as
+//! soon as the contributions are there that it needs, and it builds its rows itself when it waits
+//! or tests. No rank makes progress for another. The contributions to a call live as long as some
+//! rank has not yet taken its rows (or dropped its operation).
 
 use std::sync::Arc;
 
@@ -114,10 +114,12 @@ struct Contribution {
     _mine: Box<dyn Buffer>,
 }
 
-// SAFETY: the buffer itself is `Send` and nobody reaches it before it is dropped; `start` are bytes inside it.
+// SAFETY: the buffer itself is `Send` and nobody reaches it before it is dropped; `start` are bytes
+// inside it.
 unsafe impl Send for Contribution {}
-// SAFETY: what is shared are bytes that nobody changes while the contribution lives: the buffer's values are
-// `NoUninit`, hence `Copy` and without interior mutability, and `_mine` is not looked at again.
+// SAFETY: what is shared are bytes that nobody changes while the contribution lives: the buffer's
+// values are `NoUninit`, hence `Copy` and without interior mutability, and `_mine` is not looked at
+// again.
 unsafe impl Sync for Contribution {}
 
 impl Contribution {
@@ -131,8 +133,8 @@ impl Contribution {
     fn row(&self, at: usize) -> &[u8] {
         let Some(&bytes) = self.counts.get(at) else { return &[] };
         let before: usize = self.counts[..at].iter().sum();
-        // SAFETY: `new` has had it checked that all rows lie inside the buffer, whose bytes keep their address while the box
-        // lives (contract of `Buffer`) and are not changed by anybody.
+        // SAFETY: `new` has had it checked that all rows lie inside the buffer, whose bytes keep
+        // their address while the box lives (contract of `Buffer`) and are not changed by anybody.
         unsafe { std::slice::from_raw_parts(self.start.add(before), bytes) }
     }
 

@@ -1,14 +1,16 @@
-//! A lane: an unbounded queue with a single producer and a single consumer (SPSC), for the messages of
-//! one rank to another.
+//! A lane: an unbounded queue with a single producer and a single consumer (SPSC), for the messages
+//! of one rank to another.
 //!
-//! A lane is a chain of segments. A segment has *slots* of 64 bytes, one for each message, and *lines*
-//! of 64 bytes for what does not fit into a slot. The producer fills a slot and then publishes it with
-//! the segment's *lap*, the number of times that the segment has been used: the consumer knows a new
-//! message by one load of the cache line that also carries it. The last slot in use says which segment
-//! comes next. From then on the old one is the consumer's alone, which gives it back to be used again.
-//! So neither side ever waits for the other, and in steady use nothing is allocated.
+//! A lane is a chain of segments. A segment has *slots* of 64 bytes, one for each message, and
+//! *lines* of 64 bytes for what does not fit into a slot. The producer fills a slot and then
+//! publishes it with the segment's *lap*, the number of times that the segment has been used: the
+//! consumer knows a new message by one load of the cache line that also carries it. The last slot
+//! in use says which segment comes next. From then on the old one is the consumer's alone, which
+//! gives it back to be used again. So neither side ever waits for the other, and in steady use
+//! nothing is allocated.
 //!
-//! The first segment is small: a thousand ranks that say a few words to each other need little memory.
+//! The first segment is small: a thousand ranks that say a few words to each other need little
+//! memory.
 
 mod slot;
 
@@ -40,13 +42,15 @@ const _: () = assert!(EAGER_BYTES.div_ceil(LINE_BYTES) < FIRST.1, "any message f
 /// So many segments wait at most to be used again.
 const SPARES: usize = if cfg!(loom) { 1 } else { 4 };
 
-/// A lane with so many segments of messages that nobody has taken is long: its sender had better wait.
+/// A lane with so many segments of messages that nobody has taken is long: its sender had better
+/// wait.
 const LONG: u32 = 2048;
 
 /// Both sides read it with every message: on cache lines of its own.
 #[repr(align(128))]
 struct Segment {
-    /// The number of times that it has been used; never 0, which stands in a slot that was never used.
+    /// The number of times that it has been used; never 0, which stands in a slot that was never
+    /// used.
     lap: u32,
     slots: Box<[Slot]>,
     lines: Box<[Line]>,
@@ -65,7 +69,8 @@ impl Segment {
 
 /// What the two ends of a lane share. The last of them to go frees the segments.
 struct Shared {
-    /// The consumer's place, left here when its end goes. Reached by that, and by whoever drops the last end.
+    /// The consumer's place, left here when its end goes. Reached by that, and by whoever drops the
+    /// last end.
     place: UnsafeCell<Place>,
     returned: Apart<Returned>,
 }
@@ -85,15 +90,17 @@ struct Returned {
 #[derive(Clone, Copy)]
 struct Place {
     segment: NonNull<Segment>,
-    /// A slot of the segment: there is one behind every message, as the last in use says where to go on.
+    /// A slot of the segment: there is one behind every message, as the last in use says where to
+    /// go on.
     slot: NonNull<Slot>,
     /// The segment's.
     lap: u32,
 }
 
-// SAFETY: `place` is reached by one thread at a time (see there). A segment is reached by the producer up to the slot in
-// which it names the next one, and by the consumer, each slot and line in turn: first the one, then, by way of the slot's
-// lap (Release, Acquire), the other. What a slot holds is `Send`: bytes, references to statics, `Arc<Loan>`.
+// SAFETY: `place` is reached by one thread at a time (see there). A segment is reached by the
+// producer up to the slot in which it names the next one, and by the consumer, each slot and line
+// in turn: first the one, then, by way of the slot's lap (Release, Acquire), the other. What a slot
+// holds is `Send`: bytes, references to statics, `Arc<Loan>`.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -136,7 +143,8 @@ impl Drop for Shared {
 impl Place {
     /// The first slot of a segment that the producer has begun.
     fn first_of(segment: NonNull<Segment>) -> Self {
-        // SAFETY: a segment of the lane, alive; nobody changes slots and lap before the consumer has left it.
+        // SAFETY: a segment of the lane, alive; nobody changes slots and lap before the consumer
+        // has left it.
         let Segment { lap, slots, .. } = unsafe { segment.as_ref() };
         Self { segment, slot: NonNull::from(&**slots).cast(), lap: *lap }
     }
@@ -233,8 +241,9 @@ impl Sender {
         let (segment, first) = self.reserve(lines);
         let mut rest = &segment.lines[first..first + lines];
         if let (Some(Step { call }), [line, behind @ ..]) = (step, rest) {
-            // SAFETY: (1) lines are handed out once in each lap, so this one is the producer's until the slot is
-            // published; (2) a line has room for a call and is aligned for it, by the assertion above.
+            // SAFETY: (1) lines are handed out once in each lap, so this one is the producer's
+            // until the slot is published; (2) a line has room for a call and is aligned for it, by
+            // the assertion above.
             line.0.with_mut(|line| unsafe { line.cast::<Call>().write(call) });
             rest = behind;
         }
@@ -268,7 +277,8 @@ impl Sender {
     /// A segment with a free slot and so many free lines, and the first of those.
     #[inline]
     fn reserve<'s>(&mut self, lines: usize) -> (&'s Segment, usize) {
-        // SAFETY: (1) the segment is the lane's; it is not freed or used again before its next one has been named.
+        // SAFETY: (1) the segment is the lane's; it is not freed or used again before its next one
+        // has been named.
         let segment = unsafe { self.segment.as_ref() };
         if self.slot + 1 < segment.slots.len() && self.line + lines <= segment.lines.len() {
             return (segment, self.line);
@@ -281,7 +291,8 @@ impl Sender {
     /// Lets `fill` fill the next slot, and publishes it.
     #[inline]
     fn publish(&mut self, segment: &Segment, fill: impl FnOnce(&Slot)) {
-        // Slots are filled in turn, once in each lap, so that this one is the producer's until it is published.
+        // Slots are filled in turn, once in each lap, so that this one is the producer's until it
+        // is published.
         let slot = &segment.slots[self.slot];
         self.slot += 1;
         fill(slot);
@@ -310,7 +321,8 @@ impl Sender {
         for spare in &self.shared.returned.0.spares {
             let Some(mut segment) = NonNull::new(spare.load(Ordering::Acquire)) else { continue };
             spare.store(std::ptr::null_mut(), Ordering::Relaxed);
-            // SAFETY: the consumer has left it (seen with Acquire), and this takes it out: it is the producer's alone.
+            // SAFETY: the consumer has left it (seen with Acquire), and this takes it out: it is
+            // the producer's alone.
             let lap = unsafe { &mut segment.as_mut().lap };
             *lap = lap.wrapping_add(1);
             if *lap != 0 {
@@ -381,8 +393,8 @@ impl Receiver {
     /// Takes the message that `peek` has found.
     #[inline]
     pub(super) fn take(&mut self) -> Option<Parcel<'_>> {
-        // SAFETY: (1) the segment at the consumer's place is alive; it is given back by `follow` only, which the parcel's
-        // borrow of `self` excludes.
+        // SAFETY: (1) the segment at the consumer's place is alive; it is given back by `follow`
+        // only, which the parcel's borrow of `self` excludes.
         let slot = unsafe { self.place.published() }?;
         // SAFETY: the slot is published and has not been left, and its contents are taken once.
         let (label, at, body) = unsafe {

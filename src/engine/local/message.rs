@@ -1,5 +1,5 @@
-//! Messages between two ranks, eager or by rendezvous: the verbs of the engine that send, receive and
-//! wait.
+//! Messages between two ranks, eager or by rendezvous: the verbs of the engine that send, receive
+//! and wait.
 
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
@@ -90,7 +90,8 @@ impl Messages for LocalEngine {
             })?;
             return outcome.unwrap_or_else(|| Err(ErrorKind::Closed.into()));
         };
-        // Only one lane can bring it and nothing else is waited for: that lane is all there is to look at.
+        // Only one lane can bring it and nothing else is waited for: that lane is all there is to
+        // look at.
         loop {
             let next = endpoint.incoming(lane);
             self.job.parking.wait_until(self.rank, call, None, || next.has_message())?;
@@ -147,8 +148,8 @@ impl Operations for LocalEngine {
         let mut memory = Some(memory);
         let bytes: *const [u8] = memory.as_ref().map_or(&[], |memory| memory.bytes());
         let lend = || memory.take().expect("a buffer is lent once");
-        // SAFETY: the bytes keep their address when their memory moves into the loan (contract of `Buffer`, promise of
-        // `RawBytes`); `dispatch` does not look at them after lending.
+        // SAFETY: the bytes keep their address when their memory moves into the loan (contract of
+        // `Buffer`, promise of `RawBytes`); `dispatch` does not look at them after lending.
         let loan = self.dispatch(to, mode, unsafe { &*bytes }, lend)?;
         let pending = match (loan, memory) {
             (Some(loan), _) => Pending::Lent(loan, Some(call)),
@@ -298,8 +299,8 @@ impl LocalEngine {
         })
     }
 
-    /// Waits until `ready`, which depends on what others `wake` this rank after. Meanwhile the posted receives are
-    /// served: a sender may wait for one of them.
+    /// Waits until `ready`, which depends on what others `wake` this rank after. Meanwhile the
+    /// posted receives are served: a sender may wait for one of them.
     #[inline]
     pub(super) fn await_ready(
         &self,
@@ -359,13 +360,15 @@ impl LocalEngine {
             let copy = || Memory::Owned(Box::new(Outgoing(bytes.to_vec())));
             return self.dispatch(to, mode, bytes, copy).map(|_| None);
         }
-        // SAFETY: `Lending` ends the loan before the borrow of `bytes` ends; it is not handed to anyone who could forget it.
+        // SAFETY: `Lending` ends the loan before the borrow of `bytes` ends; it is not handed to
+        // anyone who could forget it.
         let memory = || Memory::Lent(unsafe { RawBytes::to_send(bytes) });
         let loan = self.dispatch(to, mode, bytes, memory)?;
         Ok(loan.map(|loan| Lending { loan: Some(loan), bytes: PhantomData }))
     }
 
-    /// Waits until the receiver has copied what was lent, or, if it is little and nobody takes it, leaves a copy.
+    /// Waits until the receiver has copied what was lent, or, if it is little and nobody takes it,
+    /// leaves a copy.
     fn end_send(&self, mut lending: Lending<'_>, mode: Mode, bytes: usize) -> Result<(), Fault> {
         if mode == Mode::Standard && bytes <= BUFFERED_BYTES {
             let ctx = self.surroundings();
@@ -413,7 +416,8 @@ impl LocalEngine {
         self.ops.with(op.0, |pending| pending.is_done()).unwrap_or(true)
     }
 
-    /// Whether the operation is done, waiting for it if `wait`. It is gone if the job has failed meanwhile.
+    /// Whether the operation is done, waiting for it if `wait`. It is gone if the job has failed
+    /// meanwhile.
     #[inline]
     fn becomes_done(&self, op: Op, wait: bool) -> Result<bool, Fault> {
         if self.is_done(op) {

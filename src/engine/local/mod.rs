@@ -1,9 +1,9 @@
 //! The engine `local`: ranks are threads of one process.
 //!
-//! Every ordered pair of ranks that talk has a [lane](lane), every rank an [endpoint](endpoint) where it
-//! matches what comes in with what it wants, and a parker in the [parking lot](parking) where it waits.
-//! Small messages are copied into the lane and out of it (*eager*); larger ones are lent: the receiver
-//! copies straight out of the sender's buffer ([rendezvous](rendezvous)).
+//! Every ordered pair of ranks that talk has a [lane](lane), every rank an [endpoint](endpoint)
+//! where it matches what comes in with what it wants, and a parker in the [parking lot](parking)
+//! where it waits. Small messages are copied into the lane and out of it (*eager*); larger ones are
+//! lent: the receiver copies straight out of the sender's buffer ([rendezvous](rendezvous)).
 
 mod coll_slots;
 mod collective;
@@ -67,7 +67,8 @@ pub(crate) struct Job {
     watch: Option<Watch>,
 }
 
-/// Agreement on the numbers of new contexts: the first rank of a group to ask fixes the number for the others.
+/// Agreement on the numbers of new contexts: the first rank of a group to ask fixes the number for
+/// the others.
 struct Contexts {
     next: u32,
     /// By parent, turn and group: the number, and how many ranks have yet to ask.
@@ -119,8 +120,8 @@ impl Job {
         self.parking.end(ErrorKind::Aborted { rank, cause });
     }
 
-    /// The rank that waits for longer than `limit`, unless the job has ended; also in what is no call of ours, if the
-    /// process has been `idle` for so long.
+    /// The rank that waits for longer than `limit`, unless the job has ended; also in what is no
+    /// call of ours, if the process has been `idle` for so long.
     pub(crate) fn overdue(&self, limit: Duration, idle: bool) -> Option<Overdue> {
         self.parking.check().ok()?;
         self.watch.as_ref()?.overdue(limit, idle, &self.parking.rank_states())
@@ -192,7 +193,8 @@ enum Pending {
     Receive {
         memory: Memory,
         signature: Signature,
-        /// Of a step of a collective, which none is that is posted now; they would not fit into two cache lines.
+        /// Of a step of a collective, which none is that is posted now; they would not fit into two
+        /// cache lines.
         step: Option<Box<Step>>,
         outcome: Option<Result<Received, Fault>>,
         call: Option<Call>,

@@ -1,6 +1,7 @@
-//! loom runs these small jobs in every order their threads can take (up to [`PREEMPTIONS`] forced switches), with every
-//! value that the memory model lets an atomic load return. A rank that is never woken is a deadlock of the model; an
-//! access to a loan or slot that another one does not wait for is reported by loom's cells.
+//! loom runs these small jobs in every order their threads can take (up to [`PREEMPTIONS`] forced
+//! switches), with every value that the memory model lets an atomic load return. A rank that is
+//! never woken is a deadlock of the model; an access to a loan or slot that another one does not
+//! wait for is reported by loom's cells.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --lib models`
 
@@ -16,12 +17,13 @@ use crate::{
     error::{Call, ErrorKind, Fault, With},
 };
 
-/// Bugs of such protocols need one or two switches at the worst moment; this is one more where two ranks are enough to show
-/// them. Each further switch, and each rank, multiplies the orders to try.
+/// Bugs of such protocols need one or two switches at the worst moment; this is one more where two
+/// ranks are enough to show them. Each further switch, and each rank, multiplies the orders to try.
 const PREEMPTIONS: [usize; 4] = [3, 3, 3, 2];
 
 const LABEL: Label = Label { signature: Signature::OBJECT, step: None };
-/// In the models: part of a slot; in lines of its own; lent, and copied if nobody takes it; lent; lent and copied by both.
+/// In the models: part of a slot; in lines of its own; lent, and copied if nobody takes it; lent;
+/// lent and copied by both.
 const SMALL: [u8; 2] = [1, 2];
 const LINES: [u8; 4] = [1, 2, 3, 4];
 const MEDIUM: [u8; 5] = [1, 2, 3, 4, 5];
@@ -389,7 +391,8 @@ fn a_forsaken_receive_is_withdrawn() {
         }
         let op = engine.irecv(&from(0), landing()).unwrap();
         engine.detach(op);
-        // Withdrawn in time, the message is still to come; too late, it has been received into the forsaken buffer.
+        // Withdrawn in time, the message is still to come; too late, it has been received into the
+        // forsaken buffer.
         let mut into = [0; 8];
         match engine.recv(&from(0), &mut into) {
             Ok(got) => assert_eq!(&into[..got.bytes], &SMALL),
@@ -400,7 +403,8 @@ fn a_forsaken_receive_is_withdrawn() {
 
 /// Lends `bytes` to an operation that is retracted before they end.
 fn lent(bytes: &[u8]) -> Memory {
-    // SAFETY: every model that uses this retracts the operation, or sees it done, while the bytes live.
+    // SAFETY: every model that uses this retracts the operation, or sees it done, while the bytes
+    // live.
     Memory::Lent(unsafe { RawBytes::to_send(bytes) })
 }
 

@@ -1,7 +1,7 @@
 //! loom runs these small collectives as [`models`](super::models) runs messages.
 //!
-//! loom does not see accesses to lent memory, but it sees the order of calls: an owner changes its memory as soon as it has it
-//! back, so that whoever reads it later reads something wrong.
+//! loom does not see accesses to lent memory, but it sees the order of calls: an owner changes its
+//! memory as soon as it has it back, so that whoever reads it later reads something wrong.
 
 use super::{
     LocalEngine,

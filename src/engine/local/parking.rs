@@ -1,8 +1,8 @@
 //! A parking lot: spin, yield, park by a condition variable; a store-to-load fence against lost
 //! wake-ups; and the detection of deadlock.
 //!
-//! Every rank has a parker. A rank that waits looks again and again whether its condition holds (its
-//! *backoff*), then parks:
+//! Every rank has a parker. A rank that waits looks again and again whether its condition holds
+//! (its *backoff*), then parks:
 //!
 //! 1. it announces that (`asleep`);
 //! 2. full fence;
@@ -16,11 +16,11 @@
 //!
 //! Either the waker sees the announcement, or the sleeper sees the change.
 //!
-//! A sleeper enters itself among the waiters; a waker strikes it out on its behalf, before it can sleep
-//! itself. So when all ranks wait (or have finished) nothing can ever happen again: that is deadlock,
-//! found by the last to enter. It is exact: a waiter waits for something that only another rank can do,
-//! none of which is awake to do it, and whatever one did before it entered was either seen by the last
-//! look of the rank concerned or has struck that rank out.
+//! A sleeper enters itself among the waiters; a waker strikes it out on its behalf, before it can
+//! sleep itself. So when all ranks wait (or have finished) nothing can ever happen again: that is
+//! deadlock, found by the last to enter. It is exact: a waiter waits for something that only
+//! another rank can do, none of which is awake to do it, and whatever one did before it entered was
+//! either seen by the last look of the rank concerned or has struck that rank out.
 
 use std::time::{Duration, Instant};
 
@@ -42,8 +42,8 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// With a core for every rank, spinning is the fastest way to see a message (waking a sleeper costs 30 to 60 µs
-    /// across cores); without, it only keeps the sender from running.
+    /// With a core for every rank, spinning is the fastest way to see a message (waking a sleeper
+    /// costs 30 to 60 µs across cores); without, it only keeps the sender from running.
     pub(crate) fn for_ranks(ranks: usize, cores: usize) -> Self {
         let oversubscribed = ranks > cores;
         if cfg!(loom) {
@@ -56,8 +56,8 @@ impl Backoff {
     }
 }
 
-/// So many looks follow each other without a pause and without a look at anything else: an answer that is on its way comes
-/// within 0.1 µs.
+/// So many looks follow each other without a pause and without a look at anything else: an answer
+/// that is on its way comes within 0.1 µs.
 const EAGER_LOOKS: u32 = 500;
 
 /// The waiting places of all ranks of a job.
@@ -115,14 +115,16 @@ impl ParkingLot {
         self.backoff.oversubscribed
     }
 
-    /// What stands between a change and the look for sleepers, and between going to sleep and the last look.
+    /// What stands between a change and the look for sleepers, and between going to sleep and the
+    /// last look.
     #[inline]
     pub(super) fn fence(&self) -> &AsymmetricFence {
         &self.fence
     }
 
-    /// Waits until `ready`, or until a point in time; whether `ready` came first. `ready` must depend on nothing but what
-    /// `wake(rank)` is called after; it is asked again and again, so that it must be fast.
+    /// Waits until `ready`, or until a point in time; whether `ready` came first. `ready` must
+    /// depend on nothing but what `wake(rank)` is called after; it is asked again and again, so
+    /// that it must be fast.
     ///
     /// # Errors
     /// The verdict on the job, if it fails before `ready` holds.
@@ -222,7 +224,8 @@ impl ParkingLot {
         }
     }
 
-    /// Wakes `rank` if it sleeps: something has changed that it may [`wait_until`](Self::wait_until) for.
+    /// Wakes `rank` if it sleeps: something has changed that it may
+    /// [`wait_until`](Self::wait_until) for.
     #[inline]
     pub(super) fn wake(&self, rank: usize) {
         self.fence.light();

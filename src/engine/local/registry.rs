@@ -1,4 +1,5 @@
-//! A registry of what ranks share in a collective call: made by the first to arrive, found by the others.
+//! A registry of what ranks share in a collective call: made by the first to arrive, found by the
+//! others.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,8 +8,8 @@ use super::sync::{Mutex, lock};
 /// Which call of which communicator: its job-wide number, and its turn.
 pub(super) type CallId = (u32, u64);
 
-/// Objects that are made by the first rank to ask, and forgotten here when the last has asked: from then on they live as
-/// long as a rank holds them.
+/// Objects that are made by the first rank to ask, and forgotten here when the last has asked: from
+/// then on they live as long as a rank holds them.
 pub(super) struct Registry<T>(Mutex<HashMap<CallId, Entry<T>>>);
 
 struct Entry<T> {

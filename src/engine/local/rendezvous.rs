@@ -1,4 +1,5 @@
-//! Receiver-driven rendezvous: the bytes of a larger message are lent, and its receiver copies them.
+//! Receiver-driven rendezvous: the bytes of a larger message are lent, and its receiver copies
+//! them.
 //!
 //! A [`Loan`] is a sender's buffer that its receiver copies from. Its state says whose turn it is:
 //!
@@ -9,11 +10,11 @@
 //!    └──take back──▶ BACK                               nobody will ever read it
 //! ```
 //!
-//! The lender who wants its buffer back early takes an offered loan back, or, if a receiver has matched
-//! it already, leaves a copy in its place (both by compare-and-swap); if it is busy, the receiver is
-//! copying at this moment, and the lender waits: a copy neither blocks nor panics. A long copy is
-//! shared: while the receiver is at it (`SHARED`), a lender who looks whether it is done takes part of
-//! it. So nobody needs the receiver's queues to get a buffer out of them.
+//! The lender who wants its buffer back early takes an offered loan back, or, if a receiver has
+//! matched it already, leaves a copy in its place (both by compare-and-swap); if it is busy, the
+//! receiver is copying at this moment, and the lender waits: a copy neither blocks nor panics. A
+//! long copy is shared: while the receiver is at it (`SHARED`), a lender who looks whether it is
+//! done takes part of it. So nobody needs the receiver's queues to get a buffer out of them.
 
 use std::{panic::Location, sync::Arc};
 
@@ -105,7 +106,8 @@ impl Parcel<'_> {
         Parcel { label, at, body }
     }
 
-    /// Copies the claimed message into its receiver's buffer, if it is what the receiver expects and fits.
+    /// Copies the claimed message into its receiver's buffer, if it is what the receiver expects
+    /// and fits.
     #[inline(always)]
     pub(super) fn open(
         &self,
@@ -179,9 +181,11 @@ const SHARED: u32 = 5;
 /// A sender's buffer, lent to the receiver of a message.
 pub(super) struct Loan {
     state: AtomicU32,
-    /// Reached by whoever has made the state `BUSY` (while it is `SHARED` too), and by the lender once it is `DONE` or `BACK`.
+    /// Reached by whoever has made the state `BUSY` (while it is `SHARED` too), and by the lender
+    /// once it is `DONE` or `BACK`.
     memory: UnsafeCell<Option<Memory>>,
-    /// Where a shared copy comes from and goes, which part of it is next, and how much of it is done.
+    /// Where a shared copy comes from and goes, which part of it is next, and how much of it is
+    /// done.
     from: AtomicPtr<u8>,
     to: AtomicPtr<u8>,
     next: AtomicUsize,
@@ -193,15 +197,16 @@ pub(super) struct Loan {
     at: &'static Location<'static>,
 }
 
-// SAFETY: the memory is reached by one thread at a time, in an order that the state makes (Acquire, Release); it is `Send`:
-// bytes that are owned, or borrowed by the promise of `RawBytes`. Nothing else changes while the loan is shared.
+// SAFETY: the memory is reached by one thread at a time, in an order that the state makes (Acquire,
+// Release); it is `Send`: bytes that are owned, or borrowed by the promise of `RawBytes`. Nothing
+// else changes while the loan is shared.
 unsafe impl Send for Loan {}
 // SAFETY: as above.
 unsafe impl Sync for Loan {}
 
 impl Loan {
-    /// Lends `memory`. If it is not the engine's own, the lender ends with `take_back` or sees `is_done` before the promise
-    /// of its [`RawBytes`](crate::datum::RawBytes) ends.
+    /// Lends `memory`. If it is not the engine's own, the lender ends with `take_back` or sees
+    /// `is_done` before the promise of its [`RawBytes`](crate::datum::RawBytes) ends.
     pub(super) fn new(
         memory: Memory,
         label: Label,
@@ -285,8 +290,8 @@ impl Loan {
         self.from.store(from.as_ptr().cast_mut(), Ordering::Relaxed);
         self.to.store(into.as_mut_ptr(), Ordering::Relaxed);
         self.state.store(SHARED, Ordering::Release);
-        // SAFETY: both are borrowed until this function returns, which waits for all parts; until then `into` is reached
-        // through `to` only.
+        // SAFETY: both are borrowed until this function returns, which waits for all parts; until
+        // then `into` is reached through `to` only.
         unsafe { self.copy_parts() };
         let mut looks = 0;
         while self.copied.load(Ordering::Acquire) != self.bytes {
@@ -299,16 +304,18 @@ impl Loan {
     /// Copies parts that nobody has copied, until there are none.
     ///
     /// # Safety
-    /// The state has been seen to be `SHARED`. As long as not all has been copied, `bytes` bytes may be read at `from`, where
-    /// nobody changes them, and written at `to`.
+    /// The state has been seen to be `SHARED`. As long as not all has been copied, `bytes` bytes
+    /// may be read at `from`, where nobody changes them, and written at `to`.
     unsafe fn copy_parts(&self) {
         let (from, to) = (self.from.load(Ordering::Relaxed), self.to.load(Ordering::Relaxed));
-        // Looked at first, so that a lender who waits long does not count beyond the end of numbers.
+        // Looked at first, so that a lender who waits long does not count beyond the end of
+        // numbers.
         while self.next.load(Ordering::Relaxed) < self.bytes {
             let at = self.next.fetch_add(CHUNK_BYTES, Ordering::Relaxed);
             let Some(rest) = self.bytes.checked_sub(at) else { return };
             let part = rest.min(CHUNK_BYTES);
-            // SAFETY: inside the memory, by this function's own contract; each part is taken by one side, as `next` says.
+            // SAFETY: inside the memory, by this function's own contract; each part is taken by one
+            // side, as `next` says.
             unsafe { to.add(at).copy_from_nonoverlapping(from.add(at), part) };
             self.copied.fetch_add(part, Ordering::Release);
         }
@@ -318,14 +325,16 @@ impl Loan {
 
     #[cold]
     fn help(&self) {
-        // SAFETY: the state was `SHARED`. The receiver waits in `copy_together` until all parts are copied; once they are, none
-        // is left to be taken. It alone looks into the memory meanwhile: the lender reads no more than the bytes.
+        // SAFETY: the state was `SHARED`. The receiver waits in `copy_together` until all parts are
+        // copied; once they are, none is left to be taken. It alone looks into the memory
+        // meanwhile: the lender reads no more than the bytes.
         unsafe { self.copy_parts() };
     }
 
     /// The memory of a loan that is done or back.
     fn memory(&self) -> Option<Memory> {
-        // SAFETY: the state has been seen to be `DONE` or `BACK`, so that the receiver keeps away for ever.
+        // SAFETY: the state has been seen to be `DONE` or `BACK`, so that the receiver keeps away
+        // for ever.
         self.memory.with_mut(|memory| unsafe { (*memory).take() })
     }
 
@@ -334,8 +343,8 @@ impl Loan {
         self.is_done().then(|| self.memory())?
     }
 
-    /// Ends the loan: the lent memory is the lender's alone again. Whether the message was never sent; otherwise its receiver
-    /// has it or will have it.
+    /// Ends the loan: the lent memory is the lender's alone again. Whether the message was never
+    /// sent; otherwise its receiver has it or will have it.
     pub(super) fn take_back(&self) -> (bool, Option<Memory>) {
         loop {
             match self.turn(OFFERED, BACK) {
@@ -347,7 +356,8 @@ impl Loan {
                     }
                 }
                 Err(state) => {
-                    // The receiver is copying at this moment. (Nothing else: the lender ends a loan once.)
+                    // The receiver is copying at this moment. (Nothing else: the lender ends a loan
+                    // once.)
                     if state == SHARED {
                         self.help();
                     }
@@ -357,8 +367,8 @@ impl Loan {
         }
     }
 
-    /// Leaves a copy in the place of the lent memory, so that the lender can go on and the message is still received.
-    /// `None` if the receiver is reading or has read it.
+    /// Leaves a copy in the place of the lent memory, so that the lender can go on and the message
+    /// is still received. `None` if the receiver is reading or has read it.
     pub(super) fn leave_copy(&self) -> Option<Memory> {
         let was = [OFFERED, MATCHED].into_iter().find(|&was| self.turn(was, BUSY).is_ok())?;
         let memory = self.memory.with_mut(|memory| {

@@ -1,7 +1,8 @@
 //! What all threads of a rank can use at the same time: a mailbox for each rank, under a lock.
 //!
-//! Threads that wait here are no ranks: whether a message can still come to them is not known, so they take no part in the
-//! detection of deadlock. They look every now and then whether the job has failed.
+//! Threads that wait here are no ranks: whether a message can still come to them is not known, so
+//! they take no part in the detection of deadlock. They look every now and then whether the job has
+//! failed.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! The synchronisation primitives of `local`: std's, or loom's while its models run.
 //!
-//! `Arc` is std's in both: nothing here depends on when a count reaches zero, and each count that loom followed would
-//! multiply the orders it has to try.
+//! `Arc` is std's in both: nothing here depends on when a count reaches zero, and each count that
+//! loom followed would multiply the orders it has to try.
 
 use std::time::Duration;
 
@@ -49,8 +49,9 @@ impl<T> UnsafeCell<T> {
 
 /// Locks; a panic of another rank inside the lock would not have left the data half changed.
 ///
-/// `ThreadSanitizer` sees what is compiled here. std's wait for a lock is compiled elsewhere, so that a lock which had to
-/// be waited for would order nothing in its eyes; under `cfg(tsan)` it is tried until it is free.
+/// `ThreadSanitizer` sees what is compiled here. std's wait for a lock is compiled elsewhere, so
+/// that a lock which had to be waited for would order nothing in its eyes; under `cfg(tsan)` it is
+/// tried until it is free.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     #[cfg(loom)]
     return mutex.lock().unwrap();
@@ -76,7 +77,8 @@ pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexG
 
 /// As [`wait`], for so long at most; in loom's models time does not pass. `guard` is of `mutex`.
 ///
-/// Under `cfg(tsan)` it only lets others run, since `ThreadSanitizer` does not see how std gives the lock up and takes it again.
+/// Under `cfg(tsan)` it only lets others run, since `ThreadSanitizer` does not see how std gives
+/// the lock up and takes it again.
 #[cfg_attr(any(tsan, loom), allow(unused_variables))]
 pub(super) fn wait_for<'a, T>(
     condvar: &Condvar,
@@ -98,11 +100,13 @@ pub(super) fn wait_for<'a, T>(
     return condvar.wait_timeout(guard, long).unwrap().0;
 }
 
-/// The two halves of "change, then look whether somebody sleeps" against "announce sleep, then look for changes".
+/// The two halves of "change, then look whether somebody sleeps" against "announce sleep, then look
+/// for changes".
 ///
-/// Both need a full fence between their steps. Where sleeps are rare the sleeper can make the fence for both sides: the system
-/// call `membarrier` makes every running thread of the process pass one, so that the waker, who is on the hot path, need only keep
-/// the compiler from turning its steps round.
+/// Both need a full fence between their steps. Where sleeps are rare the sleeper can make the fence
+/// for both sides: the system call `membarrier` makes every running thread of the process pass one,
+/// so that the waker, who is on the hot path, need only keep the compiler from turning its steps
+/// round.
 pub(super) struct AsymmetricFence {
     asymmetric: bool,
 }

@@ -78,8 +78,8 @@ impl Watch {
         Waiting { watch: self, number }
     }
 
-    /// The first rank one of whose calls has been waiting for longer than `limit`; with `idle`, the first that has done
-    /// nothing else for so long.
+    /// The first rank one of whose calls has been waiting for longer than `limit`; with `idle`, the
+    /// first that has done nothing else for so long.
     pub(super) fn overdue(
         &self,
         limit: Duration,

@@ -1,9 +1,10 @@
-//! Windows (RMA): memory that other ranks reach, by relaxed atomic operations; locks are fair (FIFO).
+//! Windows (RMA): memory that other ranks reach, by relaxed atomic operations; locks are fair
+//! (FIFO).
 //!
 //! A window is one block of 64-bit words for all ranks. All access through the engine is by atomic
-//! operations on whole words (parts of words are exchanged inside them), so that whatever ranks do at
-//! the same time has a meaning; phases and their agreements, a matter of the layer above, order them.
-//! The owner's plain access happens only where no other is.
+//! operations on whole words (parts of words are exchanged inside them), so that whatever ranks do
+//! at the same time has a meaning; phases and their agreements, a matter of the layer above, order
+//! them. The owner's plain access happens only where no other is.
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
@@ -134,8 +135,9 @@ fn with<R>(
 fn part(engine: &LocalEngine, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
     with(engine, window, |window| {
         let (start, bytes) = window.memory.part(rank.index())?;
-        // SAFETY: the bytes are initialised (zero, or what ranks have written) and live until all ranks have closed the
-        // window; that nobody else reaches them while their holder does is seen to by whoever asks for them.
+        // SAFETY: the bytes are initialised (zero, or what ranks have written) and live until all
+        // ranks have closed the window; that nobody else reaches them while their holder does is
+        // seen to by whoever asks for them.
         Ok(unsafe { RawBytes::to_receive(window.memory.start.as_ptr().add(start), bytes) })
     })
 }
@@ -259,8 +261,8 @@ impl Memory {
     )]
     fn word(&self, at: usize) -> &AtomicU64 {
         assert!(at < self.layout.size(), "access beyond the window");
-        // SAFETY: the memory is a whole number of aligned, initialised words; this one lies inside. While others may reach it,
-        // it is reached as an atomic word only.
+        // SAFETY: the memory is a whole number of aligned, initialised words; this one lies inside.
+        // While others may reach it, it is reached as an atomic word only.
         unsafe { &*self.start.as_ptr().add(at - at % WORD).cast::<AtomicU64>() }
     }
 
@@ -311,7 +313,8 @@ impl Memory {
         }
         let first = self.word(at);
         self.word(at + count * WORD - 1);
-        // SAFETY: the words lie side by side between the first and the last, which lie inside (see `word`).
+        // SAFETY: the words lie side by side between the first and the last, which lie inside (see
+        // `word`).
         unsafe { std::slice::from_raw_parts(first, count) }
     }
 
@@ -383,7 +386,8 @@ impl Drop for Memory {
     }
 }
 
-/// `len` bytes from `at` on: the bytes before the first whole word, the whole words, and the bytes behind them.
+/// `len` bytes from `at` on: the bytes before the first whole word, the whole words, and the bytes
+/// behind them.
 fn split(at: usize, len: usize) -> (usize, usize, usize) {
     let head = (at.next_multiple_of(WORD) - at).min(len);
     // A part of a word that ends before the word does is all head.
@@ -410,7 +414,8 @@ fn bits(element: &[u8]) -> Bits {
     bits
 }
 
-/// What an element becomes. Integers wrap ctx; floating-point numbers have no bits to combine and stay as they are.
+/// What an element becomes. Integers wrap ctx; floating-point numbers have no bits to combine and
+/// stay as they are.
 fn combine(element: Element, before: Bits, operand: Bits, update: Update) -> Bits {
     let builtin = match update {
         Update::NoOp => return before,
@@ -466,7 +471,8 @@ fn combine(element: Element, before: Bits, operand: Bits, update: Update) -> Bit
     }
 }
 
-/// Who holds a part and who waits for it, in the order in which they came. Ranks are those of the world.
+/// Who holds a part and who waits for it, in the order in which they came. Ranks are those of the
+/// world.
 struct FairRwLock(Mutex<Holders>);
 
 struct Holders {

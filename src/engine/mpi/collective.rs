@@ -1,10 +1,12 @@
 //! Collectives in the MPI library's own way: those whose rows all have the same length.
 //!
-//! Data are bytes to the library, except in reductions. Rows go as they are and nothing is allocated for them; where all of
-//! them together are beyond a C int, each is one element of a type of our own, so that no count comes near the limit.
+//! Data are bytes to the library, except in reductions. Rows go as they are and nothing is
+//! allocated for them; where all of them together are beyond a C int, each is one element of a type
+//! of our own, so that no count comes near the limit.
 //!
-//! Rows of different lengths, of which a rank may know its own only, go as messages of ours: nobody has compared those lengths,
-//! and a library does not say that a row is shorter than was expected (nor do all say that it is longer).
+//! Rows of different lengths, of which a rank may know its own only, go as messages of ours: nobody
+//! has compared those lengths, and a library does not say that a row is shorter than was expected
+//! (nor do all say that it is longer).
 
 use std::{
     ffi::{c_int, c_void},
@@ -24,14 +26,16 @@ use crate::{
 
 type Outcome = Result<(), Fault>;
 
-/// Makes one of the library's collective calls, blocking or not: the names of both forms, and what both take.
+/// Makes one of the library's collective calls, blocking or not: the names of both forms, and what
+/// both take.
 ///
-/// To be used where all buffers and arrays are borrowed for longer than the statement: the call is complete when it is over.
+/// To be used where all buffers and arrays are borrowed for longer than the statement: the call is
+/// complete when it is over.
 macro_rules! call {
     ($engine:expr, $blocking:path | $started:path, $($argument:expr),*) => {
         $engine.collectively(|request| {
-            // SAFETY: the communicator is live, and by the reasons given where this macro is used the arguments are
-            // what the library takes.
+            // SAFETY: the communicator is live, and by the reasons given where this macro is used
+            // the arguments are what the library takes.
             unsafe {
                 match request {
                     None => $blocking($($argument),*),
@@ -50,7 +54,8 @@ pub(super) use self::{
     reduce::{Operators, datatype, operator, saturates},
 };
 
-/// Makes the call with the library's own collective, or declines for reasons that are the same on every rank.
+/// Makes the call with the library's own collective, or declines for reasons that are the same on
+/// every rank.
 pub(super) fn run(
     engine: &MpiEngine,
     pair: &CommPair,
@@ -113,7 +118,8 @@ struct Caller<'e> {
     comm: ffi::MPI_Comm,
 }
 
-/// A row of so many bytes, `rows` of which are in a buffer: bytes, or one element of a type if they are too many.
+/// A row of so many bytes, `rows` of which are in a buffer: bytes, or one element of a type if they
+/// are too many.
 #[inline(always)]
 fn row_of(bytes: usize, rows: usize) -> Result<Extent, Fault> {
     match bytes.checked_mul(rows).map(c_int::try_from) {
@@ -124,8 +130,8 @@ fn row_of(bytes: usize, rows: usize) -> Result<Extent, Fault> {
 
 /// Where a call of the library reads the bytes.
 ///
-/// An empty slice may lie at address 1, which is `MPI_IN_PLACE` in Open MPI; and MPICH refuses a call that reads and writes
-/// at the same place, even nothing.
+/// An empty slice may lie at address 1, which is `MPI_IN_PLACE` in Open MPI; and MPICH refuses a
+/// call that reads and writes at the same place, even nothing.
 pub(super) fn read(bytes: &[u8]) -> *const c_void {
     readable(bytes.as_ptr(), bytes.len())
 }
@@ -143,7 +149,8 @@ fn writable(start: *mut u8, len: usize) -> *mut c_void {
     if len == 0 { NonNull::<u128>::dangling().as_ptr().cast() } else { start.cast() }
 }
 
-/// Makes a call that reads so many elements at each place and writes as many, of one type, both said by the extent.
+/// Makes a call that reads so many elements at each place and writes as many, of one type, both
+/// said by the extent.
 macro_rules! move_rows {
     ($caller:ident, $waits:path | $starts:path, $rows:ident, $out:ident, $extent:expr $(, $root:ident)?) => {{
         let Caller { engine, comm } = $caller;

@@ -1,8 +1,9 @@
 //! What some MPI libraries have and others have not, looked up when the program runs.
 //!
-//! The bindings name what MPI 3.1 has. A binary that was built against one library runs on another, older or dynamic one, so
-//! dynamic functions are asked of the dynamic linker: the collectives with large counts of MPI 4 (`_c`; MPICH has them, Open
-//! MPI 5.0 has not) and persistent collectives (`MPI_Barrier_init`; Open MPI 4 has them as `MPIX_Barrier_init`).
+//! The bindings name what MPI 3.1 has. A binary that was built against one library runs on another,
+//! older or dynamic one, so dynamic functions are asked of the dynamic linker: the collectives with
+//! large counts of MPI 4 (`_c`; MPICH has them, Open MPI 5.0 has not) and persistent collectives
+//! (`MPI_Barrier_init`; Open MPI 4 has them as `MPIX_Barrier_init`).
 
 use std::{
     ffi::{CStr, c_int, c_void},
@@ -99,7 +100,8 @@ pub(super) enum Special {
 
 /// The library's operator, if this is a library whose way of numbering them is known.
 pub(super) fn special(which: Special) -> Option<MPI_Op> {
-    // The libraries' headers give handles as numbers or as addresses of objects; `MPI_SUM` tells which.
+    // The libraries' headers give handles as numbers or as addresses of objects; `MPI_SUM` tells
+    // which.
     // SAFETY: a constant of the library.
     let sum = bits(unsafe { ffi::RSMPI_SUM });
     let (replace, object) = match which {

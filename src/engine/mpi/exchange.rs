@@ -1,20 +1,23 @@
 //! Non-blocking collectives.
 //!
-//! A barrier and the library's own reductions are one call of the library, which makes progress by itself. All else moves rows
-//! whose lengths nobody but the contributor knows, and goes as messages, not as a collective for the lengths and a second one
-//! for the data. For two reasons:
+//! A barrier and the library's own reductions are one call of the library, which makes progress by
+//! itself. All else moves rows whose lengths nobody but the contributor knows, and goes as
+//! messages, not as a collective for the lengths and a second one for the data. For two reasons:
 //!
-//! * *Order.* MPI wants collectives called in the same order on all ranks. Two exchanges that are under way at once would come
-//!   to their second step in an order of their own on every rank, with the program's blocking collectives in between. A
-//!   message is matched by communicator, sender and tag, here the number of the call (the turn): no order can be wrong.
-//! * *Progress.* A rank that waits inside a blocking call of the library (for another communicator, say) could not make its
-//!   second step, and the others would wait for it. Here every rank posts all that the others need when it starts; what is
-//!   left to do serves nobody but itself. So no rank waits for more than that the others have *started* the call, as MPI
-//!   promises of its own non-blocking collectives.
+//! * *Order.* MPI wants collectives called in the same order on all ranks. Two exchanges that are
+//!   under way at once would come to their second step in an order of their own on every rank, with
+//!   the program's blocking collectives in between. A message is matched by communicator, sender
+//!   and tag, here the number of the call (the turn): no order can be wrong.
+//! * *Progress.* A rank that waits inside a blocking call of the library (for another communicator,
+//!   say) could not make its second step, and the others would wait for it. Here every rank posts
+//!   all that the others need when it starts; what is left to do serves nobody but itself. So no
+//!   rank waits for more than that the others have *started* the call, as MPI promises of its own
+//!   non-blocking collectives.
 //!
-//! Each rank sends its row to every rank that gets it, without a tree between them: who passes rows on would be such a
-//! second step. Where collectives are compared (`--checks collective`), every rank sends every other one a message, row or
-//! not, that begins with a head: what it calls, and where in the source. Both sides find a disagreement.
+//! Each rank sends its row to every rank that gets it, without a tree between them: who passes rows
+//! on would be such a second step. Where collectives are compared (`--checks collective`), every
+//! rank sends every other one a message, row or not, that begins with a head: what it calls, and
+//! where in the source. Both sides find a disagreement.
 
 mod native;
 mod rows;
@@ -42,7 +45,8 @@ pub(super) fn start(engine: &MpiEngine, call: Exchange) -> Result<Op, Fault> {
     call.check()?;
     let checked = engine.checks() >= Checks::Collective;
     let is_barrier = call.label.step.is_some_and(|step| BARRIERS.contains(&step.call.op));
-    // A library that lets messages overrun buffers gets no lengths that nobody has compared; what has no lengths it gets anyway.
+    // A library that lets messages overrun buffers gets no lengths that nobody has compared; what
+    // has no lengths it gets anyway.
     let reduction = call.reduce.filter(|_| engine.guard.is_none()).filter(|reduce| {
         // The same on every rank: all contribute equally many bytes.
         c_int::try_from(call.mine.bytes().len() / datatype(reduce.element).1).is_ok()

@@ -1,14 +1,18 @@
-//! Receives that no message can overrun: the one place where MPI is told of memory for a message whose length is not known.
+//! Receives that no message can overrun: the one place where MPI is told of memory for a message
+//! whose length is not known.
 //!
-//! *The rule: nothing is received into memory that is smaller than what can come.* Either the message has been taken out of the
-//! queue and is received into just so many bytes; or its room is described here, so that this library stays inside.
+//! *The rule: nothing is received into memory that is smaller than what can come.* Either the
+//! message has been taken out of the queue and is received into just so many bytes; or its room is
+//! described here, so that this library stays inside.
 //!
-//! Some libraries write a message that is longer than the receiver's buffer behind its end before they report that it is
-//! too long: Open MPI 4.1 and 5.0 copy what was sent straight into contiguous memory (its protocols `get` and `put`, from
-//! about a kilobyte up). A library is asked once, with memory to spare. Where it does so, receives
-//! give the library memory that is not contiguous: that makes it unpack within bounds. Where the buffer is small it is another,
-//! whose description is made once; where it is large, or has a head before it, two bytes lie apart. A blocking receive of more than a few bytes
-//! looks at the message's size first instead (some 25 ns), and so keeps the library's fast ways for large messages.
+//! Some libraries write a message that is longer than the receiver's buffer behind its end before
+//! they report that it is too long: Open MPI 4.1 and 5.0 copy what was sent straight into
+//! contiguous memory (its protocols `get` and `put`, from about a kilobyte up). A library is asked
+//! once, with memory to spare. Where it does so, receives give the library memory that is not
+//! contiguous: that makes it unpack within bounds. Where the buffer is small it is another, whose
+//! description is made once; where it is large, or has a head before it, two bytes lie apart. A
+//! blocking receive of more than a few bytes looks at the message's size first instead (some 25
+//! ns), and so keeps the library's fast ways for large messages.
 
 use std::{
     cell::RefCell,
@@ -27,7 +31,8 @@ use crate::error::Fault;
 /// Buffers up to this size are filled from a copy,
 pub(super) const SMALL: usize = 1024;
 
-/// and, where the call waits anyway, up to this one: with more a look at the message's size costs less.
+/// and, where the call waits anyway, up to this one: with more a look at the message's size costs
+/// less.
 pub(super) const TINY: usize = 256;
 
 /// Room for two small messages with a gap between them, the second of which is never wanted.
@@ -54,8 +59,8 @@ impl Copy {
     }
 }
 
-/// Bytes that lie apart: the first and the last of three, so that they and whatever is before them are never one piece, though
-/// there be nothing before them.
+/// Bytes that lie apart: the first and the last of three, so that they and whatever is before them
+/// are never one piece, though there be nothing before them.
 #[derive(Default)]
 pub(super) struct Apart([u8; Self::BYTES]);
 
@@ -72,8 +77,8 @@ impl Apart {
     }
 }
 
-/// What a receive is told of its memory: parts one behind the other, the first where the receive is to begin, and, where the
-/// library lets messages overrun, the place of an [`Apart`] as the last.
+/// What a receive is told of its memory: parts one behind the other, the first where the receive is
+/// to begin, and, where the library lets messages overrun, the place of an [`Apart`] as the last.
 pub(super) fn room<const N: usize>(
     parts: [(*mut u8, usize); N],
     apart: Option<*mut u8>,
@@ -122,14 +127,15 @@ impl Guard {
     }
 }
 
-/// Whether this library writes a message that is too long behind its buffer's end. `comm` carries no other message.
+/// Whether this library writes a message that is too long behind its buffer's end. `comm` carries
+/// no other message.
 pub(super) fn overruns(comm: ffi::MPI_Comm, me: c_int) -> Result<bool, Fault> {
     const SENT: usize = 1 << 14;
     const ROOM: usize = 8;
     let (sent, mut room) = (vec![1_u8; SENT], vec![0_u8; SENT]);
     let (from, into) = (sent.as_ptr().cast::<c_void>(), room.as_mut_ptr().cast::<c_void>());
-    // SAFETY: whatever the library writes lies within `room`, which has pair for all that is sent. Both requests are
-    // complete before the memory goes.
+    // SAFETY: whatever the library writes lies within `room`, which has pair for all that is sent.
+    // Both requests are complete before the memory goes.
     unsafe {
         let byte = ffi::RSMPI_UINT8_T;
         let mut receiving =

@@ -41,7 +41,8 @@ pub(super) const LAST_MESSAGES: Duration = Duration::from_secs(5);
 /// What a rank was told, and what it brings to the start.
 #[derive(Clone)]
 pub(crate) struct Settings {
-    /// How long a call may wait. Where one rank says so, what every rank waits for can be seen from another thread.
+    /// How long a call may wait. Where one rank says so, what every rank waits for can be seen from
+    /// another thread.
     pub(crate) timeout: Option<Duration>,
     /// What this rank wants checked.
     pub(crate) checks: Checks,
@@ -73,8 +74,8 @@ pub(crate) struct Refused {
     _universe: Universe,
 }
 
-/// What MPI is to be ready for. The less, the faster its calls are: Open MPI 4.1 takes locks for any thread but one, and
-/// has messages of a few bytes come 1.3 times later and at 0.6 of the rate.
+/// What MPI is to be ready for. The less, the faster its calls are: Open MPI 4.1 takes locks for
+/// any thread but one, and has messages of a few bytes come 1.3 times later and at 0.6 of the rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ThreadLevel {
     /// The process has one thread (`MPI_THREAD_SINGLE`).
@@ -100,10 +101,12 @@ pub(crate) struct Common {
 }
 
 impl MpiEngine {
-    /// Initialises MPI and calls the roll: what one rank wants, all do, and all find what keeps one from running.
+    /// Initialises MPI and calls the roll: what one rank wants, all do, and all find what keeps one
+    /// from running.
     ///
     /// # Errors
-    /// If MPI was initialised before, or does not let threads other than the caller's exist where there are some.
+    /// If MPI was initialised before, or does not let threads other than the caller's exist where
+    /// there are some.
     pub(crate) fn start(settings: &Settings) -> Result<Started, Fault> {
         let launch = |what: &str| ErrorKind::Launch { what: what.to_owned() };
         let wanted = match settings.threads {
@@ -127,7 +130,8 @@ impl MpiEngine {
             // SAFETY: a live communicator and a predefined handler.
             check(unsafe { ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN) })
         };
-        // Errors of calls without a communicator are raised on the world; only the end is called on it.
+        // Errors of calls without a communicator are raised on the world; only the end is called on
+        // it.
         errors(world)?;
         let pt2pt = duplicate(world)?;
         errors(pt2pt)?;
@@ -225,13 +229,14 @@ impl MpiEngine {
 
     /// Ends all processes of the job with this exit code.
     pub(crate) fn abort(code: u8) -> ! {
-        // SAFETY: MPI is initialised and not finalised: the launch calls this only between `start` and the end of `finish`.
+        // SAFETY: MPI is initialised and not finalised: the launch calls this only between `start`
+        // and the end of `finish`.
         unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, c_int::from(code)) };
         leave(code)
     }
 
-    /// Ends this process's part of a job that went well: waits for all ranks, receives what nobody received (so that
-    /// its senders can end), and finalises MPI.
+    /// Ends this process's part of a job that went well: waits for all ranks, receives what nobody
+    /// received (so that its senders can end), and finalises MPI.
     ///
     /// # Errors
     /// If a message is left that cannot be received any more, and its sender could not end.
@@ -283,7 +288,8 @@ impl MpiEngine {
         Ok(())
     }
 
-    /// Receives what nobody wants until every rank is `ready`, which is asked with the number of this rank's sends left.
+    /// Receives what nobody wants until every rank is `ready`, which is asked with the number of
+    /// this rank's sends left.
     fn drain_until_all(&self, ready: impl Fn(usize) -> Result<bool, Fault>) -> Result<(), Fault> {
         let mut barrier = None;
         loop {
@@ -297,8 +303,8 @@ impl MpiEngine {
                         + self.staged.borrow().len()
                         + self.shared.borrow().iter().map(|shared| shared.left()).sum::<usize>();
                     if ready(left)? {
-                        // On the world itself, which nothing else is called on: a barrier of the program that another
-                        // rank still waits in must not meet this one.
+                        // On the world itself, which nothing else is called on: a barrier of the
+                        // program that another rank still waits in must not meet this one.
                         // SAFETY: a predefined communicator; the request is written on success.
                         let request =
                             unsafe { made(|made| ffi::MPI_Ibarrier(ffi::RSMPI_COMM_WORLD, made)) };
@@ -317,7 +323,8 @@ impl MpiEngine {
         }
     }
 
-    /// Receives and drops what is there, on all communicators; gives up what is under way. Notes both.
+    /// Receives and drops what is there, on all communicators; gives up what is under way. Notes
+    /// both.
     fn drain(&self) -> Result<(), Fault> {
         let me = self.pair(Context::WORLD)?.me.index();
         let note = |leftover| self.leftovers.borrow_mut().push(leftover);
@@ -347,7 +354,8 @@ impl MpiEngine {
     /// Receives and drops what is there on a communicator, and notes it.
     pub(super) fn drain_pair(&self, pair: &CommPair) -> Result<(), Fault> {
         let me = self.pair(Context::WORLD)?.me.index();
-        // Steps that are left are those of a collective that failed here, or whose owner has lost interest.
+        // Steps that are left are those of a collective that failed here, or whose owner has lost
+        // interest.
         let steps = pair.route(true, self.checks);
         while let Some((probed, _)) = Self::next_unwanted(steps)? {
             self.swallow(probed)?;
@@ -369,7 +377,8 @@ impl MpiEngine {
 }
 
 impl Drop for MpiEngine {
-    /// An engine that was not finished belongs to a failing job: MPI may still use the buffers of what is under way.
+    /// An engine that was not finished belongs to a failing job: MPI may still use the buffers of
+    /// what is under way.
     fn drop(&mut self) {
         std::mem::forget(self.universe.take());
         std::mem::forget(self.orphans.take());
@@ -379,28 +388,32 @@ impl Drop for MpiEngine {
     }
 }
 
-/// Leaves MPI to the end of the process. A window that the program keeps beyond its run (in a thread's variable, or for ever)
-/// is closed to it; but it may hold slices of the memory, which goes when MPI is finalised.
+/// Leaves MPI to the end of the process. A window that the program keeps beyond its run (in a
+/// thread's variable, or for ever) is closed to it; but it may hold slices of the memory, which
+/// goes when MPI is finalised.
 fn finalize_at_exit() {
     extern "C" fn finalize() {
-        // SAFETY: MPI is initialised and not finalised: this is registered once, where `finish` leaves that undone. Handlers run
-        // on the thread that ends the process, after its own variables are gone.
+        // SAFETY: MPI is initialised and not finalised: this is registered once, where `finish`
+        // leaves that undone. Handlers run on the thread that ends the process, after its own
+        // variables are gone.
         unsafe { ffi::MPI_Finalize() };
     }
-    // SAFETY: registers a function that lives as long as the program. If there is no room for it, the launcher will complain.
+    // SAFETY: registers a function that lives as long as the program. If there is no room for it,
+    // the launcher will complain.
     unsafe { nix::libc::atexit(finalize) };
 }
 
-/// Whether Open MPI has been told to let others run while it waits (by `mpirun --mca mpi_yield_when_idle 1`): its
-/// blocking calls are better at it than test and yield.
+/// Whether Open MPI has been told to let others run while it waits (by
+/// `mpirun --mca mpi_yield_when_idle 1`): its blocking calls are better at it than test and yield.
 fn library_yields() -> bool {
     env::var("OMPI_MCA_mpi_yield_when_idle").is_ok_and(|value| value == "1")
 }
 
-/// Frees a communicator on which no collective call is under way: MPI would keep it as long (MPI 4.1 §7.4.3), but Open MPI 4.1
-/// does not.
+/// Frees a communicator on which no collective call is under way: MPI would keep it as long (MPI
+/// 4.1 §7.4.3), but Open MPI 4.1 does not.
 pub(super) fn free(mut comm: ffi::MPI_Comm) {
-    // SAFETY: a live communicator of our own, freed once. There is nobody to tell of a failure to free.
+    // SAFETY: a live communicator of our own, freed once. There is nobody to tell of a failure to
+    // free.
     unsafe { ffi::MPI_Comm_free(&raw mut comm) };
 }
 
@@ -419,7 +432,8 @@ fn over_at_once(comm: ffi::MPI_Comm) -> Result<Option<ffi::MPI_Request>, Fault> 
     };
     let (first, second) = (start()?, start()?);
     for mut request in [first, second] {
-        // SAFETY: a request that has been started, or one request that stands for any number of them.
+        // SAFETY: a request that has been started, or one request that stands for any number of
+        // them.
         check(unsafe { ffi::MPI_Wait(&raw mut request, &mut blank_status()) })?;
     }
     Ok((first == second).then_some(first))

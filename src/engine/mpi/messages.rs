@@ -106,7 +106,8 @@ impl Messages for MpiEngine {
         into: &mut [u8],
     ) -> Result<Received, Fault> {
         let route = self.route(to.context, to.label.is_step())?;
-        // SAFETY: the request is completed below before `bytes` and `beside` go, also when receiving fails.
+        // SAFETY: the request is completed below before `bytes` and `beside` go, also when
+        // receiving fails.
         let (mut request, beside) = unsafe { self.start_send(route, to, Mode::Standard, bytes) }?;
         let received = self.recv(from, into);
         let sent = check(self.complete(&mut request, &mut blank_status()));
@@ -127,7 +128,8 @@ impl Messages for MpiEngine {
         Ok(found.map(|found| self.keep_probed(route, found)))
     }
 
-    /// Takes the first message that fits out of MPI's queue, unless the operation is over before there is one.
+    /// Takes the first message that fits out of MPI's queue, unless the operation is over before
+    /// there is one.
     fn probe_until(&self, from: &Source, op: Op) -> Result<Option<(Ticket, Received)>, Fault> {
         let route = self.route(from.context, from.label.is_step())?;
         let _waiting = self.waiting();
@@ -171,7 +173,8 @@ impl Messages for MpiEngine {
 }
 
 impl MpiEngine {
-    /// A small message is on its way when this returns, also to oneself, where MPICH would wait for the receive.
+    /// A small message is on its way when this returns, also to oneself, where MPICH would wait for
+    /// the receive.
     fn send_to_myself(&self, route: Route, to: &Target, bytes: &[u8]) -> Result<(), Fault> {
         let memory = Memory::Owned(Box::new(Outgoing(bytes.to_vec())));
         // SAFETY: memory and head are kept with the request until it is complete.
@@ -242,8 +245,9 @@ impl MpiEngine {
         let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
         let start = |at: *const u8, extent: &Extent| {
             let (at, Extent { count, unit, .. }) = (at.cast::<c_void>(), extent);
-            // SAFETY: the communicator is live; the extent describes memory that stays by this function's contract. MPI
-            // keeps a type of ours until the operation is complete (MPI 4.1 §5.1.9).
+            // SAFETY: the communicator is live; the extent describes memory that stays by this
+            // function's contract. MPI keeps a type of ours until the operation is complete (MPI
+            // 4.1 §5.1.9).
             unsafe {
                 made(|made| match mode {
                     Mode::Standard => ffi::MPI_Isend(at, *count, *unit, rank, tag, comm, made),
@@ -391,7 +395,8 @@ impl MpiEngine {
 
     /// Receives a probed message of a head and so many bytes.
     ///
-    /// In one piece: MPICH 5.0 over several hosts (its way `ofi`) fails on a matched message into memory in two.
+    /// In one piece: MPICH 5.0 over several hosts (its way `ofi`) fails on a matched message into
+    /// memory in two.
     fn receive_headed(
         &self,
         message: ffi::MPI_Message,
@@ -415,7 +420,8 @@ impl MpiEngine {
         let (at, message) = (at.cast::<c_void>(), &raw mut message);
         let (Extent { count, unit, .. }, mut status) = (extent, blank_status());
         if self.polls.get() {
-            // SAFETY: the message is a matched one, received once; the memory by this function's contract.
+            // SAFETY: the message is a matched one, received once; the memory by this function's
+            // contract.
             let mut request =
                 unsafe { made(|made| ffi::MPI_Imrecv(at, *count, *unit, message, made)) }?;
             return check(self.complete(&mut request, &mut status));
@@ -468,8 +474,8 @@ impl MpiEngine {
 /// Starts to receive.
 ///
 /// # Safety
-/// The extent describes memory at `at` that stays alive and untouched until the request is complete. (MPI keeps a type of
-/// ours until then.)
+/// The extent describes memory at `at` that stays alive and untouched until the request is
+/// complete. (MPI keeps a type of ours until then.)
 unsafe fn start_irecv(
     route: Route,
     from: &Source,

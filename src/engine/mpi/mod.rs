@@ -1,8 +1,9 @@
 //! The engine `mpi`: ranks are processes that an MPI launcher has started.
 //!
-//! rsmpi initialises and finalises the library; all else goes through its raw bindings, on communicators of our own whose
-//! errors are returned (never through rsmpi's safe layer, which ignores them). Every communicator of the program is two
-//! of MPI's: one for its messages and the library's collectives, one for the steps of our own collectives.
+//! rsmpi initialises and finalises the library; all else goes through its raw bindings, on
+//! communicators of our own whose errors are returned (never through rsmpi's safe layer, which
+//! ignores them). Every communicator of the program is two of MPI's: one for its messages and the
+//! library's collectives, one for the steps of our own collectives.
 
 mod collective;
 mod dynamic;
@@ -58,10 +59,12 @@ use crate::{
     error::{Call, ErrorKind, Fault, With},
 };
 
-/// Of a step's tag, the bits that say which call it belongs to by its number: no more can be under way at once.
+/// Of a step's tag, the bits that say which call it belongs to by its number: no more can be under
+/// way at once.
 const TURN_BITS: u32 = 18;
 
-/// So many communicators are kept that the program has dropped: libraries have two thousand at least.
+/// So many communicators are kept that the program has dropped: libraries have two thousand at
+/// least.
 const RETIRED: usize = 128;
 
 /// Where fewer communicators are alive, something else is wrong if one cannot be made.
@@ -70,9 +73,10 @@ const MANY_SPACES: usize = 256;
 /// One process's hold of the job.
 ///
 /// # Invariants
-/// 1. The engine is made and used on the thread that initialised MPI (it is neither `Send` nor `Sync`), as the thread level asks.
-/// 2. After `finish`, and only then, MPI is finalised; `comms` and the tables are empty, and every verb goes
-///    through one of them first, so that none calls a finalised library.
+/// 1. The engine is made and used on the thread that initialised MPI (it is neither `Send` nor
+///    `Sync`), as the thread level asks.
+/// 2. After `finish`, and only then, MPI is finalised; `comms` and the tables are empty, and every
+///    verb goes through one of them first, so that none calls a finalised library.
 pub(crate) struct MpiEngine {
     universe: RefCell<Option<Universe>>,
     about: About,
@@ -80,7 +84,8 @@ pub(crate) struct MpiEngine {
     started: Instant,
     /// By [`Context`].
     comms: RefCell<Vec<Option<Rc<CommPair>>>>,
-    /// Communicators that are gone, with messages on them perhaps that `finish` must receive; the last ones.
+    /// Communicators that are gone, with messages on them perhaps that `finish` must receive; the
+    /// last ones.
     retired: RefCell<VecDeque<Rc<CommPair>>>,
     checks: Checks,
     timeout: Option<Duration>,
@@ -90,11 +95,12 @@ pub(crate) struct MpiEngine {
     /// For libraries that let messages overrun buffers.
     guard: Option<Guard>,
     operators: Operators,
-    /// Whether a receive from any rank may miss its message, which a matched probe does not: MPICH 5.0 over several hosts (its
-    /// way `ucx`).
+    /// Whether a receive from any rank may miss its message, which a matched probe does not: MPICH
+    /// 5.0 over several hosts (its way `ucx`).
     misses_any: bool,
-    /// Open MPI's only request of all that is over as soon as it is started; it is never freed. What is no other
-    /// request need not be tested: a test takes a locked instruction in Open MPI 4.1 (30 ns).
+    /// Open MPI's only request of all that is over as soon as it is started; it is never freed.
+    /// What is no other request need not be tested: a test takes a locked instruction in Open MPI
+    /// 4.1 (30 ns).
     over_at_once: Option<ffi::MPI_Request>,
     /// Whether the library keeps its CPU while it waits, whoever needs it.
     spins: bool,
@@ -112,7 +118,8 @@ pub(crate) struct MpiEngine {
     oversubscribed: Cell<bool>,
     /// Whether the library's blocking calls keep others from running.
     yields: Cell<bool>,
-    /// Whether to wait by looking again and again: while yielding, or while operations of several steps are under way.
+    /// Whether to wait by looking again and again: while yielding, or while operations of several
+    /// steps are under way.
     polls: Cell<bool>,
     watch: Option<Arc<Watch>>,
     /// Message comms of all threads.
@@ -134,18 +141,21 @@ struct CommPair {
 }
 
 impl MpiEngine {
-    /// From now on waiting ranks let others run: for jobs with more ranks than CPUs, where a library that spins (MPICH
-    /// always does, Open MPI unless it is told) keeps from running the very rank that it waits for.
+    /// From now on waiting ranks let others run: for jobs with more ranks than CPUs, where a
+    /// library that spins (MPICH always does, Open MPI unless it is told) keeps from running the
+    /// very rank that it waits for.
     ///
     /// # Collective
-    /// All ranks, between two collective calls, with the same value: blocking collectives do not match others.
+    /// All ranks, between two collective calls, with the same value: blocking collectives do not
+    /// match others.
     pub(crate) fn share_cpus(&self, shared: bool) {
         self.oversubscribed.set(shared);
         self.yields.set(shared && self.spins);
         self.polls.set(self.yields.get() || !self.staged.borrow().is_empty());
     }
 
-    /// Makes one of the library's collective calls: `call` gets where to write a request, or nothing if it is to block.
+    /// Makes one of the library's collective calls: `call` gets where to write a request, or
+    /// nothing if it is to block.
     fn collectively(
         &self,
         call: impl FnOnce(Option<*mut ffi::MPI_Request>) -> c_int,
@@ -254,8 +264,8 @@ impl Engine for MpiEngine {
         self.checks
     }
 
-    /// Where messages do not say which call they are a step of, their tag does, as far as there is room: those of another call
-    /// are not taken for this one's.
+    /// Where messages do not say which call they are a step of, their tag does, as far as there is
+    /// room: those of another call are not taken for this one's.
     fn step_tag(&self, turn: u64, label: &Label) -> Tag {
         if self.checks >= Checks::Collective {
             return Tag::of_turn(turn, self.max_tag);
@@ -303,7 +313,8 @@ impl Collectives for MpiEngine {
         if let Some(watch) = &self.watch {
             watch.note_bytes(call.what.bytes());
         }
-        // Not by the library: MPICH 5.0 takes a message to oneself with the tag that it uses for its own.
+        // Not by the library: MPICH 5.0 takes a message to oneself with the tag that it uses for
+        // its own.
         if call.size == 1 && call.what.make_alone() {
             return Some(Ok(()));
         }
@@ -343,7 +354,8 @@ impl Groups for MpiEngine {
         let key = me.map_or(0, |Rank(me)| me as c_int);
         self.together(&parent, &Act::for_call(self.call.get(), Form::Derive, 0), || {
             let waiting = self.waiting();
-            // SAFETY: a live communicator; the new one (or the null communicator) is written on success.
+            // SAFETY: a live communicator; the new one (or the null communicator) is written on
+            // success.
             let new = unsafe { made(|made| ffi::MPI_Comm_split(parent.coll, color, key, made)) }
                 .map_err(|fault| self.no_communicator(*fault))?;
             drop(waiting);

@@ -80,19 +80,23 @@ pub(super) enum Stage {
 
 /// An operation of several steps, each a non-blocking one of MPI.
 ///
-/// It is polled whenever the rank is in a verb that waits, but not while it is inside a blocking collective of the library
-/// (those of different ranks must match, and other ranks may have nothing under way): so no rank may need a *send* of
-/// another's later steps. All sends start with the operation.
+/// It is polled whenever the rank is in a verb that waits, but not while it is inside a blocking
+/// collective of the library (those of different ranks must match, and other ranks may have nothing
+/// under way): so no rank may need a *send* of another's later steps. All sends start with the
+/// operation.
 ///
-/// What it has MPI work on lies on the heap, and is leaked rather than freed if it is dropped before MPI is done.
+/// What it has MPI work on lies on the heap, and is leaked rather than freed if it is dropped
+/// before MPI is done.
 pub(super) trait Staged {
-    /// Takes the next steps, without waiting; whether that was the last. After an error it is dropped.
+    /// Takes the next steps, without waiting; whether that was the last. After an error it is
+    /// dropped.
     fn poll(&mut self, engine: &MpiEngine) -> Result<bool, Fault>;
 
     /// What it has brought, after `poll` has said that it is done.
     fn finish(self: Box<Self>) -> Result<Done, Fault>;
 
-    /// All programs have ended, and the engine receives what still comes: only what MPI works on is waited for from now on.
+    /// All programs have ended, and the engine receives what still comes: only what MPI works on is
+    /// waited for from now on.
     fn abandon(&mut self, engine: &MpiEngine);
 }
 
@@ -106,7 +110,8 @@ pub(super) struct UnderWay {
 impl Operations for MpiEngine {
     fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
         let route = self.route(to.context, to.label.is_step())?;
-        // SAFETY: memory (whose bytes keep their address) and head are kept in the table until the request is complete.
+        // SAFETY: memory (whose bytes keep their address) and head are kept in the table until the
+        // request is complete.
         let (request, beside) = unsafe { self.start_send(route, to, mode, memory.bytes()) }?;
         let call = Some(self.call.get());
         let transfer = Transfer { request, memory, expects: None, beside, call };
@@ -116,7 +121,8 @@ impl Operations for MpiEngine {
     /// Starts to send lent bytes; `None` if MPI is done with them already.
     fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault> {
         let route = self.route(to.context, to.label.is_step())?;
-        // SAFETY: the bytes by their lender's promise, the head as it is kept in the table until the request is complete.
+        // SAFETY: the bytes by their lender's promise, the head as it is kept in the table until
+        // the request is complete.
         let (mut request, beside) = unsafe { self.start_send(route, to, mode, bytes.bytes()) }?;
         if self.over_at_once == Some(request) {
             return Ok(None);
@@ -197,7 +203,8 @@ impl Operations for MpiEngine {
         let _waiting = wait.then(|| self.waiting());
         loop {
             let blocks = wait && !self.polls.get();
-            // A transfer is completed where it is, and only what is small is handed on, see `Table::insert`.
+            // A transfer is completed where it is, and only what is small is handed on, see
+            // `Table::insert`.
             let mut failed = None;
             let ended = self.ops.end(op.0, |pending| match pending {
                 Pending::Transfer(transfer) => Some(match transfer.end(self, blocks)? {
@@ -380,7 +387,8 @@ impl MpiEngine {
     /// Takes a receive back unless a message has met it.
     fn withdraw(&self, mut transfer: Transfer) -> Result<Ended, Fault> {
         let (mut status, mut cancelled) = (blank_status(), 0);
-        // SAFETY: a live request of a receive (or the null request of one that is over, which the library refuses).
+        // SAFETY: a live request of a receive (or the null request of one that is over, which the
+        // library refuses).
         let asked = unsafe { ffi::MPI_Cancel(&raw mut transfer.request) };
         // A cancelled receive completes, and one that has met a message too (MPI 4.1 §3.8.4).
         let code = self.complete(&mut transfer.request, &mut status);
@@ -419,7 +427,8 @@ impl MpiEngine {
         orphans.push(orphan);
     }
 
-    /// Completes a request whose memory its lender wants back at once; ends the job if that takes too long.
+    /// Completes a request whose memory its lender wants back at once; ends the job if that takes
+    /// too long.
     fn complete_or_abort(&self, request: &mut ffi::MPI_Request, call: Call) {
         let started = Instant::now();
         loop {

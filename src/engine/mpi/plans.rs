@@ -20,8 +20,9 @@ use crate::{
 /// A persistent request of MPI's.
 pub(super) struct Plan {
     request: ffi::MPI_Request,
-    /// The communicator of a collective, which has one of its own: ranks that start different ones, or one of them more often,
-    /// wait for each other for ever, but get nothing that was meant for another.
+    /// The communicator of a collective, which has one of its own: ranks that start different ones,
+    /// or one of them more often, wait for each other for ever, but get nothing that was meant for
+    /// another.
     comm: Option<ffi::MPI_Comm>,
     /// What a receive expects, into so many bytes.
     expects: Option<(Expected, usize)>,
@@ -46,13 +47,15 @@ impl Plan {
     }
 }
 
-/// What MPI works on stays: Open MPI 4.1 does not keep a communicator by itself for a collective that goes on.
+/// What MPI works on stays: Open MPI 4.1 does not keep a communicator by itself for a collective
+/// that goes on.
 impl Drop for Plan {
     fn drop(&mut self) {
         if self.under_way {
             return std::mem::forget(self.apart.take());
         }
-        // SAFETY: a live request that is not under way, freed once. There is nobody to tell of a failure to free.
+        // SAFETY: a live request that is not under way, freed once. There is nobody to tell of a
+        // failure to free.
         unsafe { ffi::MPI_Request_free(&raw mut self.request) };
         if let Some(comm) = self.comm {
             free(comm);
@@ -61,8 +64,8 @@ impl Drop for Plan {
 }
 
 impl MpiEngine {
-    /// Prepares a message, where messages have no heads (one would be the same at every start), or a collective, where
-    /// the library knows how.
+    /// Prepares a message, where messages have no heads (one would be the same at every start), or
+    /// a collective, where the library knows how.
     pub(super) fn prepare_operation(&self, what: &Preparation<'_>) -> Result<Option<Op>, Fault> {
         let (context, label) = match what {
             Preparation::Send { to, .. } => (to.context, &to.label),
@@ -81,8 +84,9 @@ impl MpiEngine {
                 let Extent { count, unit, .. } = &Extent::bytes(bytes.len())?;
                 let start = bytes.start().cast::<c_void>().cast_const();
                 let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
-                // SAFETY: a live communicator; the bytes stay where they are as long as the operation, by the promise of
-                // `Preparation`. MPI keeps a type of ours as long as it needs it.
+                // SAFETY: a live communicator; the bytes stay where they are as long as the
+                // operation, by the promise of `Preparation`. MPI keeps a type of ours as long as
+                // it needs it.
                 let request = unsafe {
                     made(|made| match mode {
                         Mode::Standard => {
@@ -122,7 +126,8 @@ impl MpiEngine {
         let act = Act::for_call(call, Form::Prepared(element), bytes);
         self.together(&pair, &act, || {
             let comm = self.duplicate(pair.coll)?;
-            // SAFETY: the memory stays where it is as long as the operation, by the promise of `Preparation`.
+            // SAFETY: the memory stays where it is as long as the operation, by the promise of
+            // `Preparation`.
             let request = unsafe { collective::prepare(self, comm, what) };
             let Some(request) = request.inspect_err(|_| free(comm))? else {
                 free(comm);

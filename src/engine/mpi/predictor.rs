@@ -1,29 +1,34 @@
-//! Whether all ranks make the same call: asked before every call of the library that they must make together.
+//! Whether all ranks make the same call: asked before every call of the library that they must make
+//! together.
 //!
-//! *The rule: whoever calls the library on a communicator that others share has been compared with them.* Libraries do not
-//! compare. Two ranks that call collectives with different lengths or roots, or two different collectives, get each other's
-//! bytes; and where a library writes too long a message behind its buffer's end (see [`guard`](super::guard)), they destroy
-//! memory.
+//! *The rule: whoever calls the library on a communicator that others share has been compared with
+//! them.* Libraries do not compare. Two ranks that call collectives with different lengths or
+//! roots, or two different collectives, get each other's bytes; and where a library writes too long
+//! a message behind its buffer's end (see [`guard`](super::guard)), they destroy memory.
 //!
-//! A comparison before every call would cost as much as the call itself, and programs make the same calls again and again. So
-//! every communicator remembers which call followed which, and predicts the next one:
+//! A comparison before every call would cost as much as the call itself, and programs make the same
+//! calls again and again. So every communicator remembers which call followed which, and predicts
+//! the next one:
 //!
 //! * a call that is as predicted is made at once,
 //! * any other is first compared by all ranks, by messages of our own on the communicator's `coll`.
 //!
-//! All ranks remember the same, because every call was predicted by all or compared by all. So if ranks disagree, at most
-//! those with the one predicted call make it, on `coll`'s collective side, where nothing else is under way, while the others
-//! wait in the comparison: an error there as soon as a rank that has gone on compares its next call (the comparison includes
-//! the number of the call), or a wait that `--timeout` reports. Nobody receives what was meant for another call.
+//! All ranks remember the same, because every call was predicted by all or compared by all. So if
+//! ranks disagree, at most those with the one predicted call make it, on `coll`'s collective side,
+//! where nothing else is under way, while the others wait in the comparison: an error there as soon
+//! as a rank that has gone on compares its next call (the comparison includes the number of the
+//! call), or a wait that `--timeout` reports. Nobody receives what was meant for another call.
 //!
-//! After a disagreement ranks may have done different things, and what some have sent may lie in the library's queues. All
-//! ranks have seen it, in the same comparison; from then on the communicator is *broken* and none makes a collective call on it
-//! any more. So it is for a rank whose call the library has refused: it does not know how far the others have come.
+//! After a disagreement ranks may have done different things, and what some have sent may lie in
+//! the library's queues. All ranks have seen it, in the same comparison; from then on the
+//! communicator is *broken* and none makes a collective call on it any more. So it is for a rank
+//! whose call the library has refused: it does not know how far the others have come.
 //!
-//! What does not wait cannot be compared beforehand. It is called on a communicator's `pt2pt` side: `MPI_Ibarrier`, which carries no
-//! data; and, with a library that keeps messages inside their buffers only, reductions, whose calls are compared while they are
-//! under way, before anyone gets their result (see [`exchange`](super::exchange)). What is prepared (see [`plans`](super::plans)) has a communicator of its own, since it must
-//! not wait when it is started.
+//! What does not wait cannot be compared beforehand. It is called on a communicator's `pt2pt` side:
+//! `MPI_Ibarrier`, which carries no data; and, with a library that keeps messages inside their
+//! buffers only, reductions, whose calls are compared while they are under way, before anyone gets
+//! their result (see [`exchange`](super::exchange)). What is prepared (see [`plans`](super::plans))
+//! has a communicator of its own, since it must not wait when it is started.
 
 use std::{
     cell::{Cell, RefCell},
@@ -41,7 +46,8 @@ use crate::{
     error::{Call, ErrorKind, Fault, With},
 };
 
-/// So many different calls are remembered; a program whose every call is another forgets all, on all ranks at once.
+/// So many different calls are remembered; a program whose every call is another forgets all, on
+/// all ranks at once.
 const REMEMBERED: usize = 4096;
 
 /// A call, as far as all ranks must make it alike.
@@ -129,7 +135,8 @@ fn hash(lengths: &[usize]) -> usize {
     lengths.iter().fold(lengths.len() as u64, mix) as usize
 }
 
-/// The bytes of each row, if all ranks must say the same number; `None` where each has lengths of its own.
+/// The bytes of each row, if all ranks must say the same number; `None` where each has lengths of
+/// its own.
 #[inline]
 fn equal_bytes(what: &Collective<'_>) -> Option<usize> {
     Some(match what {
@@ -159,8 +166,8 @@ pub(super) struct Predictor {
 }
 
 struct Past {
-    /// Each different call once, and the place of the one that has followed it last. The first stands for the beginning, which
-    /// follows nothing.
+    /// Each different call once, and the place of the one that has followed it last. The first
+    /// stands for the beginning, which follows nothing.
     calls: Vec<(Option<Act>, usize)>,
     places: HashMap<Act, usize>,
     /// The place of the last call.
@@ -256,8 +263,9 @@ impl MpiEngine {
 
     /// Compares with all ranks what they are about to do.
     ///
-    /// Dissemination of the largest hash and the largest complement: both are one's own only if all hashes are equal. Each
-    /// rank hears of each other one at most once in a comparison, so that messages of successive ones cannot be mixed up.
+    /// Dissemination of the largest hash and the largest complement: both are one's own only if all
+    /// hashes are equal. Each rank hears of each other one at most once in a comparison, so that
+    /// messages of successive ones cannot be mixed up.
     #[cold]
     fn compare(&self, pair: &CommPair, act: &Act, number: u64) -> Result<(), Fault> {
         let mut hasher = DefaultHasher::new(); // the same keys in every process

@@ -1,9 +1,11 @@
-//! Which program this process runs: a number that is another for another executable, asked of no file.
+//! Which program this process runs: a number that is another for another executable, asked of no
+//! file.
 
 /// What the executable is known by, if the system tells.
 ///
-/// Linkers give every program a build id, a digest of its contents, that is part of what is loaded. Where there is none, the
-/// constants that are loaded are digested, the tables for unwinding among them, which tell of the code too.
+/// Linkers give every program a build id, a digest of its contents, that is part of what is loaded.
+/// Where there is none, the constants that are loaded are digested, the tables for unwinding among
+/// them, which tell of the code too.
 #[cfg(target_os = "linux")]
 pub(super) fn identity() -> Option<u64> {
     use std::{
@@ -15,8 +17,8 @@ pub(super) fn identity() -> Option<u64> {
 
     /// Looks at the first object, which is the program itself, and stops.
     unsafe extern "C" fn look(info: *mut dl_phdr_info, _size: size_t, found: *mut c_void) -> c_int {
-        // SAFETY: the linker gives a description that is valid during the call, and `found` is what it was called with; the
-        // headers are as many as it says.
+        // SAFETY: the linker gives a description that is valid during the call, and `found` is what
+        // it was called with; the headers are as many as it says.
         let (info, found) = unsafe { (&*info, &mut *found.cast::<Option<u64>>()) };
         if info.dlpi_phdr.is_null() {
             return 1;
@@ -25,7 +27,8 @@ pub(super) fn identity() -> Option<u64> {
         let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
         let loaded = |header: &libc::Elf64_Phdr| {
             let start = (info.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
-            // SAFETY: the segment is loaded there, for as long as the process lives, and is not writable (asked below).
+            // SAFETY: the segment is loaded there, for as long as the process lives, and is not
+            // writable (asked below).
             unsafe { slice::from_raw_parts(start as *const u8, header.p_memsz as usize) }
         };
         let fixed = || headers.iter().filter(|header| header.p_flags & PF_W == 0);
@@ -51,8 +54,8 @@ pub(super) fn identity() -> Option<u64> {
     None
 }
 
-/// The build id among the notes of a segment. A note is three lengths or numbers of 4 bytes, a name and a description,
-/// each padded to 4 bytes.
+/// The build id among the notes of a segment. A note is three lengths or numbers of 4 bytes, a name
+/// and a description, each padded to 4 bytes.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "ELF is asked for it"))]
 fn build_id(mut notes: &[u8]) -> Option<&[u8]> {
     const BUILD_ID: u32 = 3;

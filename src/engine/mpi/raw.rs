@@ -49,7 +49,8 @@ pub(super) unsafe fn made<T>(call: impl FnOnce(*mut T) -> c_int) -> Result<T, Fa
 
 /// A status that a call may write to.
 pub(super) fn blank_status() -> ffi::MPI_Status {
-    // SAFETY: MPI_Status is a C struct of integers (and, in some libraries, arrays of them): all zero is a value.
+    // SAFETY: MPI_Status is a C struct of integers (and, in some libraries, arrays of them): all
+    // zero is a value.
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
@@ -57,7 +58,8 @@ pub(super) fn blank_status() -> ffi::MPI_Status {
 #[inline]
 pub(super) fn bytes_in(status: &ffi::MPI_Status) -> usize {
     let mut few = -1;
-    // SAFETY: the status was filled in by a receive or probe (or is zero); MPI_UINT8_T is a predefined type.
+    // SAFETY: the status was filled in by a receive or probe (or is zero); MPI_UINT8_T is a
+    // predefined type.
     let code = unsafe { ffi::MPI_Get_count(status, ffi::RSMPI_UINT8_T, &raw mut few) };
     match usize::try_from(few) {
         Ok(bytes) if code == ffi::MPI_SUCCESS as c_int => bytes,
@@ -104,7 +106,8 @@ impl Extent {
     }
 }
 
-/// A datatype of our own, freed when it goes out of scope (MPI keeps it for the operations that it was used for).
+/// A datatype of our own, freed when it goes out of scope (MPI keeps it for the operations that it
+/// was used for).
 pub(super) struct Datatype(ffi::MPI_Datatype);
 
 /// Blocks of this size make up the long part of a message, so that no count exceeds a C int.
@@ -115,8 +118,8 @@ impl Datatype {
         self.0
     }
 
-    /// `head` bytes at the address that a call is given, followed by `len` bytes `distance` bytes away from it: a
-    /// message of any size whose parts lie apart in memory.
+    /// `head` bytes at the address that a call is given, followed by `len` bytes `distance` bytes
+    /// away from it: a message of any size whose parts lie apart in memory.
     pub(super) fn head_and_body(head: usize, distance: isize, len: usize) -> Result<Self, Fault> {
         Self::parts(&[(head, 0), (len, distance)])
     }
@@ -189,7 +192,8 @@ impl Chunks {
 
 impl Drop for Datatype {
     fn drop(&mut self) {
-        // SAFETY: a live datatype of our own, freed once. There is nobody to tell of a failure to free.
+        // SAFETY: a live datatype of our own, freed once. There is nobody to tell of a failure to
+        // free.
         unsafe { ffi::MPI_Type_free(&raw mut self.0) };
     }
 }
@@ -199,7 +203,8 @@ pub(super) fn tag_limit(comm: ffi::MPI_Comm) -> Result<u32, Fault> {
     let mut value: *mut c_int = std::ptr::null_mut();
     let mut found = 0;
     let into = (&raw mut value).cast::<c_void>();
-    // SAFETY: for MPI_TAG_UB the library writes the address of an int that lives as long as MPI does.
+    // SAFETY: for MPI_TAG_UB the library writes the address of an int that lives as long as MPI
+    // does.
     check(unsafe { ffi::MPI_Comm_get_attr(comm, ffi::MPI_TAG_UB as c_int, into, &raw mut found) })?;
     if found == 0 || value.is_null() {
         return Ok(32_767); // what the standard promises

@@ -1,8 +1,10 @@
-//! The roll call: before the program begins, what ranks were told and what they run is compared and agreed on.
+//! The roll call: before the program begins, what ranks were told and what they run is compared and
+//! agreed on.
 //!
-//! A launcher over several hosts seldom hands on all variables and seldom checks that all run the same file; so what one
-//! rank was told holds for all (the most that any rank wants), and where that cannot be, every rank finds it and the job
-//! ends with one line. One allreduce, and an allgather of words where something is wrong.
+//! A launcher over several hosts seldom hands on all variables and seldom checks that all run the
+//! same file; so what one rank was told holds for all (the most that any rank wants), and where
+//! that cannot be, every rank finds it and the job ends with one line. One allreduce, and an
+//! allgather of words where something is wrong.
 
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
@@ -26,7 +28,8 @@ pub(super) struct Agreed {
     /// Whether some rank wants this.
     pub(super) share_cpu: bool,
     pub(super) stats: bool,
-    /// Whether the library of some rank lets messages overrun buffers: who guards starts none of its reductions that do not wait.
+    /// Whether the library of some rank lets messages overrun buffers: who guards starts none of
+    /// its reductions that do not wait.
     pub(super) guarded: bool,
     /// Whether the library of some rank keeps its CPU while it waits.
     pub(super) spins: bool,
@@ -67,8 +70,8 @@ pub(super) fn call(
 ) -> Result<Roll, Fault> {
     let level = LEVELS.iter().position(|&level| level == settings.checks).unwrap_or(0);
     let milliseconds = |limit: Duration| (limit.as_millis() as i64).max(1);
-    // Of a number and its complement the highest are each other's complement only if all ranks have the same number.
-    // What is not known is the lowest of both.
+    // Of a number and its complement the highest are each other's complement only if all ranks have
+    // the same number. What is not known is the lowest of both.
     let program = program::identity().map(|program| program as i64);
     let mut highest = [
         level as i64,
@@ -151,7 +154,8 @@ fn tell(comm: ffi::MPI_Comm, size: usize, mine: &Record) -> Result<Vec<Record>, 
     })?;
     mine.resize(longest as usize, 0);
     let mut all = vec![0_u8; mine.len() * size];
-    // SAFETY: a live communicator; each rank gives so many bytes, and there is room for those of all.
+    // SAFETY: a live communicator; each rank gives so many bytes, and there is room for those of
+    // all.
     check(unsafe {
         let (byte, count) = (ffi::RSMPI_UINT8_T, mine.len() as i32);
         let (from, into) = (mine.as_ptr().cast(), all.as_mut_ptr().cast());

@@ -1,7 +1,8 @@
 //! Whether there is room for a window, asked before the library is.
 //!
-//! A library whose shared memory does not suffice fails on one rank while the others wait for it (Open MPI), or dies by a
-//! signal at the first touch (MPICH). So every rank says beforehand what it wants and what it sees, and all come to the same answer.
+//! A library whose shared memory does not suffice fails on one rank while the others wait for it
+//! (Open MPI), or dies by a signal at the first touch (MPICH). So every rank says beforehand what
+//! it wants and what it sees, and all come to the same answer.
 
 use std::{collections::BTreeMap, env, ffi::c_int, path::PathBuf};
 
@@ -18,11 +19,13 @@ use crate::{
     placement::free_memory,
 };
 
-/// What libraries need beside the memory that they are asked for: for each window, and for each rank in it.
+/// What libraries need beside the memory that they are asked for: for each window, and for each
+/// rank in it.
 const WINDOW_BYTES: u64 = 128 << 10;
 const RANK_BYTES: u64 = 16 << 10;
 
-/// What tells where shared memory comes from, in Open MPI. Both Open MPI and MPICH take it from `/dev/shm` otherwise.
+/// What tells where shared memory comes from, in Open MPI. Both Open MPI and MPICH take it from
+/// `/dev/shm` otherwise.
 const SETTINGS: [&str; 3] = [
     "OMPI_MCA_osc_sm_backing_directory",
     "OMPI_MCA_osc_rdma_backing_directory",
@@ -97,8 +100,8 @@ struct Lack {
     shared: bool,
 }
 
-/// The first host that has too little for what its ranks say: their host, what they want, and what they see in shared memory
-/// and in their own.
+/// The first host that has too little for what its ranks say: their host, what they want, and what
+/// they see in shared memory and in their own.
 fn lacking(all: &[[u64; 4]]) -> Option<Lack> {
     let mut hosts = BTreeMap::<u64, (usize, u64, u64, u64)>::new();
     for (rank, &[host, bytes, shared, own]) in all.iter().enumerate() {
@@ -122,7 +125,8 @@ fn place() -> PathBuf {
     told.map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from)
 }
 
-/// The bytes that are free there; without a limit, or where that cannot be asked, as many as can be.
+/// The bytes that are free there; without a limit, or where that cannot be asked, as many as can
+/// be.
 fn free_in(place: &std::path::Path) -> u64 {
     match statvfs(place) {
         Ok(system) if system.blocks() > 0 => system.blocks_available() * system.fragment_size(),

@@ -1,7 +1,7 @@
 //! What all threads of a rank can use at the same time.
 //!
-//! Every call looks and yields until it is done, so that threads of a rank that wait for each other all run; and none is
-//! inside MPI when the job ends.
+//! Every call looks and yields until it is done, so that threads of a rank that wait for each other
+//! all run; and none is inside MPI when the job ends.
 
 use std::{
     ffi::{c_int, c_void},
@@ -43,8 +43,9 @@ pub(super) struct Shared {
     closed: AtomicBool,
 }
 
-// SAFETY: (1) it is made only where MPI grants MPI_THREAD_MULTIPLE, so that any thread may call MPI at any time; (2) the
-// handles are names, which the library resolves; requests are used by one thread at a time, those kept under a lock.
+// SAFETY: (1) it is made only where MPI grants MPI_THREAD_MULTIPLE, so that any thread may call MPI
+// at any time; (2) the handles are names, which the library resolves; requests are used by one
+// thread at a time, those kept under a lock.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -88,7 +89,8 @@ impl Drop for Inside<'_> {
 }
 
 impl Shared {
-    /// Enters, unless MPI is about to be finalised: either this sees `closed`, or `close` sees this call.
+    /// Enters, unless MPI is about to be finalised: either this sees `closed`, or `close` sees this
+    /// call.
     fn enter(&self) -> Result<Inside<'_>, Fault> {
         self.active.fetch_add(1, Ordering::SeqCst);
         let inside = Inside(self);
@@ -138,7 +140,8 @@ impl Shared {
         let Extent { count, unit, .. } = &Extent::bytes(bytes.len())?;
         let (start, comm) = (bytes.as_ptr().cast::<c_void>(), self.comm);
         let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
-        // SAFETY: a live communicator, since this call is inside; the bytes by this function's contract.
+        // SAFETY: a live communicator, since this call is inside; the bytes by this function's
+        // contract.
         unsafe { made(|made| ffi::MPI_Isend(start, *count, *unit, rank, tag, comm, made)) }
     }
 }
@@ -205,7 +208,8 @@ fn receive(mut message: ffi::MPI_Message, into: &mut [u8], bytes: usize) -> Resu
     let into = &mut into[..bytes];
     let Extent { count, unit, .. } = &Extent::bytes(bytes)?;
     let (start, message) = (into.as_mut_ptr().cast::<c_void>(), &raw mut message);
-    // SAFETY: the message is a matched one, received once; `into` is borrowed until the request is complete.
+    // SAFETY: the message is a matched one, received once; `into` is borrowed until the request is
+    // complete.
     let mut request = unsafe { made(|made| ffi::MPI_Imrecv(start, *count, *unit, message, made)) }?;
     Shared::complete(&mut request)
 }

@@ -1,4 +1,5 @@
-//! One transfer at a time: what MPI works on, what it has completed, and what a received message is.
+//! One transfer at a time: what MPI works on, what it has completed, and what a received message
+//! is.
 
 use std::{ffi::c_int, mem};
 
@@ -15,7 +16,8 @@ use crate::{
     error::{Call, ErrorKind, Fault},
 };
 
-/// A message on its way, which MPI works on. What it points MPI to does not move with it and stays here until it is done.
+/// A message on its way, which MPI works on. What it points MPI to does not move with it and stays
+/// here until it is done.
 pub(super) struct Transfer {
     pub(super) request: ffi::MPI_Request,
     pub(super) memory: Memory,
@@ -32,7 +34,8 @@ pub(super) struct Expected(Signature);
 
 impl Expected {
     pub(super) fn of(label: &Label) -> Self {
-        // Steps of a collective carry heads of their own beside the elements: any number of bytes is right.
+        // Steps of a collective carry heads of their own beside the elements: any number of bytes
+        // is right.
         Self(if label.is_step() { Signature::NOTHING } else { label.signature })
     }
 }
@@ -76,7 +79,8 @@ impl WithHeader {
         expected: Expected,
     ) -> Result<Received, Fault> {
         let received = received(status, HEAD);
-        // Of a message that is too long the head tells, and better, unless the library leaves it out too.
+        // Of a message that is too long the head tells, and better, unless the library leaves it
+        // out too.
         let told = |head: &Head| match check(code) {
             Err(_) if !is_truncation(code) || *head == [0; HEAD] => {
                 Err(refused(code, status, into.len()))
@@ -153,7 +157,8 @@ impl Transfer {
 
 /// What a completed receive of bare bytes has brought into a buffer with room for whole elements.
 ///
-/// Inlined as all on the way of a result: handed on through memory it waits there, see `Table::insert`.
+/// Inlined as all on the way of a result: handed on through memory it waits there, see
+/// `Table::insert`.
 #[inline(always)]
 pub(super) fn landed(
     code: c_int,
@@ -237,7 +242,8 @@ pub(super) fn tested(request: &mut ffi::MPI_Request) -> Result<Option<ffi::MPI_S
     Ok((done != 0).then_some(status))
 }
 
-/// Takes the first message that fits out of MPI's queue. Its size is that of all its bytes, a head among them.
+/// Takes the first message that fits out of MPI's queue. Its size is that of all its bytes, a head
+/// among them.
 pub(super) fn matched(
     comm: ffi::MPI_Comm,
     choice: Choice,
@@ -245,8 +251,8 @@ pub(super) fn matched(
 ) -> Result<Option<(ffi::MPI_Message, Received)>, Fault> {
     let (mut found, mut status) = (1, blank_status());
     let (rank, tag) = (source(choice), tag(choice));
-    // SAFETY: a live communicator; the message is written on success, whatever `found` says (MPI 4.1 §3.8.2), and not
-    // looked at unless found: with nothing found it starts as a null message.
+    // SAFETY: a live communicator; the message is written on success, whatever `found` says (MPI
+    // 4.1 §3.8.2), and not looked at unless found: with nothing found it starts as a null message.
     let message = unsafe {
         let mut message = ffi::RSMPI_MESSAGE_NULL;
         let (into, status) = (&raw mut message, &raw mut status);
@@ -268,7 +274,8 @@ pub(super) fn received(status: &ffi::MPI_Status, head: usize) -> Received {
     Received { rank, tag, bytes: bytes_in(status).saturating_sub(head) }
 }
 
-/// Whether a message with this head is for a receiver that expects `label` and has room for `buffer` bytes.
+/// Whether a message with this head is for a receiver that expects `label` and has room for
+/// `buffer` bytes.
 pub(super) fn admit(
     head: &Head,
     label: &Label,

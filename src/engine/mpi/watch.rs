@@ -11,8 +11,8 @@ use crate::{
     error::Call,
 };
 
-/// How long a library may take to start and to end, however short the time limit for calls is: Open MPI 5 takes more than a
-/// second on a busy machine.
+/// How long a library may take to start and to end, however short the time limit for calls is: Open
+/// MPI 5 takes more than a second on a busy machine.
 const LIBRARY_TIME: Duration = Duration::from_secs(10);
 
 /// The call that the rank's thread is in, and those of other threads.
@@ -111,8 +111,8 @@ impl Watch {
         ThreadWaiting { watch: self, number }
     }
 
-    /// Whether the rank has been waiting for longer than `limit` in a call; or for longer than that, and than libraries take, to
-    /// start or to end.
+    /// Whether the rank has been waiting for longer than `limit` in a call; or for longer than
+    /// that, and than libraries take, to start or to end.
     pub(crate) fn is_overdue(&self, limit: Duration) -> bool {
         let state = self.state();
         match state.stage {

@@ -1,8 +1,9 @@
 //! Windows: memory that other ranks reach.
 //!
-//! Every window is open to all ranks (`MPI_Win_lock_all`) from its beginning to its end, so that an access needs no more than
-//! to be completed (`MPI_Win_flush`). MPI allows no lock on a part while that is so, and the locks of libraries differ in
-//! whom they let pass first; so a lock is ours, see [`lock`].
+//! Every window is open to all ranks (`MPI_Win_lock_all`) from its beginning to its end, so that an
+//! access needs no more than to be completed (`MPI_Win_flush`). MPI allows no lock on a part while
+//! that is so, and the locks of libraries differ in whom they let pass first; so a lock is ours,
+//! see [`lock`].
 
 use std::{
     cell::{Cell, RefCell},
@@ -46,7 +47,8 @@ pub(super) struct Window {
     saturates: bool,
     me: Rank,
     parts: Vec<Part>,
-    /// Where the memory that this process can touch begins: this rank's part, or, if shared, the first of all.
+    /// Where the memory that this process can touch begins: this rank's part, or, if shared, the
+    /// first of all.
     base: *mut u8,
     changed: RefCell<Changed>,
     /// Whether the program has a hold of the window, and perhaps of its memory.
@@ -152,8 +154,8 @@ fn make(
 ) -> Result<WindowId, Fault> {
     let ranks = pair.ranks.len();
     let _waiting = engine.waiting();
-    // What the ranks of one host reach is shared memory in any case. Said so, it does not go by way of a network's emulation
-    // (whose 64-bit compare-and-swap crashes in Open MPI 4.1).
+    // What the ranks of one host reach is shared memory in any case. Said so, it does not go by way
+    // of a network's emulation (whose 64-bit compare-and-swap crashes in Open MPI 4.1).
     let host = room::host(pair)?;
     let kind = if host.has_all { Access::Shared } else { Access::Remote };
     // Beside the part: where it begins, and the words of the locks.
@@ -172,7 +174,8 @@ fn make(
             (memory, unsafe { start.add(shift) }, all.into_iter().enumerate().map(part).collect())
         }
         Access::Shared => {
-            // All parts are in the memory of the first rank: so they lie one behind the other in every library.
+            // All parts are in the memory of the first rank: so they lie one behind the other in
+            // every library.
             let all = tell(engine, pair, [bytes as u64, 0])?;
             let total: usize = all.iter().map(|[bytes, _]| *bytes as usize).sum();
             let first = pair.me == Rank(0);
@@ -270,8 +273,8 @@ impl Window {
             Access::Remote => 0,
             Access::Shared => start - self.parts[0].start,
         };
-        // SAFETY: the part lies behind `base`, in memory that stays until the window is closed. Who touches it when is the typed
-        // layer's to see to.
+        // SAFETY: the part lies behind `base`, in memory that stays until the window is closed. Who
+        // touches it when is the typed layer's to see to.
         Ok(unsafe { RawBytes::to_receive(self.base.add(distance), bytes) })
     }
 
@@ -411,8 +414,8 @@ impl Window {
         })
     }
 
-    /// Whether the library does not do what this operator is: Open MPI 5.0 over several hosts loses operands of 64 bits, and its
-    /// sums of 8 and 16 bits saturate.
+    /// Whether the library does not do what this operator is: Open MPI 5.0 over several hosts loses
+    /// operands of 64 bits, and its sums of 8 and 16 bits saturate.
     fn miscombines(&self, op: Builtin, element: Element) -> bool {
         match (op, datatype(element).1) {
             (Builtin::And | Builtin::Or | Builtin::Xor, 8) => self.loses_bits,
@@ -489,8 +492,8 @@ impl Window {
         })?;
         let (count, win) = ((operand.len() / size) as c_int, self.memory);
         let operand = operand.as_ptr().cast::<c_void>();
-        // SAFETY: `operand` and `before` hold `count` elements and stay until the access is complete; the range has been
-        // checked.
+        // SAFETY: `operand` and `before` hold `count` elements and stay until the access is
+        // complete; the range has been checked.
         check(unsafe {
             match before.map(|before| before.as_mut_ptr().cast::<c_void>()) {
                 None => ffi::MPI_Accumulate(operand, count, of, rank, place, count, of, op, win),
@@ -507,8 +510,9 @@ impl Window {
 
 // ---- Locks ----
 
-/// The words of a lock. Who wants it takes a ticket and waits until that is called; so all get it in the order in which they
-/// asked, and whoever holds it exclusively calls nobody until it lets go.
+/// The words of a lock. Who wants it takes a ticket and waits until that is called; so all get it
+/// in the order in which they asked, and whoever holds it exclusively calls nobody until it lets
+/// go.
 const TICKETS: ffi::MPI_Aint = 0;
 const CALLED: ffi::MPI_Aint = 8;
 /// How many hold it together.

@@ -1,12 +1,14 @@
-//! What a message looks like between processes where types are checked: a head that says what it is, then the data.
+//! What a message looks like between processes where types are checked: a head that says what it
+//! is, then the data.
 //!
 //! ```text
 //! | 24 bytes stamp of the type | 16 collective call | 4 root | 4 line | 8 length | 40 end of the file's name | data … |
 //! ```
 //!
-//! MPI itself does not carry the type of a message, so a wrong one would be read as garbage; and of one that is longer than
-//! its buffer libraries do not always say so (Open MPI 4.1 forgets it for a message to oneself), let alone how long it was. Small messages are copied
-//! behind their head; of large ones a datatype describes the two parts where they are.
+//! MPI itself does not carry the type of a message, so a wrong one would be read as garbage; and of
+//! one that is longer than its buffer libraries do not always say so (Open MPI 4.1 forgets it for a
+//! message to oneself), let alone how long it was. Small messages are copied behind their head; of
+//! large ones a datatype describes the two parts where they are.
 //!
 //! Where types are not checked, a message is its data and nothing else.
 
@@ -25,7 +27,8 @@ pub(super) const HEAD: usize = 96;
 /// What stands before the data of a message.
 pub(super) type Head = [u8; HEAD];
 
-/// Messages with a head are copied up to this size, head included; describing two parts costs more than copying does.
+/// Messages with a head are copied up to this size, head included; describing two parts costs more
+/// than copying does.
 pub(super) const COPIED: usize = 8 * 1024;
 
 /// Where the parts begin; sender and receiver must agree on those before the line.

@@ -1,7 +1,7 @@
 //! One HDF5 file that all ranks write together, through MPI-IO.
 //!
-//! The safe library opens the file on a communicator, but transfers are independent: the collective transfer is asked for
-//! here, by HDF5's own calls.
+//! The safe library opens the file on a communicator, but transfers are independent: the collective
+//! transfer is asked for here, by HDF5's own calls.
 
 use std::{
     fs::OpenOptions,
@@ -31,8 +31,9 @@ pub(in crate::io) fn mpi_of(comm: &Comm) -> crate::error::Result<Option<MPI_Comm
 
 /// A file that all ranks of a communicator write.
 ///
-/// After each step all ranks agree how it has ended. Where it failed on one, none goes on; what is open then stays open,
-/// since it can only be closed by all together, which those who failed cannot.
+/// After each step all ranks agree how it has ended. Where it failed on one, none goes on; what is
+/// open then stays open, since it can only be closed by all together, which those who failed
+/// cannot.
 pub(in crate::io) struct Shared<'a> {
     pub(in crate::io) comm: &'a Comm,
     /// The MPI library's own communicator of `comm`.
@@ -65,7 +66,8 @@ impl Shared<'_> {
             Ok(unfinished)
         })?;
         let temporary = self.show(made.as_ref(), size(shape))?;
-        // One rank makes the file ready, so that the others need not change more of it than their cells.
+        // One rank makes the file ready, so that the others need not change more of it than their
+        // cells.
         let made = self.first(|| {
             let record = Record::new(about, self.comm.size());
             let furnish = |made| Writer::furnish(made, name, shape, &record)?.close();
@@ -92,7 +94,8 @@ impl Shared<'_> {
         agree(self.comm, self.at, outcome.map_err(FileError::format(self.path, "write")))
     }
 
-    /// Makes sure that what rank 0 has made is the same file for all, and that all may write so many bytes. Returns its name.
+    /// Makes sure that what rank 0 has made is the same file for all, and that all may write so
+    /// many bytes. Returns its name.
     fn show(&self, made: Option<&Unfinished>, bytes: u64) -> Result<PathBuf, Failure> {
         let word = RandomState::new().hash_one(self.path).to_ne_bytes();
         let path = made.map_or(PathBuf::new(), |made| made.path().to_owned());
@@ -163,7 +166,8 @@ mod tests {
     fn ranks_write_one_dataset_together() {
         let _universe = mpi::initialize();
         let (mut rank, mut size) = (0, 0);
-        // SAFETY: MPI has been started; the constant is MPI's own, and the results are written to two integers.
+        // SAFETY: MPI has been started; the constant is MPI's own, and the results are written to
+        // two integers.
         let world = unsafe {
             let world = RSMPI_COMM_WORLD;
             MPI_Comm_rank(world, &raw mut rank);

@@ -16,8 +16,8 @@ pub(super) struct Found {
     pub(super) identity: Identity,
 }
 
-/// What is the same for two paths that lead to one object: the number of the file, and the library's token, which can only be
-/// compared, or printed.
+/// What is the same for two paths that lead to one object: the number of the file, and the
+/// library's token, which can only be compared, or printed.
 pub(super) type Identity = (u64, String);
 
 impl Found {
@@ -37,8 +37,8 @@ impl Found {
     }
 }
 
-/// All datasets of a file. Links of every kind are followed, also into other files; those that lead nowhere are passed over,
-/// and each group is looked into once, so that links may run in circles.
+/// All datasets of a file. Links of every kind are followed, also into other files; those that lead
+/// nowhere are passed over, and each group is looked into once, so that links may run in circles.
 pub(super) fn datasets(file: &File) -> hdf5::Result<Vec<Found>> {
     let mut found = Vec::new();
     let mut seen = HashSet::new();

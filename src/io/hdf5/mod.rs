@@ -1,4 +1,5 @@
-//! Datasets of HDF5 files. One global lock serialises the library: each rank calls it from its own thread only.
+//! Datasets of HDF5 files. One global lock serialises the library: each rank calls it from its own
+//! thread only.
 
 #[cfg(feature = "phdf5")]
 #[allow(unsafe_code)] // calls into C; each block states its reasons
@@ -141,7 +142,8 @@ fn filter_name(number: i32) -> String {
     format!("{name} (filter {number})")
 }
 
-/// About how many bytes a file with a dataset of this shape takes: besides its cells a few thousand.
+/// About how many bytes a file with a dataset of this shape takes: besides its cells a few
+/// thousand.
 pub(super) fn size(shape: [usize; 2]) -> u64 {
     const BESIDES: u64 = 8192;
     bytes(shape).saturating_add(BESIDES)
@@ -228,7 +230,8 @@ impl Writer {
     }
 }
 
-/// Creates the dataset, not yet written but with its place in the file, and notes where it comes from.
+/// Creates the dataset, not yet written but with its place in the file, and notes where it comes
+/// from.
 fn furnish(
     file: &hdf5::File,
     name: Option<&str>,

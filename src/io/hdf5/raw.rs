@@ -1,4 +1,5 @@
-//! HDF5's own calls where the safe library lacks them: transfers of every type of number, and by all ranks together.
+//! HDF5's own calls where the safe library lacks them: transfers of every type of number, and by
+//! all ranks together.
 
 use std::{
     ffi::{CString, c_void},
@@ -54,7 +55,8 @@ pub(super) fn kind(of: &Datatype) -> Kind {
     })
 }
 
-/// Whether HDF5 converts such elements to `f64`, and can: it believes what a file says of bits that lie outside of their bytes.
+/// Whether HDF5 converts such elements to `f64`, and can: it believes what a file says of bits that
+/// lie outside of their bytes.
 pub(super) fn is_number(of: &Datatype) -> bool {
     /// As large as a `long double`.
     const LARGEST: usize = 16;
@@ -102,15 +104,16 @@ pub(super) fn is_hdf5(path: &Path) -> bool {
     sync(|| unsafe { H5Fis_hdf5(path.as_ptr()) }) > 0
 }
 
-/// Reads a block of a dataset into `values`, each element converted to `f64` by HDF5, which knows every size and order.
+/// Reads a block of a dataset into `values`, each element converted to `f64` by HDF5, which knows
+/// every size and order.
 pub(super) fn read(dataset: &Dataset, block: &Block, values: &mut Array2<f64>) -> hdf5::Result<()> {
     let selection = Selection::new(dataset, block)?;
     let lengths = block.clone().map(|range| range.len());
     assert!(values.is_standard_layout() && values.dim() == (lengths[0], lengths[1]), "room for it");
     // SAFETY:
     // 1. All ids are open: `dataset` and the handles outlive the call.
-    // 2. HDF5 writes to the pointer what is selected in `in_memory`: nothing, or as many doubles as `values` holds, which
-    //    lie together in the order of rows; checked above.
+    // 2. HDF5 writes to the pointer what is selected in `in_memory`: nothing, or as many doubles as
+    //    `values` holds, which lie together in the order of rows; checked above.
     // 3. `sync` holds the library's lock.
     let mut read = || unsafe {
         H5Dread(
@@ -142,8 +145,8 @@ pub(super) fn write_collectively(
     let transfer = Handle::collective_transfer()?;
     // SAFETY:
     // 1. All ids are open: `dataset` and the handles outlive the call.
-    // 2. HDF5 reads from the pointer what is selected in `in_memory`: nothing, or as many doubles as `values` holds,
-    //    which lie together in the order of rows; checked above.
+    // 2. HDF5 reads from the pointer what is selected in `in_memory`: nothing, or as many doubles
+    //    as `values` holds, which lie together in the order of rows; checked above.
     // 3. `sync` holds the library's lock.
     let write = || unsafe {
         H5Dwrite(
@@ -173,7 +176,8 @@ impl Selection {
         assert!(block[0].end <= rows && block[1].end <= columns, "the block is in the array");
         let in_file = Handle::space([rows, columns])?;
         let lengths = block.clone().map(|range| range.len());
-        // A space without cells cannot be made on all versions: one cell, of which none is selected.
+        // A space without cells cannot be made on all versions: one cell, of which none is
+        // selected.
         let in_memory = Handle::space(lengths.map(|len| len.max(1)))?;
         if lengths.contains(&0) {
             in_file.select_none()?;
@@ -195,7 +199,8 @@ impl Handle {
     /// A data space of this shape.
     fn space(shape: [usize; 2]) -> hdf5::Result<Self> {
         let shape = shape.map(|len| len as hsize_t);
-        // SAFETY: HDF5 reads two lengths from `shape`; null stands for the same lengths as the largest.
+        // SAFETY: HDF5 reads two lengths from `shape`; null stands for the same lengths as the
+        // largest.
         let id = sync(|| h5check(unsafe { H5Screate_simple(2, shape.as_ptr(), ptr::null()) }))?;
         Ok(Self { id, close: H5Sclose })
     }
@@ -215,8 +220,8 @@ impl Handle {
     fn select(&self, block: &Block) -> hdf5::Result<()> {
         let start = block.clone().map(|range| range.start as hsize_t);
         let count = block.clone().map(|range| range.len() as hsize_t);
-        // SAFETY: the space is open and has two axes; HDF5 reads two numbers from each pointer that is not null, and null
-        // stands for ones.
+        // SAFETY: the space is open and has two axes; HDF5 reads two numbers from each pointer that
+        // is not null, and null stands for ones.
         let select = || unsafe {
             H5Sselect_hyperslab(
                 self.id,
@@ -305,7 +310,8 @@ mod tests {
         file.new_dataset_builder().with_data(&ndarray::array![[1_i16, 2]]).create("z").unwrap();
         file.close().unwrap();
         assert!(Reader::open(&path, None).is_ok());
-        // The type in the file: class and version, flags (of which one says that there is a sign), size, offset, precision.
+        // The type in the file: class and version, flags (of which one says that there is a sign),
+        // size, offset, precision.
         let mut bytes = std::fs::read(&path).unwrap();
         let stored = [0x10, 8, 0, 0, 2, 0, 0, 0, 0, 0, 16, 0];
         let at = bytes.windows(stored.len()).position(|bytes| bytes == stored).unwrap();

@@ -185,7 +185,8 @@ fn an_unknown_filter_and_a_lock_are_named_with_the_remedy() {
     let data = numbers();
     file.new_dataset_builder().with_data(&data).chunk((4, 4)).deflate(4).create("z").unwrap();
     file.close().unwrap();
-    // The number of the filter stands before its name: that of zstd, which is none of the library's own.
+    // The number of the filter stands before its name: that of zstd, which is none of the library's
+    // own.
     let mut bytes = std::fs::read(&path).unwrap();
     let name = bytes.windows(8).position(|bytes| bytes == b"deflate\0").unwrap();
     assert_eq!(bytes[name - 8..name - 6], [1, 0], "deflate is filter 1");

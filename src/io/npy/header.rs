@@ -10,7 +10,8 @@ use super::super::{FileError, error::one_line};
 
 /// What a file begins with.
 const MAGIC: &[u8] = b"\x93NUMPY";
-/// A longer header describes no array of numbers: this is the most that version 1 of the format can have.
+/// A longer header describes no array of numbers: this is the most that version 1 of the format can
+/// have.
 const LONGEST: u32 = 65_535;
 /// Data begin at a multiple of so many bytes.
 const ALIGNMENT: usize = 64;
@@ -40,7 +41,8 @@ pub(super) fn read(path: &Path, file: &mut BufReader<File>) -> Result<Header, Fi
     Header::of(&text).map_err(broken)
 }
 
-/// The header of an array of floats in this machine's order, in rows: data of any type may begin behind it.
+/// The header of an array of floats in this machine's order, in rows: data of any type may begin
+/// behind it.
 pub(super) fn of_floats(shape: [usize; 2]) -> Vec<u8> {
     let order = if cfg!(target_endian = "big") { '>' } else { '<' };
     let [rows, columns] = shape;
@@ -94,8 +96,7 @@ fn value(text: &str) -> Option<&str> {
     let (mut depth, mut quote) = (0_u32, None);
     for (at, letter) in text.char_indices() {
         match (quote, letter) {
-            (Some(open), _) if open == letter => quote = None,
-            (Some(_), _) => {}
+            (Some(open), _) => quote = (open != letter).then_some(open),
             (None, '\'' | '"') => quote = Some(letter),
             (None, ',' | '}') if depth == 0 => return Some(&text[..at]),
             (None, '(' | '[' | '{') => depth += 1,

@@ -145,7 +145,8 @@ fn half(bits: u16) -> f64 {
 
 /// The bytes of a file with an array of this shape.
 pub(super) fn size(shape: [usize; 2]) -> u64 {
-    /// Filled up with blanks to a multiple of 64, and there is no shape of two axes that needs more.
+    /// Filled up with blanks to a multiple of 64, and there is no shape of two axes that needs
+    /// more.
     const HEADER: u64 = 128;
     bytes(shape).saturating_add(HEADER)
 }

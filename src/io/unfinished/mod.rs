@@ -22,7 +22,8 @@ use nix::{
 use self::registry::Registered;
 use super::FileError;
 
-/// A file being written, in the directory of its final name; gone if it is never finished, however the process ends.
+/// A file being written, in the directory of its final name; gone if it is never finished, however
+/// the process ends.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     /// The name that the file has beside its final one, or gets for a moment before it.
@@ -31,8 +32,9 @@ pub(super) struct Unfinished {
     /// What users call it.
     target: PathBuf,
     place: Place,
-    /// A way to the file where it has no name: the system removes such a one with the process. One with a name is left by
-    /// SIGKILL only, and then the next that is to have the same final name removes it.
+    /// A way to the file where it has no name: the system removes such a one with the process. One
+    /// with a name is left by SIGKILL only, and then the next that is to have the same final name
+    /// removes it.
     unnamed: Option<PathBuf>,
     _registered: Option<Registered>,
 }
@@ -60,7 +62,8 @@ impl Unfinished {
         Self::with_name(target, place, temporary)
     }
 
-    /// As [`create`](Self::create), under a name at once: for libraries and processes that open it themselves.
+    /// As [`create`](Self::create), under a name at once: for libraries and processes that open it
+    /// themselves.
     #[cfg(any(feature = "hdf5", test))]
     pub(super) fn create_named(target: &Path) -> Result<Self, FileError> {
         let (place, temporary) = prepare(target)?;
@@ -159,7 +162,8 @@ impl Unfinished {
         Ok(Some(registered))
     }
 
-    /// Gives the complete file its name, in place of a file that had it before, and the permissions of that one.
+    /// Gives the complete file its name, in place of a file that had it before, and the permissions
+    /// of that one.
     pub(super) fn finish(self) -> Result<(), FileError> {
         self.file.sync_all().map_err(FileError::system(&self.target, "write"))?;
         let refuse = FileError::system(&self.target, "give the written file its name");
@@ -210,7 +214,8 @@ fn prepare(target: &Path) -> Result<(Place, PathBuf), FileError> {
     Ok((place, temporary))
 }
 
-/// A file without a name in the directory of `temporary`, and a way to it for this process, where that can be had.
+/// A file without a name in the directory of `temporary`, and a way to it for this process, where
+/// that can be had.
 #[cfg(target_os = "linux")]
 fn unnamed(temporary: &Path) -> Option<(File, PathBuf)> {
     use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
@@ -257,7 +262,8 @@ impl Place {
     }
 }
 
-/// The path that a link, or a link to a link, stands for. The system has followed them before: there are not too many.
+/// The path that a link, or a link to a link, stands for. The system has followed them before:
+/// there are not too many.
 fn behind_links(target: &Path) -> PathBuf {
     const MOST: usize = 40;
     let mut path = target.to_owned();

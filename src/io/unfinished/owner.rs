@@ -1,8 +1,8 @@
 //! Names of temporary files: whose each is, and whether its owner has ended.
 //!
-//! `.field.h5.<system>-<process>-<start>-<number>.part`: the system is what process numbers count in (a start of the
-//! machine, a container), the start is when the process began. No two files have one name, and of a file whose process is
-//! seen to be gone nobody will finish the writing.
+//! `.field.h5.<system>-<process>-<start>-<number>.part`: the system is what process numbers count
+//! in (a start of the machine, a container), the start is when the process began. No two files have
+//! one name, and of a file whose process is seen to be gone nobody will finish the writing.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -35,7 +35,8 @@ pub(super) fn new_name(target: &OsStr) -> OsString {
     OsString::from_vec(name)
 }
 
-/// Whether this is the name of a temporary file beside one of the name `target`, whose process has certainly ended.
+/// Whether this is the name of a temporary file beside one of the name `target`, whose process has
+/// certainly ended.
 pub(super) fn is_abandoned(name: &OsStr, target: &OsStr) -> bool {
     let prefix = prefix(target);
     let middle =
@@ -55,7 +56,8 @@ fn prefix(target: &OsStr) -> Vec<u8> {
     [b".", &target[..target.len().min(LONGEST_TARGET)], b"."].concat()
 }
 
-/// What the numbers of processes count in, where that can be told: this start of the machine, and the container in it.
+/// What the numbers of processes count in, where that can be told: this start of the machine, and
+/// the container in it.
 fn system() -> Option<u64> {
     let boot = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
     let container = fs::read_link("/proc/self/ns/pid").ok()?;

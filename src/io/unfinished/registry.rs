@@ -1,7 +1,9 @@
-//! What is removed when the process is ended from outside: by a signal, or by `exit` while a file is being written.
+//! What is removed when the process is ended from outside: by a signal, or by `exit` while a file
+//! is being written.
 //!
-//! A signal handler may not allocate, nor wait for a lock. So the list is one that only grows, whose entries are used again
-//! and hold their path in an atomic pointer: whoever takes the pointer out has the path.
+//! A signal handler may not allocate, nor wait for a lock. So the list is one that only grows,
+//! whose entries are used again and hold their path in an atomic pointer: whoever takes the pointer
+//! out has the path.
 
 use std::{
     ffi::{CString, c_char, c_int},
@@ -66,7 +68,8 @@ impl Registered {
                 entry.next = newest;
                 let mine = ptr::from_mut(entry);
                 match NEWEST.compare_exchange(newest, mine, Ordering::AcqRel, Ordering::Acquire) {
-                    // SAFETY: the entry was leaked, and nothing of it but the pointer inside changes any more.
+                    // SAFETY: the entry was leaked, and nothing of it but the pointer inside
+                    // changes any more.
                     Ok(_) => return unsafe { &*mine },
                     Err(other) => newest = other,
                 }
@@ -81,7 +84,8 @@ impl Drop for Registered {
         let Some(path) = self.0 else { return };
         let path = path.swap(ptr::null_mut(), Ordering::AcqRel);
         if !path.is_null() {
-            // SAFETY: every path in an entry came from `into_raw`, and whoever takes it out has it alone.
+            // SAFETY: every path in an entry came from `into_raw`, and whoever takes it out has it
+            // alone.
             drop(unsafe { CString::from_raw(path) });
         }
     }
@@ -90,14 +94,16 @@ impl Drop for Registered {
 fn entries() -> impl Iterator<Item = &'static Entry> {
     let mut next = NEWEST.load(Ordering::Acquire).cast_const();
     std::iter::from_fn(move || {
-        // SAFETY: null or an entry, which lives as long as the process and was complete when its address was published.
+        // SAFETY: null or an entry, which lives as long as the process and was complete when its
+        // address was published.
         let entry = unsafe { next.as_ref() }?;
         next = entry.next;
         Some(entry)
     })
 }
 
-/// Removes all files that are being written, because the process ends at once. May be called in a signal handler.
+/// Removes all files that are being written, because the process ends at once. May be called in a
+/// signal handler.
 pub(super) fn remove_all() {
     if PROCESS.load(Ordering::Relaxed) != std::process::id() {
         return;
@@ -117,25 +123,29 @@ extern "C" fn at_exit() {
 
 extern "C" fn on_signal(signal: c_int) {
     remove_all();
-    // The default action was restored when the signal came (`SA_RESETHAND`): it ends the process when this returns.
+    // The default action was restored when the signal came (`SA_RESETHAND`): it ends the process
+    // when this returns.
     // SAFETY: may be called in a handler.
     unsafe { libc::raise(signal) };
 }
 
-/// Asks to be told of the end. Signals that the program ignores, or handles itself, stay as they are.
+/// Asks to be told of the end. Signals that the program ignores, or handles itself, stay as they
+/// are.
 fn listen() {
     crate::process::before_leaving(remove_all);
     // SAFETY: `at_exit` is a function that may be called when the process ends.
     unsafe { libc::atexit(at_exit) };
     for signal in SIGNALS {
-        // SAFETY: all zero is a value of this type: the default action, no flags, no signals blocked.
+        // SAFETY: all zero is a value of this type: the default action, no flags, no signals
+        // blocked.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         // SAFETY: null stands for "tell me the present action", which is written to `action`.
         let told = unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) };
         if told == 0 && action.sa_sigaction == libc::SIG_DFL {
             action.sa_sigaction = on_signal as extern "C" fn(c_int) as usize;
             action.sa_flags = libc::SA_RESETHAND;
-            // SAFETY: the handler calls only what a handler may: it reads atomics, `getpid`, `unlink` and `raise`.
+            // SAFETY: the handler calls only what a handler may: it reads atomics, `getpid`,
+            // `unlink` and `raise`.
             unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
         }
     }

@@ -1,4 +1,5 @@
-//! Calls that all ranks make: each is timed alone, with a barrier between two that is not timed, as OSU does.
+//! Calls that all ranks make: each is timed alone, with a barrier between two that is not timed, as
+//! OSU does.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use super::{
 /// OSU's root.
 const ROOT: usize = 0;
 
-/// Barriers back to back; unlike OSU's they are not timed one by one, which would take as long as the barrier itself.
+/// Barriers back to back; unlike OSU's they are not timed one by one, which would take as long as
+/// the barrier itself.
 pub(super) struct Barrier<'c> {
     world: &'c Comm,
 }

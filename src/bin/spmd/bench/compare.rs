@@ -1,7 +1,9 @@
-//! Many launches of the same measurements set against each other: `scripts/compare.sh` collects them, this adds them up.
+//! Many launches of the same measurements set against each other: `scripts/compare.sh` collects
+//! them, this adds them up.
 //!
-//! The collection is CSV: which MPI, what ran on it, the number of the launch, and then the columns of a result
-//! ([`COLUMNS`]). What ran is `C` (a program of `benches/peers/`) or `spmd`; on `local` only `spmd`.
+//! The collection is CSV: which MPI, what ran on it, the number of the launch, and then the columns
+//! of a result ([`COLUMNS`]). What ran is `C` (a program of `benches/peers/`) or `spmd`; on `local`
+//! only `spmd`.
 
 use std::{collections::BTreeMap, fmt::Write};
 

@@ -10,8 +10,9 @@ use spmd::{Comm, Failure, Result, op::Sum};
 
 const KIB: f64 = 1024.0;
 
-/// Takes a job through its life: all ranks meet, a message goes round the ring of them, they add up a number. Rank 0 writes
-/// to `out` how long each took, and the peak of memory per rank. `started` is when the program began.
+/// Takes a job through its life: all ranks meet, a message goes round the ring of them, they add up
+/// a number. Rank 0 writes to `out` how long each took, and the peak of memory per rank. `started`
+/// is when the program began.
 ///
 /// Returns when the last rank was done: what is left is the end of the job.
 ///

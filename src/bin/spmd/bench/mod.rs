@@ -1,7 +1,9 @@
-//! Layer 6: micro-benchmarks of the communicator, with the loops and sizes of OSU's, for every engine.
+//! Layer 6: micro-benchmarks of the communicator, with the loops and sizes of OSU's, for every
+//! engine.
 //!
-//! `spmd bench latency -n 2` measures threads, `mpirun -n 2 spmd bench latency` an MPI; the C programs in
-//! `benches/peers/` make the same loops on that MPI, and `scripts/compare.sh` sets one against the other.
+//! `spmd bench latency -n 2` measures threads, `mpirun -n 2 spmd bench latency` an MPI; the C
+//! programs in `benches/peers/` make the same loops on that MPI, and `scripts/compare.sh` sets one
+//! against the other.
 
 mod buffer;
 mod clock;
@@ -43,7 +45,8 @@ pub(crate) use self::{
 /// All ranks of `world`, with the same options.
 ///
 /// # Errors
-/// Options that this number of ranks cannot serve: exit code 2. Data that arrived wrong: exit code 3.
+/// Options that this number of ranks cannot serve: exit code 2. Data that arrived wrong: exit code
+/// 3.
 pub(crate) fn run(world: &Comm, options: &Options, out: &mut dyn Write) -> Result<(), Failure> {
     run_by(&Monotonic, world, options, out)
 }

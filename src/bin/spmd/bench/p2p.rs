@@ -126,7 +126,8 @@ fn keys(role: Role) -> (usize, usize) {
 
 /// Windows of messages under way at once, each with memory of its own where it is received.
 ///
-/// OSU receives all messages of a window into the same memory, which MPI forbids and Rust does not compile.
+/// OSU receives all messages of a window into the same memory, which MPI forbids and Rust does not
+/// compile.
 pub(super) struct Windows<'c> {
     world: &'c Comm,
     role: Role,

@@ -1,4 +1,5 @@
-//! What all benchmarks have in common: repetitions that are checked once, warmed up, and timed in batches.
+//! What all benchmarks have in common: repetitions that are checked once, warmed up, and timed in
+//! batches.
 
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ pub(super) trait Repeat {
     /// Writes what is sent next, and something else where it will be received.
     fn prepare(&mut self);
 
-    /// Repeats the communication; with `touched`, writes every buffer before it is sent and reads it after it
-    /// was received. Returns the time that what is measured took on this rank.
+    /// Repeats the communication; with `touched`, writes every buffer before it is sent and reads
+    /// it after it was received. Returns the time that what is measured took on this rank.
     fn repeat<C: Clock>(&mut self, times: usize, touched: bool, clock: &C) -> Result<Duration>;
 
     /// Whether the repetition after [`Repeat::prepare`] has brought what it should have.
@@ -29,7 +30,8 @@ pub(super) trait Repeat {
     fn is_timed(&self) -> bool;
 }
 
-/// Seconds per repetition: over the batches, of the ranks' average; and the averages of the fastest and slowest rank.
+/// Seconds per repetition: over the batches, of the ranks' average; and the averages of the fastest
+/// and slowest rank.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Seconds {
     pub(super) summary: Summary,

@@ -13,7 +13,8 @@ use super::{
 /// Messages with the rank at their other end.
 type Messages = Vec<(usize, Vec<u8>)>;
 
-/// Each rank sends to the next two; each call is timed alone, with a barrier between two that is not timed.
+/// Each rank sends to the next two; each call is timed alone, with a barrier between two that is
+/// not timed.
 pub(super) struct Sparse<'c> {
     world: &'c Comm,
     outgoing: Messages,

@@ -7,7 +7,8 @@ pub(super) struct Summary {
     pub(super) median: f64,
     /// Of a hundred samples, 99 are no larger.
     pub(super) p99: f64,
-    /// The mean of many more samples lies between these two, with 95 % confidence; never below the smallest sample.
+    /// The mean of many more samples lies between these two, with 95 % confidence; never below the
+    /// smallest sample.
     pub(super) low: f64,
     pub(super) high: f64,
 }
@@ -47,8 +48,8 @@ fn quantile_of(sorted: &[f64], share: f64) -> f64 {
 
 /// Between minus and plus this many standard errors lie 95 % of Student's distribution.
 ///
-/// From the tables up to three degrees of freedom, beyond by its expansion about the normal distribution (Abramowitz and Stegun
-/// 26.7.5), which is right within 1 % there.
+/// From the tables up to three degrees of freedom, beyond by its expansion about the normal
+/// distribution (Abramowitz and Stegun 26.7.5), which is right within 1 % there.
 fn student_t(freedom: usize) -> f64 {
     const NORMAL: f64 = 1.959_964;
     match freedom {
@@ -81,8 +82,8 @@ pub(super) struct Ratio {
 }
 
 impl Ratio {
-    /// Of launches of one program to launches of another. The interval is a percentile bootstrap: both are drawn again from
-    /// what was measured, many times, always in the same way.
+    /// Of launches of one program to launches of another. The interval is a percentile bootstrap:
+    /// both are drawn again from what was measured, many times, always in the same way.
     pub(super) fn of(over: &[f64], under: &[f64]) -> Self {
         const DRAWS: usize = 4000;
         let mut random = Random(0x5eed);
@@ -97,7 +98,8 @@ impl Ratio {
     }
 }
 
-/// Random enough to draw samples: a multiplicative congruential generator (Knuth, TAOCP 3.3.4, the constants of MMIX).
+/// Random enough to draw samples: a multiplicative congruential generator (Knuth, TAOCP 3.3.4, the
+/// constants of MMIX).
 struct Random(u64);
 
 impl Random {
@@ -112,7 +114,8 @@ impl Random {
 
 /// How `total` repetitions are split: into batches of nearly the same size, each timed as a whole.
 ///
-/// A hundred of them, so that the slowest one in a hundred can be told and looking at the clock costs nothing.
+/// A hundred of them, so that the slowest one in a hundred can be told and looking at the clock
+/// costs nothing.
 pub(super) fn batches(total: usize) -> impl Iterator<Item = usize> {
     const MOST: usize = 100;
     let count = total.clamp(1, MOST);

@@ -40,7 +40,8 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Show engine, MPI library, launcher, hosts, cpus and threads of all ranks, with advice where something is off
+    /// Show engine, MPI library, launcher, hosts, cpus and threads of all ranks, with advice where
+    /// something is off
     Info(InfoArgs),
     /// Try every operation on this engine with this number of ranks; exit code 3 if one fails
     Selftest(SelftestArgs),

@@ -1,4 +1,5 @@
-//! Ranks that do not make the same collective call: all of them are told, and nobody is left waiting.
+//! Ranks that do not make the same collective call: all of them are told, and nobody is left
+//! waiting.
 
 use spmd::{Checks, Comm, Error, ErrorKind, Result, op::Sum};
 

@@ -1,4 +1,5 @@
-//! Wrong calls: refused for the right reason, with nobody left waiting and the communicator as good as before.
+//! Wrong calls: refused for the right reason, with nobody left waiting and the communicator as good
+//! as before.
 
 use spmd::{Checks, ErrorKind, Ragged, Result, op::Sum};
 
@@ -167,7 +168,8 @@ fn wrong_rows(ground: &Ground<'_>) -> Result<()> {
 fn wrong_bits(ground: &Ground<'_>) -> Result<()> {
     let (to, from) = (ground.after(1), ground.before(1));
     let invalid = |kind: &ErrorKind| matches!(kind, ErrorKind::InvalidValue { index: 2, .. });
-    // No safe program has such a `bool`: bytes are sent in its place, where nobody compares the types of messages.
+    // No safe program has such a `bool`: bytes are sent in its place, where nobody compares the
+    // types of messages.
     if ground.engine() == "local" || ground.checks() == Checks::Full {
         return Ok(());
     }
@@ -182,7 +184,8 @@ fn wrong_bits(ground: &Ground<'_>) -> Result<()> {
     ground.still_works()
 }
 
-/// Pairs of ranks disagree, each pair on a communicator of its own, in ways after which both have made as many calls.
+/// Pairs of ranks disagree, each pair on a communicator of its own, in ways after which both have
+/// made as many calls.
 fn disagreement(ground: &Ground<'_>) -> Result<()> {
     let told = |kind: &ErrorKind| matches!(kind, ErrorKind::CollectiveMismatch { .. });
     let pair = ground.split(Some((ground.rank() / 2) as u32), 0)?;

@@ -1,10 +1,12 @@
-//! What a case stands on: a communicator, a notebook for what is wrong, and data whose every element is known.
+//! What a case stands on: a communicator, a notebook for what is wrong, and data whose every
+//! element is known.
 
 use std::{cell::RefCell, fmt::Debug, ops::Deref, panic::Location};
 
 use spmd::{Comm, ErrorKind, Result};
 
-/// Lengths round the places where engines change their ways: empty, one, odd, and 8 KiB of `u64` with its neighbours.
+/// Lengths round the places where engines change their ways: empty, one, odd, and 8 KiB of `u64`
+/// with its neighbours.
 pub(super) const COUNTS: [usize; 6] = [0, 1, 7, 1000, 1024, 1025];
 
 /// A mebibyte of `u64`.
@@ -96,7 +98,8 @@ impl<'c> Ground<'c> {
         0..self.size()
     }
 
-    /// Whether messages still find their way: a circle in which everybody must get the right neighbour.
+    /// Whether messages still find their way: a circle in which everybody must get the right
+    /// neighbour.
     #[track_caller]
     pub(super) fn still_works(&self) -> Result<()> {
         let mut got = [usize::MAX];

@@ -1,4 +1,5 @@
-//! Arguments that lie: views whose count is not that of their elements, and counts that wrap around when they are added.
+//! Arguments that lie: views whose count is not that of their elements, and counts that wrap around
+//! when they are added.
 
 use std::cell::Cell;
 

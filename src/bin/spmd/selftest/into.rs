@@ -1,4 +1,5 @@
-//! Collectives between the caller's buffers: every root, all sizes, and nothing written beside the buffer.
+//! Collectives between the caller's buffers: every root, all sizes, and nothing written beside the
+//! buffer.
 
 use spmd::{
     Datum, ErrorKind, Result,
@@ -26,7 +27,8 @@ pub(super) const CASES: &[Case] = &[
     ("buffers of wrong length are refused before anything is sent", wrong_lengths),
 ];
 
-/// A buffer of guard values that has been used by `write`: its contents, if nothing was written beside it.
+/// A buffer of guard values that has been used by `write`: its contents, if nothing was written
+/// beside it.
 fn guarded<T: Datum + PartialEq>(
     ground: &Ground<'_>,
     count: usize,
@@ -275,7 +277,8 @@ fn wrong_lengths(ground: &Ground<'_>) -> Result<()> {
     ground.refused("reduce_scatter_into", got, wrong);
     ground.refused("scan_into", ground.scan_into(&[1; 9], &mut [0; 8], Sum), wrong);
     ground.refused("exscan_into", ground.exscan_into(&[1; 9], &mut [0; 10], Sum), wrong);
-    // Where only the root can see what is wrong the others would wait for it: there, this error ends the job.
+    // Where only the root can see what is wrong the others would wait for it: there, this error
+    // ends the job.
     if size == 1 {
         ground.refused("gather_into", ground.gather_into(me, &[1; 2], &mut [0]), wrong);
         ground.refused("scatter_into", ground.scatter_into(me, &[1; 2], &mut [0]), wrong);

@@ -174,7 +174,8 @@ fn wrong_counts(ground: &Ground<'_>) -> Result<()> {
     ground.refused("allgather_known_into what is too short", got, wrong);
     ground.refused("reduce_scatter", ground.reduce_scatter(&[1], &none, Sum), wrong);
     ground.refused("reduce_scatter of one", ground.reduce_scatter(&[1], &twos, Sum), wrong);
-    // Where only the root can see what is wrong the others would wait for it: there, this error ends the job.
+    // Where only the root can see what is wrong the others would wait for it: there, this error
+    // ends the job.
     if size == 1 {
         ground.refused("gather_known", ground.gather_known(me, &[1], &[2]), wrong);
         let got = ground.scatter_known(me, 2, || Ragged::from_rows([[1]]));

@@ -1,10 +1,11 @@
-//! Layer 6: the conformance suite, a product feature: `mpirun -n 4 spmd selftest` tries every operation where you are.
+//! Layer 6: the conformance suite, a product feature: `mpirun -n 4 spmd selftest` tries every
+//! operation where you are.
 //!
-//! Every case runs on the world, on a communicator of one rank, on a duplicate and on a split. Cases say what
-//! MPI guarantees and no more, so that every engine must pass them all.
+//! Every case runs on the world, on a communicator of one rank, on a duplicate and on a split.
+//! Cases say what MPI guarantees and no more, so that every engine must pass them all.
 //!
-//! A wrong value is noted and the case goes on, so that the ranks stay in step; an error that no case expects ends the job,
-//! because the other ranks may wait for this one for ever.
+//! A wrong value is noted and the case goes on, so that the ranks stay in step; an error that no
+//! case expects ends the job, because the other ranks may wait for this one for ever.
 
 mod agreement;
 mod collectives;
@@ -54,13 +55,15 @@ impl fmt::Display for Summary {
 /// One claim, and the function that tries it.
 type Case = (&'static str, fn(&Ground<'_>) -> Result<()>);
 
-/// Runs all cases. Rank 0 writes a line for each that fails (with `verbose`, for each), and last the [`Summary`].
+/// Runs all cases. Rank 0 writes a line for each that fails (with `verbose`, for each), and last
+/// the [`Summary`].
 ///
 /// # Collective
 /// All ranks of `world`; all get the same summary.
 ///
 /// # Errors
-/// A call that should have worked and did not: exit code 3, and 4 if the ranks then wait for each other.
+/// A call that should have worked and did not: exit code 3, and 4 if the ranks then wait for each
+/// other.
 ///
 /// # Examples
 /// ```

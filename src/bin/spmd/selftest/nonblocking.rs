@@ -1,4 +1,5 @@
-//! Collectives that do not wait: every root, rows of any length, many under way at once, and requests that nobody asks for.
+//! Collectives that do not wait: every root, rows of any length, many under way at once, and
+//! requests that nobody asks for.
 
 use spmd::{
     ErrorKind, Ragged, Result,

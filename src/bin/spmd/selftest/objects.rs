@@ -133,7 +133,8 @@ fn not_mixed(ground: &Ground<'_>) -> Result<()> {
     let sending = ground.isend(vec![1.5, 2.5], (to, 2))?;
     ground.refused("recv_obj of numbers", ground.recv_obj::<String>((from, 2)), mismatch);
     sending.wait()?;
-    // A small object fits into any engine's eager message, so that this does not wait for its receiver.
+    // A small object fits into any engine's eager message, so that this does not wait for its
+    // receiver.
     ground.send_obj(&7_u8, (to, 4))?;
     ground.refused("recv of an object", ground.recv::<u8>((from, 4)), mismatch);
     ground.still_works()

@@ -1,4 +1,5 @@
-//! Reductions: all built-in operators on all their types, and closures that prove the order of ranks.
+//! Reductions: all built-in operators on all their types, and closures that prove the order of
+//! ranks.
 
 use std::fmt::Debug;
 

@@ -126,7 +126,8 @@ fn by_way_of_a_copy(ground: &Ground<'_>) -> Result<()> {
     ground.scope(|s| {
         let flags_in = s.irecv(&mut got, (from, 54))?;
         let mut column_of_theirs = theirs.column_mut(3);
-        // What is borrowed outlives its scope: the view of a column made here needs a scope of its own.
+        // What is borrowed outlives its scope: the view of a column made here needs a scope of its
+        // own.
         ground.scope(|inner| {
             let column_in = inner.irecv(&mut column_of_theirs, (from, 55))?;
             inner.isend(&column, (to, 55))?;
@@ -432,7 +433,8 @@ fn refused(ground: &Ground<'_>) -> Result<()> {
     for count in [2, 3000] {
         let mine = values(ground.rank(), count);
         let (mut short, mut other) = (vec![0_u64; count - 1], vec![0_u64; count]);
-        // The error of an operation that nobody waits for is the scope's, and the others are completed.
+        // The error of an operation that nobody waits for is the scope's, and the others are
+        // completed.
         let ended = ground.scope(|s| {
             s.irecv(&mut short, (from, 66))?;
             s.irecv(&mut other, (from, 66))?;

@@ -1,4 +1,5 @@
-//! Calls that bring the ranks into step, sums that do not depend on the ranks, and operators with places.
+//! Calls that bring the ranks into step, sums that do not depend on the ranks, and operators with
+//! places.
 
 use spmd::{
     Error, ErrorKind, Failure, Result,

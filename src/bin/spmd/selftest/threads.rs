@@ -50,7 +50,8 @@ fn stress(ground: &Ground<'_>) -> Result<()> {
     let (to, from) = (ground.after(1), ground.before(1));
     on_threads(ground, |thread| {
         for round in 0..ROUNDS {
-            // Small and large ones in turn: large ones may wait for their receiver, so send and receive go on at once.
+            // Small and large ones in turn: large ones may wait for their receiver, so send and
+            // receive go on at once.
             let count = [1, 300, 3000][(round + thread as usize) % 3];
             let mine = values(seed(shared.rank(), thread, round), count);
             let (got, status) = std::thread::scope(|threads| {

@@ -280,8 +280,8 @@ fn wrong_length(kind: &ErrorKind) -> bool {
     matches!(kind, ErrorKind::LengthMismatch { .. })
 }
 
-/// A multigraph with edges to oneself and up to three between two ranks; the last rank has none. Sources are in
-/// ascending order, destinations in descending.
+/// A multigraph with edges to oneself and up to three between two ranks; the last rank has none.
+/// Sources are in ascending order, destinations in descending.
 struct Multigraph {
     size: usize,
 }
@@ -304,7 +304,8 @@ impl Multigraph {
         ground.graph(&self.sources(ground.rank()), &self.destinations(ground.rank()))
     }
 
-    /// What travels along all of a rank's edges to its destinations, in their order: `count` tells an edge's length.
+    /// What travels along all of a rank's edges to its destinations, in their order: `count` tells
+    /// an edge's length.
     fn rows(&self, of: usize, count: impl Fn(usize) -> usize) -> Vec<Vec<u64>> {
         let edges =
             (0..self.size).rev().flat_map(|to| (0..self.edges(of, to)).map(move |edge| (to, edge)));

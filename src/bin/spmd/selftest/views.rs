@@ -29,7 +29,8 @@ fn cube(rank: usize) -> Array3<[usize; 4]> {
 fn layouts(ground: &Ground<'_>) -> Result<()> {
     let (to, from) = (ground.after(1), ground.before(1));
     let (mine, theirs) = (cube(ground.rank()), cube(from));
-    // The same part on both sides, in the order of the sender's, received into the same part of an empty cube.
+    // The same part on both sides, in the order of the sender's, received into the same part of an
+    // empty cube.
     macro_rules! part {
         ($what:literal, |$cube:ident| $part:expr, |$empty:ident| $room:expr) => {
             let sent = {

@@ -19,7 +19,8 @@ use crate::{
     error::{Call, ErrorKind, Fault},
 };
 
-/// So often a rank looks for what it waits for before it looks at anything else: what is on its way comes within 0.1 µs.
+/// So often a rank looks for what it waits for before it looks at anything else: what is on its way
+/// comes within 0.1 µs.
 const LOOKS: u32 = if cfg!(loom) { 1 } else { 500 };
 
 /// One rank as a member of a communicator's slots.
@@ -130,7 +131,8 @@ enum Stands {
 
 /// One rank in one call.
 ///
-/// Whatever happens, when it is dropped nobody touches what this rank has lent, and this rank touches nobody's.
+/// Whatever happens, when it is dropped nobody touches what this rank has lent, and this rank
+/// touches nobody's.
 pub(crate) struct EpochGuard<'a> {
     coll_slots: &'a CollSlots,
     engine: &'a LocalEngine,
@@ -142,7 +144,8 @@ pub(crate) struct EpochGuard<'a> {
     stands: Stands,
 }
 
-/// What another rank has published. Not to be used after the guard is gone or the pin has been given up.
+/// What another rank has published. Not to be used after the guard is gone or the pin has been
+/// given up.
 #[derive(Clone, Copy)]
 pub(crate) struct PeerData {
     rows: *const u8,
@@ -164,7 +167,8 @@ impl PeerData {
     /// The guard that gave this is alive, and holds its pin if the rows are lent.
     pub(crate) unsafe fn bytes<'s>(&self, from: usize, len: usize) -> Option<&'s [u8]> {
         let inside = from.checked_add(len).is_some_and(|end| end <= self.len);
-        // SAFETY: the bytes lie inside what the rank has published, which stays unchanged while the guard lives.
+        // SAFETY: the bytes lie inside what the rank has published, which stays unchanged while the
+        // guard lives.
         inside.then(|| unsafe { std::slice::from_raw_parts(self.rows.add(from), len) })
     }
 
@@ -186,7 +190,8 @@ impl PeerData {
 }
 
 impl<'a> EpochGuard<'a> {
-    /// Begins a call on a member that is free. Inlined, so that it is made in its place, see `Table::insert`.
+    /// Begins a call on a member that is free. Inlined, so that it is made in its place, see
+    /// `Table::insert`.
     #[inline(always)]
     pub(crate) fn new(member: &'a Member, engine: &'a LocalEngine, coll: &'a CollCall<'a>) -> Self {
         member.busy.set(true);
@@ -238,8 +243,8 @@ impl<'a> EpochGuard<'a> {
     /// Fills this rank's slot. `readers` may touch what does not fit into it.
     ///
     /// # Safety
-    /// The guard is dropped, not forgotten. Until then, or until it has been left, `Shared` memory is valid and touched by
-    /// nobody who has no part in the call.
+    /// The guard is dropped, not forgotten. Until then, or until it has been left, `Shared` memory
+    /// is valid and touched by nobody who has no part in the call.
     pub(crate) unsafe fn publish(&mut self, payload: Payload<'a>, readers: Readers) {
         let coll_slots = self.coll_slots;
         let at = CollSlots::slot_of(self.me(), self.epoch);
@@ -266,7 +271,8 @@ impl<'a> EpochGuard<'a> {
             self.lends = readers;
         }
         slot.published.with_mut(|published| {
-            // SAFETY: `await_room` has seen all other ranks be done with this slot; they read it again after `epoch` is set.
+            // SAFETY: `await_room` has seen all other ranks be done with this slot; they read it
+            // again after `epoch` is set.
             unsafe {
                 (*published).digest = self.coll.digest();
                 (*published).form = form;
@@ -282,7 +288,8 @@ impl<'a> EpochGuard<'a> {
         });
         self.stands = Stands::Inside;
         slot.epoch.store(self.epoch, Ordering::Release);
-        // Behind what the others wait for: the copy of the label has to wait itself, see `Table::insert`.
+        // Behind what the others wait for: the copy of the label has to wait itself, see
+        // `Table::insert`.
         let words = &coll_slots.words[at].0;
         words.said.with_mut(|said| {
             // SAFETY: as above, before the words' own `epoch` is set.
@@ -390,7 +397,8 @@ impl<'a> EpochGuard<'a> {
         self.member.entered.set(self.epoch);
     }
 
-    /// Compares this rank's call with those of the ranks that are there. Of two ranks that do this, one sees the other.
+    /// Compares this rank's call with those of the ranks that are there. Of two ranks that do this,
+    /// one sees the other.
     pub(crate) fn check_arrived(&self) -> Result<(), Fault> {
         fence(Ordering::SeqCst); // between filling the own slot and looking at the others'
         for rank in (0..self.size()).filter(|&rank| rank != self.me()) {
@@ -451,7 +459,8 @@ impl<'a> EpochGuard<'a> {
     pub(crate) fn peer(&self, rank: usize) -> PeerData {
         let at = CollSlots::slot_of(rank, self.epoch);
         self.coll_slots.slots[at].published.with(|published| {
-            // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with it.
+            // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with
+            // it.
             let (form, body) = unsafe { ((*published).form, &raw const (*published).body) };
             let len = (form >> 2) as usize;
             if form & LENT != 0 {
@@ -504,7 +513,8 @@ impl<'a> EpochGuard<'a> {
         }
     }
 
-    /// Why another rank has revoked its loan or could not do its share: it has seen that ranks disagree, or the job fails.
+    /// Why another rank has revoked its loan or could not do its share: it has seen that ranks
+    /// disagree, or the job fails.
     #[cold]
     fn why_not(&mut self) -> Fault {
         self.unpin();

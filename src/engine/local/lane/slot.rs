@@ -29,12 +29,13 @@ pub(super) const LINE_BYTES: usize = 64;
 pub(super) struct Slot {
     /// The lap of the segment that the message belongs to.
     pub(super) lap: AtomicU32,
-    /// Reached by the producer before it publishes the lap, and by the consumer after it has seen it.
+    /// Reached by the producer before it publishes the lap, and by the consumer after it has seen
+    /// it.
     head: UnsafeCell<MaybeUninit<Head>>,
 }
 
-// SAFETY: what a slot holds is `Send` (bytes, references to statics, `Arc<Loan>`); who reaches it when is the promise of its
-// unsafe methods.
+// SAFETY: what a slot holds is `Send` (bytes, references to statics, `Arc<Loan>`); who reaches it
+// when is the promise of its unsafe methods.
 unsafe impl Sync for Slot {}
 
 #[cfg(all(not(loom), target_pointer_width = "64"))]
@@ -42,8 +43,9 @@ const _: () = assert!(size_of::<Slot>() == 64, "a message is one cache line");
 
 /// What is said in a slot.
 ///
-/// It is written and read field by field. Copied whole from where it was put together, it would be read in wider pieces than
-/// it was written in; processors let such a read wait until the writes have left for the cache, behind the message before.
+/// It is written and read field by field. Copied whole from where it was put together, it would be
+/// read in wider pieces than it was written in; processors let such a read wait until the writes
+/// have left for the cache, behind the message before.
 #[repr(C)]
 pub(super) struct Head {
     pub(super) context: u32,
@@ -63,7 +65,8 @@ pub(super) struct Head {
 pub(super) enum Kind {
     /// In the slot.
     Inline,
-    /// In the segment's lines from `body.first` on, behind the call if it is a step of a collective.
+    /// In the segment's lines from `body.first` on, behind the call if it is a step of a
+    /// collective.
     Lines,
     /// In the sender's buffer, `body.loan`.
     Lent,
@@ -159,8 +162,9 @@ impl InLane<'_> {
     pub(in super::super) fn copy_to(&self, into: &mut [u8]) {
         assert_eq!(into.len(), self.bytes, "all of a message is copied");
         match self.place {
-            // SAFETY: (1) a value of this type is made by `take` only: so many bytes have been written there before the
-            // slot was published, and nobody writes them while the receiver is borrowed.
+            // SAFETY: (1) a value of this type is made by `take` only: so many bytes have been
+            // written there before the slot was published, and nobody writes them while the
+            // receiver is borrowed.
             Within::Slot(slot) => unsafe {
                 slot.look(|head| {
                     let bytes = (&raw const (*head).body).cast::<u8>();
@@ -199,7 +203,8 @@ pub(super) struct Block {
 
 const _: () = assert!(size_of::<Call>() <= LINE_BYTES && align_of::<Call>() <= 64);
 
-// SAFETY: a line holds bytes, or a `Call`, which is `Sync`; who reaches it when is the promise of its unsafe methods.
+// SAFETY: a line holds bytes, or a `Call`, which is `Sync`; who reaches it when is the promise of
+// its unsafe methods.
 unsafe impl Sync for Line {}
 
 #[cfg(not(loom))]

@@ -18,7 +18,8 @@ use crate::{
     error::Fault,
 };
 
-/// Prepares the collective on a communicator of its own; nothing if the library cannot, or if it is no collective.
+/// Prepares the collective on a communicator of its own; nothing if the library cannot, or if it is
+/// no collective.
 ///
 /// # Safety
 /// The lent memory stays until the request is freed, and is let alone while it is started.
@@ -33,7 +34,8 @@ pub(in crate::engine::mpi) unsafe fn prepare(
     let read = |bytes: &RawBytes| readable(bytes.start(), bytes.len());
     let write = |bytes: &RawBytes| writable(bytes.start(), bytes.len());
     let _waiting = engine.waiting();
-    // SAFETY: the communicators are live; the lent memory holds what is said of it and stays, by this function's contract.
+    // SAFETY: the communicators are live; the lent memory holds what is said of it and stays, by
+    // this function's contract.
     let request = unsafe {
         match what {
             Preparation::Send { .. } | Preparation::Recv { .. } => return Ok(None),
@@ -107,7 +109,8 @@ pub(in crate::engine::mpi) unsafe fn prepare(
     request.map(Some)
 }
 
-/// The operands of a reduction of so many bytes: their number, type and operator, if the library knows them.
+/// The operands of a reduction of so many bytes: their number, type and operator, if the library
+/// knows them.
 fn operands(
     engine: &MpiEngine,
     bytes: usize,

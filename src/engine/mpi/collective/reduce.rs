@@ -168,8 +168,9 @@ pub(in crate::engine::mpi) struct Operators {
     sum: Option<[ffi::MPI_Op; 2]>,
 }
 
-/// Whether a library's sums of 8 and 16 bits stay at the largest number instead of wrapping around: those of Open MPI 4.1 and
-/// 5.0 do, from some 16 elements on, where the processor has such instructions.
+/// Whether a library's sums of 8 and 16 bits stay at the largest number instead of wrapping around:
+/// those of Open MPI 4.1 and 5.0 do, from some 16 elements on, where the processor has such
+/// instructions.
 pub(in crate::engine::mpi) fn saturates(library: &str, builtin: Builtin, element: Element) -> bool {
     library.starts_with("Open MPI") && builtin == Builtin::Sum && datatype(element).1 <= 2
 }
@@ -177,7 +178,8 @@ pub(in crate::engine::mpi) fn saturates(library: &str, builtin: Builtin, element
 impl Operators {
     pub(in crate::engine::mpi) fn new(library: &str) -> Result<Self, Fault> {
         let new = |function: Function| {
-            // SAFETY: the function is what the library calls an operator's; it commutes. The handle is written on success.
+            // SAFETY: the function is what the library calls an operator's; it commutes. The handle
+            // is written on success.
             unsafe { made(|made| ffi::MPI_Op_create(Some(function), 1, made)) }
         };
         let wraps = !saturates(library, Builtin::Sum, Element::U8);
@@ -209,7 +211,8 @@ impl Operators {
 
 type Function = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_int, *mut ffi::MPI_Datatype);
 
-/// What MPI calls to reduce: the second operand becomes the first combined with it, element by element.
+/// What MPI calls to reduce: the second operand becomes the first combined with it, element by
+/// element.
 macro_rules! functions {
     ($($name:ident: $type:ty, $combine:expr;)*) => {$(
         /// # Safety

@@ -77,8 +77,9 @@ impl Native {
         let (count, op) = ((bytes / size) as c_int, engine.operators.of(op, element));
         let send = read(held.mine.bytes());
         let into = write(held.rows.bytes_mut());
-        // SAFETY: `send` has `count` elements of the type; so has `into`, except where MPI does not write (the others of
-        // a reduce, rank 0 of an exscan). Both are on the heap in `held` and let alone until the request is complete.
+        // SAFETY: `send` has `count` elements of the type; so has `into`, except where MPI does not
+        // write (the others of a reduce, rank 0 of an exscan). Both are on the heap in `held` and
+        // let alone until the request is complete.
         let request = unsafe {
             made(|made| match kind {
                 ReductionKind::Reduce(root) => {

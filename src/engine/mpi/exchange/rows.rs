@@ -25,7 +25,8 @@ use crate::{
     error::{ErrorKind, Fault},
 };
 
-/// The receiving half of an exchange: finds out how much comes from each rank, makes room, and receives.
+/// The receiving half of an exchange: finds out how much comes from each rank, makes room, and
+/// receives.
 pub(super) struct Rows {
     pair: Rc<CommPair>,
     context: Context,
@@ -94,7 +95,8 @@ impl Rows {
         };
         let own = if givers.contains(&me) { row(me) } else { None };
         let own = own.map(|part| mine.bytes()[part].into()).unwrap_or_default();
-        // One after the other beginning behind this rank, so that not all ranks send to the same one first.
+        // One after the other beginning behind this rank, so that not all ranks send to the same
+        // one first.
         let parts = (1..size).map(|step| (me + step) % size);
         let parts = parts.filter_map(|to| Some((to, row(to).or(checked.then_some(0..0))?)));
         let parts: Vec<_> = parts.collect();
@@ -182,7 +184,8 @@ impl Rows {
         held.rows = Some(rows);
         for found in &mut self.found {
             let start = starts[found.from - self.givers.start];
-            // SAFETY: the rows, kept in `held`, have room for this one's bytes at its start, overlapping no other's.
+            // SAFETY: the rows, kept in `held`, have room for this one's bytes at its start,
+            // overlapping no other's.
             held.receives.push(unsafe { found.receive(base.add(start)) }?);
         }
         Ok(())
@@ -344,7 +347,8 @@ impl Sends {
         let (to, comm) = (to as c_int, self.pair.coll);
         let start = message.as_ptr().cast::<c_void>();
         let Extent { count, unit, .. } = &Extent::bytes(message.len())?;
-        // SAFETY: the message lies on the heap in `held`, where it is let alone until the request is complete.
+        // SAFETY: the message lies on the heap in `held`, where it is let alone until the request
+        // is complete.
         let request =
             unsafe { made(|made| ffi::MPI_Isend(start, *count, *unit, to, tag, comm, made)) };
         held.requests.push(request?);
