@@ -20,6 +20,9 @@ pub struct Cart<const D: usize> {
     pub(super) faces: OnceCell<Faces>,
 }
 
+/// # Grids
+///
+/// Ranks as neighbours on a grid.
 impl Comm {
     /// Puts the ranks on a grid: `dims[axis]` ranks along each axis, `None` where the library may
     /// choose; it chooses dimensions as equal as possible that use all ranks. Ranks beyond the grid

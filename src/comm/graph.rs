@@ -43,6 +43,9 @@ impl Edges {
     }
 }
 
+/// # Graphs
+///
+/// Ranks as neighbours of any kind.
 impl Comm {
     /// Makes the ranks the vertices of a graph: this rank receives from `sources` and sends to
     /// `destinations`.

@@ -22,6 +22,9 @@ pub enum Comparison {
     Unequal,
 }
 
+/// # Groups
+///
+/// Communicators out of this one.
 impl Comm {
     /// The same ranks with a message space of their own: a library that uses a duplicate cannot get
     /// its caller's messages.

@@ -84,6 +84,23 @@ use crate::{
 /// });
 /// ```
 ///
+/// The collectives and their forms. `x` takes rows whose lengths nobody else need know, `x_known`
+/// lengths that all ranks know (with `x_known_into` into the caller's memory), `x_into` equal rows
+/// into the caller's memory, `x_one` single values, `ix` does not wait; [`plan`](Self::plan) prepares those marked with a star.
+///
+/// | | `x` | `x_known` | `x_into` | `x_one` | `ix` | `x_obj` | MPI |
+/// |---|---|---|---|---|---|---|---|
+/// | `barrier`* | ✓ | | | | ✓ | | `MPI_Barrier` |
+/// | `bcast`* | ✓ | | ✓ | ✓ | ✓ | ✓ | `MPI_Bcast` |
+/// | `gather`* | ✓ | ✓ | ✓ | | ✓ | ✓ | `MPI_Gather`, `MPI_Gatherv` |
+/// | `scatter`* | ✓ | ✓ | ✓ | | ✓ | ✓ | `MPI_Scatter`, `MPI_Scatterv` |
+/// | `allgather`* | ✓ | ✓ | ✓ | | ✓ | ✓ | `MPI_Allgather`, `MPI_Allgatherv` |
+/// | `alltoall`* | ✓ | ✓ | ✓ | | ✓ | ✓ | `MPI_Alltoall`, `MPI_Alltoallv` |
+/// | `reduce`* | ✓ | | ✓ | ✓ | ✓ | ✓ | `MPI_Reduce` |
+/// | `allreduce`* | ✓ | | ✓ | ✓ | ✓ | ✓ | `MPI_Allreduce` |
+/// | `reduce_scatter`* | ✓ | | ✓ | | ✓ | | `MPI_Reduce_scatter`, `MPI_Reduce_scatter_block` |
+/// | `scan`*, `exscan`* | ✓ | | ✓ | ✓ | ✓ | ✓ | `MPI_Scan`, `MPI_Exscan` |
+///
 /// All ranks are counted from 0. Every call that another rank, the network or data can break
 /// returns a [`Result`]; if the program passes the error on with `?`, the whole job ends with it.
 pub struct Comm {
@@ -106,6 +123,9 @@ pub struct Comm {
     bound: Bound,
 }
 
+/// # The communicator
+///
+/// Who is in it, and what carries it.
 impl Comm {
     /// The communicator of all ranks.
     pub(crate) fn world(engine: Rc<dyn Engine>, rank: usize, size: usize) -> Self {

@@ -37,6 +37,9 @@ pub struct NodeArray<T> {
     elements: PhantomData<T>,
 }
 
+/// # Node arrays
+///
+/// Memory that the ranks of a host share.
 impl Comm {
     /// Makes an array that all ranks share, with a block of `len` elements from this rank, all
     /// bytes zero.

@@ -10,6 +10,9 @@ use crate::{
     error::{Call, ErrorKind, Fault, Result},
 };
 
+/// # Messages
+///
+/// Between two ranks.
 impl Comm {
     /// Sends `values` (see [`View`]) to a rank: `3`, `(3, tag)`, or `None` for nowhere. Returns
     /// when `values` may change again.

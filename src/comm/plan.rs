@@ -49,6 +49,9 @@ impl<T> Clone for PlanBuffer<T> {
 
 impl<T> Copy for PlanBuffer<T> {}
 
+/// # Prepared operations
+///
+/// Set up once, started often (MPI's persistent ones).
 impl Comm {
     /// An empty plan: add operations to it, start it as often as you like.
     ///

@@ -49,6 +49,9 @@ enum Place {
     Over(Status),
 }
 
+/// # Operations on borrowed buffers
+///
+/// As `std::thread::scope` does it for threads.
 impl Comm {
     /// Opens a scope in which messages are sent out of borrowed data and received into borrowed
     /// data, without a copy, while the program goes on.

@@ -30,6 +30,9 @@ pub struct SharedComm {
     rank: usize,
 }
 
+/// # Threads
+///
+/// Messages of all threads of a rank.
 impl Comm {
     /// Opens a message space of the same ranks for all threads of each rank.
     ///

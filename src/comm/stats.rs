@@ -52,6 +52,9 @@ pub struct PeerStats {
     pub bytes_received: u64,
 }
 
+/// # Statistics
+///
+/// What has been sent and waited for.
 impl Comm {
     /// What the calls of this rank have cost so far, on all its communicators; empty unless
     /// recorded, by `--stats`, `SPMD_STATS=1` or [`Comm::record_stats`].

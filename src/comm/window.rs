@@ -93,6 +93,9 @@ pub struct Window<T> {
     elements: PhantomData<T>,
 }
 
+/// # Windows
+///
+/// Memory that other ranks reach.
 impl Comm {
     /// Opens a window: `len` elements of this rank, all bytes zero, that the other ranks can reach.
     ///

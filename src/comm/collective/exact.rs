@@ -11,6 +11,9 @@ use crate::{
     error::Result,
 };
 
+/// # Reproducible sums
+///
+/// The same bits for every number of ranks.
 impl Comm {
     /// The sum of all ranks' values: the same bits for every number of ranks, every split and every
     /// order of the values, on every engine.

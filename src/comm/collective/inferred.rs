@@ -12,6 +12,9 @@ use crate::{
     error::{Call, Fault, Result},
 };
 
+/// # Collectives of any lengths
+///
+/// The lengths travel with the data.
 impl Comm {
     /// The root's values on every rank; `at_root` runs on the root only, and only the root knows
     /// the length.

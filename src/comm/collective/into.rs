@@ -20,6 +20,9 @@ use crate::{
     error::{Fault, Result},
 };
 
+/// # Collectives into the caller's memory
+///
+/// Of equal lengths; nothing is allocated.
 impl Comm {
     /// The root's values in every rank's `buffer`, which is equally long everywhere.
     ///

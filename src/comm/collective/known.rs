@@ -19,6 +19,9 @@ use crate::{
     error::{Fault, Result},
 };
 
+/// # Collectives of known lengths
+///
+/// One step less: every rank knows how much each one gives.
 impl Comm {
     /// As [`Comm::gather`], where the root knows beforehand that rank `r` has `counts[r]` elements;
     /// the others' `counts` are not used and may be empty.

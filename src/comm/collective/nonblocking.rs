@@ -21,6 +21,9 @@ use crate::{
     error::{Call, ErrorKind, Fault, Result},
 };
 
+/// # Collectives that do not wait
+///
+/// Each gives a [`Request`](crate::Request).
 impl Comm {
     /// Starts a barrier: the request is done when all ranks have started theirs.
     ///

@@ -9,6 +9,9 @@ use crate::{
     error::{Fault, Result},
 };
 
+/// # Collectives of one value
+///
+/// Without a slice around it.
 impl Comm {
     /// The root's value on every rank; `at_root` runs on the root only.
     ///

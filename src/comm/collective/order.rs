@@ -6,6 +6,9 @@ use crate::{
     error::{Call, Error, ErrorKind, Failure, Result},
 };
 
+/// # In step
+///
+/// Barriers, ranks in turn, results that all share.
 impl Comm {
     /// Runs `turn` on rank 0, then on rank 1, and so on; returns when the last rank has had its
     /// turn.

@@ -8,6 +8,9 @@ use crate::{
     error::{Fault, Result},
 };
 
+/// # Reductions
+///
+/// Every rank's vector is combined, element by element.
 impl Comm {
     /// The element-wise reduction of all ranks' values, on the root; `None` elsewhere.
     ///

@@ -21,6 +21,9 @@ use crate::{
     error::{Call, ErrorKind, Fault, Result},
 };
 
+/// # Objects
+///
+/// Any type that serde knows.
 impl Comm {
     /// Sends one value of any serializable type, which the receiver names: a `&str` is received as
     /// `String`, a slice as `Vec`, what a reference, `Box` or `Arc` holds as such.
