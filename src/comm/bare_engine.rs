@@ -3,7 +3,7 @@
 
 use std::{panic::Location, rc::Rc, thread, time::Duration};
 
-use super::{Comm, Max, ext::ExchangeSparse};
+use super::{Comm, Max, Sum, ext::ExchangeSparse};
 use crate::{
     datum::{Memory, RawBytes},
     engine::{
@@ -169,7 +169,7 @@ fn collectives_are_made_of_messages() {
         assert_eq!(world.allgather(&vec![me; me])?.flat(), [1, 2, 2, 3, 3, 3]);
         let half = world.split(Some(me as u32 % 2), 0)?.expect("everybody is in a half");
         assert_eq!(half.allgather(&[me])?.flat(), [me % 2, me % 2 + 2]);
-        assert_eq!(world.iallreduce(vec![1_u32], crate::op::Sum)?.wait()?, [4]);
+        assert_eq!(world.iallreduce(vec![1_u32], Sum)?.wait()?, [4]);
         let sent = world.exchange_sparse(vec![((me + 1) % size, vec![me])])?;
         assert_eq!(sent, [((me + size - 1) % size, vec![(me + size - 1) % size])]);
         Ok(())
