@@ -430,6 +430,6 @@ mod the_parser {
         assert_eq!(complaints("comm/mod.rs", "use crate::nowhere;").len(), 1);
         assert_eq!(complaints("helpers.rs", "").len(), 1, "a module without a layer");
         assert_eq!(unsafe_outside("comm/p2p.rs", "fn f() { unsafe { g() } }").len(), 1);
-        assert_eq!(unsafe_outside("engine/local/hall.rs", "unsafe impl Send for X {}"), [""; 0]);
+        assert_eq!(unsafe_outside("engine/local/parking.rs", "unsafe impl Send for X {}"), [""; 0]);
     }
 }

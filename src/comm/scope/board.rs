@@ -122,7 +122,7 @@ impl<'c> Board<'c> {
             };
             let bytes = bytes_of(slice);
             self.comm.sent(to.rank, bytes.len());
-            // SAFETY: the loan is over when the operation is (waited for, or retracted), at the end
+            // SAFETY: the loan is over when the operation is (waited for, or revoked), at the end
             // of the scope at the latest (`End`); until then `values`, borrowed for `'scope`, keep
             // the slice valid and unchanged: elements are `Copy`, so they have no interior
             // mutability.

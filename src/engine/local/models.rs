@@ -384,7 +384,7 @@ fn a_lender_ends_when_its_receiver_fails() {
 }
 
 #[test]
-fn a_forsaken_receive_is_withdrawn() {
+fn a_detached_receive_is_withdrawn() {
     explore(2, |rank, _, engine| {
         if rank == 0 {
             return engine.send(&to(1), Mode::Standard, &SMALL).unwrap();
@@ -392,7 +392,7 @@ fn a_forsaken_receive_is_withdrawn() {
         let op = engine.irecv(&from(0), landing()).unwrap();
         engine.detach(op);
         // Withdrawn in time, the message is still to come; too late, it has been received into the
-        // forsaken buffer.
+        // detached buffer.
         let mut into = [0; 8];
         match engine.recv(&from(0), &mut into) {
             Ok(got) => assert_eq!(&into[..got.bytes], &SMALL),
@@ -401,14 +401,14 @@ fn a_forsaken_receive_is_withdrawn() {
     });
 }
 
-/// Lends `bytes` to an operation that is retracted before they end.
+/// Lends `bytes` to an operation that is revoked before they end.
 fn lent(bytes: &[u8]) -> Memory {
-    // SAFETY: every model that uses this retracts the operation, or sees it done, while the bytes
+    // SAFETY: every model that uses this revokes the operation, or sees it done, while the bytes
     // live.
     Memory::Lent(unsafe { RawBytes::to_send(bytes) })
 }
 
-fn retracts<const BYTES: usize>(message: [u8; BYTES]) {
+fn revokes<const BYTES: usize>(message: [u8; BYTES]) {
     explore(2, move |rank, _, engine| {
         if rank == 0 {
             let mut bytes = message;
@@ -427,13 +427,13 @@ fn retracts<const BYTES: usize>(message: [u8; BYTES]) {
 }
 
 #[test]
-fn a_retracted_send_touches_its_memory_no_more() {
-    retracts(LARGE);
+fn a_revoked_send_touches_its_memory_no_more() {
+    revokes(LARGE);
 }
 
 #[test]
-fn a_retracted_send_ends_a_shared_copy() {
-    retracts(SHARED);
+fn a_revoked_send_ends_a_shared_copy() {
+    revokes(SHARED);
 }
 
 #[test]

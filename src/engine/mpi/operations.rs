@@ -339,7 +339,7 @@ impl MpiEngine {
             };
             let UnderWay { op, work } = under_way.remove(at);
             let over = over.unwrap_or_else(|| work.finish());
-            // Nobody is there any more where the operation was forsaken.
+            // Nobody is there any more where the operation was detached.
             let Some(op) = op else { continue };
             self.ops.with(op, |pending| {
                 if let Pending::Staged(stage, _) = pending {
