@@ -160,6 +160,19 @@ fn messages_go_and_come() {
 }
 
 #[test]
+fn an_exchange_that_fails_waits_for_nobody() {
+    on_ranks(2, |world| {
+        if world.rank() == 1 {
+            return world.send(&[1_u8, 2], 0);
+        }
+        // Too long to be sent before somebody takes it, and nobody does.
+        let error = world.sendrecv(&[0_u8; 100_000], 1, &mut [0_u8], 1).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Truncated { .. }), "{error}");
+        Ok(())
+    });
+}
+
+#[test]
 fn collectives_are_made_of_messages() {
     on_ranks(4, |world| {
         let (me, size) = (world.rank(), world.size());

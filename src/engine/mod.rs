@@ -415,7 +415,7 @@ pub(crate) trait Engine:
 pub(crate) trait Messages: Operations {
     /// Sends `bytes`; returns when the caller may change them.
     fn send(&self, to: &Target, mode: Mode, bytes: &[u8]) -> Result<(), Fault> {
-        let op = self.isend(to, mode, Memory::Owned(Box::new(Outgoing(bytes.to_vec()))))?;
+        let op = self.isend(to, mode, copy_of(bytes))?;
         self.finish(op, true).map(drop)
     }
 
@@ -438,11 +438,10 @@ pub(crate) trait Messages: Operations {
         from: &Source,
         into: &mut [u8],
     ) -> Result<Received, Fault> {
-        let op =
-            self.isend(to, Mode::Standard, Memory::Owned(Box::new(Outgoing(bytes.to_vec()))))?;
-        let received = self.recv(from, into);
-        self.finish(op, true)?;
-        received
+        let op = self.isend(to, Mode::Standard, copy_of(bytes))?;
+        // Who has failed does not wait for its receiver.
+        let received = self.recv(from, into).inspect_err(|_| self.detach(op))?;
+        self.finish(op, true).map(|_| received)
     }
 
     /// Takes the first message that fits out of the queue, waiting for one if `wait`.
@@ -670,6 +669,10 @@ pub(crate) trait Threads {
         let what = "messages between threads";
         Err(ErrorKind::Unsupported { what, how: "choose another engine" }.into())
     }
+}
+
+fn copy_of(bytes: &[u8]) -> Memory {
+    Memory::Owned(Box::new(Outgoing(bytes.to_vec())))
 }
 
 fn no_windows() -> Fault {

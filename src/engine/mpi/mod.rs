@@ -68,7 +68,7 @@ const TURN_BITS: u32 = 18;
 const RETIRED: usize = 128;
 
 /// Where fewer communicators are alive, something else is wrong if one cannot be made.
-const MANY_SPACES: usize = 256;
+const MANY_PAIRS: usize = 256;
 
 /// One process's hold of the job.
 ///
@@ -192,7 +192,7 @@ impl MpiEngine {
     fn no_communicator(&self, why: ErrorKind) -> Fault {
         let alive = self.comms.borrow().iter().flatten().count();
         match why {
-            ErrorKind::Mpi { text, .. } if alive >= MANY_SPACES => {
+            ErrorKind::Mpi { text, .. } if alive >= MANY_PAIRS => {
                 ErrorKind::TooManyCommunicators { alive, text }.into()
             }
             other => other.into(),
