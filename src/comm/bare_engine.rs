@@ -166,7 +166,7 @@ fn an_exchange_that_fails_waits_for_nobody() {
             return world.send(&[1_u8, 2], 0);
         }
         // Too long to be sent before somebody takes it, and nobody does.
-        let error = world.sendrecv(&[0_u8; 100_000], 1, &mut [0_u8], 1).unwrap_err();
+        let error = world.sendrecv(&vec![0_u8; 100_000], 1, &mut [0_u8], 1).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Truncated { .. }), "{error}");
         Ok(())
     });
