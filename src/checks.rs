@@ -11,7 +11,7 @@ pub enum Checks {
     /// What memory safety needs; that collective calls agree, where they come in a new order
     Off,
     /// Also the arguments of every call: ranks, tags, lengths
-    Local,
+    Arguments,
     /// Also, before every collective call, that all ranks make it, with the same root, type and
     /// length, and where
     Collective,
@@ -22,6 +22,6 @@ pub enum Checks {
 impl Default for Checks {
     /// As with integer overflow: everything in debug builds, what costs nothing in release builds.
     fn default() -> Self {
-        if cfg!(debug_assertions) { Self::Full } else { Self::Local }
+        if cfg!(debug_assertions) { Self::Full } else { Self::Arguments }
     }
 }

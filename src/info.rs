@@ -272,7 +272,7 @@ mod tests {
             About { engine: "mpi", library: "Open MPI".to_owned(), thread_level: String::new() };
         let launcher =
             Launcher { name: "mpirun", rank: 0, size: None, binding_option: "--bind-to none" };
-        Info { about, checks: Checks::Local, launcher: Some(launcher), places }
+        Info { about, checks: Checks::Arguments, launcher: Some(launcher), places }
     }
 
     fn place(host: &str, cpus: impl IntoIterator<Item = usize>, threads: usize) -> Place {

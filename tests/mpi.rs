@@ -54,13 +54,13 @@ fn the_conformance_suite_passes_on_any_number_of_ranks() {
 #[test]
 fn the_conformance_suite_passes_on_bare_messages() {
     for ranks in [2, 4] {
-        selftest(ranks, &["--checks", "local"]);
+        selftest(ranks, &["--checks", "arguments"]);
     }
 }
 
 #[test]
 fn the_conformance_suite_passes_where_all_threads_may_call_mpi() {
-    selftest(2, &["--thread-multiple", "--checks", "local"]);
+    selftest(2, &["--thread-multiple", "--checks", "arguments"]);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn random_programs_give_the_same_bits_as_on_local_and_as_the_model() {
     let random = example("random");
     let _turn = turn();
     for ranks in [1, 2, 3, 4, 8] {
-        for checks in ["local", "full"] {
+        for checks in ["arguments", "full"] {
             let arguments = ["--programs", "25", "--checks", checks, "--timeout", "30"];
             let digest = run(mpirun(ranks, &random).args(arguments)).success().stdout;
             let ranks = ranks.to_string();
@@ -112,7 +112,7 @@ fn wrong_programs_damage_nothing_deliver_nothing_wrong_and_end() {
     let random = example("random");
     let _turn = turn();
     let (programs, seed) = support::wrong::asked_for(25);
-    let levels = ["off", "local", "collective", "full"];
+    let levels = ["off", "arguments", "collective", "full"];
     let mut failures = Vec::new();
     for (at, checks) in levels.into_iter().enumerate() {
         let ranks = 2 + at % 3;
@@ -248,7 +248,7 @@ fn attack(name: &str, level: &str, codes: &[i32]) -> String {
 
 #[test]
 fn messages_longer_than_their_buffers_stay_inside() {
-    for level in ["off", "local", "collective", "full"] {
+    for level in ["off", "arguments", "collective", "full"] {
         let out = attack("longer", level, &[0]);
         assert_eq!(out.matches("bytes changed").count(), 40, "{out}");
     }
@@ -257,20 +257,20 @@ fn messages_longer_than_their_buffers_stay_inside() {
 #[test]
 fn whoever_calls_the_library_has_been_compared() {
     for name in ["dup", "split", "split-node", "graph", "window", "node-array"] {
-        attack(name, "local", &[1, 4]);
+        attack(name, "arguments", &[1, 4]);
     }
     attack("dup", "off", &[1, 4]);
-    attack("go-on", "local", &[0]);
+    attack("go-on", "arguments", &[0]);
     // Of the two that wait for ever in their own plan one may be alone at the end.
-    attack("plans", "local", &[0, 1, 4]);
-    for level in ["off", "local", "full"] {
+    attack("plans", "arguments", &[0, 1, 4]);
+    for level in ["off", "arguments", "full"] {
         attack("dropped-plans", level, &[0]);
     }
 }
 
 #[test]
 fn views_that_lie_and_windows_that_were_refused_do_no_damage() {
-    for level in ["off", "local", "full"] {
+    for level in ["off", "arguments", "full"] {
         attack("lie", level, &[0]);
         attack("refused", level, &[0]);
         attack("counts", level, &[0, 4]);
@@ -279,7 +279,7 @@ fn views_that_lie_and_windows_that_were_refused_do_no_damage() {
 
 #[test]
 fn a_window_that_outlives_the_run_is_closed_and_its_memory_stays() {
-    let out = attack("kept", "local", &[0]);
+    let out = attack("kept", "arguments", &[0]);
     assert_eq!(out.matches("kept: 701").count(), 2, "{out}");
     assert_eq!(out.matches("the run that this communicator belonged to has ended").count(), 4);
 }
@@ -304,7 +304,7 @@ fn a_deadlock_ends_at_the_timeout_and_says_what_ranks_wait_for() {
 
 #[test]
 fn a_timeout_says_who_computes_and_who_has_finished() {
-    let text = fault(3, &["stuck", "--timeout", "1", "--checks", "local"]).timed_out().stderr;
+    let text = fault(3, &["stuck", "--timeout", "1", "--checks", "arguments"]).timed_out().stderr;
     assert!(text.contains(" in recv from rank 2 tag 9 (tests/"), "{text}");
     assert!(text.contains(": computes; it has made no call for "), "{text}");
     assert!(text.contains(": has finished"), "{text}");
@@ -312,7 +312,7 @@ fn a_timeout_says_who_computes_and_who_has_finished() {
 
 #[test]
 fn waits_outside_of_every_call_end_at_the_timeout() {
-    let text = fault(3, &["channel-waits", "--timeout", "1", "--checks", "local"]).timed_out();
+    let text = fault(3, &["channel-waits", "--timeout", "1", "--checks", "arguments"]).timed_out();
     let text = text.stderr;
     assert!(text.contains(": waits outside of spmd; it has made no call for "), "{text}");
     assert_eq!(text.matches(" in barrier, with 0 bytes (tests/").count(), 2, "{text}");
@@ -330,7 +330,7 @@ fn waits_outside_of_every_call_end_at_the_timeout() {
 #[test]
 fn an_exchange_that_one_rank_leaves_out_ends_at_the_timeout() {
     for others in ["compute", "barrier"] {
-        let words = ["sparse-left-out", others, "--timeout", "1", "--checks", "local"];
+        let words = ["sparse-left-out", others, "--timeout", "1", "--checks", "arguments"];
         let text = fault(3, &words).timed_out().stderr;
         assert_eq!(text.matches(" in exchange_sparse (tests/").count(), 2, "{text}");
     }
@@ -340,7 +340,7 @@ fn an_exchange_that_one_rank_leaves_out_ends_at_the_timeout() {
 
 #[test]
 fn a_timeout_says_what_ranks_give_to_a_collective() {
-    let text = fault(3, &["absent", "--timeout", "1", "--checks", "local"]).timed_out().stderr;
+    let text = fault(3, &["absent", "--timeout", "1", "--checks", "arguments"]).timed_out().stderr;
     assert_eq!(text.matches(" in allreduce(Sum), with 800 bytes (tests/").count(), 2, "{text}");
 }
 
@@ -366,7 +366,9 @@ fn a_rank_that_is_not_there_any_more_does_not_keep_those_that_have_finished() {
 
 #[test]
 fn what_is_left_undone_does_not_keep_the_job_from_ending_and_is_reported() {
-    for (level, place) in [("full", "sent (tests/"), ("local", "sent; --checks full says where")] {
+    for (level, place) in
+        [("full", "sent (tests/"), ("arguments", "sent; --checks full says where")]
+    {
         let text = fault(3, &["never-received", "--checks", level]).success().stderr;
         let message = "rank 1: a message of 1048576 bytes from rank 0 tag 3 was never received, ";
         assert!(text.contains(&format!("{message}{place}")), "{text}");
@@ -460,7 +462,7 @@ fn what_does_not_fit_into_memory_is_an_error_on_all_ranks_who_go_on() {
 
 #[test]
 fn an_mpi_that_makes_no_more_communicators_says_how_many_are_alive() {
-    let text = fault(2, &["too-many", "--checks", "local"]).code(1).stderr;
+    let text = fault(2, &["too-many", "--checks", "arguments"]).code(1).stderr;
     let why = ": dup failed: MPI makes no more communicators, ";
     assert!(text.contains(why) && text.contains(" are alive on this rank: "), "{text}");
     assert!(text.contains("help: drop those that are not needed any more"), "{text}");

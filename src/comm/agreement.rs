@@ -58,7 +58,7 @@ impl Comm {
     /// itself and [`Checks::Collective`](crate::Checks) is asked for. To be called first in every
     /// blocking collective.
     #[inline]
-    pub(super) fn agree_on(&self, label: &Label, subject: Subject) -> Result<(), Fault> {
+    pub(super) fn same_call_on_all(&self, label: &Label, subject: Subject) -> Result<(), Fault> {
         if self.engine.leaves_agreement() && self.size > 1 {
             self.compare_calls(label, subject)
         } else {
@@ -80,7 +80,7 @@ impl Comm {
         let agreement = Call { op: "a collective call", with: With::ALL, at: call.at };
         let label = &step(Signature::OBJECT, agreement);
         let mut exchange =
-            CollectiveCall { context, rank, size, turn: self.next_turn(), label, what };
+            CollectiveCall { context, rank, size, seq: self.next_seq(), label, what };
         schedule::run(&**self.engine, &mut exchange)?;
         match all.iter().position(|theirs| !theirs.agrees(&mine)) {
             None => Ok(()),

@@ -96,10 +96,10 @@ impl Groups for Bare {
     fn split(
         &self,
         parent: Context,
-        turn: u64,
+        seq: u64,
         group: Option<(u32, &[Rank])>,
     ) -> Result<Option<Context>, Fault> {
-        self.0.split(parent, turn, group)
+        self.0.split(parent, seq, group)
     }
 
     fn world_rank(&self, context: Context, rank: Rank) -> usize {
@@ -114,13 +114,18 @@ impl Threads for Bare {}
 fn on_ranks(size: usize, program: impl Fn(&Comm) -> Result<()> + Sync) {
     let job = Job::new(size, Backoff::for_ranks(size, 1));
     thread::scope(|scope| {
-        for rank in 0..size {
-            let (job, program) = (&job, &program);
-            scope.spawn(move || {
+        let (job, program) = (&job, &program);
+        let rank = |rank| {
+            move || {
                 let comm = Comm::world(Rc::new(Bare(job.engine(rank))), rank, size);
                 program(&comm).unwrap();
                 job.finish(rank);
-            });
+            }
+        };
+        let ranks: Vec<_> = (0..size).map(|index| scope.spawn(rank(index))).collect();
+        // Joined one by one: what the end of a scope waits for, ThreadSanitizer does not see.
+        for rank in ranks {
+            rank.join().unwrap();
         }
     });
 }

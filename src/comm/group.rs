@@ -80,7 +80,7 @@ impl Comm {
     pub fn split_node(&self) -> Result<Self> {
         let call = all("split_node");
         self.together(call, Subject::nothing(), |_| {
-            let node = self.engine.node(self.context, self.next_turn())?;
+            let node = self.engine.node(self.context, self.next_seq())?;
             self.split_as(call, Some(node), 0)?.ok_or_else(|| ErrorKind::Closed.into())
         })
     }
@@ -105,7 +105,7 @@ impl Comm {
     pub fn subset(&self, ranks: &[usize]) -> Result<Option<Self>> {
         let call = all("subset");
         self.perform(call, || {
-            self.agree_on_list(call, ranks, |ranks| format!("subset of ranks {ranks:?}"))?;
+            self.same_list_on_all(call, ranks, |ranks| format!("subset of ranks {ranks:?}"))?;
             let mut named = vec![false; self.size];
             let mut members = Vec::with_capacity(ranks.len());
             for &rank in ranks {
@@ -231,7 +231,7 @@ impl Comm {
     /// The communicator of this rank's group: the number that all its members give it, and who they
     /// are.
     pub(super) fn derive(&self, group: Option<(u32, &[Rank])>) -> Result<Option<Self>, Fault> {
-        let context = self.engine.split(self.context, self.next_turn(), group)?;
+        let context = self.engine.split(self.context, self.next_seq(), group)?;
         let (Some(context), Some((_, members))) = (context, group) else { return Ok(None) };
         let me = members.iter().position(|rank| rank.index() == self.rank);
         let rank = me.ok_or(ErrorKind::Closed)?;
@@ -243,7 +243,7 @@ impl Comm {
     ///
     /// Only where that is so do the lists themselves travel. Every rank sees all summaries, so all
     /// do the same.
-    pub(super) fn agree_on_list(
+    pub(super) fn same_list_on_all(
         &self,
         call: Call,
         mine: &[usize],

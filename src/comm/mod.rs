@@ -4,16 +4,11 @@ mod address;
 mod agreement;
 #[cfg(all(test, not(loom)))]
 mod bare_engine;
-mod cart;
 mod collective;
 mod ext;
-mod faces;
-mod graph;
 mod group;
 mod lengths;
 mod located;
-#[allow(unsafe_code)] // hands out memory that others reach; each block states its reasons
-mod node_array;
 mod object;
 mod op;
 #[allow(unsafe_code)] // says that what belongs to one thread need not say so itself
@@ -21,15 +16,14 @@ mod own;
 mod p2p;
 mod plan;
 mod ragged;
-mod reach;
-mod region;
 mod request;
+mod rma;
 #[allow(unsafe_code)] // lends borrowed memory to the engine; each block states its reasons
 mod scope;
 mod shared;
 mod stats;
+mod topology;
 mod view;
-mod window;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -46,23 +40,20 @@ use self::{
 };
 pub use self::{
     address::{ANY, Any, Dest, NULL_RANK, Src, Status},
-    cart::Cart,
     ext::{ExchangeSparse, GridAlltoall, Partition, Sort},
-    graph::{Graph, NeighborRequest},
     group::Comparison,
     located::{Located, MaxLoc, MinLoc},
-    node_array::NodeArray,
     op::{And, Bits, Commutative, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor, commutative},
     p2p::Message,
     plan::{Plan, PlanBuffer},
     ragged::{Ragged, Rows},
-    reach::{AtomicOp, Epoch, LockedPart, NoOp, Passive, Replace},
     request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some},
+    rma::{AtomicOp, Epoch, Lock, LockedPart, NoOp, NodeArray, Passive, Plain, Replace, Window},
     scope::{Borrowed, Scope, ScopedRequest},
     shared::SharedComm,
     stats::{OperationStats, PeerStats, Stats},
+    topology::{Cart, Graph, NeighborRequest},
     view::{OwnedBuf, View, ViewMut},
-    window::{Lock, Plain, Window},
 };
 use crate::{
     checks::Checks,
@@ -109,7 +100,7 @@ pub struct Comm {
     rank: usize,
     size: usize,
     /// Collective calls made so far; the same on every rank.
-    turn: Own<Cell<u64>>,
+    seq: Own<Cell<u64>>,
     max_tag: Tag,
     /// What reports call it.
     name: Own<RefCell<Option<Arc<str>>>>,
@@ -119,7 +110,7 @@ pub struct Comm {
     lengths: Own<Cell<[Vec<usize>; 2]>>,
     recorder: Own<Rc<Recorder>>,
     /// Made by the first window.
-    dropped_regions: Own<OnceCell<Rc<region::DroppedRegions>>>,
+    dropped_regions: Own<OnceCell<Rc<rma::DroppedRegions>>>,
     bound: Bound,
 }
 
@@ -146,14 +137,14 @@ impl Comm {
     ) -> Self {
         let max_tag = engine.max_tag();
         let (engine, recorder) = (Own::new(engine), Own::new(recorder));
-        let (turn, name, scraps) = (Own::default(), Own::default(), Own::default());
+        let (seq, name, scraps) = (Own::default(), Own::default(), Own::default());
         let (lengths, dropped_regions, bound) = (Own::default(), Own::default(), Bound::default());
         Self {
             engine,
             context,
             rank,
             size,
-            turn,
+            seq,
             max_tag,
             name,
             scraps,
@@ -225,7 +216,7 @@ impl Comm {
     /// A number that the ranks of a host have in common, and no others. Collective.
     pub(crate) fn node(&self, call: Call) -> Result<u32> {
         self.enter(call);
-        let node = self.engine.node(self.context, self.next_turn());
+        let node = self.engine.node(self.context, self.next_seq());
         node.map_err(|fault| self.failed(fault, call))
     }
 
@@ -300,8 +291,8 @@ impl Comm {
     }
 
     /// Counts a collective call; the number is the same on every rank.
-    fn next_turn(&self) -> u64 {
-        self.turn.replace(self.turn.get() + 1)
+    fn next_seq(&self) -> u64 {
+        self.seq.replace(self.seq.get() + 1)
     }
 }
 

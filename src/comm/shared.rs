@@ -66,7 +66,7 @@ impl Comm {
     #[track_caller]
     pub fn shared(&self) -> Result<SharedComm> {
         self.perform(all("shared"), || {
-            let engine = self.engine.shared(self.context, self.next_turn())?;
+            let engine = self.engine.shared(self.context, self.next_seq())?;
             Ok(SharedComm { engine, space: self.space(), rank: self.rank })
         })
     }

@@ -273,13 +273,13 @@ pub(crate) struct Neighbors<'a> {
     pub(crate) destinations: &'a [Rank],
 }
 
-/// A collective call of one rank: who takes part, and in which turn.
+/// A collective call of one rank: who takes part, and which call of the communicator it is.
 pub(crate) struct CollectiveCall<'a> {
     pub(crate) context: Context,
     pub(crate) rank: Rank,
     pub(crate) size: usize,
     /// The number of collective calls made on this communicator before, the same on every rank.
-    pub(crate) turn: u64,
+    pub(crate) seq: u64,
     pub(crate) label: &'a Label,
     pub(crate) what: Collective<'a>,
 }
@@ -290,7 +290,7 @@ pub(crate) struct Exchange {
     pub(crate) rank: Rank,
     pub(crate) size: usize,
     /// As in [`CollectiveCall`].
-    pub(crate) turn: u64,
+    pub(crate) seq: u64,
     pub(crate) label: Label,
     pub(crate) pattern: Pattern,
     /// What this rank contributes: its rows one behind the other, or nothing if it has no part in

@@ -50,10 +50,10 @@ impl From<usize> for Rank {
 pub(crate) struct Tag(pub(crate) u32);
 
 impl Tag {
-    /// The tag of the messages of a communicator's collective call number `turn`, where tags reach
+    /// The tag of the messages of a communicator's collective call number `seq`, where tags reach
     /// up to `max`: successive collectives cannot be mixed up.
-    pub(crate) fn of_turn(turn: u64, Self(max): Self) -> Self {
-        Self((turn % (u64::from(max) + 1)) as u32)
+    pub(crate) fn of_call(seq: u64, Self(max): Self) -> Self {
+        Self((seq % (u64::from(max) + 1)) as u32)
     }
 }
 
@@ -379,9 +379,9 @@ pub(crate) trait Engine:
         Checks::Full
     }
 
-    /// The tag of the messages of a communicator's collective call number `turn`.
-    fn step_tag(&self, turn: u64, _label: &Label) -> Tag {
-        Tag::of_turn(turn, self.max_tag())
+    /// The tag of the messages of a communicator's collective call number `seq`.
+    fn step_tag(&self, seq: u64, _label: &Label) -> Tag {
+        Tag::of_call(seq, self.max_tag())
     }
 
     /// Whether the typed layer must find out beforehand that all ranks make the same collective
@@ -575,13 +575,13 @@ pub(crate) trait Groups {
     fn split(
         &self,
         parent: Context,
-        turn: u64,
+        seq: u64,
         group: Option<(u32, &[Rank])>,
     ) -> Result<Option<Context>, Fault>;
 
     /// A number that is the same for the ranks of a host, which can share memory. Collective over
     /// `context`.
-    fn node(&self, _context: Context, _turn: u64) -> Result<u32, Fault> {
+    fn node(&self, _context: Context, _seq: u64) -> Result<u32, Fault> {
         Ok(0)
     }
 
@@ -608,7 +608,7 @@ pub(crate) trait Windows {
     fn open_window(
         &self,
         _context: Context,
-        _turn: u64,
+        _seq: u64,
         _bytes: usize,
         _access: Access,
     ) -> Result<WindowId, Fault> {
@@ -665,7 +665,7 @@ pub(crate) trait Windows {
 pub(crate) trait Threads {
     /// What other threads of this rank may use at the same time as this one, on the ranks of
     /// `context`. Collective over `context`.
-    fn shared(&self, _context: Context, _turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
+    fn shared(&self, _context: Context, _seq: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
         let what = "messages between threads";
         Err(ErrorKind::Unsupported { what, how: "choose another engine" }.into())
     }

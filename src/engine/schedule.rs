@@ -27,7 +27,7 @@ pub(crate) fn run(engine: &dyn Engine, call: &mut CollectiveCall<'_>) -> Outcome
         context: call.context,
         rank: call.rank.index(),
         size: call.size,
-        tag: engine.step_tag(call.turn, call.label),
+        tag: engine.step_tag(call.seq, call.label),
         label: *call.label,
     };
     match &mut call.what {
@@ -459,7 +459,7 @@ mod tests {
                 let signature = Signature::of::<[u8; 2]>();
                 let label = &Label { signature, step: Some(step) };
                 let (context, rank) = (Context::WORLD, Rank::from(rank));
-                let mut call = CollectiveCall { context, rank, size, turn: 0, label, what };
+                let mut call = CollectiveCall { context, rank, size, seq: 0, label, what };
                 run(&engine, &mut call).unwrap();
             });
             job.finish(rank);

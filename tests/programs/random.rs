@@ -113,7 +113,7 @@ fn wrong_ones(world: &Comm, args: &Args) -> Result<(), Failure> {
     let (rank, size) = (world.rank(), world.size());
     let checks = match world.checks() {
         Checks::Off => "off",
-        Checks::Local => "local",
+        Checks::Arguments => "arguments",
         Checks::Collective => "collective",
         _ => "full",
     };

@@ -204,7 +204,7 @@ impl Comm {
     ) -> Result<Ragged<T>, Fault> {
         let subject = Subject::any::<T>();
         let label = subject.label(call);
-        self.agree_on(&label, subject)?;
+        self.same_call_on_all(&label, subject)?;
         self.allgather_values(&label, mine)
     }
 

@@ -53,7 +53,7 @@ impl Comm {
         // Of its parts, twice: a copy of the whole would wait, see `Engine::enter`.
         let label = subject.label(Call { op, with, at });
         self.perform(Call { op, with, at }, || {
-            self.agree_on(&label, subject)?;
+            self.same_call_on_all(&label, subject)?;
             body(&label)
         })
     }
@@ -65,14 +65,14 @@ impl Comm {
     #[inline(always)]
     pub(super) fn collective(&self, label: &Label, what: Collective<'_>) -> Result<(), Fault> {
         let (context, rank, size) = (self.context, Rank::from(self.rank), self.size);
-        let mut call = CollectiveCall { context, rank, size, turn: self.next_turn(), label, what };
+        let mut call = CollectiveCall { context, rank, size, seq: self.next_seq(), label, what };
         self.moved_by(&call.what);
         collective::make(&**self.engine, &mut call)
     }
 
     /// The messages of one collective call, which are none of the program's.
     pub(super) fn steps(&self, label: &Label) -> Steps<'_> {
-        let tag = self.engine.step_tag(self.next_turn(), label);
+        let tag = self.engine.step_tag(self.next_seq(), label);
         Steps { comm: self, label: *label, tag }
     }
 

@@ -376,7 +376,7 @@ impl<'c> Plan<'c> {
             context: comm.context,
             rank: Rank::from(comm.rank),
             size: comm.size,
-            turn: comm.next_turn(),
+            seq: comm.next_seq(),
             label: subject.label(call),
             pattern,
             mine,

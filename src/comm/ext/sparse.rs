@@ -81,7 +81,7 @@ fn exchange<T: Datum>(
     let (engine, context) = (&*comm.engine, comm.context);
     // No other call's messages have this tag there, so that a fast rank's next exchange stays out
     // of a slow one's last.
-    let tag = Tag::of_turn(comm.next_turn(), engine.max_tag());
+    let tag = Tag::of_call(comm.next_seq(), engine.max_tag());
     let ranks = out.iter().map(|(to, _)| comm.check_rank(*to)).collect::<Result<Vec<_>, _>>()?;
     let mut open = Open { comm, ops: VecDeque::with_capacity(out.len() + 1) };
     for ((_, values), rank) in out.into_iter().zip(ranks) {
@@ -127,7 +127,7 @@ fn enter_barrier(comm: &Comm, label: &Label) -> Result<Op, Fault> {
         context: comm.context,
         rank: Rank::from(comm.rank),
         size: comm.size,
-        turn: comm.next_turn(),
+        seq: comm.next_seq(),
         label: *label,
         pattern: Pattern::All,
         mine: Box::new(Outgoing(Vec::<u8>::new())),

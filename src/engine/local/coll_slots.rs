@@ -144,7 +144,7 @@ impl PartialEq for Digest {
 #[derive(Clone, Copy)]
 pub(super) struct Said {
     pub(super) label: Label,
-    pub(super) turn: u64,
+    pub(super) seq: u64,
     /// What kind of collective.
     pub(super) kind: u8,
     /// What all ranks say alike.
@@ -332,7 +332,7 @@ impl Said {
         let Some(step) = self.label.step else { return format!("{elements} elements") };
         let (call, at) = (step.call, step.call.at);
         if in_turn {
-            let number = self.turn + 1;
+            let number = self.seq + 1;
             return format!("{call} as collective call {number} ({}:{})", at.file(), at.line());
         }
         if self.bytes == EACH {

@@ -37,7 +37,7 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
         return Some(Ok(()));
     }
     let element_bytes = call.label.signature.size();
-    let coll = CollCall { label: call.label, turn: call.turn, kind, bytes, root };
+    let coll = CollCall { label: call.label, seq: call.seq, kind, bytes, root };
     let mut work = || {
         let members = engine.members(call.context)?;
         let member = members.member(engine);

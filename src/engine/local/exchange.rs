@@ -23,7 +23,7 @@ pub(super) fn start(engine: &LocalEngine, call: Exchange) -> Result<Op, Fault> {
     engine.job.parking.check()?;
     let members = engine.members(call.context)?;
     let (me, size, room, pattern) = (members.me.index(), call.size, call.room, call.pattern);
-    let occasion = (members.context, call.turn);
+    let occasion = (members.context, call.seq);
     let contribution = Contribution::new(call)?;
     let contributions = engine.job.exchanges.join(occasion, size, || Contributions::new(size));
     let told = contributions.leave(me, contribution);
@@ -282,7 +282,7 @@ mod tests {
             context: Context::WORLD,
             rank: Rank(rank),
             size: 3,
-            turn: 0,
+            seq: 0,
             label: Label { signature: Signature::of::<u8>(), step: Some(step) },
             pattern,
             mine: Box::new(Outgoing(rows.concat())),
@@ -308,8 +308,8 @@ mod tests {
             let mine = vec![rank as u8; rank as usize];
             let each = [&[rank as u8, 0][..], &[rank as u8, 1], &[rank as u8, 2]];
             let root = Rank(1);
-            let take = |turn: u64, pattern: Pattern, rows: &[&[u8]]| {
-                exchange(engine, Exchange { turn, ..call(rank, pattern, rows) }).unwrap()
+            let take = |seq: u64, pattern: Pattern, rows: &[&[u8]]| {
+                exchange(engine, Exchange { seq, ..call(rank, pattern, rows) }).unwrap()
             };
             let is_root = usize::from(rank == 1);
             assert_eq!(take(0, Pattern::All, &[&mine]), (vec![1, 2, 2], vec![0, 1, 2]));

@@ -71,7 +71,7 @@ pub(crate) struct Job {
 /// the others.
 struct Contexts {
     next: u32,
-    /// By parent, turn and group: the number, and how many ranks have yet to ask.
+    /// By parent, call and group: the number, and how many ranks have yet to ask.
     opening: HashMap<(u32, u64, u32), (u32, usize)>,
 }
 
@@ -294,12 +294,12 @@ impl Groups for LocalEngine {
     fn split(
         &self,
         parent: Context,
-        turn: u64,
+        seq: u64,
         group: Option<(u32, &[Rank])>,
     ) -> Result<Option<Context>, Fault> {
         let Some((group, members)) = group else { return Ok(None) };
         let parent = self.members(parent)?;
-        let context = lock(&self.job.contexts).open((parent.context, turn, group), members.len());
+        let context = lock(&self.job.contexts).open((parent.context, seq, group), members.len());
         let ranks = members.iter().map(|rank| parent.ranks[rank.index()]).collect();
         let me = members.iter().position(|&rank| rank == parent.me).ok_or(ErrorKind::Closed)?;
         let mut table = self.members.borrow_mut();

@@ -144,8 +144,8 @@ fn messages_do_not_overtake() {
 #[test]
 fn a_lane_goes_on_in_segments_that_come_back() {
     explore(2, |rank, _, engine| {
-        for turn in 0..3 {
-            let mine = LINES.map(|byte| byte + turn);
+        for round in 0..3 {
+            let mine = LINES.map(|byte| byte + round);
             match rank {
                 0 => engine.send(&to(1), Mode::Standard, &mine).unwrap(),
                 _ => assert_receives(engine, 0, &mine),

@@ -28,28 +28,28 @@ fn label(op: &'static str, with: With) -> Label {
 fn collective(
     engine: &LocalEngine,
     (rank, size): (usize, usize),
-    turn: u64,
+    seq: u64,
     label: Label,
     what: Collective<'_>,
 ) -> Result<(), Fault> {
     let (context, rank) = (Context::WORLD, Rank::from(rank));
-    let mut call = CollectiveCall { context, rank, size, turn, label: &label, what };
+    let mut call = CollectiveCall { context, rank, size, seq, label: &label, what };
     engine.collective(&mut call).unwrap()
 }
 
-fn barrier(engine: &LocalEngine, place: (usize, usize), turn: u64) -> Result<(), Fault> {
-    collective(engine, place, turn, label("barrier", With::ALL), Collective::Barrier)
+fn barrier(engine: &LocalEngine, place: (usize, usize), seq: u64) -> Result<(), Fault> {
+    collective(engine, place, seq, label("barrier", With::ALL), Collective::Barrier)
 }
 
 fn bcast(
     engine: &LocalEngine,
     place: (usize, usize),
-    turn: u64,
+    seq: u64,
     root: usize,
     buffer: &mut [u8],
 ) -> Result<(), Fault> {
     let what = Collective::Bcast { root: Rank::from(root), buffer };
-    collective(engine, place, turn, label("bcast", With::root(root)), what)
+    collective(engine, place, seq, label("bcast", With::root(root)), what)
 }
 
 fn allreduce(
@@ -75,11 +75,11 @@ fn is_told<T>(result: &Result<T, Fault>) -> bool {
 fn slots_are_filled_again_after_all_have_read_them() {
     // Three calls are needed to fill a slot again; more switches take minutes.
     explore_within(1, 2, 2, |rank, _, engine| {
-        for turn in 0..3 {
-            let root = turn as usize % 2;
-            let mut buffer = [if rank == root { turn as u8 + 1 } else { 0 }; SMALL];
-            bcast(engine, (rank, 2), turn, root, &mut buffer).unwrap();
-            assert_eq!(buffer, [turn as u8 + 1; SMALL]);
+        for seq in 0..3 {
+            let root = seq as usize % 2;
+            let mut buffer = [if rank == root { seq as u8 + 1 } else { 0 }; SMALL];
+            bcast(engine, (rank, 2), seq, root, &mut buffer).unwrap();
+            assert_eq!(buffer, [seq as u8 + 1; SMALL]);
         }
     });
 }
@@ -195,7 +195,7 @@ fn contributions_are_taken_by_all() {
             context: Context::WORLD,
             rank: Rank::from(rank),
             size: 2,
-            turn: 0,
+            seq: 0,
             label: label("exchange", With::ALL),
             pattern: Pattern::All,
             mine: Box::new(Outgoing(vec![rank as u8 + 1])),

@@ -176,8 +176,8 @@ impl ParkingLot {
         ready: &mut impl FnMut() -> bool,
     ) -> Result<Seen, Fault> {
         let Backoff { spins, yields, .. } = self.backoff;
-        let mut turn = spins.min(EAGER_LOOKS);
-        for _ in 0..turn {
+        let mut look = spins.min(EAGER_LOOKS);
+        for _ in 0..look {
             if ready() {
                 return Ok(Seen::Ready);
             }
@@ -192,15 +192,15 @@ impl ParkingLot {
             if until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(Seen::Late);
             }
-            if turn == spins + yields {
+            if look == spins + yields {
                 return Ok(Seen::Nothing);
             }
-            if turn >= spins {
+            if look >= spins {
                 yield_now();
             } else {
                 spin_loop();
             }
-            turn += 1;
+            look += 1;
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::sync::{Mutex, lock};
 
-/// Which call of which communicator: its job-wide number, and its turn.
+/// Which call of which communicator: its job-wide number, and the sequence number of the call.
 pub(super) type CallId = (u32, u64);
 
 /// Objects that are made by the first rank to ask, and forgotten here when the last has asked: from

@@ -48,17 +48,17 @@ struct SharedHandle {
 }
 
 impl Threads for LocalEngine {
-    fn shared(&self, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
-        open(self, context, turn)
+    fn shared(&self, context: Context, seq: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
+        open(self, context, seq)
     }
 }
 
-fn open(engine: &LocalEngine, context: Context, turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
+fn open(engine: &LocalEngine, context: Context, seq: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
     engine.job.parking.check()?;
     let members = engine.members(context)?;
     let size = members.ranks.len();
     let mailboxes =
-        engine.job.mailboxes.join((members.context, turn), size, || Mailboxes::new(size));
+        engine.job.mailboxes.join((members.context, seq), size, || Mailboxes::new(size));
     let (job, me, rank) = (Arc::clone(&engine.job), members.me, engine.rank);
     Ok(Arc::new(SharedHandle { job, mailboxes, me, rank }))
 }

@@ -53,11 +53,11 @@ impl Windows for LocalEngine {
     fn open_window(
         &self,
         context: Context,
-        turn: u64,
+        seq: u64,
         bytes: usize,
         access: Access,
     ) -> Result<WindowId, Fault> {
-        open(self, context, turn, bytes, access)
+        open(self, context, seq, bytes, access)
     }
 
     fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
@@ -97,7 +97,7 @@ impl Windows for LocalEngine {
 fn open(
     engine: &LocalEngine,
     context: Context,
-    turn: u64,
+    seq: u64,
     bytes: usize,
     access: Access,
 ) -> Result<WindowId, Fault> {
@@ -105,7 +105,7 @@ fn open(
     let members = engine.members(context)?;
     let size = members.ranks.len();
     let make = || Region::new(&members.ranks);
-    let region = engine.job.regions.join((members.context, turn), size, make);
+    let region = engine.job.regions.join((members.context, seq), size, make);
     if region.enter(members.me.index(), bytes, access) {
         let others = members.ranks.iter().filter(|&&rank| rank != engine.rank);
         others.for_each(|&rank| engine.job.parking.wake(rank));

@@ -7,7 +7,7 @@
 //! * *Order.* MPI wants collectives called in the same order on all ranks. Two exchanges that are
 //!   under way at once would come to their second step in an order of their own on every rank, with
 //!   the program's blocking collectives in between. A message is matched by communicator, sender
-//!   and tag, here the number of the call (the turn): no order can be wrong.
+//!   and tag, here the number of the call: no order can be wrong.
 //! * *Progress.* A rank that waits inside a blocking call of the library (for another communicator,
 //!   say) could not make its second step, and the others would wait for it. Here every rank posts
 //!   all that the others need when it starts; what is left to do serves nobody but itself. So no

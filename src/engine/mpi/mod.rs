@@ -61,7 +61,7 @@ use crate::{
 
 /// Of a step's tag, the bits that say which call it belongs to by its number: no more can be under
 /// way at once.
-const TURN_BITS: u32 = 18;
+const SEQ_BITS: u32 = 18;
 
 /// So many communicators are kept that the program has dropped: libraries have two thousand at
 /// least.
@@ -266,17 +266,17 @@ impl Engine for MpiEngine {
 
     /// Where messages do not say which call they are a step of, their tag does, as far as there is
     /// room: those of another call are not taken for this one's.
-    fn step_tag(&self, turn: u64, label: &Label) -> Tag {
+    fn step_tag(&self, seq: u64, label: &Label) -> Tag {
         if self.checks >= Checks::Collective {
-            return Tag::of_turn(turn, self.max_tag);
+            return Tag::of_call(seq, self.max_tag);
         }
         // The largest tag is that of comparisons.
         let Tag(room) = self.max_tag;
-        let turn = (turn % (1 << TURN_BITS)) as u32;
+        let seq = (seq % (1 << SEQ_BITS)) as u32;
         let call = label.step.map_or(0, |step| wire::digest(step.call, label.signature));
-        match room >> TURN_BITS {
-            0 => Tag(turn % room),
-            calls => Tag((call % calls) << TURN_BITS | turn),
+        match room >> SEQ_BITS {
+            0 => Tag(seq % room),
+            calls => Tag((call % calls) << SEQ_BITS | seq),
         }
     }
 
@@ -342,7 +342,7 @@ impl Groups for MpiEngine {
     fn split(
         &self,
         parent: Context,
-        _turn: u64,
+        _seq: u64,
         group: Option<(u32, &[Rank])>,
     ) -> Result<Option<Context>, Fault> {
         let parent = self.pair(parent)?;
@@ -365,7 +365,7 @@ impl Groups for MpiEngine {
         })
     }
 
-    fn node(&self, context: Context, _turn: u64) -> Result<u32, Fault> {
+    fn node(&self, context: Context, _seq: u64) -> Result<u32, Fault> {
         let _waiting = self.waiting();
         window::node(self, context)
     }

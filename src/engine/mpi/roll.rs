@@ -59,7 +59,7 @@ pub(super) struct Findings {
     pub(super) multiple: bool,
 }
 
-const LEVELS: [Checks; 4] = [Checks::Off, Checks::Local, Checks::Collective, Checks::Full];
+const LEVELS: [Checks; 4] = [Checks::Off, Checks::Arguments, Checks::Collective, Checks::Full];
 
 /// Compares and agrees. Collective.
 pub(super) fn call(

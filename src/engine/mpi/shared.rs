@@ -51,7 +51,7 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Threads for MpiEngine {
-    fn shared(&self, context: Context, _turn: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
+    fn shared(&self, context: Context, _seq: u64) -> Result<Arc<dyn SharedEngine>, Fault> {
         open(self, context)
     }
 }

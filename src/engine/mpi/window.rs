@@ -82,7 +82,7 @@ impl Windows for MpiEngine {
     fn open_window(
         &self,
         context: Context,
-        _turn: u64,
+        _seq: u64,
         bytes: usize,
         access: Access,
     ) -> Result<WindowId, Fault> {

@@ -69,7 +69,7 @@ impl Members {
 /// What makes two ranks' calls the same.
 pub(crate) struct CollCall<'a> {
     pub(crate) label: &'a Label,
-    pub(crate) turn: u64,
+    pub(crate) seq: u64,
     /// What kind of collective.
     pub(crate) kind: u8,
     /// What all ranks say alike.
@@ -80,18 +80,18 @@ pub(crate) struct CollCall<'a> {
 impl CollCall<'_> {
     #[inline(always)]
     fn digest(&self) -> Digest {
-        let &Self { label, turn, kind, bytes, root } = self;
+        let &Self { label, seq, kind, bytes, root } = self;
         let op = label.step.as_ref().map_or(0, |step| step.call.op.as_ptr().addr() as u32);
         Digest([
-            turn << 32 | root.map_or(0, |root| u64::from(root.0) + 1),
+            seq << 32 | root.map_or(0, |root| u64::from(root.0) + 1),
             u64::from(kind) << 56 | bytes as u64,
             label.signature.word() << 32 | u64::from(op),
         ])
     }
 
     fn said(&self) -> Said {
-        let &Self { label, turn, kind, bytes, .. } = self;
-        Said { label: *label, turn, kind, bytes }
+        let &Self { label, seq, kind, bytes, .. } = self;
+        Said { label: *label, seq, kind, bytes }
     }
 }
 
@@ -433,13 +433,13 @@ impl<'a> EpochGuard<'a> {
     fn compare_in_full(&self, rank: usize) -> Result<(), Fault> {
         let (mine, theirs) = (self.coll.said(), self.words_of(rank));
         mine.label.admits(&theirs.label, Rank::from(rank))?;
-        if (mine.turn, mine.kind, mine.bytes) == (theirs.turn, theirs.kind, theirs.bytes) {
+        if (mine.seq, mine.kind, mine.bytes) == (theirs.seq, theirs.kind, theirs.bytes) {
             return Ok(());
         }
         Err(ErrorKind::CollectiveMismatch {
-            mine: mine.describe(mine.turn != theirs.turn),
+            mine: mine.describe(mine.seq != theirs.seq),
             rank,
-            theirs: theirs.describe(mine.turn != theirs.turn),
+            theirs: theirs.describe(mine.seq != theirs.seq),
         }
         .into())
     }

@@ -72,10 +72,10 @@ struct LockedPart {
 impl Rows {
     /// The comparison of calls alone, for a call that the library makes.
     pub(super) fn agreement(engine: &MpiEngine, call: &Exchange) -> Result<Self, Fault> {
-        let &Exchange { context, rank, size, turn, label, room, .. } = call;
+        let &Exchange { context, rank, size, seq, label, room, .. } = call;
         let (pattern, mine, counts, reduce) = (Pattern::All, room(0), Vec::new(), None);
         let nothing =
-            Exchange { context, rank, size, turn, label, pattern, mine, counts, reduce, room };
+            Exchange { context, rank, size, seq, label, pattern, mine, counts, reduce, room };
         Self::start(engine, nothing, true)
     }
 
@@ -85,7 +85,7 @@ impl Rows {
         let pair = engine.pair(context)?;
         pair.predictor.check()?;
         let me = call.rank.index();
-        let Tag(tag) = engine.step_tag(call.turn, &label);
+        let Tag(tag) = engine.step_tag(call.seq, &label);
         let row = |to: usize| row(pattern, me, to, &counts, mine.bytes().len());
         let givers = match pattern {
             Pattern::All | Pattern::Each => 0..size,

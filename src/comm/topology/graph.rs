@@ -2,16 +2,16 @@
 
 use std::{collections::BTreeMap, marker::PhantomData, ops::Deref};
 
-use super::{
-    Comm, Ragged, View, ViewMut,
-    agreement::Subject,
-    all,
-    collective::{THEIRS, check_length, check_room},
-    faces::Faces,
-    lengths,
-    view::{OwnedBuf, contents, fill},
-};
+use super::cart_neighbors::Faces;
 use crate::{
+    comm::{
+        Comm, Ragged, View, ViewMut,
+        agreement::Subject,
+        all,
+        collective::{THEIRS, check_length, check_room},
+        lengths,
+        view::{OwnedBuf, contents, fill},
+    },
     datum::{Datum, Landing, Memory, Outgoing, bytes_of},
     engine::{
         Choice, Collective, Counts, Label, Mode, Neighbors, Op, Rank, Received, Source, Tag,
@@ -380,7 +380,7 @@ impl Graph {
     }
 
     fn flow(&self, label: Label) -> Flow<'_> {
-        let tag = Tag::of_turn(self.comm.next_turn(), self.comm.max_tag);
+        let tag = Tag::of_call(self.comm.next_seq(), self.comm.max_tag);
         Flow { graph: self, label, tag }
     }
 }

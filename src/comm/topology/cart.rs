@@ -2,8 +2,9 @@
 
 use std::{cell::OnceCell, ops::Deref};
 
-use super::{Comm, all, faces::Faces, lengths};
+use super::cart_neighbors::Faces;
 use crate::{
+    comm::{Comm, all, lengths},
     engine::Rank,
     error::{ErrorKind, Fault, Result},
 };
@@ -59,7 +60,7 @@ impl Comm {
                 [usize::from(dim.is_some()), dim.unwrap_or(0), usize::from(periodic)]
             };
             let axes: Vec<usize> = dims.into_iter().zip(periodic).flat_map(axis).collect();
-            self.agree_on_list(call, &axes, describe_axes)?;
+            self.same_list_on_all(call, &axes, describe_axes)?;
             let dims = choose_dims(self.size, dims)?;
             let ranks = lengths::product("the grid", dims)?;
             let members: Vec<Rank> = (0..ranks).map(Rank::from).collect();
@@ -70,7 +71,7 @@ impl Comm {
     }
 }
 
-/// The axes of a grid as `agree_on_list` compares them.
+/// The axes of a grid as `same_list_on_all` compares them.
 fn describe_axes(axes: &[usize]) -> String {
     let axes = axes.chunks_exact(3).map(|axis| {
         let length = if axis[0] == 1 { axis[1].to_string() } else { "any".to_owned() };
@@ -185,7 +186,7 @@ impl<const D: usize> Cart<D> {
     pub fn sub<const K: usize>(&self, axes: [usize; K]) -> Result<Cart<K>> {
         let call = all("sub");
         self.perform(call, || {
-            self.agree_on_list(call, &axes, |axes| format!("sub of axes {axes:?}"))?;
+            self.same_list_on_all(call, &axes, |axes| format!("sub of axes {axes:?}"))?;
             let mut kept = [false; D];
             for axis in axes {
                 let what = match kept.get(axis) {

@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use super::{
-    And, Bits, Lock, Max, Min, Number, Or, Plain, Prod, Sum, Window, Xor, all, region::place,
-};
+use super::{Lock, Plain, Window, region::place};
 use crate::{
+    comm::{And, Bits, Max, Min, Number, Or, Prod, Sum, Xor, all},
     datum::{Landing, bytes_of, bytes_of_mut},
     engine::{Builtin, Element, Rank, Rma, window::Update},
     error::{Call, Error, ErrorKind, Fault, Result},

@@ -1,14 +1,15 @@
 //! Collectives across the faces of a grid's cells: with the two neighbours along every axis.
 
-use super::{
-    Cart, Graph, NeighborRequest, Ragged, View, ViewMut,
-    agreement::Subject,
-    all,
-    collective::check_length,
-    lengths,
-    view::{OwnedBuf, contents, packed},
-};
+use super::{Cart, Graph, NeighborRequest};
 use crate::{
+    comm::{
+        Ragged, View, ViewMut,
+        agreement::Subject,
+        all,
+        collective::check_length,
+        lengths,
+        view::{OwnedBuf, contents, packed},
+    },
     datum::Datum,
     engine::Rank,
     error::{Fault, Result},

@@ -21,8 +21,8 @@ use std::{
     rc::Rc,
 };
 
-use super::{Comm, Max, Ragged, agreement::Subject, lengths, op, step};
 use crate::{
+    comm::{Comm, Max, Ragged, agreement::Subject, lengths, op, step},
     datum::{Datum, Signature, Stamp, bytes_of},
     engine::{Access, Collective, Counts, Rank, WindowId},
     error::{Call, Error, ErrorKind, Fault, Result, With},
@@ -91,7 +91,7 @@ pub(super) struct Region {
 /// together, which is when the next region is opened, and is closed then if all have dropped it.
 /// What is left is closed by the end of the run.
 #[derive(Default)]
-pub(super) struct DroppedRegions {
+pub(in crate::comm) struct DroppedRegions {
     opened: Cell<u64>,
     dropped: RefCell<Vec<Dropped>>,
 }
@@ -125,8 +125,8 @@ impl Region {
         let host = match access {
             Access::Remote => 0,
             Access::Shared => {
-                parent.agree_on(&Subject::nothing().label(call), Subject::nothing())?;
-                engine.node(parent.context, parent.next_turn())?
+                parent.same_call_on_all(&Subject::nothing().label(call), Subject::nothing())?;
+                engine.node(parent.context, parent.next_seq())?
             }
         };
         let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| isize::try_from(bytes).is_ok());
@@ -151,7 +151,7 @@ impl Region {
         if let Some(name) = parent.name() {
             comm.set_name(&name);
         }
-        let opened = engine.open_window(comm.context, comm.next_turn(), bytes.unwrap_or(0), access);
+        let opened = engine.open_window(comm.context, comm.next_seq(), bytes.unwrap_or(0), access);
         let lens = all.iter().map(|row| row[ELEMENTS] as usize).collect();
         let broken = Cell::new(true);
         let id = opened.as_ref().map_or(WindowId::NONE, |&id| id);
@@ -160,7 +160,7 @@ impl Region {
         // A region that some rank could not open is left alone: it cannot be closed without that
         // rank.
         let result = if opened.is_ok() { Phase::Open } else { Phase::Failed };
-        let agreed = region.agree(call, result);
+        let agreed = region.same_phase(call, result);
         opened?;
         agreed?;
         region.broken.set(false);
@@ -196,7 +196,7 @@ impl Region {
         self.check()?;
         self.broken.set(true);
         let flush = || self.comm.engine.flush_window(self.id);
-        let agreed = flush().and_then(|()| self.agree(call, phase)).and_then(|()| flush());
+        let agreed = flush().and_then(|()| self.same_phase(call, phase)).and_then(|()| flush());
         let disagree = |fault: &Fault| matches!(**fault, ErrorKind::CollectiveMismatch { .. });
         if agreed.as_ref().err().is_none_or(disagree) {
             self.broken.set(false);
@@ -238,7 +238,7 @@ impl Region {
     ///
     /// Of a token and its complement the largest on any rank are this rank's own only if all tokens
     /// are equal.
-    fn agree(&self, call: Call, phase: Phase) -> Result<(), Fault> {
+    fn same_phase(&self, call: Call, phase: Phase) -> Result<(), Fault> {
         let number = self.agreements.replace(self.agreements.get() + 1);
         let token = number << 8 | phase as u64;
         let label = &step(

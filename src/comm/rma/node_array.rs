@@ -3,10 +3,11 @@
 use std::marker::PhantomData;
 
 use super::{
-    Comm, Plain, all, lengths,
+    Plain,
     region::{Phase, Region},
 };
 use crate::{
+    comm::{Comm, all, lengths},
     engine::{Access, Rank},
     error::{Call, ErrorKind, Fault, Result},
 };

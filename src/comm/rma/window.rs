@@ -5,11 +5,11 @@ use std::marker::PhantomData;
 use bytemuck::AnyBitPattern;
 
 use super::{
-    Comm, all,
-    reach::{Epoch, Passive},
+    access::{Epoch, Passive},
     region::{Phase, Region},
 };
 use crate::{
+    comm::{Comm, all},
     datum::{Datum, RawBytes},
     engine::{Access, Rank},
     error::{Error, Result},
