@@ -72,7 +72,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     let grid =
         world.cart([None, None], [false, false])?.expect("a free grid has room for all ranks");
     let shape = args.input.as_ref().map_or(Ok(args.size), ArrayFile::shape)?;
-    let layout = Layout::new(shape, grid.dims());
+    let layout = Layout::on_grid(shape, grid.dims());
     if first {
         // A file that cannot be written is a pity after an hour of computing.
         args.output.iter().try_for_each(|file| file.check_room(shape))?;
@@ -85,7 +85,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     let mut old = match &args.input {
         None => halo.array(|row, column| wave(shape, row, column)),
         Some(file) => {
-            let [rows, columns] = layout.block(grid.rank());
+            let [rows, columns] = layout.block(grid.rank()).ranges();
             let start = file.read(&[rows.clone(), columns.clone()])?;
             halo.array(|row, column| start[[row - rows.start, column - columns.start]])
         }
@@ -129,7 +129,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
         let now = sum(&grid, field.iter().copied())?;
         ("sum conserved, relative error", relative(now - heat, size))
     } else {
-        let [rows, columns] = layout.block(grid.rank());
+        let [rows, columns] = layout.block(grid.rank()).ranges();
         let factor = decay(shape, args.steps);
         let (mut error, mut largest) = (0.0, 0.0);
         for ((i, j), &value) in field.indexed_iter() {

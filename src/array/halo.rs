@@ -24,7 +24,7 @@ use crate::{
 /// use spmd::array::{Halo, Layout};
 /// let seen = spmd::local(3, |world| {
 ///     let grid = world.cart([None, Some(1)], [false, false])?.expect("all ranks are on the grid");
-///     let layout = Layout::new([6, 2], grid.dims());
+///     let layout = Layout::on_grid([6, 2], grid.dims());
 ///     let mut halo = Halo::new(&grid, &layout)?;
 ///     let mut cells = halo.array(|_row, _column| world.rank());
 ///     let exchange = halo.start(&cells)?;
@@ -81,13 +81,13 @@ impl<T: Datum + Default> Halo<T> {
             let step = if ahead { 1 } else { -1 };
             let peer = (1..=grid.dims()[axis] as isize)
                 .map_while(|steps| grid.neighbor(axis, step * steps))
-                .find(|&peer| !layout.is_empty(peer));
-            if let Some(peer) = peer.filter(|_| !layout.is_empty(rank)) {
+                .find(|&peer| !layout.block(peer).is_empty());
+            if let Some(peer) = peer.filter(|_| !layout.block(rank).is_empty()) {
                 sides.push(Side { axis, ahead, peer, outgoing: Vec::new(), incoming: Vec::new() });
             }
         }
         let comm = grid.dup().map_err(|error| error.called_at(at))?;
-        Ok(Self { comm, block: layout.block(rank), sides })
+        Ok(Self { comm, block: layout.block(rank).ranges(), sides })
     }
 
     /// An array for the block and its halo: `value(row, column)`, in global indices, in the block;
@@ -262,7 +262,7 @@ mod tests {
         for len in [1 << 28, 1 << 40, usize::MAX / 4] {
             let failed = crate::local(1, |world| {
                 let grid = world.cart([None, None], [false, false])?.expect("all are on the grid");
-                let halo = Halo::<f64>::new(&grid, &Layout::new([len, len], grid.dims()))?;
+                let halo = Halo::<f64>::new(&grid, &Layout::on_grid([len, len], grid.dims()))?;
                 Ok(halo.array(|_, _| 1.0).len())
             });
             let words = failed.unwrap_err().to_string();
@@ -275,7 +275,7 @@ mod tests {
     fn check(ranks: usize, shape: [usize; 2], periodic: [bool; 2]) {
         let done = crate::local(ranks, |world| {
             let grid = world.cart([None, None], periodic)?.expect("all ranks are on the grid");
-            let layout = Layout::new(shape, grid.dims());
+            let layout = Layout::on_grid(shape, grid.dims());
             let mut halo = Halo::new(&grid, &layout)?;
             let number = |row: usize, column: usize| 1 + (row * shape[1] + column) as i64;
             let mut cells = halo.array(number);
@@ -284,7 +284,8 @@ mod tests {
             }
             let global = |axis: usize, local: usize| {
                 let len = shape[axis] as isize;
-                let place = layout.block(grid.rank())[axis].start as isize + local as isize - 1;
+                let place =
+                    layout.block(grid.rank()).ranges()[axis].start as isize + local as isize - 1;
                 let inside = periodic[axis] || (0..len).contains(&place);
                 inside.then(|| place.rem_euclid(len) as usize)
             };
@@ -292,7 +293,7 @@ mod tests {
             for ((row, column), &cell) in cells.indexed_iter() {
                 let corner = [0, rows - 1].contains(&row) && [0, columns - 1].contains(&column);
                 let known = global(0, row).zip(global(1, column)).filter(|_| !corner);
-                let empty = layout.is_empty(grid.rank());
+                let empty = layout.block(grid.rank()).is_empty();
                 let expected =
                     known.filter(|_| !empty).map_or(0, |(row, column)| number(row, column));
                 assert_eq!(cell, expected, "{ranks} ranks, {shape:?}, row {row}, column {column}");
@@ -318,7 +319,7 @@ mod tests {
         for shape in [[0, 4], [1, 1], [1, 6], [2, 2], [3, 1], [3, 5], [6, 2]] {
             crate::local(1, |world| {
                 let grid = world.cart([None, None], [false, false])?.expect("one rank is on it");
-                let halo = Halo::<u32>::new(&grid, &Layout::new(shape, [1, 1]))?;
+                let halo = Halo::<u32>::new(&grid, &Layout::on_grid(shape, [1, 1]))?;
                 let mut visits = halo.array(|_, _| 0);
                 for [rows, columns] in halo.edges().into_iter().chain([halo.interior()]) {
                     visits.slice_mut(s![rows, columns]).mapv_inplace(|count| count + 1);
@@ -335,7 +336,7 @@ mod tests {
     fn a_wall_mirrors_the_border_cells() {
         let cells = crate::local(2, |world| {
             let grid = world.cart([Some(1), Some(2)], [false, false])?.expect("both are on it");
-            let mut halo = Halo::new(&grid, &Layout::new([1, 4], grid.dims()))?;
+            let mut halo = Halo::new(&grid, &Layout::on_grid([1, 4], grid.dims()))?;
             let mut cells = halo.array(|_, column| column + 1);
             halo.start(&cells)?.finish(&mut cells)?;
             halo.mirror(&mut cells);

@@ -4,11 +4,13 @@
 //! A [`Layout`] says which block of a global array each rank of a grid owns; a [`Halo`] keeps the
 //! copies of the neighbours' border cells up to date.
 
+mod block;
 mod halo;
 mod layout;
 mod total;
 
 pub use self::{
+    block::{Axes, Block},
     halo::{Exchange, Halo},
     layout::{Layout, block_range},
     total::{checksum, sum},

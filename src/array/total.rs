@@ -60,8 +60,8 @@ fn compensated_sum(values: impl IntoIterator<Item = f64>) -> f64 {
 /// use spmd::array::{Layout, checksum};
 /// let on = |ranks: usize| {
 ///     let sums = spmd::local(ranks, |world| {
-///         let layout = Layout::new([4, 6], [world.size(), 1]);
-///         let [rows, columns] = layout.block(world.rank());
+///         let layout = Layout::on_grid([4, 6], [world.size(), 1]);
+///         let [rows, columns] = layout.block(world.rank()).ranges();
 ///         let shape = (rows.len(), columns.len());
 ///         let block = ndarray::Array2::from_shape_fn(shape, |(i, j)| (rows.start + i) as f64 * 0.1 + j as f64);
 ///         Ok(checksum(world, &layout, &block)?)
@@ -73,7 +73,7 @@ fn compensated_sum(values: impl IntoIterator<Item = f64>) -> f64 {
 #[track_caller]
 pub fn checksum(comm: &Comm, layout: &Layout<2>, block: &ArrayRef2<f64>) -> Result<u64> {
     let at = Location::caller();
-    let [rows, columns] = layout.block(comm.rank());
+    let [rows, columns] = layout.block(comm.rank()).ranges();
     assert_eq!(block.dim(), (rows.len(), columns.len()), "the block is this rank's");
     let [_, width] = layout.shape();
     let mine = block.indexed_iter().fold(0_u64, |sum, ((row, column), value)| {
@@ -102,7 +102,7 @@ mod tests {
     fn checksum_of(block: &ndarray::Array2<f64>) -> u64 {
         let (rows, columns) = block.dim();
         let sums = crate::local(1, |world| {
-            Ok(checksum(world, &Layout::new([rows, columns], [1, 1]), block)?)
+            Ok(checksum(world, &Layout::on_grid([rows, columns], [1, 1]), block)?)
         });
         sums.unwrap()[0]
     }

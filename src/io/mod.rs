@@ -246,7 +246,7 @@ impl ArrayFile {
         block: &ArrayRef2<f64>,
         about: &Provenance,
     ) -> Result<(), Failure> {
-        let mine = layout.block(comm.rank());
+        let mine = layout.block(comm.rank()).ranges();
         assert_eq!(block.dim(), (mine[0].len(), mine[1].len()), "the block is this rank's");
         let at = Location::caller();
         self.write_together(comm, layout, block, about, at).map_err(|failure| failure.called_at(at))
@@ -385,13 +385,13 @@ fn collect(
     mine: &ArrayRef2<f64>,
     mut take: impl FnMut(&Block, &ArrayRef2<f64>),
 ) -> Result<(), Failure> {
-    for rank in (0..comm.size()).filter(|&rank| !layout.is_empty(rank)) {
-        let block = layout.block(rank);
+    for rank in (0..comm.size()).filter(|&rank| !layout.block(rank).is_empty()) {
+        let block = layout.block(rank).ranges();
         if rank == comm.rank() {
             take(&block, mine);
         } else {
             let (values, _) = comm.recv::<f64>(rank)?;
-            take(&block, &ArrayView2::from_shape(layout.block_shape(rank), &values)?);
+            take(&block, &ArrayView2::from_shape(layout.block(rank).shape(), &values)?);
         }
     }
     Ok(())

@@ -83,7 +83,7 @@ impl PictureFile {
         layout: &Layout<2>,
         block: &ArrayRef2<f64>,
     ) -> Result<(), Failure> {
-        let [rows, columns] = layout.block(comm.rank());
+        let [rows, columns] = layout.block(comm.rank()).ranges();
         assert_eq!(block.dim(), (rows.len(), columns.len()), "the block is this rank's");
         let at = Location::caller();
         self.draw(comm, layout, block, at).map_err(|failure| failure.called_at(at))
@@ -96,7 +96,7 @@ impl PictureFile {
         block: &ArrayRef2<f64>,
         at: &'static Location<'static>,
     ) -> Result<(), Failure> {
-        let [rows, columns] = layout.block(comm.rank());
+        let [rows, columns] = layout.block(comm.rank()).ranges();
         let finite = || block.iter().copied().filter(|value| value.is_finite());
         let low = comm.allreduce(&[finite().fold(f64::INFINITY, f64::min)], Min)?[0];
         let high = comm.allreduce(&[finite().fold(f64::NEG_INFINITY, f64::max)], Max)?[0];
@@ -112,6 +112,7 @@ impl PictureFile {
             for (rank, part) in parts.iter().enumerate() {
                 let [rows, columns] = layout
                     .block(rank)
+                    .ranges()
                     .map(|range| range.start.div_ceil(every)..range.end.div_ceil(every));
                 // A rank whose block falls between the drawn rows or columns has sent nothing.
                 for (row, line) in rows.zip(part.chunks_exact(columns.len().max(1))) {
@@ -185,8 +186,8 @@ mod tests {
         crate::local(ranks, |world| {
             let grid =
                 world.cart([None, None], [false, false])?.expect("all ranks are on the grid");
-            let layout = Layout::new(shape, grid.dims());
-            let [rows, columns] = layout.block(grid.rank());
+            let layout = Layout::on_grid(shape, grid.dims());
+            let [rows, columns] = layout.block(grid.rank()).ranges();
             let block = ndarray::Array2::from_shape_fn((rows.len(), columns.len()), |(i, j)| {
                 ((rows.start + i) * shape[1] + columns.start + j) as f64
             });

@@ -23,8 +23,8 @@ fn write(to: &ArrayFile, array: &Array2<f64>, ranks: usize) {
     let [rows, columns] = [array.nrows(), array.ncols()];
     crate::local(ranks, |world| {
         let grid = world.cart([None, None], [false, false])?.expect("all ranks are on the grid");
-        let layout = Layout::new([rows, columns], grid.dims());
-        let [rows, columns] = layout.block(grid.rank());
+        let layout = Layout::on_grid([rows, columns], grid.dims());
+        let [rows, columns] = layout.block(grid.rank()).ranges();
         to.write(&grid, &layout, &array.slice(s![rows, columns]), &about())
     })
     .unwrap();
@@ -56,8 +56,8 @@ fn write_npy<T: bytemuck::NoUninit, D: Dimension>(to: &Path, element: &str, arra
 fn read(from: &ArrayFile, ranks: usize) -> Array2<f64> {
     let blocks = crate::local(ranks, |world| {
         let grid = world.cart([None, None], [false, false])?.expect("all ranks are on the grid");
-        let layout = Layout::new(from.shape()?, grid.dims());
-        let block = layout.block(grid.rank());
+        let layout = Layout::on_grid(from.shape()?, grid.dims());
+        let block = layout.block(grid.rank()).ranges();
         Ok((block.clone(), from.read(&block)?))
     });
     let mut whole = Array2::from_elem(from.shape().unwrap(), f64::NAN);
@@ -306,7 +306,7 @@ fn all_ranks_learn_that_a_file_cannot_be_written_and_go_on() {
     let picture: PictureFile =
         directory.path().join("missing/new.png").to_str().unwrap().parse().unwrap();
     let words = crate::local(3, |world| {
-        let layout = Layout::new([3, 50_000], [3, 1]); // more than goes without being received
+        let layout = Layout::on_grid([3, 50_000], [3, 1]); // more than goes without being received
         let block = numbers([1, 50_000]);
         let words = to.write(world, &layout, &block, &about()).unwrap_err().to_string();
         assert!(picture.write(world, &layout, &block).is_err());
@@ -389,7 +389,7 @@ fn permissions_are_kept_and_read_only_files_refused() {
     let refused = to.check_writable().unwrap_err().to_string();
     assert!(refused.contains("kept.npy") && refused.contains("read-only"), "{refused}");
     let written = crate::local(2, |world| {
-        let layout = Layout::new([2, 2], [2, 1]);
+        let layout = Layout::on_grid([2, 2], [2, 1]);
         Ok(to.write(world, &layout, &numbers([1, 2]), &about()).is_err())
     });
     assert_eq!(written.unwrap(), [true; 2]);
@@ -416,7 +416,7 @@ fn a_failed_write_leaves_the_old_file() {
     let to = file(&directory, "kept.npy");
     write(&to, &numbers([2, 2]), 1);
     let failed = crate::local(2, |world| {
-        let layout = Layout::new([4, 4], [2, 1]);
+        let layout = Layout::on_grid([4, 4], [2, 1]);
         if world.rank() == 1 {
             return Err(Failure::new("stopped before its block was sent"));
         }
@@ -434,7 +434,7 @@ fn errors_of_files_name_the_callers_line() {
     let picture = directory.path().join("missing/new.png").to_str().unwrap().parse::<PictureFile>();
     let picture = picture.unwrap();
     crate::local(1, |world| {
-        let layout = Layout::new([2, 2], [1, 1]);
+        let layout = Layout::on_grid([2, 2], [1, 1]);
         let block = numbers([2, 2]);
         let failures = [
             (array.write(world, &layout, &block, &about()).unwrap_err(), line!()),

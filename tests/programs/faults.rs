@@ -297,7 +297,12 @@ fn write_in_vain(world: &Comm) -> Result<(), Failure> {
         let file: ArrayFile = "pipe.npy".parse()?;
         let text = |text: &str| text.to_owned();
         let about = Provenance { title: text("none"), units: text("1"), version: text("1") };
-        return file.write(&alone, &Layout::new([2, 2], [1, 1]), &Array2::zeros((2, 2)), &about);
+        return file.write(
+            &alone,
+            &Layout::on_grid([2, 2], [1, 1]),
+            &Array2::zeros((2, 2)),
+            &about,
+        );
     }
     // It has no name where the file system can do that.
     let directory = std::env::temp_dir().canonicalize()?;

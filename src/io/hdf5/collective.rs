@@ -58,7 +58,7 @@ impl Shared<'_> {
         about: &Provenance,
     ) -> Result<(), Failure> {
         let shape = layout.shape();
-        let mine = layout.block(self.comm.rank());
+        let mine = layout.block(self.comm.rank()).ranges();
         let made = self.first(|| {
             check_replaceable(self.path, name)?;
             let unfinished = Unfinished::create_named(self.path)?;
@@ -188,7 +188,7 @@ mod tests {
         for shape in [[size + 1, 5], [size.div_ceil(2), 3]] {
             let name = format!("spmd-collective-{}.h5", shape[0]);
             let path = std::env::temp_dir().join(name);
-            let mine = Layout::new(shape, [size, 1]).block(rank);
+            let mine = Layout::on_grid(shape, [size, 1]).block(rank).ranges();
             let whole = ndarray::Array2::from_shape_fn(shape, |(i, j)| (10 * i + j) as f64);
             let [rows, columns] = mine.clone();
             let block = whole.slice(ndarray::s![rows, columns]);

@@ -18,8 +18,8 @@ fn write(path: &str, ranks: usize) -> ArrayFile {
     let about = Provenance { title: text("a test"), units: text("m"), version: text("tests 1.0") };
     crate::local(ranks, |world| {
         let grid = world.cart([None, None], [false, false])?.expect("all ranks are on the grid");
-        let layout = Layout::new([7, 5], grid.dims());
-        let [rows, columns] = layout.block(grid.rank());
+        let layout = Layout::on_grid([7, 5], grid.dims());
+        let [rows, columns] = layout.block(grid.rank()).ranges();
         to.write(&grid, &layout, &numbers().slice(s![rows, columns]), &about)
     })
     .unwrap();
@@ -234,7 +234,7 @@ fn a_file_with_other_datasets_is_refused_and_kept() {
     assert!(refused("").contains("/precious: [3] of int32"));
     let about = Provenance { title: String::new(), units: String::new(), version: String::new() };
     let failed = crate::local(2, |world| {
-        let layout = Layout::new([2, 2], [2, 1]);
+        let layout = Layout::on_grid([2, 2], [2, 1]);
         Ok(to("").write(world, &layout, &Array2::zeros((1, 2)), &about).is_err())
     });
     assert_eq!(failed.unwrap(), [true; 2]);
