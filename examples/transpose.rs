@@ -1,0 +1,152 @@
+//! PRK Transpose: adds the transpose of a matrix to another one, again and again, where the rows of
+//! both are dealt out to the ranks.
+//!
+//! A rank's rows of the transpose are columns, of which every rank has a piece: all ranks exchange
+//! blocks with all. Each block is transposed before it is sent, so that it arrives as rows.
+//!
+//! ```text
+//! cargo run --release --example transpose -- --order 4000
+//! ```
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use rayon::prelude::*;
+use spmd::{array::block_range, prelude::*};
+
+mod common;
+
+/// Rows and columns that are transposed together, so that they stay in the cache.
+const TILE: usize = 32;
+/// The largest sum of all errors that passes.
+const TOLERANCE: f64 = 1e-8;
+
+/// PRK Transpose: add a transposed matrix to another one
+#[derive(Parser)]
+struct Args {
+    /// Rows and columns of the matrices
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    order: u32,
+    /// Repetitions, behind one that is not measured
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    iterations: u32,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+fn main() -> ExitCode {
+    let args: Args = spmd::parse();
+    args.run.run(|world| repeat(world, args.order as usize, args.iterations))
+}
+
+fn repeat(world: &Comm, order: usize, iterations: u32) -> Result<(), Failure> {
+    common::announce(world, &format!("transpose: {order} x {order}, {iterations} iterations"));
+    let mut matrices = Matrices::new(world, order);
+    let progress = Progress::new(world, iterations.into(), "iterations");
+    matrices.step(world)?; // warms up memory and network
+    let ((), seconds) = common::timed(world, || {
+        for _ in 0..iterations {
+            matrices.step(world)?;
+            progress.advance(1);
+        }
+        Ok(())
+    })?;
+    drop(progress);
+    let error = world.allreduce_one(matrices.error(iterations), Sum)?;
+    let bytes = 16.0 * (order as f64).powi(2) * f64::from(iterations);
+    common::conclude(world, seconds, &format!("{:.3e} bytes/s", bytes / seconds), verify(error))
+}
+
+/// This rank's rows of both matrices, and what travels between the ranks.
+struct Matrices {
+    order: usize,
+    first_row: usize,
+    from: Vec<f64>,
+    to: Vec<f64>,
+    /// The columns of each rank.
+    columns: Vec<std::ops::Range<usize>>,
+    /// For each rank its columns of our rows, as rows.
+    outgoing: Ragged<f64>,
+    /// Of each rank our columns of its rows, as rows, one block behind the other.
+    incoming: Vec<f64>,
+    /// How much each rank sends us.
+    counts: Vec<usize>,
+}
+
+impl Matrices {
+    fn new(world: &Comm, order: usize) -> Self {
+        let columns: Vec<_> =
+            (0..world.size()).map(|rank| block_range(order, world.size(), rank)).collect();
+        let rows = columns[world.rank()].clone();
+        let counts: Vec<usize> = columns.iter().map(|block| block.len() * rows.len()).collect();
+        let places = rows.clone().flat_map(|row| (0..order).map(move |column| (row, column)));
+        Self {
+            order,
+            first_row: rows.start,
+            from: places.map(|(row, column)| (order * column + row) as f64).collect(),
+            to: vec![0.0; rows.len() * order],
+            outgoing: Ragged::from_flat(vec![0.0; rows.len() * order], counts.iter().copied()),
+            incoming: vec![0.0; rows.len() * order],
+            columns,
+            counts,
+        }
+    }
+
+    /// to ← to + fromᵀ, from ← from + 1.
+    fn step(&mut self, world: &Comm) -> Result<(), Failure> {
+        let Self { order, from, to, columns, outgoing, incoming, counts, .. } = self;
+        let (order, height) = (*order, from.len() / *order);
+        if height > 0 {
+            for (block, columns) in outgoing.iter_mut().zip(&*columns) {
+                // A task has some columns of our rows: rows of the block.
+                let tasks = block.par_chunks_mut(TILE * height).enumerate();
+                tasks.for_each(|(task, tile)| {
+                    transpose(&from[columns.start + task * TILE..], order, tile, height);
+                });
+            }
+        }
+        world.alltoall_known_into(outgoing, counts, incoming)?;
+        // A row of `to` takes up a row of each block.
+        to.par_chunks_mut(order).enumerate().for_each(|(row, to)| {
+            let mut begin = 0;
+            for columns in &*columns {
+                let width = columns.len();
+                let block = &incoming[begin + row * width..][..width];
+                to[columns.clone()].iter_mut().zip(block).for_each(|(to, from)| *to += from);
+                begin += width * height;
+            }
+        });
+        from.par_iter_mut().for_each(|value| *value += 1.0);
+        Ok(())
+    }
+
+    /// The sum of all errors in this rank's rows; every element is known exactly.
+    fn error(&self, iterations: u32) -> f64 {
+        let times = f64::from(iterations);
+        let added = times * (times + 1.0) / 2.0;
+        let rows = self.to.chunks_exact(self.order).zip(self.first_row..);
+        let errors = rows.flat_map(|(row, i)| {
+            row.iter().enumerate().map(move |(j, value)| {
+                let exact = (self.order * i + j) as f64 * (times + 1.0) + added;
+                (value - exact).abs()
+            })
+        });
+        errors.sum()
+    }
+}
+
+/// Some columns of a matrix whose rows are `order` long become rows of `height` elements.
+fn transpose(from: &[f64], order: usize, to: &mut [f64], height: usize) {
+    for top in (0..height).step_by(TILE) {
+        for (column, to) in to.chunks_exact_mut(height).enumerate() {
+            let to = &mut to[top..height.min(top + TILE)];
+            let from = from[top * order + column..].iter().step_by(order);
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        }
+    }
+}
+
+pub(crate) fn verify(error: f64) -> common::Verdict {
+    let words = format!("sum of errors {error:.1e}, allowed {TOLERANCE:.0e}");
+    if error <= TOLERANCE { Ok(words) } else { Err(words) }
+}

@@ -1,0 +1,254 @@
+//! The programs in `examples/`: small sizes of them pass their own verification on any number of
+//! ranks, and what they verify by can fail. (`tests/heat2d.rs` is about that one.)
+
+#![allow(clippy::duplicate_mod)] // each program has `common` as a module of its own
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Ending, example, program};
+
+// Their own functions, of which a part is tried here.
+#[allow(dead_code)]
+#[path = "../examples/common/mod.rs"]
+mod common;
+#[allow(dead_code)]
+#[path = "../examples/ep.rs"]
+mod ep;
+#[allow(dead_code)]
+#[path = "../examples/hello.rs"]
+mod hello;
+#[allow(dead_code)]
+#[path = "../examples/is.rs"]
+mod is;
+#[allow(dead_code)]
+#[path = "../examples/pi.rs"]
+mod pi;
+#[allow(dead_code)]
+#[path = "../examples/ring.rs"]
+mod ring;
+#[allow(dead_code)]
+#[path = "../examples/samplesort.rs"]
+mod samplesort;
+#[allow(dead_code)]
+#[path = "../examples/transpose.rs"]
+mod transpose;
+#[allow(dead_code)]
+#[path = "../examples/wavefront.rs"]
+mod wavefront;
+
+/// No job of these tests needs as long: one that does, hangs.
+const LIMIT: Duration = Duration::from_secs(300);
+const RANKS: [usize; 4] = [1, 2, 3, 8];
+
+fn on_local(name: &str, arguments: &[&str], ranks: usize) -> Ending {
+    let mut command = program(example(name));
+    command.args(["--engine", "local", "-n", &ranks.to_string()]).args(arguments);
+    support::run(&mut command, LIMIT)
+}
+
+#[cfg(feature = "mpi")]
+fn on_mpi(name: &str, arguments: &[&str], ranks: usize) -> Ending {
+    use std::sync::{Mutex, PoisonError};
+    /// One job at a time: ranks of several would only wait for each other's CPUs.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    support::run(support::mpirun(ranks, &example(name)).args(arguments), LIMIT)
+}
+
+/// What the program has printed: it ended well, and its last line says that the result is right.
+#[track_caller]
+fn passes(ending: Ending) -> String {
+    let out = ending.success().stdout;
+    let last = out.lines().last().unwrap_or_default();
+    assert!(last.starts_with("verification: passed ("), "{out}");
+    out
+}
+
+/// A test of each program on each engine, with its arguments for a small size.
+macro_rules! programs_pass {
+    ($($name:ident: [$($argument:literal),*],)*) => {
+        mod on_local {
+            use super::{RANKS, on_local, passes};
+            $(#[test]
+            fn $name() {
+                for ranks in RANKS {
+                    passes(on_local(stringify!($name), &[$($argument),*], ranks));
+                }
+            })*
+        }
+
+        #[cfg(feature = "mpi")]
+        mod on_mpi {
+            use super::{RANKS, on_mpi, passes};
+            $(#[test]
+            fn $name() {
+                for ranks in RANKS {
+                    passes(on_mpi(stringify!($name), &[$($argument),*], ranks));
+                }
+            })*
+        }
+    };
+}
+
+programs_pass! {
+    ep: ["--class", "S"],
+    hello: [],
+    is: ["--class", "S"],
+    pi: ["--strips", "100001"],
+    ring: ["--laps", "25", "--numbers", "5000"],
+    samplesort: ["--elements", "20011", "--skew", "9"],
+    transpose: ["--order", "67", "--iterations", "4"],
+    wavefront: ["--columns", "23", "--rows", "31", "--iterations", "4"],
+}
+
+#[test]
+fn hello_speaks_of_every_rank_in_order() {
+    let out = passes(on_local("hello", &["--threads", "2"], 3));
+    let greetings: Vec<&str> =
+        out.lines().filter(|line| line.starts_with("hello from rank")).collect();
+    assert_eq!(greetings.len(), 3, "{out}");
+    for (rank, line) in greetings.iter().enumerate() {
+        assert!(line.starts_with(&format!("hello from rank {rank} of 3 on ")), "{out}");
+        assert!(line.ends_with("threads: 2"), "{out}");
+    }
+}
+
+#[test]
+fn there_may_be_more_ranks_than_elements() {
+    passes(on_local("transpose", &["--order", "3", "--iterations", "2"], 8));
+    passes(on_local("pi", &["--strips", "3"], 8));
+    for elements in ["0", "1", "5"] {
+        passes(on_local("samplesort", &["--elements", elements], 8));
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_a_usage_error() {
+    let refused = |name: &str, arguments: &[&str], words: &str| {
+        let ending = on_local(name, arguments, 8).code(2);
+        assert!(ending.stderr.contains(words), "{name} {arguments:?}: {}", ending.stderr);
+        assert!(!ending.stdout.contains("verification"), "{}", ending.stdout);
+    };
+    for name in ["ep", "is"] {
+        refused(name, &["--class", "X"], "possible values: S, W, A, B");
+    }
+    refused("wavefront", &["--columns", "8"], "8 ranks need 9 columns at least");
+    refused("samplesort", &["--skew", "0.5"], "give a number from 1");
+    refused("samplesort", &["--skew", "NaN"], "give a number from 1");
+    refused("transpose", &["--order", "0"], "--order");
+    refused("ring", &["--laps", "0"], "--laps");
+    refused("pi", &["--strips", "0"], "--strips");
+}
+
+#[test]
+fn a_wrong_result_exits_with_3() {
+    let codes = spmd::local(3, |world| {
+        let ended = common::conclude(world, 1.0, "1 per s", Err("wrong".to_owned()));
+        Ok(ended.unwrap_err().exit_code())
+    });
+    assert_eq!(codes.unwrap(), [3; 3]);
+}
+
+#[test]
+fn ep_finds_a_wrong_sum_and_a_pair_that_is_lost() {
+    use ep::{Tally, npb::Class, published, verify};
+    for class in [Class::S, Class::W, Class::A, Class::B] {
+        let (sums, pairs) = published(class);
+        let mut right = Tally { sums, pairs, ..Tally::default() };
+        right.annuli[0] = pairs;
+        verify(class, &right).unwrap();
+        for at in 0..2 {
+            let mut wrong = right;
+            wrong.sums[at] *= 1.0 + 2e-8;
+            verify(class, &wrong).unwrap_err();
+            wrong.sums[at] = f64::NAN;
+            verify(class, &wrong).unwrap_err();
+        }
+        verify(class, &Tally { pairs: pairs - 1, ..right }).unwrap_err();
+        let mut wrong = right;
+        wrong.annuli[9] = 1;
+        verify(class, &wrong).unwrap_err();
+    }
+}
+
+#[test]
+fn is_finds_a_wrong_rank_and_wrong_order() {
+    use is::{npb::Class, verify};
+    verify(Class::S, 50, true).unwrap();
+    verify(Class::S, 49, true).unwrap_err();
+    verify(Class::S, 50, false).unwrap_err();
+}
+
+#[test]
+fn the_small_programs_find_what_is_wrong() {
+    let greeting = |rank| hello::Greeting { rank, host: String::new(), threads: 1 };
+    hello::verify(&[greeting(0), greeting(1)], 2).unwrap();
+    hello::verify(&[greeting(1), greeting(0)], 2).unwrap_err();
+    hello::verify(&[greeting(0)], 2).unwrap_err();
+
+    ring::verify(&[9, 9], 3, 3).unwrap();
+    ring::verify(&[9, 8], 3, 3).unwrap_err();
+
+    pi::verify(std::f64::consts::PI + 8e-4, 0.1).unwrap();
+    for wrong in [3.1414, f64::NAN] {
+        pi::verify(wrong, 0.01).unwrap_err();
+    }
+
+    transpose::verify(0.0).unwrap();
+    wavefront::verify(708.0, 708.0).unwrap();
+    for wrong in [1e-6, f64::NAN] {
+        transpose::verify(wrong).unwrap_err();
+        wavefront::verify(708.0 + wrong * 100.0, 708.0).unwrap_err();
+    }
+}
+
+#[test]
+fn samplesort_finds_disorder_loss_and_change() {
+    use samplesort::{Found, sample_sort, verify};
+    let right = Found { count: 5, change: 0, in_order: true };
+    verify(5, &right).unwrap();
+    verify(5, &Found { count: 4, ..right }).unwrap_err();
+    verify(5, &Found { change: 1, ..right }).unwrap_err();
+    verify(5, &Found { in_order: false, ..right }).unwrap_err();
+
+    // Equal elements only, all on one rank: they are shared out all the same.
+    let counts = spmd::local(4, |world| {
+        let mine = vec![[7_u8, 1]; if world.rank() == 2 { 4000 } else { 0 }];
+        let sorted = sample_sort(world, mine, Ord::cmp)?;
+        assert!(sorted.iter().all(|element| *element == [7, 1]));
+        Ok(sorted.len())
+    });
+    let counts = counts.unwrap();
+    assert_eq!(counts.iter().sum::<usize>(), 4000);
+    assert!(counts.iter().all(|&count| count <= 1125), "{counts:?}");
+}
+
+/// Every command in the gallery is of a program that is there, and is one that clap accepts.
+#[test]
+fn the_gallery_shows_the_programs_that_there_are() {
+    let gallery = include_str!("../examples/README.md");
+    let commands: Vec<Vec<&str>> = gallery
+        .split('`')
+        .filter_map(|text| text.strip_prefix("cargo run --release --example "))
+        .map(|command| command.split_whitespace().collect())
+        .collect();
+    assert!(commands.len() >= 9, "{commands:?}");
+    for command in &commands {
+        let (name, arguments) = command.split_first().expect("a name");
+        let arguments = arguments.strip_prefix(&["--"]).unwrap_or(arguments);
+        let mut job = program(example(name));
+        support::run(job.args(arguments).arg("--help"), LIMIT).success();
+    }
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|suffix| suffix == "rs") {
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap();
+            assert!(
+                commands.iter().any(|command| command[0] == name),
+                "{name} is not in the gallery"
+            );
+        }
+    }
+}
