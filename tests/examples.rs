@@ -11,6 +11,9 @@ use support::{Ending, example, program};
 
 // Their own functions, of which a part is tried here.
 #[allow(dead_code)]
+#[path = "../examples/cg.rs"]
+mod cg;
+#[allow(dead_code)]
 #[path = "../examples/common/mod.rs"]
 mod common;
 #[allow(dead_code)]
@@ -22,6 +25,9 @@ mod hello;
 #[allow(dead_code)]
 #[path = "../examples/is.rs"]
 mod is;
+#[allow(dead_code)]
+#[path = "../examples/nbody.rs"]
+mod nbody;
 #[allow(dead_code)]
 #[path = "../examples/pi.rs"]
 mod pi;
@@ -93,9 +99,11 @@ macro_rules! programs_pass {
 }
 
 programs_pass! {
+    cg: ["--class", "S"],
     ep: ["--class", "S"],
     hello: [],
     is: ["--class", "S"],
+    nbody: ["--bodies", "101", "--steps", "4"],
     pi: ["--strips", "100001"],
     ring: ["--laps", "25", "--numbers", "5000"],
     samplesort: ["--elements", "20011", "--skew", "9"],
@@ -116,9 +124,26 @@ fn hello_speaks_of_every_rank_in_order() {
 }
 
 #[test]
+fn nbody_gives_the_same_bits_on_any_number_of_ranks_and_threads() {
+    let lines = |ranks, threads| {
+        let arguments = ["--bodies", "203", "--steps", "5", "--threads", threads];
+        let out = passes(on_local("nbody", &arguments, ranks));
+        let found: Vec<_> = ["energy: ", "checksum: "]
+            .map(|word| out.lines().find(|line| line.starts_with(word)).unwrap().to_owned())
+            .into();
+        found
+    };
+    let first = lines(1, "1");
+    for (ranks, threads) in [(1, "2"), (2, "1"), (3, "2"), (5, "1"), (8, "1")] {
+        assert_eq!(lines(ranks, threads), first, "{ranks} ranks of {threads} threads");
+    }
+}
+
+#[test]
 fn there_may_be_more_ranks_than_elements() {
     passes(on_local("transpose", &["--order", "3", "--iterations", "2"], 8));
     passes(on_local("pi", &["--strips", "3"], 8));
+    passes(on_local("nbody", &["--bodies", "3", "--steps", "2"], 8));
     for elements in ["0", "1", "5"] {
         passes(on_local("samplesort", &["--elements", elements], 8));
     }
@@ -131,7 +156,7 @@ fn what_cannot_be_done_is_a_usage_error() {
         assert!(ending.stderr.contains(words), "{name} {arguments:?}: {}", ending.stderr);
         assert!(!ending.stdout.contains("verification"), "{}", ending.stdout);
     };
-    for name in ["ep", "is"] {
+    for name in ["cg", "ep", "is"] {
         refused(name, &["--class", "X"], "possible values: S, W, A, B");
     }
     refused("wavefront", &["--columns", "8"], "8 ranks need 9 columns at least");
@@ -140,6 +165,7 @@ fn what_cannot_be_done_is_a_usage_error() {
     refused("transpose", &["--order", "0"], "--order");
     refused("ring", &["--laps", "0"], "--laps");
     refused("pi", &["--strips", "0"], "--strips");
+    refused("nbody", &["--bodies", "1"], "--bodies");
 }
 
 #[test]
@@ -201,6 +227,30 @@ fn the_small_programs_find_what_is_wrong() {
     for wrong in [1e-6, f64::NAN] {
         transpose::verify(wrong).unwrap_err();
         wavefront::verify(708.0 + wrong * 100.0, 708.0).unwrap_err();
+    }
+}
+
+#[test]
+fn cg_finds_a_wrong_eigenvalue() {
+    use cg::{npb::Class, problem, verify};
+    for class in [Class::S, Class::W, Class::A, Class::B] {
+        let zeta = problem(class).zeta;
+        verify(class, zeta).unwrap();
+        verify(class, zeta * (1.0 + 2e-10)).unwrap_err();
+        verify(class, f64::NAN).unwrap_err();
+    }
+}
+
+#[test]
+fn nbody_finds_energy_and_momentum_that_change() {
+    let before = [-0.5, 0.0, 0.1, -0.1];
+    nbody::verify(before, before).unwrap();
+    for at in 0..4 {
+        for change in [1e-3, f64::NAN] {
+            let mut after = before;
+            after[at] += change;
+            nbody::verify(before, after).unwrap_err();
+        }
     }
 }
 
