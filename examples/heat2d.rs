@@ -9,13 +9,11 @@
 //! cargo run --release --example heat2d -- -n 4 --input terrain.npy --steps 200 --picture terrain.png
 //! ```
 
-use std::{f64::consts::PI, ops::Range, process::ExitCode, time::Instant};
+use std::{f64::consts::PI, process::ExitCode, time::Instant};
 
 use clap::Parser;
-use ndarray::{Array2, Axis, s};
-use rayon::prelude::*;
 use spmd::{
-    array::{Halo, Layout, checksum, sum},
+    array::{Boundary, DistArray, Halo, Layout},
     io::{ArrayFile, PictureFile, Provenance},
     prelude::*,
 };
@@ -23,6 +21,8 @@ use spmd::{
 /// Diffusivity × time step ÷ cell area: the share of a difference that flows in one step. Stable up
 /// to 1/4.
 const FLOW: f64 = 0.2;
+/// A cell and its four neighbours.
+const FIVE_POINTS: [[isize; 2]; 5] = [[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]];
 /// The largest relative error that passes the verification.
 const TOLERANCE: f64 = 1e-12;
 /// Fields whose largest value is below this lose digits because numbers end at 1e-308: not the
@@ -68,82 +68,78 @@ fn main() -> ExitCode {
 fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     let first = world.rank() == 0;
 
-    // Who owns what: the ranks stand on a grid, and each owns one block of the field.
-    let grid =
-        world.cart([None, None], [false, false])?.expect("a free grid has room for all ranks");
+    // Who owns what: the field is cut into one block for each rank.
     let shape = args.input.as_ref().map_or(Ok(args.size), ArrayFile::shape)?;
-    let layout = Layout::on_grid(shape, grid.dims());
+    let layout = Layout::new(shape, world.size());
     if first {
         // A file that cannot be written is a pity after an hour of computing.
         args.output.iter().try_for_each(|file| file.check_room(shape))?;
         args.picture.iter().try_for_each(PictureFile::check_writable)?;
     }
-    let mut halo = Halo::new(&grid, &layout)?;
-    let (interior, edges) = (halo.interior(), halo.edges());
 
-    // Each rank makes or reads its own block; `old` and `new` have room for the halo around it.
+    // Each rank makes or reads its own block, which is surrounded by copies of its neighbours'
+    // border cells. Nothing flows through a closed border; a fixed one is 0.
     let mut old = match &args.input {
-        None => halo.array(|row, column| wave(shape, row, column)),
+        None => DistArray::from_fn(world, &layout, Halo::star(1), |index| wave(shape, index))?,
         Some(file) => {
-            let [rows, columns] = layout.block(grid.rank()).ranges();
-            let start = file.read(&[rows.clone(), columns.clone()])?;
-            halo.array(|row, column| start[[row - rows.start, column - columns.start]])
+            let block = layout.block(world.rank());
+            let start = file.read(&block.ranges())?;
+            let closed = Halo::star(1).all(Boundary::Insulated);
+            DistArray::from_fn(world, &layout, closed, |[row, column]| {
+                start[[row - block.start()[0], column - block.start()[1]]]
+            })?
         }
     };
     let mut new = old.clone();
-    let heat = sum(&grid, halo.block(&old).iter().copied())?;
-    let size = sum(&grid, halo.block(&old).iter().map(|value| value.abs()))?;
+    let heat = old.sum_reproducible()?;
+    let size = old.map(f64::abs).sum_reproducible()?;
 
     let progress = Progress::new(world, args.steps.into(), "steps");
     world.barrier()?;
     let clock = Instant::now();
     for _ in 0..args.steps {
-        let exchange = halo.start(&old)?; // the messages travel ...
-        update(&old, &mut new, interior.clone()); // ... while the inner cells are computed
-        exchange.finish(&mut old)?;
-        if args.input.is_some() {
-            halo.mirror(&mut old); // nothing flows through a closed border; the fixed one is 0 as it was
-        }
-        for edge in &edges {
-            update(&old, &mut new, edge.clone());
-        }
+        // The border cells travel while the inner ones are computed. The order of the operations
+        // is fixed, so that every cell gets the same bits whoever computes it.
+        old.update(&mut new, FIVE_POINTS, |[here, north, south, west, east]| {
+            // What flows in from a neighbour is exactly what flows out of it.
+            let (vertical, horizontal) =
+                ((north - here) + (south - here), (west - here) + (east - here));
+            here + FLOW * (vertical + horizontal)
+        })?;
         std::mem::swap(&mut old, &mut new);
         progress.advance(1);
     }
     let seconds = world.allreduce(&[clock.elapsed().as_secs_f64()], Max)?[0];
     drop(progress);
 
-    let field = halo.block(&old);
     if let Some(file) = &args.output {
         let title = format!("2-D heat equation after {} steps", args.steps);
         let version = format!("heat2d {}", env!("CARGO_PKG_VERSION"));
         let units = if args.input.is_some() { "as the input" } else { "1" }.to_owned();
-        file.write(&grid, &layout, &field, &Provenance { title, units, version })?;
+        file.write(world, &layout, &old.view(), &Provenance { title, units, version })?;
     }
     if let Some(file) = &args.picture {
-        file.write(&grid, &layout, &field)?;
+        file.write(world, &layout, &old.view())?;
     }
 
     // Is it right? Closed borders keep the heat; the wave is known exactly at every time.
     let (what, error) = if args.input.is_some() {
-        let now = sum(&grid, field.iter().copied())?;
+        let now = old.sum_reproducible()?;
         ("sum conserved, relative error", relative(now - heat, size))
     } else {
-        let [rows, columns] = layout.block(grid.rank()).ranges();
-        let factor = decay(shape, args.steps);
-        let (mut error, mut largest) = (0.0, 0.0);
-        for ((i, j), &value) in field.indexed_iter() {
-            let exact = factor * wave(shape, rows.start + i, columns.start + j);
+        let (factor, mut error, mut largest) = (decay(shape, args.steps), 0.0, 0.0);
+        for (index, &value) in old.block().indices().zip(&old.view()) {
+            let exact = factor * wave(shape, index);
             error = worse(error, (value - exact).abs());
             largest = worse(largest, exact);
         }
         // `worse` is associative: any such closure is a reduction operator.
-        let both = grid.allreduce(&[error, largest], worse)?;
+        let both = world.allreduce(&[error, largest], worse)?;
         ("exact solution, relative error", relative(both[0], both[1]))
     };
     let passed = error <= TOLERANCE;
     let verdict = format!("({what} {error:.1e}, allowed {TOLERANCE:.0e})");
-    let hash = checksum(&grid, &layout, &field)?;
+    let hash = old.checksum()?;
     if first {
         let [rows, columns] = shape;
         let updates = rows as f64 * columns as f64 * f64::from(args.steps) / seconds;
@@ -164,37 +160,8 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// One step of the cells in some rows and columns: the explicit five-point scheme, rows in
-/// parallel.
-///
-/// The order of the operations is fixed, so that every cell gets the same bits whoever computes it.
-fn update(old: &Array2<f64>, new: &mut Array2<f64>, [rows, columns]: [Range<usize>; 2]) {
-    if columns.is_empty() {
-        return; // a narrow block has no inner cells
-    }
-    let (top, left, width) = (rows.start, columns.start, columns.len());
-    let mut target = new.slice_mut(s![rows, columns]);
-    // Short rows are taken together: a task should be worth the trouble of handing it over.
-    let together = 16_384 / width.max(1) + 1;
-    let lines = target.axis_iter_mut(Axis(0)).into_par_iter().enumerate();
-    lines.with_min_len(together).for_each(|(line, mut target)| {
-        let from = |row: usize, column: usize| old.slice(s![row, column..column + width]);
-        let row = top + line;
-        let (here, north, south) = (from(row, left), from(row - 1, left), from(row + 1, left));
-        let (west, east) = (from(row, left - 1), from(row, left + 1));
-        for i in 0..width {
-            // What flows in from a neighbour is exactly what flows out of it.
-            let (vertical, horizontal) = (
-                (north[i] - here[i]) + (south[i] - here[i]),
-                (west[i] - here[i]) + (east[i] - here[i]),
-            );
-            target[i] = here[i] + FLOW * (vertical + horizontal);
-        }
-    });
-}
-
 /// Half a sine wave along each axis, 0 on the border that lies one cell outside the field.
-fn wave([rows, columns]: [usize; 2], row: usize, column: usize) -> f64 {
+fn wave([rows, columns]: [usize; 2], [row, column]: [usize; 2]) -> f64 {
     let sine = |place: usize, len: usize| (PI * (place + 1) as f64 / (len + 1) as f64).sin();
     sine(row, rows) * sine(column, columns)
 }

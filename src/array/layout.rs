@@ -98,6 +98,11 @@ impl<const D: usize> Layout<D> {
         Self { starts }
     }
 
+    /// The layout whose blocks start there along each axis, with the end of the last.
+    pub(super) fn from_starts(starts: [Arc<[usize]>; D]) -> Self {
+        Self { starts }
+    }
+
     /// The same array with other blocks along `axis`: as long as `weights` says, the cost of each
     /// element (in any unit), would give every block the same cost.
     ///
@@ -320,7 +325,7 @@ mod tests {
     /// Every cell is in one block, and the layout knows in whose and where.
     fn check<const D: usize>(layout: &Layout<D>) {
         let mut cells = 0;
-        for rank in 0..layout.ranks() + 1 {
+        for rank in 0..=layout.ranks() {
             let block = layout.block(rank);
             cells += block.len();
             for (local, index) in Block::whole(block.shape()).indices().zip(block.indices()) {

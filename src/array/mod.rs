@@ -1,17 +1,26 @@
-//! Arrays whose blocks lie on different ranks: who owns what, the halo between neighbours, and sums
-//! over all of it.
+//! Arrays whose blocks lie on different ranks.
 //!
-//! A [`Layout`] says which block of a global array each rank of a grid owns; a [`Halo`] keeps the
-//! copies of the neighbours' border cells up to date.
+//! A [`Layout`] says which block of a global array each rank owns, a [`Halo`] which cells around a
+//! block are copied from others; a [`DistArray`] is both with the cells. Everything works for 1 to
+//! 6 axes, for any number of ranks, and for blocks that are uneven or empty; what the array then
+//! holds does not depend on the number of ranks.
 
 mod block;
+mod dist;
+mod frame;
 mod halo;
 mod layout;
+mod lines;
+mod redistribute;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod total;
 
 pub use self::{
     block::{Axes, Block},
-    halo::{Exchange, Halo},
+    dist::DistArray,
+    frame::Exchange,
+    halo::{Boundary, Halo, Stencil},
     layout::{Layout, block_range},
-    total::{checksum, sum},
+    lines::Line,
 };

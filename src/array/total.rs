@@ -1,87 +1,247 @@
 //! One number for an array that lies on many ranks.
 
-use std::panic::Location;
+use std::{cmp::Ordering, panic::Location};
 
-use ndarray::ArrayRef2;
-
-use super::Layout;
+use super::{
+    Axes, DistArray,
+    lines::{Line, flat, unflat},
+};
 use crate::{
-    comm::{Comm, Sum},
-    error::Result,
+    comm::{Located, Number, Sum},
+    datum::Datum,
+    error::{ErrorKind, Result},
 };
 
-/// The sum of all ranks' values, compensated (Neumaier 1974): its error is about one rounding,
-/// whatever the number of values, unless they all but cancel. The last bit may depend on how the
-/// values are distributed. Infinities, NaN, and sums beyond the largest number are those of plain
-/// addition.
-///
-/// # Collective
-/// An allgather of 8 bytes per rank.
-///
-/// # Examples
-/// ```
-/// let sums = spmd::local(2, |world| Ok(spmd::array::sum(world, [0.1; 10])?));
-/// assert_eq!(sums.unwrap(), [2.0; 2]);
-/// ```
-#[track_caller]
-pub fn sum(comm: &Comm, values: impl IntoIterator<Item = f64>) -> Result<f64> {
-    let at = Location::caller();
-    let mine = compensated_sum(values);
-    let all = comm.allgather(&[mine]).map_err(|error| error.called_at(at))?;
-    Ok(compensated_sum(all.into_flat()))
-}
-
-fn compensated_sum(values: impl IntoIterator<Item = f64>) -> f64 {
-    let (mut sum, mut lost) = (0.0_f64, 0.0);
-    for value in values {
-        let next = sum + value;
-        // What the smaller of the two lost in the addition.
-        lost += if sum.abs() >= value.abs() { (sum - next) + value } else { (value - next) + sum };
-        sum = next;
+/// # One number for all of it
+impl<T: Datum + Sync, const D: usize> DistArray<T, D>
+where
+    [usize; D]: Axes,
+{
+    /// What a fold of all cells and their global indices comes to: `fold` takes a cell into a
+    /// result, `combine` two results into one, on all threads of all ranks. How they are combined
+    /// depends on the blocks alone.
+    ///
+    /// # Collective
+    /// An allreduce of one element.
+    #[track_caller]
+    fn total<R: Datum + Sync>(
+        &self,
+        start: R,
+        fold: impl Fn(R, [usize; D], T) -> R + Sync,
+        combine: impl Fn(R, R) -> R + Sync,
+    ) -> Result<R> {
+        let fold = |sofar: Option<R>, line: Line<'_, T, D>| {
+            let mut index = line.index();
+            let mut sofar = sofar.unwrap_or(start);
+            for &cell in line.at([0; D]) {
+                sofar = fold(sofar, index, cell);
+                index[D - 1] += 1;
+            }
+            sofar
+        };
+        let mine = self.ground().fold(&self.cells, &self.frame.inner, &fold, &combine);
+        let all = self.comm().allreduce(&[mine.unwrap_or(start)], combine)?;
+        Ok(all[0])
     }
-    // Of infinities the difference is NaN: then the plain sum says what there is to say.
-    if sum.is_finite() { sum + lost } else { sum }
+
+    /// A number that tells whether two arrays are equal in every bit, however each is distributed.
+    ///
+    /// Each cell's global index and bits are hashed; the hashes are added up, so that their order
+    /// does not matter.
+    ///
+    /// # Collective
+    /// An allreduce of 8 bytes.
+    #[track_caller]
+    pub fn checksum(&self) -> Result<u64> {
+        let at = Location::caller();
+        let shape = self.shape();
+        let hash = |sum: u64, index, cell: T| {
+            let words = bytemuck::bytes_of(&cell).chunks(size_of::<u64>()).map(|part| {
+                let mut word = [0; size_of::<u64>()];
+                word[..part.len()].copy_from_slice(part);
+                u64::from_le_bytes(word)
+            });
+            let start = scramble(flat(shape, index) as u64);
+            sum.wrapping_add(words.fold(start, |hash, word| scramble(word ^ hash)))
+        };
+        self.total(0, hash, u64::wrapping_add).map_err(|error| error.called_at(at))
+    }
 }
 
-/// A number that tells whether two distributed arrays are equal in every bit, however each is
-/// distributed.
-///
-/// `block` is this rank's block of `layout`. Each cell's global index and bits are hashed; the
-/// hashes are added up, so that their order does not matter.
-///
-/// # Collective
-/// An allreduce of 8 bytes.
-///
-/// # Panics
-/// If `block` has not the shape that `layout` gives this rank.
-///
-/// # Examples
-/// ```
-/// use spmd::array::{Layout, checksum};
-/// let on = |ranks: usize| {
-///     let sums = spmd::local(ranks, |world| {
-///         let layout = Layout::on_grid([4, 6], [world.size(), 1]);
-///         let [rows, columns] = layout.block(world.rank()).ranges();
-///         let shape = (rows.len(), columns.len());
-///         let block = ndarray::Array2::from_shape_fn(shape, |(i, j)| (rows.start + i) as f64 * 0.1 + j as f64);
-///         Ok(checksum(world, &layout, &block)?)
-///     });
-///     sums.unwrap()[0]
-/// };
-/// assert_eq!(on(1), on(3));
-/// ```
-#[track_caller]
-pub fn checksum(comm: &Comm, layout: &Layout<2>, block: &ArrayRef2<f64>) -> Result<u64> {
-    let at = Location::caller();
-    let [rows, columns] = layout.block(comm.rank()).ranges();
-    assert_eq!(block.dim(), (rows.len(), columns.len()), "the block is this rank's");
-    let [_, width] = layout.shape();
-    let mine = block.indexed_iter().fold(0_u64, |sum, ((row, column), value)| {
-        let index = (rows.start + row) * width + columns.start + column;
-        sum.wrapping_add(scramble(value.to_bits() ^ scramble(index as u64)))
-    });
-    let sums = comm.allreduce(&[mine], Sum).map_err(|error| error.called_at(at))?;
-    Ok(sums[0])
+/// # Sums and extremes
+impl<T: Number + Sync, const D: usize> DistArray<T, D>
+where
+    [usize; D]: Axes,
+{
+    /// The sum of all cells; integers wrap around. The same blocks give the same bits; see
+    /// [`sum_reproducible`](DistArray::sum_reproducible) for any blocks.
+    ///
+    /// # Collective
+    /// An allreduce of one element.
+    ///
+    /// # Examples
+    /// ```
+    /// use spmd::array::{DistArray, Halo, Layout};
+    /// let sums = spmd::local(3, |world| {
+    ///     let layout = Layout::new([4, 5], world.size());
+    ///     let array = DistArray::from_fn(world, &layout, Halo::none(), |[i, j]| i * 10 + j)?;
+    ///     Ok((array.sum()?, array.max()?))
+    /// });
+    /// assert_eq!(sums.unwrap(), [(340, Some(34)); 3]);
+    /// ```
+    #[track_caller]
+    pub fn sum(&self) -> Result<T> {
+        let at = Location::caller();
+        let add = |sum: T, _, cell| sum.plus(cell);
+        self.total(T::zeroed(), add, T::plus).map_err(|error| error.called_at(at))
+    }
+
+    /// The sum of the products of the cells of two arrays; integers wrap around.
+    ///
+    /// # Collective
+    /// An allreduce of one element.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if the arrays have other blocks, or halos of another width.
+    #[track_caller]
+    pub fn dot(&self, other: &Self) -> Result<T> {
+        let at = Location::caller();
+        let (mine, theirs) = (&self.frame, &other.frame);
+        if (mine.block, mine.shape, mine.inner) != (theirs.block, theirs.shape, theirs.inner) {
+            let what = "the arrays have other blocks or halos of another width".to_owned();
+            return Err(self.comm().refuse("dot", ErrorKind::InvalidArgument { what }, at));
+        }
+        let (ground, others) = (self.ground(), &other.cells);
+        let fold = |sum: Option<T>, line: Line<'_, T, D>| {
+            let pairs = line.at([0; D]).iter().zip(&others[line.at..]);
+            pairs.fold(sum.unwrap_or(T::zeroed()), |sum, (&one, &other)| sum.plus(one.times(other)))
+        };
+        let sum = ground.fold(&self.cells, &mine.inner, &fold, &T::plus);
+        let sums = self.comm().allreduce(&[sum.unwrap_or(T::zeroed())], Sum);
+        Ok(sums.map_err(|error| error.called_at(at))?[0])
+    }
+
+    /// The smallest cell, NaN if one is; none if there are no cells.
+    ///
+    /// # Collective
+    /// An allreduce of two elements.
+    #[track_caller]
+    pub fn min(&self) -> Result<Option<T>> {
+        self.extreme(T::least, Location::caller())
+    }
+
+    /// The largest cell, NaN if one is; none if there are no cells.
+    ///
+    /// # Collective
+    /// As [`min`](Self::min).
+    #[track_caller]
+    pub fn max(&self) -> Result<Option<T>> {
+        self.extreme(T::greatest, Location::caller())
+    }
+
+    fn extreme(
+        &self,
+        better: impl Fn(T, T) -> T + Sync,
+        at: &'static Location<'static>,
+    ) -> Result<Option<T>> {
+        let fold = |sofar: Option<T>, line: Line<'_, T, D>| {
+            let cells = line.at([0; D]);
+            cells.iter().fold(sofar.unwrap_or(cells[0]), |best, &cell| better(best, cell))
+        };
+        let mine = self.ground().fold(&self.cells, &self.frame.inner, &fold, &better);
+        // Who has no cells says so by an empty row.
+        let all = self.comm().allgather(mine.as_slice()).map_err(|error| error.called_at(at))?;
+        Ok(all.into_flat().into_iter().reduce(better))
+    }
+
+    /// The smallest cell and its global index, the first one of several; none if there are no
+    /// cells. What it is if some are NaN is not specified.
+    ///
+    /// # Collective
+    /// An allgather of one element and its place.
+    #[track_caller]
+    pub fn min_loc(&self) -> Result<Option<(T, [usize; D])>> {
+        let best = self.best(1, T::partial_cmp, Location::caller())?;
+        Ok(best.first().copied())
+    }
+
+    /// The largest cell and its global index, as [`min_loc`](Self::min_loc).
+    ///
+    /// # Collective
+    /// As [`min_loc`](Self::min_loc).
+    #[track_caller]
+    pub fn max_loc(&self) -> Result<Option<(T, [usize; D])>> {
+        let best = self.best(1, |one, other| other.partial_cmp(one), Location::caller())?;
+        Ok(best.first().copied())
+    }
+
+    /// The `count` largest cells and their global indices, the largest first, of equals the one
+    /// with the lower index; fewer if there are not as many.
+    ///
+    /// # Collective
+    /// An allgather of up to `count` elements and their places from each rank.
+    #[track_caller]
+    pub fn top(&self, count: usize) -> Result<Vec<(T, [usize; D])>> {
+        self.best(count, |one, other| other.partial_cmp(one), Location::caller())
+    }
+
+    fn best(
+        &self,
+        count: usize,
+        compare: impl Fn(&T, &T) -> Option<Ordering>,
+        at: &'static Location<'static>,
+    ) -> Result<Vec<(T, [usize; D])>> {
+        let shape = self.shape();
+        let order = |one: &Located<T>, other: &Located<T>| {
+            let values = compare(&one.value(), &other.value()).unwrap_or(Ordering::Equal);
+            values.then(one.index().cmp(&other.index()))
+        };
+        let first = |mut found: Vec<Located<T>>| {
+            if count > 0 && found.len() > count {
+                found.select_nth_unstable_by(count - 1, order);
+            }
+            found.truncate(count);
+            found
+        };
+        let places = self.block().indices().map(|index| flat(shape, index) as u64);
+        let cells = self.block_values().zip(places);
+        let mine = first(cells.map(|(value, place)| Located::new(value, place)).collect());
+        let all = self.comm().allgather(&mine).map_err(|error| error.called_at(at))?;
+        let mut best = first(all.into_flat());
+        best.sort_by(order);
+        Ok(best
+            .iter()
+            .map(|found| (found.value(), unflat(shape, found.index() as usize)))
+            .collect())
+    }
+}
+
+/// # Sums of `f64`
+impl<const D: usize> DistArray<f64, D>
+where
+    [usize; D]: Axes,
+{
+    /// The square root of the sum of squares.
+    ///
+    /// # Collective
+    /// An allreduce of one element.
+    #[track_caller]
+    pub fn norm2(&self) -> Result<f64> {
+        let at = Location::caller();
+        self.dot(self).map(f64::sqrt).map_err(|error| error.called_at(at))
+    }
+
+    /// The exact sum of all cells, rounded once: the same bits for every number of ranks and all
+    /// blocks. See [`Comm::sum_reproducible`].
+    ///
+    /// # Collective
+    /// An allreduce of 568 bytes.
+    #[track_caller]
+    pub fn sum_reproducible(&self) -> Result<f64> {
+        let at = Location::caller();
+        let values: Vec<f64> = self.block_values().collect();
+        self.comm().sum_reproducible(&values).map_err(|error| error.called_at(at))
+    }
 }
 
 /// The output function of `SplitMix64` (Steele, Lea and Flood 2014): every bit of the result
@@ -98,11 +258,14 @@ mod tests {
     use ndarray::array;
 
     use super::*;
+    use crate::array::{Halo, Layout};
 
     fn checksum_of(block: &ndarray::Array2<f64>) -> u64 {
         let (rows, columns) = block.dim();
         let sums = crate::local(1, |world| {
-            Ok(checksum(world, &Layout::on_grid([rows, columns], [1, 1]), block)?)
+            let layout = Layout::new([rows, columns], 1);
+            let array = DistArray::from_fn(world, &layout, Halo::none(), |index| block[index])?;
+            Ok(array.checksum()?)
         });
         sums.unwrap()[0]
     }
@@ -116,52 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn a_compensated_sum_keeps_what_plain_addition_loses() {
-        let values = || std::iter::once(1e16).chain(std::iter::repeat_n(1.0, 1000)).chain([-1e16]);
-        assert!((values().sum::<f64>() - 1000.0).abs() > 100.0);
-        assert!((compensated_sum(values()) - 1000.0).abs() < 1e-9);
-        assert!(compensated_sum([1.0, f64::NAN]).is_nan());
-    }
-
-    #[test]
-    fn a_sum_beyond_all_numbers_is_that_of_plain_addition() {
-        const INFINITE: f64 = f64::INFINITY;
-        for values in [
-            &[INFINITE, 1.0][..],
-            &[1.0, INFINITE, 2.0, 3.0],
-            &[-INFINITE, 1.0],
-            &[INFINITE, -INFINITE],
-            &[f64::MAX, f64::MAX],
-            &[f64::MAX, f64::MAX, -f64::MAX],
-            &[f64::MIN, f64::MIN, 1.0],
-            &[f64::NAN, 1.0],
-            &[1e308, 1e308, -1e308],
-            &[f64::MAX, -f64::MAX, f64::MAX],
-        ] {
-            let plain: f64 = values.iter().sum();
-            for ranks in [1, 2] {
-                let sums = crate::local(ranks, |world| {
-                    let first = world.rank() == 0;
-                    Ok(sum(world, values.iter().copied().filter(|_| first))?)
-                });
-                for sum in sums.unwrap() {
-                    let same = sum.to_bits() == plain.to_bits() || (sum.is_nan() && plain.is_nan());
-                    assert!(same, "{values:?} on {ranks} ranks: {sum}, not {plain}");
-                }
-            }
-        }
-        // Each rank's part is finite; together they are not.
-        let sums = crate::local(2, |world| Ok(sum(world, [f64::MAX])?));
-        assert_eq!(sums.unwrap(), [INFINITE; 2]);
-    }
-
-    #[test]
     fn errors_name_the_callers_line() {
         let places = crate::local(2, |world| {
+            let array = DistArray::from_fn(world, &Layout::new([2], 2), Halo::none(), |[i]| i)?;
             if world.rank() == 1 {
-                return Ok(world.barrier().map_err(drop).err().map(|()| ""));
+                return Ok(array.comm().barrier().map_err(drop).err().map(|()| ""));
             }
-            let failed = sum(world, [1.0]).expect_err("the other rank calls something else");
+            let failed = array.sum().expect_err("the other rank calls something else");
             let line = line!() - 1;
             assert_eq!(failed.location().line(), line, "{failed}");
             Ok(Some(failed.location().file()))

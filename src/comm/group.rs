@@ -37,6 +37,20 @@ impl Comm {
         self.together(call, Subject::nothing(), |_| self.twin())
     }
 
+    /// A duplicate for what all ranks say alike in these words: else every rank is told of one that
+    /// does not, [described](ErrorKind::CollectiveMismatch). Collective.
+    pub(crate) fn dup_for(
+        &self,
+        call: Call,
+        words: &[usize],
+        describe: impl Fn(&[usize]) -> String,
+    ) -> Result<Self> {
+        self.together(call, Subject::any::<usize>(), |_| {
+            self.same_list_on_all(call, words, describe)?;
+            self.twin()
+        })
+    }
+
     /// A duplicate, as a part of another call.
     pub(super) fn twin(&self) -> Result<Self, Fault> {
         let ranks: Vec<Rank> = (0..self.size).map(Rank::from).collect();

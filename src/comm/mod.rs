@@ -28,6 +28,7 @@ mod view;
 use std::{
     cell::{Cell, OnceCell, RefCell},
     fmt,
+    panic::Location,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -59,7 +60,7 @@ use crate::{
     checks::Checks,
     datum::Signature,
     engine::{About, Context, Engine, Label, Rank, Step, Tag},
-    error::{Call, Error, Fault, Result, With},
+    error::{Call, Error, ErrorKind, Fault, Result, With},
 };
 
 /// An ordered group of ranks with a message space of its own.
@@ -278,6 +279,17 @@ impl Comm {
     #[cold]
     fn failed(&self, fault: Fault, call: Call) -> Error {
         Error::new(fault, self.rank, call).on(self.name.borrow().clone())
+    }
+
+    /// The error of a call that has been refused before it began.
+    #[cold]
+    pub(crate) fn refuse(
+        &self,
+        op: &'static str,
+        why: ErrorKind,
+        at: &'static Location<'static>,
+    ) -> Error {
+        self.failed(why.into(), Call { op, with: With::ALL, at })
     }
 
     /// Where messages can go.

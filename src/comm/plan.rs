@@ -11,6 +11,8 @@ mod store;
 
 use std::{
     marker::PhantomData,
+    ops::Deref,
+    rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -27,11 +29,31 @@ use crate::{
 /// Dropped while it is under way, its receives are withdrawn and its sends go on without their
 /// owner.
 pub struct Plan<'c> {
-    comm: &'c Comm,
+    comm: Home<'c>,
     id: u64,
     stores: Vec<Box<dyn AnyStore>>,
     steps: Vec<Step<'c>>,
     under_way: bool,
+}
+
+/// The communicator of a plan.
+#[derive(Clone)]
+enum Home<'c> {
+    /// The program's.
+    Lent(&'c Comm),
+    /// One that the plan keeps, so that it can stand in a structure of its own.
+    Kept(Rc<Comm>),
+}
+
+impl Deref for Home<'_> {
+    type Target = Comm;
+
+    fn deref(&self) -> &Comm {
+        match self {
+            Self::Lent(comm) => comm,
+            Self::Kept(comm) => comm,
+        }
+    }
 }
 
 /// A buffer of a [`Plan`]: give it to [`Plan::get`] and [`Plan::get_mut`].
@@ -81,9 +103,12 @@ impl Comm {
     /// assert_eq!(sums.unwrap(), [75.0; 3]);
     /// ```
     pub fn plan(&self) -> Plan<'_> {
-        static PLANS: AtomicU64 = AtomicU64::new(0);
-        let id = PLANS.fetch_add(1, Ordering::Relaxed);
-        Plan { comm: self, id, stores: Vec::new(), steps: Vec::new(), under_way: false }
+        Plan::on(Home::Lent(self))
+    }
+
+    /// As [`plan`](Self::plan); the plan keeps the communicator.
+    pub(crate) fn into_plan(self: Rc<Self>) -> Plan<'static> {
+        Plan::on(Home::Kept(self))
     }
 }
 
@@ -121,6 +146,12 @@ type Start<'c> = dyn Fn(&Comm, &mut Stores) -> Result<Op, Fault> + 'c;
 type Bring<'c> = dyn Fn(Exchanged, &mut Stores) -> Result<(), Fault> + 'c;
 
 impl<'c> Plan<'c> {
+    fn on(comm: Home<'c>) -> Self {
+        static PLANS: AtomicU64 = AtomicU64::new(0);
+        let id = PLANS.fetch_add(1, Ordering::Relaxed);
+        Plan { comm, id, stores: Vec::new(), steps: Vec::new(), under_way: false }
+    }
+
     /// Adds a send of these values, which [`Plan::get_mut`] changes between starts.
     ///
     /// # Errors
@@ -188,7 +219,7 @@ impl<'c> Plan<'c> {
     /// As [`Plan::get`].
     #[track_caller]
     pub fn get_mut<T: Datum>(&mut self, buffer: PlanBuffer<T>) -> Result<&mut [T]> {
-        let comm = self.comm;
+        let comm = self.comm.clone();
         comm.proceed(all("get_mut"), || {
             let place = self.rested(&buffer)?;
             store::<T>(&mut self.stores, place).map(Store::values_mut)
@@ -217,7 +248,7 @@ impl<'c> Plan<'c> {
     /// goes on: [`Plan::wait`] completes it.
     #[track_caller]
     pub fn start(&mut self) -> Result<()> {
-        let comm = self.comm;
+        let comm = &*self.comm;
         if self.under_way {
             return comm.perform(all("start"), || Err(invalid(UNDER_WAY)));
         }
@@ -246,7 +277,7 @@ impl<'c> Plan<'c> {
         }
         let mut first = Ok(());
         for step in &mut self.steps {
-            first = first.and(step.finish(self.comm, &mut self.stores, true).map(drop));
+            first = first.and(step.finish(&self.comm, &mut self.stores, true).map(drop));
         }
         self.under_way = false;
         first
@@ -265,7 +296,7 @@ impl<'c> Plan<'c> {
         }
         let mut done = true;
         for step in &mut self.steps {
-            done &= step.finish(self.comm, &mut self.stores, false)?;
+            done &= step.finish(&self.comm, &mut self.stores, false)?;
         }
         self.under_way = !done;
         Ok(done)
@@ -302,7 +333,7 @@ impl<'c> Plan<'c> {
         call: Call,
         build: impl FnOnce(&mut Self, Call) -> Result<(R, How<'c>, Brings<'c>), Fault>,
     ) -> Result<R> {
-        let comm = self.comm;
+        let comm = self.comm.clone();
         comm.proceed(call, || {
             if self.under_way {
                 return Err(invalid(UNDER_WAY));
