@@ -1,0 +1,102 @@
+//! A star-shaped stencil of radius 2, weighted so that the answer is known: `Stencil` of the
+//! Parallel Research Kernels.
+//!
+//! In each iteration every point takes up the weighted sum of its neighbours up to two steps away
+//! along each axis; then the whole input grows by 1. The weights are a discrete divergence, so that
+//! each iteration adds exactly 2 to every point of the result.
+//!
+//! ```text
+//! cargo run --release --example stencil
+//! cargo run --release --example stencil -- -n 4 --size 4000 --iterations 50
+//! ```
+//!
+//! Source: Van der Wijngaart and Mattson, "The Parallel Research Kernels" (2014).
+
+use std::{process::ExitCode, time::Instant};
+
+use clap::Parser;
+use spmd::{
+    array::{DistArray, Halo, Layout},
+    prelude::*,
+};
+
+const RADIUS: usize = 2;
+/// The points that a point takes up something of, and how much: 1 / (2 · distance · radius) along
+/// each axis, negative before it.
+const POINTS: [[isize; 2]; 8] =
+    [[-2, 0], [-1, 0], [0, -2], [0, -1], [0, 1], [0, 2], [1, 0], [2, 0]];
+const WEIGHTS: [f64; 8] = [-0.125, -0.25, -0.125, -0.25, 0.25, 0.125, 0.25, 0.125];
+/// The largest error of the norm that passes the verification.
+const TOLERANCE: f64 = 1e-8;
+
+/// Apply a star-shaped stencil of radius 2, and check the result
+#[derive(Parser)]
+struct Args {
+    /// Points along each side of the square
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(5..))]
+    size: u32,
+    /// How often the stencil is applied after one time that does not count
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    iterations: u32,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+fn main() -> ExitCode {
+    let args: Args = spmd::parse();
+    args.run.run(|world| simulate(world, &args)) // every rank runs `simulate`
+}
+
+fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
+    let size = args.size as usize;
+    let layout = Layout::new([size, size], world.size());
+    // The input grows from the corner: f(i, j) = i + j. Every point adds the stencil to its sum.
+    let mut input =
+        DistArray::from_fn(world, &layout, Halo::star(RADIUS), |[i, j]| (i + j) as f64)?;
+    let mut added = input.like(|_| 0.0);
+    let mut sums = input.like(|_| 0.0);
+
+    let progress = Progress::new(world, u64::from(args.iterations) + 1, "iterations");
+    let mut clock = Instant::now();
+    for iteration in 0..=args.iterations {
+        if iteration == 1 {
+            world.barrier()?;
+            clock = Instant::now(); // the first one has touched all memory
+        }
+        input.update(&mut added, POINTS, |points| {
+            let mut sum = 0.0;
+            for i in 0..points.len() {
+                sum += WEIGHTS[i] * points[i];
+            }
+            sum
+        })?;
+        sums.zip_inplace(&added, |sum, added| sum + added);
+        input.map_inplace(|value| value + 1.0);
+        progress.advance(1);
+    }
+    let seconds = world.allreduce(&[clock.elapsed().as_secs_f64()], Max)?[0];
+    drop(progress);
+
+    // The points within two steps of the border see cells that are no input: they do not count.
+    let active = (size - 2 * RADIUS).pow(2) as f64;
+    let inside = RADIUS..size - RADIUS;
+    sums.map_indexed(|[i, j], sum| {
+        if inside.contains(&i) && inside.contains(&j) { sum.abs() } else { 0.0 }
+    });
+    let norm = sums.sum_reproducible()? / active;
+    let expected = 2.0 * f64::from(args.iterations + 1);
+    let passed = (norm - expected).abs() <= TOLERANCE;
+    if world.rank() == 0 {
+        let flops = (2 * POINTS.len() + 1) as f64 * active * f64::from(args.iterations);
+        println!(
+            "{layout}\ntime: {seconds:.3} s, {:.0} Mflop/s\nverification: {} (L1 norm {norm}, expected {expected})",
+            flops / seconds / 1e6,
+            if passed { "passed" } else { "FAILED" },
+        );
+    }
+    world.barrier()?; // a failure ends the job: not before the result is printed
+    if passed {
+        return Ok(());
+    }
+    Err(Failure::verification(format!("verification failed: L1 norm {norm}, expected {expected}")))
+}
