@@ -1,5 +1,5 @@
-//! The architecture, checked: modules import downwards only, and unsafe code stays in its named
-//! rooms.
+//! The architecture, checked: modules import downwards only, and unsafe code and waiting stay in
+//! their named rooms.
 
 use std::{
     collections::HashMap,
@@ -33,6 +33,25 @@ const UNSAFE_ROOMS: [&str; 11] = [
     "process.rs",
 ];
 
+/// Where a thread may wait, spin or let others run by itself: the beginnings of paths below `src/`.
+///
+/// A rank that waits anywhere else would be unknown to the detection of deadlock, would not make
+/// progress with what others wait for, and would keep its CPU from the rank that it waits for; and
+/// whoever runs ranks in another way (as coroutines, or in a simulation) has to find all waiting.
+const WAITING_ROOMS: [&str; 5] = [
+    "engine/local/parking.rs",
+    // What parking stands on; and loom's models, which are tests.
+    "engine/local/sync.rs",
+    "engine/local/models",
+    "engine/mpi/progress.rs",
+    // Its threads look after a job and are no ranks; a rank waits here only after its last call.
+    "launch/",
+];
+
+/// What stops a thread, or lets others run.
+const WAITS: [&str; 7] =
+    ["yield_now", "spin_loop", "park", "park_timeout", "sleep", "Condvar", "wait_timeout"];
+
 #[test]
 fn imports_run_downwards() {
     let sources = sources();
@@ -55,6 +74,13 @@ fn unsafe_code_stays_in_its_rooms() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
+#[test]
+fn ranks_wait_in_their_rooms() {
+    let complaints: Vec<String> =
+        sources().iter().flat_map(|(path, source)| waits_outside(path, source)).collect();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
 /// Lengths that callers give are added and multiplied in `comm/lengths.rs`, where none wraps
 /// around; and a view's own account of its elements is asked for in `comm/view.rs`, where it is
 /// compared with what is found.
@@ -71,9 +97,7 @@ fn lengths_are_added_in_one_place() {
 /// Sums, products and sizes in bytes that nobody checks, and views that are believed; unit tests do
 /// not count.
 fn unchecked_lengths(path: &str, source: &str) -> Vec<String> {
-    let tokens = tokens(source);
-    let end = tokens.windows(2).position(|pair| (&*pair[0].1, &*pair[1].1) == ("mod", "tests"));
-    let tokens = &tokens[..end.unwrap_or(tokens.len())];
+    let tokens = without_tests(tokens(source));
     let mut found = Vec::new();
     for (at, (line, token)) in tokens.iter().enumerate() {
         let near = |distance: isize| {
@@ -93,6 +117,27 @@ fn unchecked_lengths(path: &str, source: &str) -> Vec<String> {
         found.push(format!("src/{path}:{line}: {complaint}; see comm/lengths.rs and comm/view.rs"));
     }
     found
+}
+
+/// Unit tests may wait as they like.
+fn waits_outside(path: &str, source: &str) -> Vec<String> {
+    if WAITING_ROOMS.iter().any(|room| path.starts_with(room)) {
+        return Vec::new();
+    }
+    let found = without_tests(tokens(source)).into_iter();
+    found
+        .filter(|(_, token)| WAITS.contains(&token.as_str()))
+        .map(|(line, token)| {
+            format!("src/{path}:{line}: `{token}` outside the rooms for waiting in tests/layers.rs")
+        })
+        .collect()
+}
+
+/// What stands before `mod tests`.
+fn without_tests(mut tokens: Vec<(usize, String)>) -> Vec<(usize, String)> {
+    let end = tokens.windows(2).position(|pair| (&*pair[0].1, &*pair[1].1) == ("mod", "tests"));
+    tokens.truncate(end.unwrap_or(tokens.len()));
+    tokens
 }
 
 /// Every source file of the library: its path below `src/` and its text. The command in `src/bin/`
@@ -430,5 +475,8 @@ mod the_parser {
         assert_eq!(complaints("helpers.rs", "").len(), 1, "a module without a layer");
         assert_eq!(unsafe_outside("comm/p2p.rs", "fn f() { unsafe { g() } }").len(), 1);
         assert_eq!(unsafe_outside("engine/local/parking.rs", "unsafe impl Send for X {}"), [""; 0]);
+        let waits = "fn f() { std::thread::yield_now() } mod tests { fn g() { sleep(x) } }";
+        assert_eq!(waits_outside("comm/p2p.rs", waits).len(), 1);
+        assert_eq!(waits_outside("engine/mpi/progress.rs", waits), [""; 0]);
     }
 }

@@ -21,12 +21,15 @@
 //! deadlock, found by the last to enter. It is exact: a waiter waits for something that only
 //! another rank can do, none of which is awake to do it, and whatever one did before it entered was
 //! either seen by the last look of the rank concerned or has struck that rank out.
+//!
+//! All waiting of this engine is here, with the primitives in [`sync`](super::sync): nothing else
+//! in this folder spins, yields or sleeps.
 
 use std::time::{Duration, Instant};
 
 use super::sync::{
-    AsymmetricFence, AtomicBool, Condvar, Mutex, Ordering, lock, spin_loop, wait, wait_for,
-    yield_now,
+    AsymmetricFence, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, spin_loop, wait,
+    wait_for, yield_now,
 };
 use crate::error::{Call, ErrorKind, Fault};
 
@@ -59,6 +62,58 @@ impl Backoff {
 /// So many looks follow each other without a pause and without a look at anything else: an answer
 /// that is on its way comes within 0.1 µs.
 const EAGER_LOOKS: u32 = 500;
+
+/// Looks again and again, and lets others run between two looks: for a few steps that another rank
+/// is in the middle of, and waits for nobody in.
+#[inline]
+pub(super) fn yield_until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        yield_now();
+    }
+}
+
+/// As [`yield_until`], for what takes less time than to let others run.
+#[inline]
+pub(super) fn spin_until(mut ready: impl FnMut() -> bool) {
+    let mut looks = 0;
+    while !ready() {
+        looks += 1;
+        if looks > 2000 || cfg!(loom) { yield_now() } else { spin_loop() }
+    }
+}
+
+/// A value under a lock, whose changes threads wait for that are no ranks.
+pub(super) struct Monitor<T> {
+    value: Mutex<T>,
+    changed: Condvar,
+}
+
+impl<T> Monitor<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self { value: Mutex::new(value), changed: Condvar::new() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+        lock(&self.value)
+    }
+
+    /// Wakes all who wait for a change.
+    pub(super) fn notify_all(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Waits for a change, for so long at most. `guard` is of this lock.
+    pub(super) fn wait<'a>(
+        &'a self,
+        guard: MutexGuard<'a, T>,
+        long: Duration,
+    ) -> MutexGuard<'a, T> {
+        wait_for(&self.changed, &self.value, guard, long)
+    }
+}
 
 /// The waiting places of all ranks of a job.
 pub(super) struct ParkingLot {

@@ -20,8 +20,8 @@ use std::{panic::Location, sync::Arc};
 
 use super::{
     lane::{INLINE_BYTES, InLane},
-    parking::ParkingLot,
-    sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, UnsafeCell, spin_loop, yield_now},
+    parking::{ParkingLot, spin_until, yield_until},
+    sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, UnsafeCell},
 };
 use crate::{
     datum::{Memory, Outgoing},
@@ -249,20 +249,17 @@ impl Loan {
 
     fn claim(&self, how: Claim) -> bool {
         let to = if how == Claim::Receive { BUSY } else { MATCHED };
-        loop {
-            match self.turn(OFFERED, to) {
-                Ok(_) => return true,
-                Err(BUSY) => yield_now(), // the lender is leaving a copy
-                Err(_) => return false,
-            }
-        }
+        yield_until(|| match self.turn(OFFERED, to) {
+            Ok(_) => Some(true),
+            Err(BUSY) => None, // the lender is leaving a copy
+            Err(_) => Some(false),
+        })
     }
 
     /// Turns a reservation into the right to read.
     pub(super) fn begin(&self) {
-        while self.turn(MATCHED, BUSY).is_err() {
-            yield_now(); // the lender is leaving a copy
-        }
+        // Until then the lender is leaving a copy.
+        yield_until(|| self.turn(MATCHED, BUSY).ok());
     }
 
     /// Copies the claimed loan, if `into` is given, and gives it back.
@@ -293,12 +290,8 @@ impl Loan {
         // SAFETY: both are borrowed until this function returns, which waits for all parts; until
         // then `into` is reached through `to` only.
         unsafe { self.copy_parts() };
-        let mut looks = 0;
-        while self.copied.load(Ordering::Acquire) != self.bytes {
-            // The lender is copying the last part at this moment, unless its CPU was taken from it.
-            looks += 1;
-            if looks > 2000 || cfg!(loom) { yield_now() } else { spin_loop() }
-        }
+        // The lender is copying the last part at this moment, unless its CPU was taken from it.
+        spin_until(|| self.copied.load(Ordering::Acquire) == self.bytes);
     }
 
     /// Copies parts that nobody has copied, until there are none.
@@ -346,25 +339,19 @@ impl Loan {
     /// Ends the loan: the lent memory is the lender's alone again. Whether the message was never
     /// sent; otherwise its receiver has it or will have it.
     pub(super) fn take_back(&self) -> (bool, Option<Memory>) {
-        loop {
-            match self.turn(OFFERED, BACK) {
-                Ok(_) => return (true, self.memory()),
-                Err(DONE) => return (false, self.memory()),
-                Err(MATCHED) => {
-                    if let Some(memory) = self.leave_copy() {
-                        return (false, Some(memory));
-                    }
+        yield_until(|| match self.turn(OFFERED, BACK) {
+            Ok(_) => Some((true, self.memory())),
+            Err(DONE) => Some((false, self.memory())),
+            // If not, the receiver has begun to copy meanwhile.
+            Err(MATCHED) => self.leave_copy().map(|memory| (false, Some(memory))),
+            // The receiver is copying at this moment. (Nothing else: the lender ends a loan once.)
+            Err(state) => {
+                if state == SHARED {
+                    self.help();
                 }
-                Err(state) => {
-                    // The receiver is copying at this moment. (Nothing else: the lender ends a loan
-                    // once.)
-                    if state == SHARED {
-                        self.help();
-                    }
-                    yield_now();
-                }
+                None
             }
-        }
+        })
     }
 
     /// Leaves a copy in the place of the lent memory, so that the lender can go on and the message

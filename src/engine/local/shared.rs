@@ -6,10 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    Job, LocalEngine,
-    sync::{Condvar, Mutex, lock, wait_for},
-};
+use super::{Job, LocalEngine, parking::Monitor};
 use crate::{
     datum::Buffer,
     engine::{
@@ -28,10 +25,7 @@ const SPACE: Space = Space { context: 0, step: false };
 /// The mailboxes of the ranks of a communicator.
 pub(super) struct Mailboxes(Box<[Mailbox]>);
 
-struct Mailbox {
-    letters: Mutex<Queues<Letter, ()>>,
-    arrived: Condvar,
-}
+type Mailbox = Monitor<Queues<Letter, ()>>;
 
 struct Letter {
     label: Label,
@@ -65,8 +59,7 @@ fn open(engine: &LocalEngine, context: Context, seq: u64) -> Result<Arc<dyn Shar
 
 impl Mailboxes {
     fn new(ranks: usize) -> Self {
-        let mailbox = || Mailbox { letters: Mutex::new(Queues::new()), arrived: Condvar::new() };
-        Self((0..ranks).map(|_| mailbox()).collect())
+        Self((0..ranks).map(|_| Mailbox::new(Queues::new())).collect())
     }
 
     fn mailbox(&self, rank: Rank) -> Result<&Mailbox, Fault> {
@@ -81,9 +74,9 @@ impl SharedEngine for SharedHandle {
         let mailbox = self.mailboxes.mailbox(to.rank)?;
         let key = Key { space: SPACE, source: self.me, tag: to.tag };
         let letter = Letter { label: to.label, bytes: bytes.into() };
-        lock(&mailbox.letters).keep(key, letter);
+        mailbox.lock().keep(key, letter);
         // Which of the threads wants it is not known.
-        mailbox.arrived.notify_all();
+        mailbox.notify_all();
         Ok(())
     }
 
@@ -95,7 +88,7 @@ impl SharedEngine for SharedHandle {
     ) -> Result<(Box<dyn Buffer>, Received), Fault> {
         let mailbox = self.mailboxes.mailbox(self.me)?;
         let wanted = Wanted { space: SPACE, choice: from.choice };
-        let mut letters = lock(&mailbox.letters);
+        let mut letters = mailbox.lock();
         let mut waiting = None;
         let (key, letter) = loop {
             if let Some(found) = letters.take_unexpected(&wanted) {
@@ -104,7 +97,7 @@ impl SharedEngine for SharedHandle {
             self.job.parking.check()?;
             let watch = self.job.watch.as_ref();
             waiting = waiting.or_else(|| watch.map(|watch| watch.thread_waits(self.rank, call)));
-            letters = wait_for(&mailbox.arrived, &mailbox.letters, letters, NAP);
+            letters = mailbox.wait(letters, NAP);
         };
         drop((letters, waiting));
         from.label.admits(&letter.label, key.source)?;

@@ -28,7 +28,7 @@ use self::{native::Native, rows::Rows};
 use super::{
     MpiEngine,
     collective::datatype,
-    operations::Staged,
+    progress::Staged,
     wire::{self, HEAD},
 };
 use crate::{

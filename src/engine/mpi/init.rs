@@ -22,6 +22,7 @@ use super::{
     messages::Route,
     operations::Orphan,
     predictor::Predictor,
+    progress,
     raw::{blank_status, check, made, tag_limit},
     roll::{self, Agreed, Findings, Refusal, Roll},
     transfer::tested,
@@ -318,8 +319,7 @@ impl MpiEngine {
                     }
                 }
             }
-            // The others may have long to compute, on this CPU too.
-            std::thread::sleep(Duration::from_micros(50));
+            progress::nap();
         }
     }
 

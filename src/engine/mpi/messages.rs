@@ -1,9 +1,6 @@
 //! Messages that are sent and received before the call returns.
 
-use std::{
-    ffi::{c_int, c_void},
-    thread,
-};
+use std::ffi::{c_int, c_void};
 
 use mpi::ffi;
 
@@ -438,36 +435,6 @@ impl MpiEngine {
             received.bytes -= if route.has_header { HEAD.min(received.bytes) } else { 0 };
             (Probed { message, received, route }, received)
         }))
-    }
-
-    /// Lets others run, and takes the next steps of what needs several.
-    pub(super) fn idle(&self) {
-        self.progress();
-        if self.oversubscribed.get() {
-            thread::yield_now();
-        }
-    }
-
-    /// Waits for a request; MPI's return code.
-    pub(super) fn complete(
-        &self,
-        request: &mut ffi::MPI_Request,
-        status: &mut ffi::MPI_Status,
-    ) -> c_int {
-        let _waiting = self.waiting();
-        if !self.polls.get() {
-            // SAFETY: a live request of ours, whose buffers the caller keeps until this returns.
-            return unsafe { ffi::MPI_Wait(request, status) };
-        }
-        loop {
-            let mut done = 0;
-            // SAFETY: as above.
-            let code = unsafe { ffi::MPI_Test(request, &raw mut done, status) };
-            if done != 0 || check(code).is_err() {
-                return code;
-            }
-            self.idle();
-        }
     }
 }
 

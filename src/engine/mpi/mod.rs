@@ -15,6 +15,7 @@ mod operations;
 mod plans;
 mod predictor;
 mod program;
+mod progress;
 mod raw;
 mod roll;
 mod room;
@@ -41,8 +42,9 @@ use self::{
     collective::Operators,
     guard::Guard,
     messages::{Probed, Route},
-    operations::{Orphan, Pending, UnderWay},
+    operations::{Orphan, Pending},
     predictor::{Act, Form, Predictor},
+    progress::UnderWay,
     raw::{blank_status, check, made},
     watch::Waiting,
 };
@@ -114,7 +116,7 @@ pub(crate) struct MpiEngine {
     /// By [`WindowId`].
     windows: RefCell<Vec<Option<Rc<window::Window>>>>,
     probed: Table<Probed>,
-    /// Whether ranks share CPUs; see [`MpiEngine::share_cpus`].
+    /// Whether ranks share CPUs; see [`progress`].
     oversubscribed: Cell<bool>,
     /// Whether the library's blocking calls keep others from running.
     yields: Cell<bool>,
@@ -141,19 +143,6 @@ struct CommPair {
 }
 
 impl MpiEngine {
-    /// From now on waiting ranks let others run: for jobs with more ranks than CPUs, where a
-    /// library that spins (MPICH always does, Open MPI unless it is told) keeps from running the
-    /// very rank that it waits for.
-    ///
-    /// # Collective
-    /// All ranks, between two collective calls, with the same value: blocking collectives do not
-    /// match others.
-    pub(crate) fn share_cpus(&self, shared: bool) {
-        self.oversubscribed.set(shared);
-        self.yields.set(shared && self.spins);
-        self.polls.set(self.yields.get() || !self.staged.borrow().is_empty());
-    }
-
     /// Makes one of the library's collective calls: `call` gets where to write a request, or
     /// nothing if it is to block.
     fn collectively(

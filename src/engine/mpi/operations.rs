@@ -78,35 +78,6 @@ pub(super) enum Stage {
     Over(Result<Done, Fault>),
 }
 
-/// An operation of several steps, each a non-blocking one of MPI.
-///
-/// It is polled whenever the rank is in a verb that waits, but not while it is inside a blocking
-/// collective of the library (those of different ranks must match, and other ranks may have nothing
-/// under way): so no rank may need a *send* of another's later steps. All sends start with the
-/// operation.
-///
-/// What it has MPI work on lies on the heap, and is leaked rather than freed if it is dropped
-/// before MPI is done.
-pub(super) trait Staged {
-    /// Takes the next steps, without waiting; whether that was the last. After an error it is
-    /// dropped.
-    fn poll(&mut self, engine: &MpiEngine) -> Result<bool, Fault>;
-
-    /// What it has brought, after `poll` has said that it is done.
-    fn finish(self: Box<Self>) -> Result<Done, Fault>;
-
-    /// All programs have ended, and the engine receives what still comes: only what MPI works on is
-    /// waited for from now on.
-    fn abandon(&mut self, engine: &MpiEngine);
-}
-
-/// A staged operation under way.
-pub(super) struct UnderWay {
-    /// The number of its [`Op`], if it has one.
-    op: Option<u64>,
-    work: Box<dyn Staged>,
-}
-
 impl Operations for MpiEngine {
     fn isend(&self, to: &Target, mode: Mode, memory: Memory) -> Result<Op, Fault> {
         let route = self.route(to.context, to.label.is_step())?;
@@ -302,63 +273,6 @@ impl MpiEngine {
             let memory = Memory::Lent(into);
             Pending::Transfer(Transfer { request, memory, expects, beside, call: None })
         })))
-    }
-
-    /// Starts an operation of several steps.
-    pub(super) fn launch(&self, work: Box<dyn Staged>) -> Op {
-        let op = self.ops.insert(|| Pending::Staged(Stage::UnderWay, self.call.get()));
-        self.staged.borrow_mut().push(UnderWay { op: Some(op), work });
-        self.polls.set(true);
-        self.progress();
-        Op(op)
-    }
-
-    /// Sees an operation through that nobody waits for.
-    pub(super) fn keep(&self, mut work: Box<dyn Staged>) -> Result<(), Fault> {
-        if !work.poll(self)? {
-            self.staged.borrow_mut().push(UnderWay { op: None, work });
-        }
-        Ok(())
-    }
-
-    /// Takes the next steps of all operations of several steps.
-    pub(super) fn progress(&self) {
-        if self.staged.borrow().is_empty() {
-            return;
-        }
-        let mut under_way = self.staged.take();
-        let mut at = 0;
-        while at < under_way.len() {
-            let over = match under_way[at].work.poll(self) {
-                Ok(false) => {
-                    at += 1;
-                    continue;
-                }
-                Ok(true) => None,
-                Err(error) => Some(Err(error)),
-            };
-            let UnderWay { op, work } = under_way.remove(at);
-            let over = over.unwrap_or_else(|| work.finish());
-            // Nobody is there any more where the operation was detached.
-            let Some(op) = op else { continue };
-            self.ops.with(op, |pending| {
-                if let Pending::Staged(stage, _) = pending {
-                    *stage = Stage::Over(over);
-                }
-            });
-        }
-        let awaited = under_way.iter().any(|one| one.op.is_some());
-        self.polls.set(self.yields.get() || awaited);
-        *self.staged.borrow_mut() = under_way;
-    }
-
-    /// All programs have ended: what is under way is left to itself.
-    pub(super) fn abandon_staged(&self) {
-        let mut under_way = self.staged.take();
-        for UnderWay { work, .. } in &mut under_way {
-            work.abandon(self);
-        }
-        *self.staged.borrow_mut() = under_way;
     }
 
     fn await_transfer(&self, mut transfer: Transfer) -> Result<Done, Fault> {

@@ -9,7 +9,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread,
     time::Instant,
 };
 
@@ -19,6 +18,7 @@ use super::{
     MpiEngine, Watch,
     init::LAST_MESSAGES,
     predictor::{Act, Form},
+    progress::poll_until,
     raw::{Extent, made},
     transfer::{Expected, admit, matched, tested, whole},
     wire::{self, COPIED, HEAD},
@@ -104,14 +104,16 @@ impl Shared {
     pub(super) fn close(&self) -> Result<(), Fault> {
         self.closed.store(true, Ordering::SeqCst);
         let started = Instant::now();
-        while self.active.load(Ordering::SeqCst) > 0 {
+        poll_until(|| {
+            if self.active.load(Ordering::SeqCst) == 0 {
+                return Ok(Some(()));
+            }
             if started.elapsed() > LAST_MESSAGES {
                 let what = "a thread still sends by a shared communicator".to_owned();
                 return Err(ErrorKind::InvalidArgument { what }.into());
             }
-            thread::yield_now();
-        }
-        Ok(())
+            Ok(None)
+        })
     }
 
     /// MPI's communicator, to be drained and freed once closed.
@@ -128,10 +130,7 @@ impl Shared {
 
     /// Looks until the request is complete.
     fn complete(request: &mut ffi::MPI_Request) -> Result<(), Fault> {
-        while tested(request)?.is_none() {
-            thread::yield_now();
-        }
-        Ok(())
+        poll_until(|| tested(request)).map(drop)
     }
 
     /// # Safety
@@ -181,16 +180,15 @@ impl SharedEngine for Shared {
         room: fn(usize) -> Box<dyn Buffer>,
     ) -> Result<(Box<dyn Buffer>, Received), Fault> {
         let _waiting = self.watch.as_deref().map(|watch| watch.thread_waiting(call));
-        loop {
+        poll_until(|| {
             let _inside = self.enter()?;
             let Some((message, received)) = matched(self.comm, from.choice, false)? else {
-                thread::yield_now();
-                continue;
+                return Ok(None);
             };
             if !self.has_header {
                 let mut buffer = room(received.bytes);
                 receive(message, buffer.bytes_mut(), received.bytes)?;
-                return Ok((buffer, whole(received, Expected::of(&from.label))?));
+                return Ok(Some((buffer, whole(received, Expected::of(&from.label))?)));
             }
             let mut both = vec![0; received.bytes];
             receive(message, &mut both, received.bytes)?;
@@ -198,8 +196,8 @@ impl SharedEngine for Shared {
             let received = admit(head, &from.label, received, data.len())?;
             let mut buffer = room(received.bytes);
             buffer.bytes_mut()[..received.bytes].copy_from_slice(&data[..received.bytes]);
-            return Ok((buffer, received));
-        }
+            Ok(Some((buffer, received)))
+        })
     }
 }
 

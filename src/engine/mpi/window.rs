@@ -9,7 +9,6 @@ use std::{
     cell::{Cell, RefCell},
     ffi::{c_int, c_void},
     rc::Rc,
-    thread,
 };
 
 use mpi::ffi;
@@ -19,6 +18,7 @@ use super::{
     collective::{datatype, operator, saturates},
     dynamic::{Special, special},
     predictor::{Act, Form},
+    progress::poll_until,
     raw::{check, made},
     room,
 };
@@ -535,10 +535,7 @@ impl Window {
     }
 
     fn await_word(&self, target: Rank, word: ffi::MPI_Aint, value: i64) -> Outcome {
-        while self.add(target, word, 0)? != value {
-            thread::yield_now();
-        }
-        Ok(())
+        poll_until(|| Ok((self.add(target, word, 0)? == value).then_some(())))
     }
 }
 

@@ -12,8 +12,8 @@ use crate::{
         Label, Rank,
         local::{
             LocalEngine, Members,
-            parking::ParkingLot,
-            sync::{AtomicU64, Ordering, fence, yield_now},
+            parking::{ParkingLot, yield_until},
+            sync::{AtomicU64, Ordering, fence},
         },
     },
     error::{Call, ErrorKind, Fault},
@@ -422,9 +422,8 @@ impl<'a> EpochGuard<'a> {
     #[cold]
     fn words_of(&self, rank: usize) -> Said {
         let words = &self.coll_slots.words[CollSlots::slot_of(rank, self.epoch)].0;
-        while words.epoch.load(Ordering::Acquire) < self.epoch {
-            yield_now(); // it is writing them at this moment
-        }
+        // It is writing them at this moment.
+        yield_until(|| (words.epoch.load(Ordering::Acquire) >= self.epoch).then_some(()));
         // SAFETY: written before the epoch was set, and as in `compare`.
         words.said.with(|said| unsafe { (*said).assume_init() })
     }
@@ -606,9 +605,7 @@ impl<'a> EpochGuard<'a> {
             coll_slots.all(|rank| coll_slots.places[rank].pinned.0.load(Ordering::Acquire) != epoch)
         };
         // In the parking, as an operator may wait there for something that never comes.
-        while !free() && self.wait(Want::Anything, free).is_err() {
-            yield_now();
-        }
+        yield_until(|| (free() || self.wait(Want::Anything, free).is_ok()).then_some(()));
         self.lends = Readers::Nobody;
     }
 }

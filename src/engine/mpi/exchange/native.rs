@@ -13,7 +13,7 @@ use crate::{
         mpi::{
             CommPair, MpiEngine,
             collective::{datatype, read, write},
-            operations::Staged,
+            progress::Staged,
             raw::made,
             transfer::tested,
         },

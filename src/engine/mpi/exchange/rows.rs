@@ -16,7 +16,7 @@ use crate::{
         Context, Done, Engine, Exchange, Exchanged, Label, Pattern, Rank, Tag,
         mpi::{
             CommPair, MpiEngine,
-            operations::Staged,
+            progress::Staged,
             raw::{Extent, blank_status, bytes_in, check, made},
             transfer::tested,
             wire::{self, HEAD},
