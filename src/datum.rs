@@ -409,7 +409,6 @@ unsafe impl Send for RawBytes {}
 #[allow(unsafe_code)]
 impl RawBytes {
     /// No bytes.
-    #[cfg(feature = "mpi")]
     pub(crate) const NOTHING: Self = Self { start: NonNull::dangling(), len: 0 };
 
     /// Lends bytes to be read.

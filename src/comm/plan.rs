@@ -19,8 +19,8 @@ use std::{
 use self::store::{AnyStore, Store, Stores, store};
 use super::{Comm, Dest, Src, Status, all, p2p::status};
 use crate::{
-    datum::{Datum, Memory, Signature},
-    engine::{CollectivePlace, Done, Exchanged, Mode, Op, Preparation},
+    datum::{Datum, Memory, RawBytes, Signature},
+    engine::{CollectiveKind, Done, Exchanged, LentCollective, Mode, Op, Preparation, Reduction},
     error::{Call, ErrorKind, Fault, Result},
 };
 
@@ -355,8 +355,17 @@ impl<'c> Plan<'c> {
         Ok(self.comm.engine.prepare(what)?.map(How::Prepared))
     }
 
-    fn place(&self) -> CollectivePlace {
-        CollectivePlace { context: self.comm.context, size: self.comm.size }
+    /// Prepares a collective: what this rank gives, what it gets, and how they are combined.
+    fn prepare_collective(
+        &self,
+        kind: CollectiveKind,
+        mine: RawBytes,
+        out: RawBytes,
+        with: Option<&Reduction<'_>>,
+    ) -> Result<Option<How<'c>>, Fault> {
+        let (context, size) = (self.comm.context, self.comm.size);
+        let what = LentCollective { context, size, kind, mine, out, with };
+        self.prepare(&Preparation::Collective(what))
     }
 
     /// The place of a buffer that is the program's at this time.

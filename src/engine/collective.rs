@@ -1,13 +1,24 @@
 //! The vocabulary of collectives: what the typed layer asks of an engine, in bytes.
-
+//!
+//! A collective is named in one way, by its [`CollectiveKind`], and described in three: with
+//! borrowed memory by a [`Collective`] (the blocking calls), with memory of its own by an
+//! [`Exchange`] (those that do not wait), with lent memory by a [`LentCollective`] (those that are
+//! prepared).
 //!
 //! *The rule: no length is believed.* What all engines are told of buffers is held against the
 //! buffers themselves, here and nowhere else ([`make`], [`Exchange::check`]): they may read and
 //! write what the counts say.
 
+mod exchange;
+mod kind;
+
+pub(crate) use self::{
+    exchange::{Exchange, Exchanged},
+    kind::{CollectiveKind, Pattern},
+};
 use super::{Context, Engine, Label, Rank, schedule};
 use crate::{
-    datum::Buffer,
+    datum::RawBytes,
     error::{ErrorKind, Fault},
 };
 
@@ -180,6 +191,50 @@ pub(crate) enum Collective<'a> {
 }
 
 impl Collective<'_> {
+    /// Which collective it is.
+    #[inline(always)]
+    pub(crate) fn kind(&self) -> CollectiveKind {
+        match self {
+            Self::Barrier => CollectiveKind::Barrier,
+            Self::Bcast { root, .. } => CollectiveKind::Bcast(*root),
+            Self::Gather { root, .. } => CollectiveKind::Gather(*root),
+            Self::Scatter { root, .. } => CollectiveKind::Scatter(*root),
+            Self::Allgather { .. } => CollectiveKind::Allgather,
+            Self::Alltoall { .. } => CollectiveKind::Alltoall,
+            Self::Reduce { root, .. } => CollectiveKind::Reduce(*root),
+            Self::Allreduce { .. } => CollectiveKind::Allreduce,
+            Self::ReduceScatter { .. } => CollectiveKind::ReduceScatter,
+            Self::Scan { .. } => CollectiveKind::Scan,
+            Self::Exscan { .. } => CollectiveKind::Exscan,
+            Self::NeighborAllgather { .. } => CollectiveKind::NeighborAllgather,
+            Self::NeighborAlltoall { .. } => CollectiveKind::NeighborAlltoall,
+        }
+    }
+
+    /// The bytes of each row, if all ranks must say the same number; `None` where each has lengths
+    /// of its own.
+    #[inline(always)]
+    pub(crate) fn alike(&self) -> Option<usize> {
+        Some(match self {
+            Self::Barrier => 0,
+            Self::Bcast { buffer, .. } => buffer.len(),
+            Self::Gather { mine, counts: Counts::Equal(_), .. }
+            | Self::Allgather { mine, counts: Counts::Equal(_), .. }
+            | Self::Reduce { mine, .. }
+            | Self::Allreduce { mine, .. }
+            | Self::Scan { mine, .. }
+            | Self::Exscan { mine, .. } => mine.len(),
+            Self::Scatter { out, counts: Counts::Equal(_), .. }
+            | Self::ReduceScatter { out, counts: Counts::Equal(_), .. } => out.len(),
+            Self::Alltoall {
+                send_counts: Counts::Equal(bytes),
+                recv_counts: Counts::Equal(_),
+                ..
+            } => *bytes,
+            _ => return None,
+        })
+    }
+
     /// How many bytes this rank gives, or gets where it gives none.
     #[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "local compares lengths itself"))]
     pub(crate) fn bytes(&self) -> usize {
@@ -284,88 +339,34 @@ pub(crate) struct CollectiveCall<'a> {
     pub(crate) what: Collective<'a>,
 }
 
-/// A non-blocking collective call of one rank. Nobody but the contributor need know a length.
-pub(crate) struct Exchange {
+/// A collective whose memory is lent: prepared once and started often. Every row has the same
+/// length, which all ranks know.
+#[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "local starts everything anew"))]
+pub(crate) struct LentCollective<'a> {
     pub(crate) context: Context,
-    pub(crate) rank: Rank,
     pub(crate) size: usize,
-    /// As in [`CollectiveCall`].
-    pub(crate) seq: u64,
-    pub(crate) label: Label,
-    pub(crate) pattern: Pattern,
-    /// What this rank contributes: its rows one behind the other, or nothing if it has no part in
-    /// the pattern.
-    pub(crate) mine: Box<dyn Buffer>,
-    /// The bytes of each row of `mine`: one number for each rank (`Each`, and the root of
-    /// `RowsFromRoot`), else a single one or none.
-    pub(crate) counts: Vec<usize>,
-    /// A native reduction that the engine may make instead: all ranks contribute equally many
-    /// bytes, and the exchange brings one row, the result (no row on ranks that get none). Without
-    /// it, or where the engine declines, the rows come as they are.
-    pub(crate) reduce: Option<NativeReduction>,
-    /// Makes memory for so many bytes.
-    pub(crate) room: fn(usize) -> Box<dyn Buffer>,
+    pub(crate) kind: CollectiveKind,
+    /// What this rank gives, if it gives anything.
+    pub(crate) mine: RawBytes,
+    /// What this rank gets, if it gets anything.
+    pub(crate) out: RawBytes,
+    /// How contributions become one, where they do.
+    pub(crate) with: Option<&'a Reduction<'a>>,
 }
 
-impl Exchange {
-    /// Whether the rows lie in the contribution: asked by every engine before it looks there.
-    pub(crate) fn check(&self) -> Result<(), Fault> {
-        let Self { rank, size, pattern, mine, counts, .. } = self;
-        let (bytes, of_each) = (
-            mine.bytes().len(),
-            match pattern {
-                Pattern::Each => true,
-                Pattern::RowsFromRoot(root) => root == rank,
-                _ => false,
-            },
-        );
-        if of_each {
-            fits("the number of rows", Some(*size), counts.len())?;
+#[cfg(feature = "mpi")]
+impl LentCollective<'_> {
+    /// The bytes that all ranks give alike.
+    pub(crate) fn bytes(&self) -> usize {
+        match self.kind {
+            CollectiveKind::Bcast(_) => self.mine.len().max(self.out.len()),
+            CollectiveKind::Scatter(_) => self.out.len(),
+            _ => self.mine.len(),
         }
-        let total = if counts.is_empty() { Some(bytes) } else { sum(counts) };
-        fits("what this rank contributes in bytes", total, bytes)
     }
-}
 
-/// A reduction that MPI libraries make by themselves.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NativeReduction {
-    pub(crate) kind: ReductionKind,
-    pub(crate) op: Builtin,
-    pub(crate) element: Element,
-}
-
-/// Who gets what of a reduction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReductionKind {
-    Reduce(Rank),
-    Allreduce,
-    Scan,
-    Exscan,
-}
-
-/// Whose rows go where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pattern {
-    /// Every rank's one row to all (barrier, allgather, allreduce, scan).
-    All,
-    /// A row from every rank to every rank (alltoall, `reduce_scatter`).
-    Each,
-    /// Every rank's one row to the root (gather, reduce).
-    ToRoot(Rank),
-    /// The root's one row to all (bcast).
-    FromRoot(Rank),
-    /// A row for each rank from the root (scatter).
-    RowsFromRoot(Rank),
-}
-
-/// What a non-blocking collective has brought.
-pub(crate) struct Exchanged {
-    /// The rows that came, by rank, one behind the other.
-    pub(crate) rows: Box<dyn Buffer>,
-    /// Their lengths in bytes: one number for each rank, or a single one (from a root, or a native
-    /// reduction), or none.
-    pub(crate) counts: Vec<usize>,
-    /// Whether `rows` is the result of a native reduction.
-    pub(crate) reduced: bool,
+    /// The library's own operator that combines what is reduced, and its type.
+    pub(crate) fn native(&self) -> Option<(Builtin, Element)> {
+        self.with?.native
+    }
 }

@@ -17,8 +17,8 @@ use std::{any::Any, panic::Location, sync::Arc, time::Duration};
 
 pub(crate) use self::{
     collective::{
-        Builtin, Collective, CollectiveCall, Counts, Element, Exchange, Exchanged, NativeReduction,
-        Neighbors, Pattern, Reduction, ReductionKind,
+        Builtin, Collective, CollectiveCall, CollectiveKind, Counts, Element, Exchange, Exchanged,
+        LentCollective, Neighbors, Pattern, Reduction,
     },
     window::{Access, Rma, WindowId},
 };
@@ -229,88 +229,9 @@ pub(crate) enum Ended {
 /// An operation that can be started again and again; its memory is lent.
 #[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "local starts everything anew"))]
 pub(crate) enum Preparation<'a> {
-    Send {
-        to: Target,
-        mode: Mode,
-        bytes: RawBytes,
-    },
-    Recv {
-        from: Source,
-        bytes: RawBytes,
-    },
-    Barrier(CollectivePlace),
-    Bcast {
-        place: CollectivePlace,
-        root: Rank,
-        buffer: RawBytes,
-    },
-    Allgather {
-        place: CollectivePlace,
-        mine: RawBytes,
-        out: RawBytes,
-    },
-    Alltoall {
-        place: CollectivePlace,
-        rows: RawBytes,
-        out: RawBytes,
-    },
-    /// `out` is the root's.
-    Gather {
-        place: CollectivePlace,
-        root: Rank,
-        mine: RawBytes,
-        out: RawBytes,
-    },
-    /// `rows` are the root's.
-    Scatter {
-        place: CollectivePlace,
-        root: Rank,
-        rows: RawBytes,
-        out: RawBytes,
-    },
-    /// `out` is of those who get a result.
-    Reduce {
-        place: CollectivePlace,
-        kind: ReductionKind,
-        mine: RawBytes,
-        out: RawBytes,
-        with: &'a Reduction<'a>,
-    },
-    /// An equal part to each rank.
-    ReduceScatter {
-        place: CollectivePlace,
-        mine: RawBytes,
-        out: RawBytes,
-        with: &'a Reduction<'a>,
-    },
-}
-
-#[cfg(feature = "mpi")]
-impl Preparation<'_> {
-    /// Of a collective: where it takes place, the bytes that all ranks give alike, and the type of
-    /// what is reduced.
-    pub(crate) fn collective(&self) -> Option<(&CollectivePlace, usize, Option<Element>)> {
-        let element = |with: &Reduction<'_>| with.native.map(|(_, element)| element);
-        Some(match self {
-            Self::Send { .. } | Self::Recv { .. } => return None,
-            Self::Barrier(place) => (place, 0, None),
-            Self::Bcast { place, buffer: alike, .. }
-            | Self::Allgather { place, mine: alike, .. }
-            | Self::Alltoall { place, rows: alike, .. }
-            | Self::Gather { place, mine: alike, .. }
-            | Self::Scatter { place, out: alike, .. } => (place, alike.len(), None),
-            Self::Reduce { place, mine, with, .. }
-            | Self::ReduceScatter { place, mine, with, .. } => (place, mine.len(), element(with)),
-        })
-    }
-}
-
-/// Where a prepared collective takes place.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "local starts everything anew"))]
-pub(crate) struct CollectivePlace {
-    pub(crate) context: Context,
-    pub(crate) size: usize,
+    Send { to: Target, mode: Mode, bytes: RawBytes },
+    Recv { from: Source, bytes: RawBytes },
+    Collective(LentCollective<'a>),
 }
 
 /// An operation of a rank that was never finished, or a message that nobody received, at the end of

@@ -17,7 +17,7 @@ use crate::{
         view::Outbound,
     },
     datum::{Buffer, Datum, Landing, landing},
-    engine::{Done, Exchange, Exchanged, NativeReduction, Op, Pattern, Rank, ReductionKind},
+    engine::{Builtin, CollectiveKind, Done, Element, Exchange, Exchanged, Op, Rank},
     error::{Call, ErrorKind, Fault, Result},
 };
 
@@ -40,7 +40,7 @@ impl Comm {
     /// ```
     #[track_caller]
     pub fn ibarrier(&self) -> Result<Request<'_, ()>> {
-        let plan = Plan::of(self, all("ibarrier"), Subject::nothing(), Pattern::All);
+        let plan = Plan::of(self, all("ibarrier"), Subject::nothing(), CollectiveKind::Barrier);
         plan.start(Outbound::new(Vec::<u8>::new()), Vec::new(), |_: Rows<u8>| Ok(()))
     }
 
@@ -68,7 +68,7 @@ impl Comm {
         let mine = if self.rank == root { at_root() } else { Vec::new() };
         let counts = if self.rank == root { vec![size_of_val(&*mine)] } else { Vec::new() };
         let mine = Outbound::new(mine);
-        Plan::from_root(self, call, Subject::any::<T>(), root, Pattern::FromRoot)?.start(
+        Plan::from_root(self, call, Subject::any::<T>(), root, CollectiveKind::Bcast)?.start(
             mine,
             counts,
             |rows: Rows<T>| Ok(rows.values),
@@ -88,7 +88,7 @@ impl Comm {
         let call = rooted("igather", root);
         let mine = Outbound::new(mine);
         let (counts, at_root) = (one_row(&mine), self.rank == root);
-        Plan::from_root(self, call, Subject::any::<B::Elem>(), root, Pattern::ToRoot)?.start(
+        Plan::from_root(self, call, Subject::any::<B::Elem>(), root, CollectiveKind::Gather)?.start(
             mine,
             counts,
             move |rows: Rows<B::Elem>| Ok(at_root.then(|| rows.into_ragged())),
@@ -115,7 +115,7 @@ impl Comm {
             self.perform(call, || self.check_rows("iscatter's rows", &rows))?;
         }
         let counts = self.perform(call, || byte_counts("iscatter's rows", &rows))?;
-        Plan::from_root(self, call, Subject::any::<T>(), root, Pattern::RowsFromRoot)?.start(
+        Plan::from_root(self, call, Subject::any::<T>(), root, CollectiveKind::Scatter)?.start(
             Outbound::new(rows.into_flat()),
             counts,
             |rows: Rows<T>| Ok(rows.values),
@@ -139,11 +139,8 @@ impl Comm {
     pub fn iallgather<B: OwnedBuf>(&self, mine: B) -> Result<Request<'_, Ragged<B::Elem>>> {
         let mine = Outbound::new(mine);
         let counts = one_row(&mine);
-        Plan::of(self, all("iallgather"), Subject::any::<B::Elem>(), Pattern::All).start(
-            mine,
-            counts,
-            |rows: Rows<B::Elem>| Ok(rows.into_ragged()),
-        )
+        Plan::of(self, all("iallgather"), Subject::any::<B::Elem>(), CollectiveKind::Allgather)
+            .start(mine, counts, |rows: Rows<B::Elem>| Ok(rows.into_ragged()))
     }
 
     /// Starts an [`alltoall`](Comm::alltoall) of rows of any lengths.
@@ -159,7 +156,7 @@ impl Comm {
             self.check_rows("ialltoall's rows", &rows)?;
             byte_counts("ialltoall's rows", &rows)
         })?;
-        Plan::of(self, call, Subject::any::<T>(), Pattern::Each).start(
+        Plan::of(self, call, Subject::any::<T>(), CollectiveKind::Alltoall).start(
             Outbound::new(rows.into_flat()),
             counts,
             |rows: Rows<T>| Ok(rows.into_ragged()),
@@ -181,8 +178,8 @@ impl Comm {
         let call = rooted(by!("ireduce", op), root);
         let mine = Outbound::new(mine);
         let (counts, at_root) = (one_row(&mine), self.rank == root);
-        Plan::from_root(self, call, Subject::like(mine.values()), root, Pattern::ToRoot)?
-            .reducing(ReductionKind::Reduce(Rank::from(root)), &op)
+        Plan::from_root(self, call, Subject::like(mine.values()), root, CollectiveKind::Reduce)?
+            .reducing(&op)
             .start(
                 mine,
                 counts,
@@ -217,8 +214,8 @@ impl Comm {
         let mine = Outbound::new(mine);
         let counts = one_row(&mine);
         let subject = Subject::like(mine.values());
-        Plan::of(self, all(by!("iallreduce", op)), subject, Pattern::All)
-            .reducing(ReductionKind::Allreduce, &op)
+        Plan::of(self, all(by!("iallreduce", op)), subject, CollectiveKind::Allreduce)
+            .reducing(&op)
             .start(mine, counts, move |rows: Rows<B::Elem>| {
                 rows.fold(&op, ..).map(Option::unwrap_or_default)
             })
@@ -249,7 +246,7 @@ impl Comm {
             check_length("ireduce_scatter's mine", whole, mine.values().len())?;
             lengths::bytes_of_rows::<B::Elem>(what, counts.iter().copied())
         })?;
-        Plan::of(self, call, subject, Pattern::Each).start(
+        Plan::of(self, call, subject, CollectiveKind::ReduceScatter).start(
             mine,
             counts,
             move |rows: Rows<B::Elem>| rows.fold(&op, ..).map(Option::unwrap_or_default),
@@ -270,11 +267,11 @@ impl Comm {
         let mine = Outbound::new(mine);
         let (counts, end) = (one_row(&mine), self.rank + 1);
         let subject = Subject::like(mine.values());
-        Plan::of(self, all(by!("iscan", op)), subject, Pattern::All)
-            .reducing(ReductionKind::Scan, &op)
-            .start(mine, counts, move |rows: Rows<B::Elem>| {
-                rows.fold(&op, ..end).map(Option::unwrap_or_default)
-            })
+        Plan::of(self, all(by!("iscan", op)), subject, CollectiveKind::Scan).reducing(&op).start(
+            mine,
+            counts,
+            move |rows: Rows<B::Elem>| rows.fold(&op, ..end).map(Option::unwrap_or_default),
+        )
     }
 
     /// Starts an [`exscan`](Comm::exscan); `None` on rank 0.
@@ -291,8 +288,8 @@ impl Comm {
         let mine = Outbound::new(mine);
         let (counts, end) = (one_row(&mine), self.rank);
         let subject = Subject::like(mine.values());
-        Plan::of(self, all(by!("iexscan", op)), subject, Pattern::All)
-            .reducing(ReductionKind::Exscan, &op)
+        Plan::of(self, all(by!("iexscan", op)), subject, CollectiveKind::Exscan)
+            .reducing(&op)
             .start(
                 mine,
                 counts,
@@ -313,8 +310,8 @@ pub(in crate::comm) struct Plan<'c> {
     comm: &'c Comm,
     pub(in crate::comm) call: Call,
     subject: Subject,
-    pattern: Pattern,
-    reduce: Option<NativeReduction>,
+    kind: CollectiveKind,
+    reduce: Option<(Builtin, Element)>,
 }
 
 impl<'c> Plan<'c> {
@@ -322,9 +319,9 @@ impl<'c> Plan<'c> {
         comm: &'c Comm,
         call: Call,
         subject: Subject,
-        pattern: Pattern,
+        kind: CollectiveKind,
     ) -> Self {
-        Self { comm, call, subject, pattern, reduce: None }
+        Self { comm, call, subject, kind, reduce: None }
     }
 
     pub(in crate::comm) fn from_root(
@@ -332,20 +329,15 @@ impl<'c> Plan<'c> {
         call: Call,
         subject: Subject,
         root: usize,
-        pattern: fn(Rank) -> Pattern,
+        kind: fn(Rank) -> CollectiveKind,
     ) -> Result<Self> {
         let root = comm.perform(call, || comm.check_rank(root))?;
-        Ok(Self::of(comm, call, subject, pattern(root)))
+        Ok(Self::of(comm, call, subject, kind(root)))
     }
 
     /// Lets the engine reduce, if it knows the operator.
-    pub(in crate::comm) fn reducing<T: Datum>(
-        self,
-        kind: ReductionKind,
-        op: &impl ReduceOp<T>,
-    ) -> Self {
-        let native = op::native(op);
-        Self { reduce: native.map(|(op, element)| NativeReduction { kind, op, element }), ..self }
+    pub(in crate::comm) fn reducing<T: Datum>(self, op: &impl ReduceOp<T>) -> Self {
+        Self { reduce: op::native(op), ..self }
     }
 
     /// Starts the call; `finish` makes its result of the rows that come.
@@ -370,7 +362,7 @@ impl<'c> Plan<'c> {
         bytes: usize,
         counts: Vec<usize>,
     ) -> Result<Op, Fault> {
-        let Self { comm, call, subject, pattern, reduce } = self;
+        let Self { comm, call, subject, kind, reduce } = self;
         comm.moved(bytes, 0);
         comm.engine.icollective(Exchange {
             context: comm.context,
@@ -378,7 +370,7 @@ impl<'c> Plan<'c> {
             size: comm.size,
             seq: comm.next_seq(),
             label: subject.label(call),
-            pattern,
+            kind,
             mine,
             counts,
             reduce,

@@ -7,7 +7,8 @@ use crate::{
     comm::{agreement::Subject, all},
     datum::{Datum, Landing, Memory, Outgoing, landing},
     engine::{
-        Choice, Exchange, Label, Mode, Op, Pattern, Rank, Received, Source, Tag, Target, Ticket,
+        Choice, CollectiveKind, Exchange, Label, Mode, Op, Rank, Received, Source, Tag, Target,
+        Ticket,
     },
     error::{Fault, Result},
 };
@@ -129,7 +130,7 @@ fn enter_barrier(comm: &Comm, label: &Label) -> Result<Op, Fault> {
         size: comm.size,
         seq: comm.next_seq(),
         label: *label,
-        pattern: Pattern::All,
+        kind: CollectiveKind::Barrier,
         mine: Box::new(Outgoing(Vec::<u8>::new())),
         counts: Vec::new(),
         reduce: None,

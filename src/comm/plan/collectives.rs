@@ -13,8 +13,8 @@ use super::{
     store::store,
 };
 use crate::{
-    datum::{Datum, Landing, Outgoing, landing},
-    engine::{Exchange, Exchanged, NativeReduction, Pattern, Preparation, Rank, ReductionKind},
+    datum::{Datum, Landing, Outgoing, RawBytes, landing},
+    engine::{Builtin, CollectiveKind, Element, Exchange, Exchanged, Pattern, Rank},
     error::{Call, ErrorKind, Fault, Result},
 };
 
@@ -27,9 +27,12 @@ impl<'c> Plan<'c> {
     #[track_caller]
     pub fn barrier(&mut self) -> Result<()> {
         self.add(all("planned barrier"), |plan, call| {
-            let how = match plan.prepare(&Preparation::Barrier(plan.place()))? {
+            let kind = CollectiveKind::Barrier;
+            let prepared =
+                plan.prepare_collective(kind, RawBytes::NOTHING, RawBytes::NOTHING, None)?;
+            let how = match prepared {
                 Some(prepared) => prepared,
-                None => Self::exchange::<u8>(call, Subject::nothing(), Pattern::All, None, None),
+                None => Self::exchange::<u8>(call, Subject::nothing(), kind, None, None),
             };
             Ok(((), how, Brings::Nothing))
         })
@@ -46,15 +49,19 @@ impl<'c> Plan<'c> {
             let receives = root.index() != plan.comm.rank;
             let subject = Subject::equal::<T>(values.len());
             let (buffer, place) = plan.store(values, receives);
-            let bytes =
-                if receives { plan.stores[place].inlet() } else { plan.stores[place].outlet() };
-            let what = Preparation::Bcast { place: plan.place(), root, buffer: bytes };
-            if let Some(how) = plan.prepare(&what)? {
+            let store = &mut plan.stores[place];
+            let (from, into) = if receives {
+                (RawBytes::NOTHING, store.inlet())
+            } else {
+                (store.outlet(), RawBytes::NOTHING)
+            };
+            let kind = CollectiveKind::Bcast(root);
+            if let Some(how) = plan.prepare_collective(kind, from, into, None)? {
                 let brings = if receives { Brings::Whole(place) } else { Brings::Nothing };
                 return Ok((buffer, how, brings));
             }
             let mine = (!receives).then_some(place);
-            let how = Self::exchange::<T>(call, subject, Pattern::FromRoot(root), mine, None);
+            let how = Self::exchange::<T>(call, subject, kind, mine, None);
             let brings = if receives { rows_into::<T>(place) } else { Brings::Nothing };
             Ok((buffer, how, brings))
         })
@@ -71,15 +78,11 @@ impl<'c> Plan<'c> {
             let subject = Subject::equal::<T>(mine.len());
             let room = repeated("the planned allgather's mine", &mine, plan.comm.size)?;
             let ((mine, from), (out, into)) = (plan.store(mine, false), plan.store(room, true));
-            let what = Preparation::Allgather {
-                place: plan.place(),
-                mine: plan.stores[from].outlet(),
-                out: plan.stores[into].inlet(),
-            };
-            if let Some(how) = plan.prepare(&what)? {
+            let kind = CollectiveKind::Allgather;
+            if let Some(how) = plan.prepare_moved(kind, from, into)? {
                 return Ok(((mine, out), how, Brings::Whole(into)));
             }
-            let how = Self::exchange::<T>(call, subject, Pattern::All, Some(from), None);
+            let how = Self::exchange::<T>(call, subject, kind, Some(from), None);
             Ok(((mine, out), how, rows_into::<T>(into)))
         })
     }
@@ -101,17 +104,12 @@ impl<'c> Plan<'c> {
             let ranks = if is_root { plan.comm.size } else { 0 };
             let room = repeated("the planned gather's mine", &mine, ranks)?;
             let ((mine, from), (out, into)) = (plan.store(mine, false), plan.store(room, true));
-            let what = Preparation::Gather {
-                place: plan.place(),
-                root,
-                mine: plan.stores[from].outlet(),
-                out: plan.stores[into].inlet(),
-            };
-            if let Some(how) = plan.prepare(&what)? {
+            let kind = CollectiveKind::Gather(root);
+            if let Some(how) = plan.prepare_moved(kind, from, into)? {
                 let brings = if is_root { Brings::Whole(into) } else { Brings::Nothing };
                 return Ok(((mine, out), how, brings));
             }
-            let how = Self::exchange::<T>(call, subject, Pattern::ToRoot(root), Some(from), None);
+            let how = Self::exchange::<T>(call, subject, kind, Some(from), None);
             let brings = if is_root { rows_into::<T>(into) } else { Brings::Nothing };
             Ok(((mine, out), how, brings))
         })
@@ -141,17 +139,12 @@ impl<'c> Plan<'c> {
                 if is_root { lengths::product(what, [plan.comm.size, into.len()])? } else { 0 };
             check_length(what, needed, rows.len())?;
             let ((rows, from), (part, into)) = (plan.store(rows, false), plan.store(into, true));
-            let what = Preparation::Scatter {
-                place: plan.place(),
-                root,
-                rows: plan.stores[from].outlet(),
-                out: plan.stores[into].inlet(),
-            };
-            if let Some(how) = plan.prepare(&what)? {
+            let kind = CollectiveKind::Scatter(root);
+            if let Some(how) = plan.prepare_moved(kind, from, into)? {
                 return Ok(((rows, part), how, Brings::Whole(into)));
             }
-            let (pattern, mine) = (Pattern::RowsFromRoot(root), is_root.then_some(from));
-            let how = Self::exchange::<T>(call, subject, pattern, mine, None);
+            let mine = is_root.then_some(from);
+            let how = Self::exchange::<T>(call, subject, kind, mine, None);
             Ok(((rows, part), how, rows_into::<T>(into)))
         })
     }
@@ -172,15 +165,11 @@ impl<'c> Plan<'c> {
             let subject = Subject::equal::<T>(got);
             let room = rows.clone();
             let ((rows, from), (out, into)) = (plan.store(rows, false), plan.store(room, true));
-            let what = Preparation::Alltoall {
-                place: plan.place(),
-                rows: plan.stores[from].outlet(),
-                out: plan.stores[into].inlet(),
-            };
-            if let Some(how) = plan.prepare(&what)? {
+            let kind = CollectiveKind::Alltoall;
+            if let Some(how) = plan.prepare_moved(kind, from, into)? {
                 return Ok(((rows, out), how, Brings::Whole(into)));
             }
-            let how = Self::exchange::<T>(call, subject, Pattern::Each, Some(from), None);
+            let how = Self::exchange::<T>(call, subject, kind, Some(from), None);
             Ok(((rows, out), how, rows_into::<T>(into)))
         })
     }
@@ -198,8 +187,7 @@ impl<'c> Plan<'c> {
     ) -> Result<(PlanBuffer<T>, PlanBuffer<T>)> {
         self.add(rooted("planned reduce", root), |plan, call| {
             let root = plan.comm.check_rank(root)?;
-            let (kind, pattern) = (ReductionKind::Reduce(root), Pattern::ToRoot(root));
-            plan.reduction(call, kind, pattern, mine, op)
+            plan.reduction(call, CollectiveKind::Reduce(root), mine, op)
         })
     }
 
@@ -214,7 +202,7 @@ impl<'c> Plan<'c> {
         op: impl ReduceOp<T> + 'c,
     ) -> Result<(PlanBuffer<T>, PlanBuffer<T>)> {
         self.add(all("planned allreduce"), |plan, call| {
-            plan.reduction(call, ReductionKind::Allreduce, Pattern::All, mine, op)
+            plan.reduction(call, CollectiveKind::Allreduce, mine, op)
         })
     }
 
@@ -229,7 +217,7 @@ impl<'c> Plan<'c> {
         op: impl ReduceOp<T> + 'c,
     ) -> Result<(PlanBuffer<T>, PlanBuffer<T>)> {
         self.add(all("planned scan"), |plan, call| {
-            plan.reduction(call, ReductionKind::Scan, Pattern::All, mine, op)
+            plan.reduction(call, CollectiveKind::Scan, mine, op)
         })
     }
 
@@ -245,7 +233,7 @@ impl<'c> Plan<'c> {
         op: impl ReduceOp<T> + 'c,
     ) -> Result<(PlanBuffer<T>, PlanBuffer<T>)> {
         self.add(all("planned exscan"), |plan, call| {
-            plan.reduction(call, ReductionKind::Exscan, Pattern::All, mine, op)
+            plan.reduction(call, CollectiveKind::Exscan, mine, op)
         })
     }
 
@@ -268,16 +256,27 @@ impl<'c> Plan<'c> {
             let (subject, room) = (Subject::equal::<T>(got), mine[..got / size].to_vec());
             let ((mine, from), (out, into)) = (plan.store(mine, false), plan.store(room, true));
             let (source, target) = (plan.stores[from].outlet(), plan.stores[into].inlet());
+            let kind = CollectiveKind::ReduceScatter;
             let prepared = op::reduction(&op, |with| {
-                let place = plan.place();
-                plan.prepare(&Preparation::ReduceScatter { place, mine: source, out: target, with })
+                plan.prepare_collective(kind, source, target, Some(with))
             })?;
             if let Some(how) = prepared {
                 return Ok(((mine, out), how, Brings::Whole(into)));
             }
-            let how = Self::exchange::<T>(call, subject, Pattern::Each, Some(from), None);
+            let how = Self::exchange::<T>(call, subject, kind, Some(from), None);
             Ok(((mine, out), how, folded_into(into, op, size)))
         })
+    }
+
+    /// Prepares a collective that moves rows from one store to another.
+    fn prepare_moved(
+        &mut self,
+        kind: CollectiveKind,
+        from: usize,
+        into: usize,
+    ) -> Result<Option<How<'c>>, Fault> {
+        let (mine, out) = (self.stores[from].outlet(), self.stores[into].inlet());
+        self.prepare_collective(kind, mine, out, None)
     }
 
     /// A reduction to one result: the operands, and the result, empty on a rank that has none.
@@ -285,32 +284,28 @@ impl<'c> Plan<'c> {
     fn reduction<T: Datum>(
         &mut self,
         call: Call,
-        kind: ReductionKind,
-        pattern: Pattern,
+        kind: CollectiveKind,
         mine: Vec<T>,
         op: impl ReduceOp<T> + 'c,
     ) -> Result<((PlanBuffer<T>, PlanBuffer<T>), How<'c>, Brings<'c>), Fault> {
         let (rank, subject) = (self.comm.rank, Subject::equal::<T>(mine.len()));
         // So many ranks' operands make up this rank's result.
         let operands = match kind {
-            ReductionKind::Reduce(root) if root.index() != rank => 0,
-            ReductionKind::Reduce(_) | ReductionKind::Allreduce => self.comm.size,
-            ReductionKind::Scan => rank + 1,
-            ReductionKind::Exscan => rank,
+            CollectiveKind::Reduce(root) if root.index() != rank => 0,
+            CollectiveKind::Scan => rank + 1,
+            CollectiveKind::Exscan => rank,
+            _ => self.comm.size,
         };
         let room = if operands == 0 { Vec::new() } else { mine.clone() };
         let ((mine, from), (out, into)) = (self.store(mine, false), self.store(room, true));
         let (source, target) = (self.stores[from].outlet(), self.stores[into].inlet());
-        let place = self.place();
-        let prepared = op::reduction(&op, |with| {
-            self.prepare(&Preparation::Reduce { place, kind, mine: source, out: target, with })
-        })?;
+        let prepared =
+            op::reduction(&op, |with| self.prepare_collective(kind, source, target, Some(with)))?;
         if let Some(how) = prepared {
             let brings = if operands == 0 { Brings::Nothing } else { Brings::Whole(into) };
             return Ok(((mine, out), how, brings));
         }
-        let native = op::native(&op).map(|(op, element)| NativeReduction { kind, op, element });
-        let how = Self::exchange::<T>(call, subject, pattern, Some(from), native);
+        let how = Self::exchange::<T>(call, subject, kind, Some(from), op::native(&op));
         Ok(((mine, out), how, folded_into(into, op, operands)))
     }
 
@@ -318,9 +313,9 @@ impl<'c> Plan<'c> {
     fn exchange<T: Datum>(
         call: Call,
         subject: Subject,
-        pattern: Pattern,
+        kind: CollectiveKind,
         mine: Option<usize>,
-        reduce: Option<NativeReduction>,
+        reduce: Option<(Builtin, Element)>,
     ) -> How<'c> {
         How::Anew(Box::new(move |comm, stores| {
             let values = match mine {
@@ -328,11 +323,11 @@ impl<'c> Plan<'c> {
                 None => Vec::new(),
             };
             let bytes = size_of_val(&*values);
-            let counts = match (pattern, mine) {
-                (Pattern::Each, _) | (Pattern::RowsFromRoot(_), Some(_)) => {
+            let counts = match (kind.pattern(), mine) {
+                (Some(Pattern::Each), _) | (Some(Pattern::RowsFromRoot(_)), Some(_)) => {
                     vec![bytes / comm.size; comm.size]
                 }
-                (Pattern::FromRoot(_) | Pattern::RowsFromRoot(_), None) => Vec::new(),
+                (Some(Pattern::FromRoot(_) | Pattern::RowsFromRoot(_)), None) => Vec::new(),
                 _ => vec![bytes],
             };
             comm.moved(bytes, 0);
@@ -342,7 +337,7 @@ impl<'c> Plan<'c> {
                 size: comm.size,
                 seq: comm.next_seq(),
                 label: subject.label(call),
-                pattern,
+                kind,
                 mine: Box::new(Outgoing(values)),
                 counts,
                 reduce,

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     datum::Outgoing,
-    engine::{Pattern, Rank, ReductionKind},
+    engine::CollectiveKind,
     error::{Fault, Result},
 };
 
@@ -52,7 +52,7 @@ impl<'scope> Scope<'scope, '_> {
         let mine = if at_root { contents(&*buffer).into_owned() } else { Vec::new() };
         let counts = if at_root { vec![size_of_val(&*mine)] } else { Vec::new() };
         let (call, subject) = (rooted("ibcast", root), Subject::any::<W::Elem>());
-        let plan = Plan::from_root(comm, call, subject, root, Pattern::FromRoot)?;
+        let plan = Plan::from_root(comm, call, subject, root, CollectiveKind::Bcast)?;
         let needed = at_root.then_some(mine.len());
         self.start(plan, "ibcast's buffer", needed, mine, counts, buffer, |rows| {
             Ok(Some(rows.values))
@@ -84,7 +84,7 @@ impl<'scope> Scope<'scope, '_> {
         let mine = contents(mine).into_owned();
         let counts = vec![size_of_val(&*mine)];
         let (call, subject) = (rooted("igather", root), Subject::any::<W::Elem>());
-        let plan = Plan::from_root(comm, call, subject, root, Pattern::ToRoot)?;
+        let plan = Plan::from_root(comm, call, subject, root, CollectiveKind::Gather)?;
         self.start(plan, "igather's out", None, mine, counts, out, move |rows| {
             Ok(at_root.then_some(rows.values))
         })
@@ -118,7 +118,7 @@ impl<'scope> Scope<'scope, '_> {
             counts = comm.perform(call, || equal_rows("iscatter's rows", comm.size, &own))?;
         }
         let subject = Subject::any::<W::Elem>();
-        let plan = Plan::from_root(comm, call, subject, root, Pattern::RowsFromRoot)?;
+        let plan = Plan::from_root(comm, call, subject, root, CollectiveKind::Scatter)?;
         self.start(plan, "iscatter's mine", None, own, counts, mine, |rows| Ok(Some(rows.values)))
     }
 
@@ -139,7 +139,7 @@ impl<'scope> Scope<'scope, '_> {
         let mine = contents(mine).into_owned();
         let counts = vec![size_of_val(&*mine)];
         let subject = Subject::any::<W::Elem>();
-        let plan = Plan::of(self.board.comm, all("iallgather"), subject, Pattern::All);
+        let plan = Plan::of(self.board.comm, all("iallgather"), subject, CollectiveKind::Allgather);
         self.start(plan, "iallgather's out", None, mine, counts, out, |rows| Ok(Some(rows.values)))
     }
 
@@ -161,7 +161,7 @@ impl<'scope> Scope<'scope, '_> {
         let (comm, call) = (self.board.comm, all("ialltoall"));
         let rows = contents(rows).into_owned();
         let counts = comm.perform(call, || equal_rows("ialltoall's rows", comm.size, &rows))?;
-        let plan = Plan::of(comm, call, Subject::any::<W::Elem>(), Pattern::Each);
+        let plan = Plan::of(comm, call, Subject::any::<W::Elem>(), CollectiveKind::Alltoall);
         self.start(plan, "ialltoall's out", None, rows, counts, out, |rows| Ok(Some(rows.values)))
     }
 
@@ -189,8 +189,8 @@ impl<'scope> Scope<'scope, '_> {
         let comm = self.board.comm;
         let (at_root, mine) = (comm.rank == root, contents(mine).into_owned());
         let (call, subject) = (rooted(by!("ireduce", op), root), Subject::like(&mine));
-        let plan = Plan::from_root(comm, call, subject, root, Pattern::ToRoot)?
-            .reducing(ReductionKind::Reduce(Rank::from(root)), &op);
+        let plan =
+            Plan::from_root(comm, call, subject, root, CollectiveKind::Reduce)?.reducing(&op);
         let (needed, counts) = (at_root.then_some(mine.len()), vec![size_of_val(&*mine)]);
         self.start(plan, "ireduce's out", needed, mine, counts, out, move |rows| {
             if at_root { rows.fold(&op, ..) } else { Ok(None) }
@@ -236,8 +236,8 @@ impl<'scope> Scope<'scope, '_> {
     {
         let mine = contents(mine).into_owned();
         let (call, subject) = (all(by!("iallreduce", op)), Subject::like(&mine));
-        let plan = Plan::of(self.board.comm, call, subject, Pattern::All)
-            .reducing(ReductionKind::Allreduce, &op);
+        let plan =
+            Plan::of(self.board.comm, call, subject, CollectiveKind::Allreduce).reducing(&op);
         let (needed, counts) = (Some(mine.len()), vec![size_of_val(&*mine)]);
         self.start(plan, "iallreduce's out", needed, mine, counts, out, move |rows| {
             rows.fold(&op, ..)
@@ -269,7 +269,7 @@ impl<'scope> Scope<'scope, '_> {
         let (call, subject) = (all(by!("ireduce_scatter", op)), Subject::like(&mine));
         let counts =
             comm.perform(call, || equal_rows("ireduce_scatter's mine", comm.size, &mine))?;
-        let plan = Plan::of(comm, call, subject, Pattern::Each);
+        let plan = Plan::of(comm, call, subject, CollectiveKind::ReduceScatter);
         let needed = Some(mine.len() / comm.size);
         self.start(plan, "ireduce_scatter's out", needed, mine, counts, out, move |rows| {
             rows.fold(&op, ..)
@@ -299,7 +299,7 @@ impl<'scope> Scope<'scope, '_> {
         let comm = self.board.comm;
         let (mine, end) = (contents(mine).into_owned(), comm.rank + 1);
         let (call, subject) = (all(by!("iscan", op)), Subject::like(&mine));
-        let plan = Plan::of(comm, call, subject, Pattern::All).reducing(ReductionKind::Scan, &op);
+        let plan = Plan::of(comm, call, subject, CollectiveKind::Scan).reducing(&op);
         let (needed, counts) = (Some(mine.len()), vec![size_of_val(&*mine)]);
         self.start(plan, "iscan's out", needed, mine, counts, out, move |rows| {
             rows.fold(&op, ..end)
@@ -329,7 +329,7 @@ impl<'scope> Scope<'scope, '_> {
         let comm = self.board.comm;
         let (mine, end) = (contents(mine).into_owned(), comm.rank);
         let (call, subject) = (all(by!("iexscan", op)), Subject::like(&mine));
-        let plan = Plan::of(comm, call, subject, Pattern::All).reducing(ReductionKind::Exscan, &op);
+        let plan = Plan::of(comm, call, subject, CollectiveKind::Exscan).reducing(&op);
         let (needed, counts) = (Some(mine.len()), vec![size_of_val(&*mine)]);
         self.start(plan, "iexscan's out", needed, mine, counts, out, move |rows| {
             if end == 0 { Ok(None) } else { rows.fold(&op, ..end) }

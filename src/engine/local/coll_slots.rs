@@ -33,7 +33,7 @@ use std::{
 
 pub(super) use self::epoch::{CollCall, EpochGuard, Member, Payload, PeerData, Readers};
 use super::sync::{AtomicU64, Ordering, UnsafeCell};
-use crate::engine::Label;
+use crate::engine::{CollectiveKind, Label};
 
 /// The slots of each rank.
 const DEPTH: u64 = if cfg!(loom) { 2 } else { 8 };
@@ -124,7 +124,7 @@ struct Lent {
 /// A call in a few words. Different calls have different digests; equal calls have equal ones, as
 /// long as the compiler keeps the name of the operation in one place.
 ///
-/// Turn and root share a word, so do kind and length. Names and types are constants of the program,
+/// Sequence number and root share a word, so do kind and length. Names and types are constants of the program,
 /// told apart by where they lie in it, half a word each: a program is smaller than 4 GiB (else it
 /// could not call its own functions).
 #[derive(Clone, Copy)]
@@ -145,8 +145,7 @@ impl PartialEq for Digest {
 pub(super) struct Said {
     pub(super) label: Label,
     pub(super) seq: u64,
-    /// What kind of collective.
-    pub(super) kind: u8,
+    pub(super) kind: CollectiveKind,
     /// What all ranks say alike.
     pub(super) bytes: usize,
 }

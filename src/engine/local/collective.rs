@@ -31,13 +31,13 @@ const JOINT_BYTES: usize = 32 * 1024;
 type Outcome = Result<(), Fault>;
 
 pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option<Outcome> {
-    let (kind, root, bytes) = facts(&call.what)?;
+    let (kind, bytes) = (call.what.kind(), alike(&call.what)?);
     if call.size == 1 {
         call.what.make_alone();
         return Some(Ok(()));
     }
     let element_bytes = call.label.signature.size();
-    let coll = CollCall { label: call.label, seq: call.seq, kind, bytes, root };
+    let coll = CollCall { label: call.label, seq: call.seq, kind, bytes };
     let mut work = || {
         let members = engine.members(call.context)?;
         let member = members.member(engine);
@@ -95,28 +95,16 @@ fn table(what: &Collective<'_>, me: Rank, ranks: usize) -> Starts {
     }
 }
 
-/// What all ranks must say alike: a number for the kind, the root, and a length in bytes. `None`
-/// for what goes by messages.
-fn facts(what: &Collective<'_>) -> Option<(u8, Option<Rank>, usize)> {
-    let alike = |counts: &Counts<'_>| match counts {
-        Counts::Equal(bytes) => *bytes,
-        Counts::Each(_) | Counts::Same(_) => EACH,
-    };
+/// A length in bytes that all ranks must say alike. `None` for what goes by messages.
+#[inline(always)]
+fn alike(what: &Collective<'_>) -> Option<usize> {
     Some(match what {
-        Collective::Barrier => (1, None, 0),
-        Collective::Bcast { root, buffer } => (2, Some(*root), buffer.len()),
-        // Only the root knows whether all rows are equally long; each row's length is compared.
-        Collective::Gather { root, .. } => (3, Some(*root), EACH),
-        Collective::Scatter { root, .. } => (4, Some(*root), EACH),
-        Collective::Allgather { counts, .. } => (5, None, alike(counts)),
-        Collective::Alltoall { send_counts, .. } => (6, None, alike(send_counts)),
-        Collective::Reduce { root, mine, .. } => (7, Some(*root), mine.len()),
-        Collective::Allreduce { mine, .. } => (8, None, mine.len()),
-        Collective::ReduceScatter { mine, .. } => (9, None, mine.len()),
-        Collective::Scan { mine, .. } => (10, None, mine.len()),
-        Collective::Exscan { mine, .. } => (11, None, mine.len()),
         // Only neighbours know each other's rows, and each takes part in few of them.
         Collective::NeighborAllgather { .. } | Collective::NeighborAlltoall { .. } => return None,
+        // Only the root knows whether all rows are equally long; each row's length is compared.
+        Collective::Gather { .. } | Collective::Scatter { .. } => EACH,
+        Collective::ReduceScatter { mine, .. } => mine.len(),
+        what => what.alike().unwrap_or(EACH),
     })
 }
 

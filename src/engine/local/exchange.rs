@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     datum::Buffer,
-    engine::{Exchange, Exchanged, Label, NativeReduction, Op, Pattern, Rank},
+    engine::{Builtin, CollectiveKind, Element, Exchange, Exchanged, Label, Op, Pattern, Rank},
     error::{Call, ErrorKind, Fault},
 };
 
@@ -22,9 +22,10 @@ use crate::{
 pub(super) fn start(engine: &LocalEngine, call: Exchange) -> Result<Op, Fault> {
     engine.job.parking.check()?;
     let members = engine.members(call.context)?;
-    let (me, size, room, pattern) = (members.me.index(), call.size, call.room, call.pattern);
+    let (me, size, room) = (members.me.index(), call.size, call.room);
     let occasion = (members.context, call.seq);
     let contribution = Contribution::new(call)?;
+    let pattern = contribution.pattern;
     let contributions = engine.job.exchanges.join(occasion, size, || Contributions::new(size));
     let told = contributions.leave(me, contribution);
     for rank in told.ranks(size).filter(|&rank| rank != me) {
@@ -105,8 +106,10 @@ impl Contributions {
 /// What one rank has contributes.
 struct Contribution {
     label: Label,
+    kind: CollectiveKind,
+    /// That of `kind`.
     pattern: Pattern,
-    reduce: Option<NativeReduction>,
+    reduce: Option<(Builtin, Element)>,
     /// The bytes of each row.
     counts: Vec<usize>,
     start: *const u8,
@@ -124,9 +127,9 @@ unsafe impl Sync for Contribution {}
 
 impl Contribution {
     fn new(call: Exchange) -> Result<Self, Fault> {
-        call.check()?;
-        let Exchange { label, pattern, mine, counts, reduce, .. } = call;
-        Ok(Self { label, pattern, reduce, counts, start: mine.bytes().as_ptr(), _mine: mine })
+        let pattern = call.check()?;
+        let Exchange { label, kind, mine, counts, reduce, .. } = call;
+        Ok(Self { label, kind, pattern, reduce, counts, start: mine.bytes().as_ptr(), _mine: mine })
     }
 
     /// The bytes of row `at`; none if there is no such row.
@@ -140,12 +143,11 @@ impl Contribution {
 
     /// Whether two ranks make the same call.
     fn agrees(&self, other: &Self) -> bool {
-        self.label == other.label && self.pattern == other.pattern && self.reduces_like(other)
+        self.label == other.label && self.kind == other.kind && self.reduces_like(other)
     }
 
     fn reduces_like(&self, other: &Self) -> bool {
-        let what = |one: &Self| one.reduce.map(|native| (native.kind, native.op, native.element));
-        what(self) == what(other) && (self.reduce.is_none() || self.counts == other.counts)
+        self.reduce == other.reduce && (self.reduce.is_none() || self.counts == other.counts)
     }
 
     fn complaint(&self, rank: usize, theirs: &Self) -> Fault {
@@ -270,13 +272,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn call(rank: u32, pattern: Pattern, rows: &[&[u8]]) -> Exchange {
-        let with = match pattern {
-            Pattern::All | Pattern::Each => With::ALL,
-            Pattern::ToRoot(root) | Pattern::FromRoot(root) | Pattern::RowsFromRoot(root) => {
-                With::root(root.index())
-            }
-        };
+    fn call(rank: u32, kind: CollectiveKind, rows: &[&[u8]]) -> Exchange {
+        let with = kind.root().map_or(With::ALL, |root| With::root(root.index()));
         let step = Step { call: Call::new("exchange", with) };
         Exchange {
             context: Context::WORLD,
@@ -284,7 +281,7 @@ mod tests {
             size: 3,
             seq: 0,
             label: Label { signature: Signature::of::<u8>(), step: Some(step) },
-            pattern,
+            kind,
             mine: Box::new(Outgoing(rows.concat())),
             counts: rows.iter().map(|row| row.len()).collect(),
             reduce: None,
@@ -303,26 +300,29 @@ mod tests {
     }
 
     #[test]
-    fn every_pattern_brings_its_rows() {
+    fn every_kind_brings_its_rows() {
         let got = ranks(3, |engine, rank| {
             let mine = vec![rank as u8; rank as usize];
             let each = [&[rank as u8, 0][..], &[rank as u8, 1], &[rank as u8, 2]];
             let root = Rank(1);
-            let take = |seq: u64, pattern: Pattern, rows: &[&[u8]]| {
-                exchange(engine, Exchange { seq, ..call(rank, pattern, rows) }).unwrap()
+            let take = |seq: u64, kind: CollectiveKind, rows: &[&[u8]]| {
+                exchange(engine, Exchange { seq, ..call(rank, kind, rows) }).unwrap()
             };
             let is_root = usize::from(rank == 1);
-            assert_eq!(take(0, Pattern::All, &[&mine]), (vec![1, 2, 2], vec![0, 1, 2]));
+            assert_eq!(
+                take(0, CollectiveKind::Allgather, &[&mine]),
+                (vec![1, 2, 2], vec![0, 1, 2])
+            );
             let expected = vec![0, rank as u8, 1, rank as u8, 2, rank as u8];
-            assert_eq!(take(1, Pattern::Each, &each), (expected, vec![2; 3]));
+            assert_eq!(take(1, CollectiveKind::Alltoall, &each), (expected, vec![2; 3]));
             let expected =
                 if rank == 1 { (vec![1, 2, 2], vec![0, 1, 2]) } else { (vec![], vec![]) };
-            assert_eq!(take(2, Pattern::ToRoot(root), &[&mine]), expected);
+            assert_eq!(take(2, CollectiveKind::Gather(root), &[&mine]), expected);
             let row = &[&[7_u8, 8][..]][..is_root];
-            assert_eq!(take(3, Pattern::FromRoot(root), row), (vec![7, 8], vec![2]));
+            assert_eq!(take(3, CollectiveKind::Bcast(root), row), (vec![7, 8], vec![2]));
             let expected = (vec![1, rank as u8], vec![2]);
-            assert_eq!(take(4, Pattern::RowsFromRoot(root), &each[..3 * is_root]), expected);
-            assert_eq!(take(5, Pattern::All, &[]), (vec![], vec![0; 3]));
+            assert_eq!(take(4, CollectiveKind::Scatter(root), &each[..3 * is_root]), expected);
+            assert_eq!(take(5, CollectiveKind::Allgather, &[]), (vec![], vec![0; 3]));
         });
         assert_eq!(got.len(), 3);
     }
@@ -330,7 +330,9 @@ mod tests {
     #[test]
     fn a_dropped_operation_still_contributes() {
         let got = ranks(3, |engine, rank| {
-            let op = engine.icollective(call(rank, Pattern::All, &[&[rank as u8]])).unwrap();
+            let op = engine
+                .icollective(call(rank, CollectiveKind::Allgather, &[&[rank as u8]]))
+                .unwrap();
             if rank == 0 {
                 engine.detach(op);
                 return vec![];
@@ -344,12 +346,12 @@ mod tests {
     #[test]
     fn disagreement_is_told_to_all() {
         for (one, other) in [
-            (Pattern::FromRoot(Rank(0)), Pattern::FromRoot(Rank(2))),
-            (Pattern::All, Pattern::Each),
+            (CollectiveKind::Bcast(Rank(0)), CollectiveKind::Bcast(Rank(2))),
+            (CollectiveKind::Allgather, CollectiveKind::Alltoall),
         ] {
             let got = ranks(3, |engine, rank| {
-                let pattern = if rank == 2 { other } else { one };
-                let op = engine.icollective(call(rank, pattern, &[&[1], &[2], &[3]])).unwrap();
+                let kind = if rank == 2 { other } else { one };
+                let op = engine.icollective(call(rank, kind, &[&[1], &[2], &[3]])).unwrap();
                 // A root is done at once, whatever the others do.
                 thread::sleep(Duration::from_millis(20));
                 engine.wait(op).map(drop)
@@ -374,7 +376,7 @@ mod tests {
             if rank == 1 {
                 return true;
             }
-            let waited = exchange(engine, call(rank, Pattern::All, &[&[1]]));
+            let waited = exchange(engine, call(rank, CollectiveKind::Allgather, &[&[1]]));
             matches!(*waited.unwrap_err(), ErrorKind::Deadlock { .. })
         });
         assert_eq!(got, [true; 3]);

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     datum::{Landing, Outgoing, Signature, landing},
     engine::{
-        Access, Collective, CollectiveCall, Collectives, Context, Exchange, Label, Operations,
-        Pattern, Rank, Reduction, Rma, Step, Windows,
+        Access, Collective, CollectiveCall, CollectiveKind, Collectives, Context, Exchange, Label,
+        Operations, Rank, Reduction, Rma, Step, Windows,
     },
     error::{Call, ErrorKind, Fault, With},
 };
@@ -197,7 +197,7 @@ fn contributions_are_taken_by_all() {
             size: 2,
             seq: 0,
             label: label("exchange", With::ALL),
-            pattern: Pattern::All,
+            kind: CollectiveKind::Allgather,
             mine: Box::new(Outgoing(vec![rank as u8 + 1])),
             counts: vec![1],
             reduce: None,

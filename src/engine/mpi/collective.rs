@@ -20,7 +20,7 @@ use super::{
     raw::{Datatype, Extent},
 };
 use crate::{
-    engine::{Collective, CollectiveCall, Counts, ReductionKind},
+    engine::{Collective, CollectiveCall, Counts},
     error::Fault,
 };
 
@@ -61,7 +61,7 @@ pub(super) fn run(
     pair: &CommPair,
     call: &mut CollectiveCall<'_>,
 ) -> Option<Outcome> {
-    let (comm, ranks) = (pair.coll, call.size);
+    let (comm, ranks, kind) = (pair.coll, call.size, call.what.kind());
     let makes = Caller { engine, comm };
     Some(match &mut call.what {
         // No data.
@@ -82,18 +82,10 @@ pub(super) fn run(
             out,
             recv_counts: Counts::Equal(_),
         } => makes.alltoall(ranks, *bytes, rows, out),
-        Collective::Reduce { root, mine, out, with } => {
-            return makes.reduce(ReductionKind::Reduce(*root), mine, out, with);
-        }
-        Collective::Allreduce { mine, out, with } => {
-            return makes.reduce(ReductionKind::Allreduce, mine, out, with);
-        }
-        Collective::Scan { mine, out, with } => {
-            return makes.reduce(ReductionKind::Scan, mine, out, with);
-        }
-        Collective::Exscan { mine, out, with } => {
-            return makes.reduce(ReductionKind::Exscan, mine, out, with);
-        }
+        Collective::Reduce { mine, out, with, .. }
+        | Collective::Allreduce { mine, out, with }
+        | Collective::Scan { mine, out, with }
+        | Collective::Exscan { mine, out, with } => return makes.reduce(kind, mine, out, with),
         Collective::ReduceScatter { mine, counts: Counts::Equal(bytes), out, with } => {
             return makes.reduce_scatter(mine, *bytes, out, with);
         }

@@ -33,30 +33,27 @@ use super::{
 };
 use crate::{
     checks::Checks,
-    engine::{Engine, Exchange, Label, Op, Rank},
+    engine::{CollectiveKind, Engine, Exchange, Label, Op, Rank},
     error::{ErrorKind, Fault},
 };
 
-/// The calls that begin a barrier, and move nothing.
-const BARRIERS: [&str; 2] = ["ibarrier", "exchange_sparse"];
-
 /// Starts the exchange.
 pub(super) fn start(engine: &MpiEngine, call: Exchange) -> Result<Op, Fault> {
-    call.check()?;
+    let pattern = call.check()?;
     let checked = engine.checks() >= Checks::Collective;
-    let is_barrier = call.label.step.is_some_and(|step| BARRIERS.contains(&step.call.op));
+    let is_barrier = call.kind == CollectiveKind::Barrier;
     // A library that lets messages overrun buffers gets no lengths that nobody has compared; what
     // has no lengths it gets anyway.
-    let reduction = call.reduce.filter(|_| engine.guard.is_none()).filter(|reduce| {
+    let reduction = call.reduce.filter(|_| engine.guard.is_none()).filter(|&(_, element)| {
         // The same on every rank: all contribute equally many bytes.
-        c_int::try_from(call.mine.bytes().len() / datatype(reduce.element).1).is_ok()
+        c_int::try_from(call.mine.bytes().len() / datatype(element).1).is_ok()
     });
     let machine: Box<dyn Staged> = if is_barrier || reduction.is_some() {
         let compared = checked || reduction.is_some();
         let agreement = compared.then(|| Rows::agreement(engine, &call)).transpose()?;
         Box::new(Native::start(engine, call, reduction, agreement)?)
     } else {
-        Box::new(Rows::start(engine, call, checked)?)
+        Box::new(Rows::start(engine, call, pattern, checked)?)
     };
     Ok(engine.launch(machine))
 }

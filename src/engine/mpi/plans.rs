@@ -13,7 +13,7 @@ use super::{
     transfer::{Expected, ended, landed, source, tag, tested},
 };
 use crate::{
-    engine::{Mode, Op, Preparation, Received},
+    engine::{LentCollective, Mode, Op, Preparation, Received},
     error::{Call, ErrorKind, Fault},
 };
 
@@ -70,9 +70,7 @@ impl MpiEngine {
         let (context, label) = match what {
             Preparation::Send { to, .. } => (to.context, &to.label),
             Preparation::Recv { from, .. } => (from.context, &from.label),
-            _ => {
-                return self.prepare_collective(what);
-            }
+            Preparation::Collective(what) => return self.prepare_collective(what),
         };
         let route = self.route(context, label.is_step())?;
         if route.has_header {
@@ -115,15 +113,16 @@ impl MpiEngine {
                 let expects = Some((Expected::of(&from.label), room));
                 Plan { request, comm: None, expects, apart, under_way: false, call }
             }
-            _ => return Ok(None),
+            Preparation::Collective(_) => return Ok(None),
         };
         Ok(Some(Op(self.ops.insert(|| Pending::Plan(plan)))))
     }
 
-    fn prepare_collective(&self, what: &Preparation<'_>) -> Result<Option<Op>, Fault> {
-        let Some((place, bytes, element)) = what.collective() else { return Ok(None) };
-        let (pair, call) = (self.pair(place.context)?, self.call.get());
-        let act = Act::for_call(call, Form::Prepared(element), bytes);
+    fn prepare_collective(&self, what: &LentCollective<'_>) -> Result<Option<Op>, Fault> {
+        let (pair, call) = (self.pair(what.context)?, self.call.get());
+        let element = what.native().map(|(_, element)| element);
+        let form = Form::Prepared(what.kind.number(), element);
+        let act = Act::for_call(call, form, what.bytes());
         self.together(&pair, &act, || {
             let comm = self.duplicate(pair.coll)?;
             // SAFETY: the memory stays where it is as long as the operation, by the promise of

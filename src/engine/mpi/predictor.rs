@@ -65,12 +65,13 @@ pub(super) struct Act {
 /// How the library is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Form {
-    /// Every row has the same length, which all ranks know.
-    Equal,
+    /// The [collective of this number](crate::engine::CollectiveKind::number): every row has the same length,
+    /// which all ranks know.
+    Equal(u8),
     /// Each rank, or edge, has lengths of its own.
-    Rows,
+    Rows(u8),
     /// Each rank has a length of its own, and all know all of them; of `bytes` there is a hash.
-    SameRows,
+    SameRows(u8),
     /// Makes communicators of this one.
     Derive,
     /// Finds out who is on which host.
@@ -78,7 +79,8 @@ pub(super) enum Form {
     Window(Access),
     /// Opens a message pair for all threads.
     Threads,
-    Prepared(Option<Element>),
+    /// A collective, and the type of what it reduces.
+    Prepared(u8, Option<Element>),
     /// Hands the communicator to a library that speaks MPI itself.
     File,
 }
@@ -91,14 +93,15 @@ impl Act {
             let Call { op, with, .. } = step.call;
             (op, with.root_number())
         });
-        let (form, bytes) = match (equal_bytes(&call.what), &call.what) {
-            (Some(bytes), _) => (Form::Equal, bytes),
+        let kind = call.what.kind().number();
+        let (form, bytes) = match (call.what.alike(), &call.what) {
+            (Some(bytes), _) => (Form::Equal(kind), bytes),
             (
                 None,
                 Collective::Allgather { counts: Counts::Same(each), .. }
                 | Collective::ReduceScatter { counts: Counts::Same(each), .. },
-            ) => (Form::SameRows, hash(each)),
-            _ => (Form::Rows, 0),
+            ) => (Form::SameRows(kind), hash(each)),
+            _ => (Form::Rows(kind), 0),
         };
         Self { op, root, form, signature: call.label.signature, bytes }
     }
@@ -133,30 +136,6 @@ fn hash(lengths: &[usize]) -> usize {
     let mix =
         |hash: u64, &length: &usize| (hash.rotate_left(26) ^ length as u64).wrapping_mul(FACTOR);
     lengths.iter().fold(lengths.len() as u64, mix) as usize
-}
-
-/// The bytes of each row, if all ranks must say the same number; `None` where each has lengths of
-/// its own.
-#[inline]
-fn equal_bytes(what: &Collective<'_>) -> Option<usize> {
-    Some(match what {
-        Collective::Barrier => 0,
-        Collective::Bcast { buffer, .. } => buffer.len(),
-        Collective::Gather { mine, counts: Counts::Equal(_), .. }
-        | Collective::Allgather { mine, counts: Counts::Equal(_), .. }
-        | Collective::Reduce { mine, .. }
-        | Collective::Allreduce { mine, .. }
-        | Collective::Scan { mine, .. }
-        | Collective::Exscan { mine, .. } => mine.len(),
-        Collective::Scatter { out, counts: Counts::Equal(_), .. }
-        | Collective::ReduceScatter { out, counts: Counts::Equal(_), .. } => out.len(),
-        Collective::Alltoall {
-            send_counts: Counts::Equal(bytes),
-            recv_counts: Counts::Equal(_),
-            ..
-        } => *bytes,
-        _ => return None,
-    })
 }
 
 /// What the ranks of a communicator have done so far.
@@ -298,9 +277,11 @@ impl MpiEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::CollectiveKind;
 
     fn act(op: &'static str, bytes: usize) -> Act {
-        Act::for_call(Call::new(op, With::ALL), Form::Equal, bytes)
+        let form = Form::Equal(CollectiveKind::Allreduce.number());
+        Act::for_call(Call::new(op, With::ALL), form, bytes)
     }
 
     fn predicted(lengths: &[usize]) -> Vec<bool> {
@@ -323,7 +304,8 @@ mod tests {
             act("gather", 8),
             act("bcast", 9),
             Act { root: 1, ..call },
-            Act { form: Form::Rows, ..call },
+            Act { form: Form::Rows(CollectiveKind::Allreduce.number()), ..call },
+            Act { form: Form::Equal(CollectiveKind::Scan.number()), ..call },
             Act { signature: Signature::of::<f64>(), ..call },
         ];
         for other in others {

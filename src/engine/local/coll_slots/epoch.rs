@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     engine::{
-        Label, Rank,
+        CollectiveKind, Label, Rank,
         local::{
             LocalEngine, Members,
             parking::{ParkingLot, yield_until},
@@ -70,21 +70,19 @@ impl Members {
 pub(crate) struct CollCall<'a> {
     pub(crate) label: &'a Label,
     pub(crate) seq: u64,
-    /// What kind of collective.
-    pub(crate) kind: u8,
+    pub(crate) kind: CollectiveKind,
     /// What all ranks say alike.
     pub(crate) bytes: usize,
-    pub(crate) root: Option<Rank>,
 }
 
 impl CollCall<'_> {
     #[inline(always)]
     fn digest(&self) -> Digest {
-        let &Self { label, seq, kind, bytes, root } = self;
+        let &Self { label, seq, kind, bytes } = self;
         let op = label.step.as_ref().map_or(0, |step| step.call.op.as_ptr().addr() as u32);
         Digest([
-            seq << 32 | root.map_or(0, |root| u64::from(root.0) + 1),
-            u64::from(kind) << 56 | bytes as u64,
+            seq << 32 | kind.root().map_or(0, |root| u64::from(root.0) + 1),
+            u64::from(kind.number()) << 56 | bytes as u64,
             label.signature.word() << 32 | u64::from(op),
         ])
     }
@@ -260,7 +258,7 @@ impl<'a> EpochGuard<'a> {
         let mut form = (len as u64) << 2 | if starts.is_empty() { 0 } else { TABLE };
         let table = size_of_val(starts);
         let start = if starts.is_empty() { std::ptr::null() } else { starts.as_ptr() };
-        let inline = match self.coll.root {
+        let inline = match self.coll.kind.root() {
             _ if self.is_oversubscribed() => SLOT_BYTES,
             Some(_) => COPIED_BYTES,
             None => MUTUAL_BYTES,

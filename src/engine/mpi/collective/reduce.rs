@@ -7,7 +7,7 @@ use mpi::ffi;
 use super::{Caller, Outcome, read, write};
 use crate::{
     engine::{
-        Builtin, Element, Rank, Reduction, ReductionKind,
+        Builtin, CollectiveKind, Element, Rank, Reduction,
         mpi::{dynamic::dynamic, raw::made},
     },
     error::Fault,
@@ -17,7 +17,7 @@ use crate::{
 impl Caller<'_> {
     pub(super) fn reduce(
         self,
-        kind: ReductionKind,
+        kind: CollectiveKind,
         mine: &[u8],
         out: &mut [u8],
         with: &Reduction<'_>,
@@ -35,7 +35,7 @@ impl Caller<'_> {
         };
         // `send` and, where the library writes there, `into` hold `count` elements of the type.
         Some(match kind {
-            ReductionKind::Reduce(Rank(root)) => {
+            CollectiveKind::Reduce(Rank(root)) => {
                 let root = root as c_int;
                 call!(
                     engine,
@@ -49,7 +49,7 @@ impl Caller<'_> {
                     comm
                 )
             }
-            ReductionKind::Allreduce => {
+            CollectiveKind::Allreduce => {
                 call!(
                     engine,
                     ffi::MPI_Allreduce | ffi::MPI_Iallreduce,
@@ -61,19 +61,20 @@ impl Caller<'_> {
                     comm
                 )
             }
-            ReductionKind::Scan => {
+            CollectiveKind::Scan => {
                 call!(engine, ffi::MPI_Scan | ffi::MPI_Iscan, send, into, count, of, op, comm)
             }
-            ReductionKind::Exscan => {
+            CollectiveKind::Exscan => {
                 call!(engine, ffi::MPI_Exscan | ffi::MPI_Iexscan, send, into, count, of, op, comm)
             }
+            _ => return None,
         })
     }
 
     /// More elements than a C int counts, where the library can do that.
     fn reduce_many(
         self,
-        kind: ReductionKind,
+        kind: CollectiveKind,
         mine: &[u8],
         out: &mut [u8],
         (of, size): (ffi::MPI_Datatype, usize),
@@ -83,16 +84,15 @@ impl Caller<'_> {
         let (send, into, count) = (read(mine), write(out), (mine.len() / size) as ffi::MPI_Count);
         let dynamic = dynamic();
         // As in `reduce`.
-        if let ReductionKind::Reduce(Rank(root)) = kind {
+        if let CollectiveKind::Reduce(Rank(root)) = kind {
             let (blocking, started, root) = (dynamic.reduce_c?, dynamic.ireduce_c?, root as c_int);
             return Some(call!(engine, blocking | started, send, into, count, of, op, root, comm));
         }
         let (blocking, started) = match kind {
-            ReductionKind::Scan => (dynamic.scan_c?, dynamic.iscan_c?),
-            ReductionKind::Exscan => (dynamic.exscan_c?, dynamic.iexscan_c?),
-            ReductionKind::Allreduce | ReductionKind::Reduce(_) => {
-                (dynamic.allreduce_c?, dynamic.iallreduce_c?)
-            }
+            CollectiveKind::Scan => (dynamic.scan_c?, dynamic.iscan_c?),
+            CollectiveKind::Exscan => (dynamic.exscan_c?, dynamic.iexscan_c?),
+            CollectiveKind::Allreduce => (dynamic.allreduce_c?, dynamic.iallreduce_c?),
+            _ => return None,
         };
         Some(call!(engine, blocking | started, send, into, count, of, op, comm))
     }

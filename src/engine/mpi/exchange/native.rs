@@ -8,8 +8,7 @@ use super::Rows;
 use crate::{
     datum::Buffer,
     engine::{
-        Done, Exchange, Exchanged, NativeReduction, Rank,
-        collective::ReductionKind,
+        Builtin, CollectiveKind, Done, Element, Exchange, Exchanged, Rank,
         mpi::{
             CommPair, MpiEngine,
             collective::{datatype, read, write},
@@ -46,12 +45,12 @@ impl Native {
     pub(super) fn start(
         engine: &MpiEngine,
         call: Exchange,
-        reduction: Option<NativeReduction>,
+        reduction: Option<(Builtin, Element)>,
         agreement: Option<Rows>,
     ) -> Result<Self, Fault> {
         let pair = engine.pair(call.context)?;
-        let (mine, comm) = (call.mine, pair.pt2pt);
-        let Some(NativeReduction { kind, op, element }) = reduction else {
+        let (kind, mine, comm) = (call.kind, call.mine, pair.pt2pt);
+        let Some((op, element)) = reduction else {
             // SAFETY: a live communicator; the request is written on success.
             let request = unsafe { made(|made| ffi::MPI_Ibarrier(comm, made)) }?;
             let held = Some(LockedPart { mine, rows: (call.room)(0) });
@@ -68,9 +67,10 @@ impl Native {
         };
         let bytes = mine.bytes().len();
         let gets_row = match kind {
-            ReductionKind::Reduce(root) => root == call.rank,
-            ReductionKind::Exscan => call.rank != Rank(0),
-            ReductionKind::Allreduce | ReductionKind::Scan => true,
+            CollectiveKind::Reduce(root) => root == call.rank,
+            CollectiveKind::Exscan => call.rank != Rank(0),
+            CollectiveKind::Allreduce | CollectiveKind::Scan => true,
+            _ => return Err(ErrorKind::Closed.into()), // nobody asks for its reduction
         };
         let mut held = LockedPart { mine, rows: (call.room)(if gets_row { bytes } else { 0 }) };
         let (of, size) = datatype(element);
@@ -82,14 +82,14 @@ impl Native {
         // let alone until the request is complete.
         let request = unsafe {
             made(|made| match kind {
-                ReductionKind::Reduce(root) => {
+                CollectiveKind::Reduce(root) => {
                     ffi::MPI_Ireduce(send, into, count, of, op, root.0 as c_int, comm, made)
                 }
-                ReductionKind::Allreduce => {
+                CollectiveKind::Allreduce => {
                     ffi::MPI_Iallreduce(send, into, count, of, op, comm, made)
                 }
-                ReductionKind::Scan => ffi::MPI_Iscan(send, into, count, of, op, comm, made),
-                ReductionKind::Exscan => ffi::MPI_Iexscan(send, into, count, of, op, comm, made),
+                CollectiveKind::Scan => ffi::MPI_Iscan(send, into, count, of, op, comm, made),
+                _ => ffi::MPI_Iexscan(send, into, count, of, op, comm, made),
             })
         }?;
         let counts = if gets_row { vec![bytes] } else { Vec::new() };

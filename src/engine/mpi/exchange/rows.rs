@@ -72,16 +72,21 @@ struct LockedPart {
 impl Rows {
     /// The comparison of calls alone, for a call that the library makes.
     pub(super) fn agreement(engine: &MpiEngine, call: &Exchange) -> Result<Self, Fault> {
-        let &Exchange { context, rank, size, seq, label, room, .. } = call;
-        let (pattern, mine, counts, reduce) = (Pattern::All, room(0), Vec::new(), None);
+        let &Exchange { context, rank, size, seq, kind, label, room, .. } = call;
+        let (mine, counts, reduce) = (room(0), Vec::new(), None);
         let nothing =
-            Exchange { context, rank, size, seq, label, pattern, mine, counts, reduce, room };
-        Self::start(engine, nothing, true)
+            Exchange { context, rank, size, seq, kind, label, mine, counts, reduce, room };
+        Self::start(engine, nothing, Pattern::All, true)
     }
 
     /// Sends this rank's rows on their way.
-    pub(super) fn start(engine: &MpiEngine, call: Exchange, checked: bool) -> Result<Self, Fault> {
-        let Exchange { context, size, label, pattern, mine, counts, room, .. } = call;
+    pub(super) fn start(
+        engine: &MpiEngine,
+        call: Exchange,
+        pattern: Pattern,
+        checked: bool,
+    ) -> Result<Self, Fault> {
+        let Exchange { context, size, label, mine, counts, room, .. } = call;
         let pair = engine.pair(context)?;
         pair.predictor.check()?;
         let me = call.rank.index();
