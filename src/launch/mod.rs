@@ -8,6 +8,7 @@ mod identity;
 mod idle;
 mod launcher;
 mod logging;
+mod on_failure;
 pub(crate) mod places;
 #[cfg(feature = "mpi")]
 mod processes;

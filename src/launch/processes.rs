@@ -14,7 +14,7 @@ use std::{
 use super::{
     Cause, EngineKind, Launcher, RunArgs, ending, identity,
     identity::{Identity, Voice},
-    no_threads, places, pool, print_line, run_tasks, warn,
+    no_threads, on_failure, places, pool, print_line, run_tasks, warn,
     watchdog::Watchdog,
 };
 use crate::{
@@ -88,8 +88,7 @@ pub(super) fn run(
     if !cause.told {
         thread::sleep(turn);
     }
-    cause.print();
-    end(cause.code)
+    on_failure::of_a_process(&cause)
 }
 
 /// Ends all processes of the job when what this one has said is out. From a thread that may not
@@ -234,10 +233,7 @@ fn settle(
     } else {
         warn_if_narrow(comm, &places, launcher);
     }
-    let lost = |cause: Cause| {
-        cause.print();
-        end(cause.code)
-    };
+    let lost = |cause: Cause| on_failure::of_a_process(&cause);
     if let Err(error) = pool(me, threads, lost).build_global() {
         // What the system refuses has a source; else rayon has its threads already.
         if error.source().is_some() {

@@ -14,7 +14,7 @@ use std::{
 use super::{
     Cause, ending, identity,
     identity::{Identity, Voice},
-    run_tasks, time, warn,
+    on_failure, run_tasks, time, warn,
 };
 use crate::{
     comm::Comm,
@@ -59,11 +59,13 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// Reports a cause first and ends the job second, so that the first report is the first cause.
+    /// A rank has failed, for this cause. It is reported first and has consequences second, so that
+    /// the first report is the first cause.
     pub(super) fn fail(&self, cause: Cause) {
         let (rank, text) = (cause.rank, cause.text.clone());
         let _ = self.causes.send(cause);
-        self.job.fail(rank, text);
+        self.job.note_failed(rank, text);
+        on_failure::of_a_thread(&self.job);
     }
 }
 

@@ -62,9 +62,17 @@ pub(crate) struct Job {
     coll_slots: Registry<coll_slots::CollSlots>,
     regions: Registry<window::Region>,
     mailboxes: Registry<shared::Mailboxes>,
+    failed: Mutex<Vec<FailedRank>>,
     started: Instant,
     /// Where waits have a time limit.
     watch: Option<Watch>,
+}
+
+/// A rank whose program has failed, and why.
+#[derive(Clone, Debug)]
+pub(crate) struct FailedRank {
+    pub(crate) rank: usize,
+    pub(crate) cause: String,
 }
 
 /// Agreement on the numbers of new contexts: the first rank of a group to ask fixes the number for
@@ -94,6 +102,7 @@ impl Job {
             coll_slots: Registry::new(),
             regions: Registry::new(),
             mailboxes: Registry::new(),
+            failed: Mutex::new(Vec::new()),
             started: Instant::now(),
         })
     }
@@ -115,8 +124,19 @@ impl Job {
         }
     }
 
-    /// A rank has failed: all others are told, wherever they wait.
-    pub(crate) fn fail(&self, rank: usize, cause: String) {
+    /// A rank has failed. That is a fact, and nothing follows from it here: what does is decided by
+    /// whoever has started the ranks.
+    pub(crate) fn note_failed(&self, rank: usize, cause: String) {
+        lock(&self.failed).push(FailedRank { rank, cause });
+    }
+
+    /// The ranks that have failed, in the order in which they did.
+    pub(crate) fn failed(&self) -> Vec<FailedRank> {
+        lock(&self.failed).clone()
+    }
+
+    /// The job ends because of this rank: all others are told, wherever they wait.
+    pub(crate) fn end(&self, FailedRank { rank, cause }: FailedRank) {
         self.parking.end(ErrorKind::Aborted { rank, cause });
     }
 

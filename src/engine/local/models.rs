@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Backoff, Job, LocalEngine};
+use super::{Backoff, FailedRank, Job, LocalEngine};
 use crate::{
     datum::{Landing, Memory, Outgoing, RawBytes, Signature},
     engine::{
@@ -342,7 +342,7 @@ fn a_receive_ends_when_another_rank_fails() {
             }
         }
         1 => drop(done_or_aborted(engine.send(&to(0), Mode::Standard, &LARGE))),
-        _ => job.fail(2, "planted".to_owned()),
+        _ => job.end(FailedRank { rank: 2, cause: "planted".to_owned() }),
     });
 }
 
@@ -364,7 +364,7 @@ fn owned_buffers_survive_when_another_rank_fails() {
                 assert_eq!(done.buffer.unwrap().bytes(), &LARGE);
             }
         }
-        _ => job.fail(2, "planted".to_owned()),
+        _ => job.end(FailedRank { rank: 2, cause: "planted".to_owned() }),
     });
 }
 
@@ -378,7 +378,7 @@ fn a_lender_ends_when_its_receiver_fails() {
                 "{sent:?}"
             );
         } else {
-            job.fail(1, "planted".to_owned());
+            job.end(FailedRank { rank: 1, cause: "planted".to_owned() });
         }
     });
 }

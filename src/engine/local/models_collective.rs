@@ -4,7 +4,7 @@
 //! memory as soon as it has it back, so that whoever reads it later reads something wrong.
 
 use super::{
-    LocalEngine,
+    FailedRank, LocalEngine,
     models::{done_or_aborted, explore, explore_within},
 };
 use crate::{
@@ -124,7 +124,7 @@ fn lent_memory_is_free_when_the_call_returns() {
 fn lent_memory_is_free_when_another_rank_fails() {
     explore(3, |rank, job, engine| {
         if rank == 2 {
-            return job.fail(2, "planted".to_owned());
+            return job.end(FailedRank { rank: 2, cause: "planted".to_owned() });
         }
         let mut buffer = [if rank == 0 { 7 } else { 0 }; LARGE];
         let outcome = bcast(engine, (rank, 3), 0, 0, &mut buffer);
