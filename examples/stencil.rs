@@ -80,9 +80,11 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     // The points within two steps of the border see cells that are no input: they do not count.
     let active = (size - 2 * RADIUS).pow(2) as f64;
     let inside = RADIUS..size - RADIUS;
-    sums.map_indexed(|[i, j], sum| {
-        if inside.contains(&i) && inside.contains(&j) { sum.abs() } else { 0.0 }
-    });
+    sums.map_indexed(
+        |[i, j], sum| {
+            if inside.contains(&i) && inside.contains(&j) { sum.abs() } else { 0.0 }
+        },
+    );
     let norm = sums.sum_reproducible()? / active;
     let expected = 2.0 * f64::from(args.iterations + 1);
     let passed = (norm - expected).abs() <= TOLERANCE;

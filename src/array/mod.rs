@@ -7,6 +7,8 @@
 
 mod block;
 mod dist;
+#[cfg(feature = "fft")]
+mod fft;
 mod frame;
 mod halo;
 mod layout;
@@ -16,6 +18,8 @@ mod redistribute;
 mod tests;
 mod total;
 
+#[cfg(feature = "fft")]
+pub use self::fft::Fft;
 pub use self::{
     block::{Axes, Block},
     dist::DistArray,
