@@ -73,7 +73,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     let layout = Layout::new(shape, world.size());
     if first {
         // A file that cannot be written is a pity after an hour of computing.
-        args.output.iter().try_for_each(|file| file.check_room(shape))?;
+        args.output.iter().try_for_each(|file| file.check_room::<f64>(&shape))?;
         args.picture.iter().try_for_each(PictureFile::check_writable)?;
     }
 
@@ -83,7 +83,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
         None => DistArray::from_fn(world, &layout, Halo::star(1), |index| wave(shape, index))?,
         Some(file) => {
             let block = layout.block(world.rank());
-            let start = file.read(&block.ranges())?;
+            let start = file.read(&block)?;
             let closed = Halo::star(1).all(Boundary::Insulated);
             DistArray::from_fn(world, &layout, closed, |[row, column]| {
                 start[[row - block.start()[0], column - block.start()[1]]]

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::scalar::Element;
+
 /// Why a file could not be read or written; always names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -64,19 +66,44 @@ pub enum FileError {
         /// What would do.
         needed: &'static str,
     },
-    /// The array does not have two axes.
+    /// The array has another number of axes.
     #[error(
-        "{}: the array has shape {shape:?}; needed is one with two axes (in Python, `array.reshape(rows, columns)` makes \
-         one, and `array[0]` of three axes takes one out)",
-        Place(path, dataset)
+        "{}: the array has shape {shape:?}; needed is one with {} (in Python, `array.reshape(...)` makes one, and `array[0]` \
+         leaves the first axis out)",
+        Place(path, dataset), axes(*wanted)
     )]
-    NotTwoDimensional {
+    WrongAxes {
         /// The file.
         path: PathBuf,
         /// In an HDF5 file, which of its datasets.
         dataset: Option<String>,
         /// The array's shape.
         shape: Vec<usize>,
+        /// How many axes are needed.
+        wanted: usize,
+    },
+    /// Values of the file would not be what they were.
+    #[error(
+        "{}: holds {holds}, which {wanted} has not all values of; {}",
+        Place(path, dataset), instead(*holds, *wanted)
+    )]
+    LossyConversion {
+        /// The file.
+        path: PathBuf,
+        /// In an HDF5 file, which of its datasets.
+        dataset: Option<String>,
+        /// The type of its elements.
+        holds: Element,
+        /// The type that was to be read.
+        wanted: Element,
+    },
+    /// An array cannot be stored in the way that was asked for.
+    #[error("{}: {reason}", path.display())]
+    Storage {
+        /// The file.
+        path: PathBuf,
+        /// Why not, and what can be.
+        reason: String,
     },
     /// The array has no cells.
     #[error(
@@ -93,8 +120,8 @@ pub enum FileError {
     },
     /// The elements are no numbers that can be converted.
     #[error(
-        "{}: the array has shape {shape:?} and elements of type {element}, which are not supported; integers, floats up to 64 \
-         bits and bools are: {}",
+        "{}: the array has shape {shape:?} and elements of type {element}, which are not supported; bools, integers, floats \
+         and complex numbers of parts up to 64 bits are: {}",
         Place(path, dataset),
         conversion(element)
     )]
@@ -133,7 +160,7 @@ pub enum FileError {
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// How many rows and columns of it were wanted.
+        /// How many cells of it were wanted along each axis.
         shape: Vec<usize>,
     },
     /// The dataset is compressed in a way that the HDF5 library at hand does not know.
@@ -199,12 +226,14 @@ pub enum FileError {
     },
     /// No dataset was named and there is not exactly one to choose.
     #[error(
-        "{}: name the dataset, as in {}:{}; 2-D datasets of numbers: {}",
-        path.display(), path.display(), found.first().map_or("/name", String::as_str), found.join(", ")
+        "{}: name the dataset, as in {}:{}; {} of numbers: {}",
+        path.display(), path.display(), found.first().map_or("/name", String::as_str), datasets(*axes), found.join(", ")
     )]
     WhichDataset {
         /// The file.
         path: PathBuf,
+        /// How many axes it is to have, if that is known.
+        axes: Option<usize>,
         /// The datasets there are.
         found: Vec<String>,
     },
@@ -212,7 +241,7 @@ pub enum FileError {
     #[error(
         "{}: {}; it holds {}; {}",
         path.display(),
-        dataset.as_ref().map_or("2-D datasets of numbers (integers, floats, bools): none".to_owned(), |name| format!("no dataset {name}")),
+        dataset.as_ref().map_or_else(|| format!("{} of numbers (integers, floats, bools): none", datasets(*axes)), |name| format!("no dataset {name}")),
         Contents(holds),
         match dataset {
             None => "write one (in h5py, `file[\"name\"] = array.reshape(rows, columns).astype(float)`)",
@@ -224,6 +253,8 @@ pub enum FileError {
         path: PathBuf,
         /// The dataset that was named.
         dataset: Option<String>,
+        /// How many axes it is to have, if that is known.
+        axes: Option<usize>,
         /// The datasets there are, with shape and type of each.
         holds: Vec<String>,
     },
@@ -310,6 +341,33 @@ impl fmt::Display for Contents<'_> {
             0 => Ok(()),
             more => write!(f, " and {more} more"),
         }
+    }
+}
+
+/// A number of axes in words.
+fn axes(count: usize) -> String {
+    match count {
+        0 => "no axis, a single value".to_owned(),
+        1 => "one axis".to_owned(),
+        2 => "two axes".to_owned(),
+        3 => "three axes".to_owned(),
+        _ => format!("{count} axes"),
+    }
+}
+
+/// Datasets with so many axes.
+fn datasets(axes: Option<usize>) -> String {
+    axes.map_or("datasets".to_owned(), |axes| format!("{axes}-D datasets"))
+}
+
+/// What helps where a conversion would lose values.
+fn instead(holds: Element, wanted: Element) -> String {
+    if holds.is_complex() && !wanted.is_complex() {
+        "write its real and its imaginary part as two arrays (in Python, `array.real` and \
+         `array.imag`), or read it as complex numbers"
+            .to_owned()
+    } else {
+        format!("read it as {holds}, or convert it first (in Python, `array.astype(\"{wanted}\")`)")
     }
 }
 

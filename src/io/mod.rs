@@ -1,39 +1,44 @@
-//! Files: blocks of 2-D arrays from and to one shared file, and pictures of them.
+//! Files: blocks of arrays from and to one shared file, and pictures of them.
 //!
-//! An [`ArrayFile`] is a `.npy` file, or a dataset of an HDF5 file (feature `hdf5`). Each rank
-//! reads its own block of it; all ranks together write one file, which is the same for every number
-//! of ranks.
+//! An [`ArrayFile`] is a `.npy` file, or a dataset of an HDF5 file (feature `hdf5`), of any number of
+//! axes and any type of elements that is [`Stored`]. Each rank reads its own block of it; all ranks
+//! together write one file, which is the same for every number of ranks.
 
 mod error;
 #[cfg(feature = "hdf5")]
 mod hdf5;
 mod npy;
+mod part;
 mod picture;
+mod storage;
+mod stored;
+mod strategy;
 mod unfinished;
 
 use std::{
     fmt,
     fs::{self, File},
-    ops::Range,
     panic::Location,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use ndarray::{Array2, ArrayRef2, ArrayView2};
+use ndarray::{Array, ArrayRef, ShapeBuilder};
 
-use self::unfinished::Unfinished;
-pub use self::{error::FileError, picture::PictureFile};
+pub use self::{error::FileError, picture::PictureFile, stored::Stored};
+use self::{part::Part, storage::Storage, unfinished::Unfinished};
+pub use crate::scalar::Element;
 use crate::{
-    array::Layout,
+    array::{Axes, Block, Layout},
     comm::Comm,
+    datum::bytes_of,
     error::{Call, Failure, With},
 };
 
-/// A range of rows and a range of columns.
-type Block = [Range<usize>; 2];
+/// `ndarray`'s type of a shape with `D` axes.
+type DimOf<const D: usize> = <[usize; D] as Axes>::Dim;
 
-/// A 2-D array in a file, as users name it: `FILE.npy`, `FILE.h5` or `FILE.h5:/path/of/dataset`.
+/// An array in a file, as users name it: `FILE.npy`, `FILE.h5` or `FILE.h5:/path/of/dataset`.
 ///
 /// Parsing refuses what this build cannot handle, so that an option of this type is refused before
 /// anything is computed:
@@ -50,6 +55,8 @@ pub struct ArrayFile {
     format: Format,
     /// In an HDF5 file, if the user named one.
     dataset: Option<String>,
+    /// How its cells lie when it is written.
+    storage: Storage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +76,27 @@ pub struct Provenance {
     pub units: String,
     /// The program that made them, and its version.
     pub version: String,
+}
+
+/// An array that is to be in a file.
+#[derive(Clone, Debug)]
+struct New {
+    path: PathBuf,
+    format: Format,
+    /// Its name in an HDF5 file.
+    #[cfg(feature = "hdf5")]
+    dataset: String,
+    shape: Vec<usize>,
+    element: Element,
+    #[cfg(feature = "hdf5")]
+    storage: Storage,
+}
+
+/// The cells of a block that was read.
+struct Cells<T> {
+    values: Vec<T>,
+    /// Whether the first axis lies together, not the last.
+    fortran: bool,
 }
 
 /// Provenance as it stands in the file: rank 0's.
@@ -105,7 +133,7 @@ impl FromStr for ArrayFile {
             _ => return Err(FileError::MissingFeature { path, feature: "hdf5" }),
         };
         let dataset = dataset.filter(|name| !name.is_empty()).map(ToOwned::to_owned);
-        Ok(Self { path, format, dataset })
+        Ok(Self { path, format, dataset, storage: Storage::default() })
     }
 }
 
@@ -128,54 +156,129 @@ impl ArrayFile {
         &self.path
     }
 
-    /// The number of rows and columns of the array in the file.
+    /// The same file, to be written in chunks of so many cells along each axis: each is stored by
+    /// itself, so that parts of any form are read fast. HDF5 only; without it the cells lie in the
+    /// order of rows.
+    #[must_use]
+    pub fn chunked(mut self, chunk: &[usize]) -> Self {
+        self.storage.chunk = Some(chunk.to_vec());
+        self
+    }
+
+    /// The same file, to be written compressed by gzip's method, 0 (fast) to 9 (small). HDF5 only;
+    /// in chunks of about a megabyte unless [`chunked`](Self::chunked) says how large.
+    #[must_use]
+    pub fn deflate(mut self, level: u8) -> Self {
+        self.storage.deflate = Some(level);
+        self
+    }
+
+    /// The lengths of the array in the file along each of its axes: none for a single value.
     ///
     /// # Errors
-    /// If there is no such file or dataset, or it is not a 2-D array of numbers with one cell at
-    /// least. Where no dataset is named, the file must have only one such dataset; the error lists
-    /// what there is.
-    pub fn shape(&self) -> Result<[usize; 2], FileError> {
-        let (shape, dataset) = match self.format {
-            Format::Npy => (npy::Reader::open(&self.path)?.shape(), None),
-            #[cfg(feature = "hdf5")]
-            Format::Hdf5 => {
-                let reader = hdf5::Reader::open(&self.path, self.dataset.as_deref())?;
-                (reader.shape(), Some(reader.name().to_owned()))
-            }
-        };
+    /// If there is no such file or dataset, or its elements are none of [`Element`]. Where no dataset
+    /// is named, the file must have only one such dataset; the error lists what there is.
+    pub fn shape_of(&self) -> Result<Vec<usize>, FileError> {
+        Ok(self.open(None)?.shape().to_vec())
+    }
+
+    /// The lengths of the array in the file along each of its `D` axes.
+    ///
+    /// # Errors
+    /// As [`shape_of`](Self::shape_of), and if it has another number of axes, or no cells. Where no
+    /// dataset is named, the file must have only one with so many axes.
+    pub fn shape<const D: usize>(&self) -> Result<[usize; D], FileError> {
+        let reader = self.open(Some(D))?;
+        let shape = self.check_axes(&reader)?;
         if shape.contains(&0) {
-            let path = self.path.clone();
+            let (path, dataset) = (self.path.clone(), reader.dataset());
             return Err(FileError::Empty { path, dataset, shape: shape.to_vec() });
         }
         Ok(shape)
     }
 
-    /// A block of the array in the file, converted to `f64`: only this block is read.
+    /// The type of the elements in the file.
     ///
     /// # Errors
-    /// As [`shape`](Self::shape), and if the file ends too early.
+    /// As [`shape_of`](Self::shape_of).
+    pub fn element(&self) -> Result<Element, FileError> {
+        Ok(self.open(None)?.element())
+    }
+
+    /// A block of the array in the file: only this block is read.
+    ///
+    /// Elements of another type are converted where that loses nothing but the last digits of large
+    /// integers ([`Element::converts_to`]).
+    ///
+    /// # Errors
+    /// As [`shape`](Self::shape), and if the elements cannot be converted to `T`, or the file ends
+    /// too early.
     ///
     /// # Panics
-    /// If the array has no such rows or columns.
-    pub fn read(&self, block: &[Range<usize>; 2]) -> Result<Array2<f64>, FileError> {
-        let check = |[rows, columns]: [usize; 2]| {
-            assert!(block[0].end <= rows && block[1].end <= columns, "the block is in the array");
+    /// If the array has no such cells.
+    pub fn read<T: Stored, const D: usize>(
+        &self,
+        block: &Block<D>,
+    ) -> Result<Array<T, DimOf<D>>, FileError>
+    where
+        [usize; D]: Axes,
+    {
+        let cells = if block.is_empty() {
+            Cells { values: Vec::new(), fortran: false }
+        } else {
+            let mut reader = self.open(Some(D))?;
+            let shape: [usize; D] = self.check_axes(&reader)?;
+            let part = Part::from(block);
+            assert!(part.is_within(&shape), "the block {block} is in an array of {shape:?}");
+            self.read_part(&mut reader, part)?
         };
-        if block.iter().any(Range::is_empty) {
-            return zeros(&self.path, [block[0].len(), block[1].len()]);
-        }
+        Array::from_shape_vec(block.shape().dim().set_f(cells.fortran), cells.values).map_err(
+            |_| FileError::TooLarge { path: self.path.clone(), shape: block.shape().to_vec() },
+        )
+    }
+
+    /// The value in a file whose array has no axes.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_value<T: Stored>(&self) -> Result<T, FileError> {
+        let mut reader = self.open(Some(0))?;
+        let _: [usize; 0] = self.check_axes(&reader)?;
+        let cells = self.read_part(&mut reader, Part::whole(&[]))?;
+        Ok(cells.values[0])
+    }
+
+    /// Opens the file to read from, and the only dataset with so many axes where none is named.
+    #[cfg_attr(not(feature = "hdf5"), expect(unused_variables))]
+    fn open(&self, axes: Option<usize>) -> Result<Reader, FileError> {
         match self.format {
-            Format::Npy => {
-                let mut reader = npy::Reader::open(&self.path)?;
-                check(reader.shape());
-                reader.read(block)
-            }
+            Format::Npy => npy::Reader::open(&self.path).map(Reader::Npy),
             #[cfg(feature = "hdf5")]
             Format::Hdf5 => {
-                let reader = hdf5::Reader::open(&self.path, self.dataset.as_deref())?;
-                check(reader.shape());
-                reader.read(block)
+                hdf5::Reader::open(&self.path, self.dataset.as_deref(), axes).map(Reader::Hdf5)
             }
+        }
+    }
+
+    fn check_axes<const D: usize>(&self, reader: &Reader) -> Result<[usize; D], FileError> {
+        reader.shape().try_into().map_err(|_| FileError::WrongAxes {
+            path: self.path.clone(),
+            dataset: reader.dataset(),
+            shape: reader.shape().to_vec(),
+            wanted: D,
+        })
+    }
+
+    fn read_part<T: Stored>(&self, reader: &mut Reader, part: Part) -> Result<Cells<T>, FileError> {
+        let (holds, wanted) = (reader.element(), T::ELEMENT);
+        if !holds.converts_to(wanted) {
+            let (path, dataset) = (self.path.clone(), reader.dataset());
+            return Err(FileError::LossyConversion { path, dataset, holds, wanted });
+        }
+        match reader {
+            Reader::Npy(reader) => reader.read(part),
+            #[cfg(feature = "hdf5")]
+            Reader::Hdf5(reader) => reader.read(&part),
         }
     }
 
@@ -191,13 +294,15 @@ impl ArrayFile {
     }
 
     /// As [`check_writable`](Self::check_writable), and whether there is room for an array of this
-    /// shape at this moment.
+    /// shape at this moment. What is compressed may take as much as what is not.
     ///
     /// # Errors
-    /// As `check_writable`, and if the file would not fit.
-    pub fn check_room(&self, shape: [usize; 2]) -> Result<(), FileError> {
+    /// As `check_writable`, and if the file would not fit, or cannot be written in chunks as they
+    /// were asked for.
+    pub fn check_room<T: Stored>(&self, shape: &[usize]) -> Result<(), FileError> {
         self.check_replaceable()?;
-        unfinished::check_room(&self.path, self.size(shape))
+        let new = self.new_array(shape, T::ELEMENT)?;
+        unfinished::check_room(&self.path, new.size())
     }
 
     /// Whether no data would be lost that are not written anew.
@@ -206,17 +311,29 @@ impl ArrayFile {
         match self.format {
             Format::Npy => Ok(()),
             #[cfg(feature = "hdf5")]
-            Format::Hdf5 => hdf5::check_replaceable(&self.path, self.dataset.as_deref()),
+            Format::Hdf5 => hdf5::check_replaceable(&self.path, self.dataset_to_write()),
         }
     }
 
-    /// About how many bytes the file takes.
-    fn size(&self, shape: [usize; 2]) -> u64 {
-        match self.format {
-            Format::Npy => npy::size(shape),
+    /// The dataset that is written.
+    #[cfg(feature = "hdf5")]
+    fn dataset_to_write(&self) -> &str {
+        self.dataset.as_deref().unwrap_or(hdf5::DATASET)
+    }
+
+    /// The array that the file is to have.
+    fn new_array(&self, shape: &[usize], element: Element) -> Result<New, FileError> {
+        self.storage.check(&self.path, self.format, shape)?;
+        Ok(New {
+            path: self.path.clone(),
+            format: self.format,
             #[cfg(feature = "hdf5")]
-            Format::Hdf5 => hdf5::size(shape),
-        }
+            dataset: self.dataset_to_write().to_owned(),
+            shape: shape.to_vec(),
+            element,
+            #[cfg(feature = "hdf5")]
+            storage: self.storage.clone(),
+        })
     }
 
     /// Writes a distributed array: `block` is this rank's block of `layout`. All ranks return when
@@ -234,107 +351,90 @@ impl ArrayFile {
     ///
     /// # Errors
     /// What the file system or the other ranks did wrong, on all ranks; nothing is left of the file
-    /// then.
+    /// then. [`ErrorKind::CollectiveMismatch`](crate::ErrorKind::CollectiveMismatch), before
+    /// anything is written, if the ranks name different files, datasets, layouts or types.
     ///
     /// # Panics
-    /// If `block` has not the shape that `layout` gives this rank.
+    /// If `block` has not the shape that `layout` gives this rank, or `layout` is for more ranks
+    /// than there are.
     #[track_caller]
-    pub fn write(
+    pub fn write<T: Stored, const D: usize>(
         &self,
         comm: &Comm,
-        layout: &Layout<2>,
-        block: &ArrayRef2<f64>,
+        layout: &Layout<D>,
+        block: &ArrayRef<T, DimOf<D>>,
         about: &Provenance,
-    ) -> Result<(), Failure> {
-        let mine = layout.block(comm.rank()).ranges();
-        assert_eq!(block.dim(), (mine[0].len(), mine[1].len()), "the block is this rank's");
+    ) -> Result<(), Failure>
+    where
+        [usize; D]: Axes,
+    {
+        let mine = layout.block(comm.rank());
+        assert_eq!(block.shape(), mine.shape(), "the block is this rank's");
+        assert!(layout.ranks() <= comm.size(), "{layout}, but there are {} ranks", comm.size());
         let at = Location::caller();
-        self.write_together(comm, layout, block, about, at).map_err(|failure| failure.called_at(at))
-    }
-
-    fn write_together(
-        &self,
-        comm: &Comm,
-        layout: &Layout<2>,
-        block: &ArrayRef2<f64>,
-        about: &Provenance,
-        at: &'static Location<'static>,
-    ) -> Result<(), Failure> {
-        // A message space of its own: the program's messages are never taken for blocks.
-        let comm = comm.dup()?;
-        #[cfg(feature = "phdf5")]
-        if let (Format::Hdf5, Some(mpi)) = (self.format, hdf5::collective::mpi_of(&comm)?)
-            // Bytes for a pipe are put together where rank 0 is.
-            && comm.bcast(0, || vec![!unfinished::is_pipe(&self.path)])?[0]
-        {
-            let shared = hdf5::collective::Shared { comm: &comm, mpi, path: &self.path, at };
-            return shared.write(self.dataset.as_deref(), layout, block, about);
-        }
-        let writer = if comm.rank() == 0 {
-            self.check_replaceable()
-                .and_then(|()| Writer::create(self, layout.shape(), about, comm.size()))
-                .map(Some)
-        } else {
-            Ok(None)
+        let values = block.as_standard_layout();
+        let values = values.as_slice().unwrap_or_default(); // in this order it is one
+        let new = self.new_array(&layout.shape(), T::ELEMENT);
+        let write = || {
+            // A message space of its own: the program's messages are never taken for blocks.
+            let comm = &comm.dup()?;
+            let call = format!("write of {} in {layout} to {self}{}", T::ELEMENT, self.storage);
+            strategy::agree_on_call(comm, at, &call, layout)?;
+            let new = &agree(comm, at, new)?;
+            let job = strategy::Job {
+                comm,
+                at,
+                new,
+                about,
+                part: &|rank| Part::from(&layout.block(rank)),
+                bytes: bytes_of(values),
+            };
+            job.write(|| self.check_replaceable())
         };
-        let written = match agree(&comm, at, writer)? {
-            Some(mut writer) => {
-                // Blocks come even when none can be written any more: their senders wait.
-                let mut written = Ok(());
-                collect(&comm, layout, block, |block, values| {
-                    if written.is_ok() {
-                        written = writer.write(block, values);
-                    }
-                })?;
-                written.and_then(|()| writer.finish())
-            }
-            None if block.is_empty() => Ok(()),
-            None => {
-                comm.send(&block.iter().copied().collect::<Vec<_>>(), 0)?;
-                Ok(())
-            }
-        };
-        agree(&comm, at, written)
+        write().map_err(|failure: Failure| failure.called_at(at))
     }
 }
 
-/// A file that one rank writes, block by block.
-enum Writer {
-    Npy(npy::Writer),
+impl New {
+    /// About how many bytes the file takes at most.
+    fn size(&self) -> u64 {
+        match self.format {
+            Format::Npy => npy::size(&self.shape, self.element),
+            #[cfg(feature = "hdf5")]
+            Format::Hdf5 => hdf5::size(&self.shape, self.element),
+        }
+    }
+}
+
+/// A file to read from.
+enum Reader {
+    Npy(npy::Reader),
     #[cfg(feature = "hdf5")]
-    Hdf5(hdf5::Writer),
+    Hdf5(hdf5::Reader),
 }
 
-impl Writer {
-    fn create(
-        file: &ArrayFile,
-        shape: [usize; 2],
-        #[cfg_attr(not(feature = "hdf5"), expect(unused_variables))] about: &Provenance,
-        #[cfg_attr(not(feature = "hdf5"), expect(unused_variables))] ranks: usize,
-    ) -> Result<Self, FileError> {
-        match file.format {
-            Format::Npy => npy::Writer::create(&file.path, shape).map(Self::Npy),
+impl Reader {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Npy(reader) => reader.shape(),
             #[cfg(feature = "hdf5")]
-            Format::Hdf5 => {
-                let (to, record) = (file.dataset.as_deref(), Record::new(about, ranks));
-                hdf5::Writer::create(&file.path, to, shape, &record).map(Self::Hdf5)
-            }
+            Self::Hdf5(reader) => reader.shape(),
         }
     }
 
-    fn write(&mut self, block: &Block, values: &ArrayRef2<f64>) -> Result<(), FileError> {
+    fn element(&self) -> Element {
         match self {
-            Self::Npy(writer) => writer.write(block, values),
+            Self::Npy(reader) => reader.element(),
             #[cfg(feature = "hdf5")]
-            Self::Hdf5(writer) => writer.write(block, values),
+            Self::Hdf5(reader) => reader.element(),
         }
     }
 
-    fn finish(self) -> Result<(), FileError> {
+    fn dataset(&self) -> Option<String> {
         match self {
-            Self::Npy(writer) => writer.finish(),
+            Self::Npy(_) => None,
             #[cfg(feature = "hdf5")]
-            Self::Hdf5(writer) => writer.finish(),
+            Self::Hdf5(reader) => Some(reader.name().to_owned()),
         }
     }
 }
@@ -351,8 +451,11 @@ fn agree<R>(
 }
 
 /// The bytes of the cells of an array; the largest number if there are more.
-fn bytes(shape: [usize; 2]) -> u64 {
-    shape.iter().fold(size_of::<f64>() as u64, |bytes, &len| bytes.saturating_mul(len as u64))
+fn byte_count(shape: &[usize], element: Element) -> u64 {
+    if shape.contains(&0) {
+        return 0; // however long the other axes are
+    }
+    shape.iter().fold(element.bytes() as u64, |bytes, &len| bytes.saturating_mul(len as u64))
 }
 
 /// Opens a file to read from, of which every rank reads a part of its own; and its length.
@@ -369,32 +472,14 @@ fn open_file(path: &Path) -> Result<(File, u64), FileError> {
 }
 
 /// Room for a part of the array in a file, whatever size the file claims.
-fn zeros(path: &Path, shape: [usize; 2]) -> Result<Array2<f64>, FileError> {
+fn zeros<T: Default + Clone>(path: &Path, shape: &[usize]) -> Result<Vec<T>, FileError> {
     let refuse = || FileError::TooLarge { path: path.to_owned(), shape: shape.to_vec() };
-    let cells = shape[0].checked_mul(shape[1]).ok_or_else(refuse)?;
+    let cells = shape.iter().try_fold(1_usize, |cells, &len| cells.checked_mul(len));
+    let cells = cells.ok_or_else(refuse)?;
     let mut values = Vec::new();
     values.try_reserve_exact(cells).map_err(|_| refuse())?;
-    values.resize(cells, 0.0);
-    Array2::from_shape_vec(shape, values).map_err(|_| refuse())
-}
-
-/// Hands rank 0 all blocks that are not empty, in the order of ranks, one at a time.
-fn collect(
-    comm: &Comm,
-    layout: &Layout<2>,
-    mine: &ArrayRef2<f64>,
-    mut take: impl FnMut(&Block, &ArrayRef2<f64>),
-) -> Result<(), Failure> {
-    for rank in (0..comm.size()).filter(|&rank| !layout.block(rank).is_empty()) {
-        let block = layout.block(rank).ranges();
-        if rank == comm.rank() {
-            take(&block, mine);
-        } else {
-            let (values, _) = comm.recv::<f64>(rank)?;
-            take(&block, &ArrayView2::from_shape(layout.block(rank).shape(), &values)?);
-        }
-    }
-    Ok(())
+    values.resize(cells, T::default());
+    Ok(values)
 }
 
 #[cfg(feature = "hdf5")]

@@ -1,6 +1,7 @@
 use std::fs;
 
-use ndarray::{Array, Array2, Dimension, ShapeBuilder, s};
+use arbitrary::Unstructured;
+use ndarray::{Array, Array2, Dimension, ShapeBuilder};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -20,12 +21,10 @@ fn numbers(shape: [usize; 2]) -> Array2<f64> {
 
 /// Writes an array on so many ranks, each of which holds its block only.
 fn write(to: &ArrayFile, array: &Array2<f64>, ranks: usize) {
-    let [rows, columns] = [array.nrows(), array.ncols()];
+    let shape = [array.nrows(), array.ncols()];
     crate::local(ranks, |world| {
-        let grid = world.cart([None, None], [false, false])?.expect("all ranks are on the grid");
-        let layout = Layout::on_grid([rows, columns], grid.dims());
-        let [rows, columns] = layout.block(grid.rank()).ranges();
-        to.write(&grid, &layout, &array.slice(s![rows, columns]), &about())
+        let layout = Layout::new(shape, ranks);
+        to.write(world, &layout, &layout.block(world.rank()).of(array), &about())
     })
     .unwrap();
 }
@@ -55,14 +54,12 @@ fn write_npy<T: bytemuck::NoUninit, D: Dimension>(to: &Path, element: &str, arra
 /// Reads an array block by block on so many ranks.
 fn read(from: &ArrayFile, ranks: usize) -> Array2<f64> {
     let blocks = crate::local(ranks, |world| {
-        let grid = world.cart([None, None], [false, false])?.expect("all ranks are on the grid");
-        let layout = Layout::on_grid(from.shape()?, grid.dims());
-        let block = layout.block(grid.rank()).ranges();
-        Ok((block.clone(), from.read(&block)?))
+        let block = Layout::new(from.shape::<2>()?, ranks).block(world.rank());
+        Ok((block, from.read(&block)?))
     });
-    let mut whole = Array2::from_elem(from.shape().unwrap(), f64::NAN);
-    for ([rows, columns], values) in blocks.unwrap() {
-        whole.slice_mut(s![rows, columns]).assign(&values);
+    let mut whole = Array2::from_elem(from.shape::<2>().unwrap(), f64::NAN);
+    for (block, values) in blocks.unwrap() {
+        block.of_mut(&mut whole).assign(&values);
     }
     whole
 }
@@ -128,6 +125,219 @@ fn header(element: &str, shape: &str) -> String {
     format!("{{'descr': '{element}', 'fortran_order': False, 'shape': {shape}, }}")
 }
 
+/// A random layout of an array on at most so many ranks.
+fn any_layout<const D: usize>(
+    u: &mut Unstructured,
+    shape: [usize; D],
+    ranks: usize,
+) -> arbitrary::Result<Layout<D>> {
+    let ranks = u.int_in_range(1..=ranks)?;
+    let layout = if u.arbitrary()? {
+        Layout::new(shape, ranks)
+    } else {
+        Layout::along(shape, ranks, &[u.choose_index(D)?])
+    };
+    let axis = u.choose_index(D)?;
+    let weights = (0..shape[axis]).map(|_| Ok(f64::from(u.arbitrary::<u8>()?)));
+    let weights: Vec<_> = weights.collect::<arbitrary::Result<_>>()?;
+    Ok(if u.arbitrary()? { layout.weighted(axis, &weights) } else { layout })
+}
+
+/// Writes an array by a random layout, reads it by another, and by blocks of no layout.
+fn goes_round<T: Stored + PartialEq + fmt::Debug, const D: usize>(
+    u: &mut Unstructured,
+    to: &ArrayFile,
+    value: fn(u64) -> T,
+) -> arbitrary::Result<()>
+where
+    [usize; D]: Axes,
+{
+    let mut shape = [0; D];
+    for len in &mut shape {
+        *len = u.int_in_range(0..=if D < 4 { 9 } else { 3 })?;
+    }
+    let cells: u64 = shape.iter().product::<usize>() as u64;
+    let values = (0..cells).map(|number| value(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let array = Array::from_shape_vec(shape.dim(), values.collect()).unwrap();
+    let ranks = u.int_in_range(1..=5)?;
+    let layout = any_layout(u, shape, ranks)?;
+    crate::local(ranks, |world| {
+        to.write(world, &layout, &layout.block(world.rank()).of(&array), &about())
+    })
+    .unwrap();
+    assert_eq!((to.shape_of().unwrap(), to.element().unwrap()), (shape.to_vec(), T::ELEMENT));
+    let check = |from: &ArrayFile, block: &Block<D>| {
+        assert_eq!(from.read::<T, D>(block).unwrap(), block.of(&array), "{from} {block}");
+    };
+    let other = any_layout(u, shape, 7)?;
+    (0..other.ranks()).for_each(|rank| check(to, &other.block(rank)));
+    let mut block = Block::whole(shape);
+    for axis in 0..D {
+        let (mut start, mut lens) = (block.start(), block.shape());
+        start[axis] = u.int_in_range(0..=shape[axis])?;
+        lens[axis] = u.int_in_range(0..=shape[axis] - start[axis])?;
+        block = Block::new(start, lens);
+    }
+    check(to, &block);
+    if to.format == Format::Npy {
+        // The same in Fortran's order, and in that of another machine.
+        let header = fs::read(to.path()).unwrap();
+        let header = &header[..header.len() - array.len() * size_of::<T>()];
+        let mut fortran = Array::from_elem(shape.dim().f(), T::default());
+        fortran.assign(&array);
+        let values = fortran.as_slice_memory_order().unwrap();
+        let mut bytes: Vec<u8> = bytemuck::cast_slice(values).to_vec();
+        stored::swap(T::ELEMENT, &mut bytes);
+        let header = String::from_utf8_lossy(&header[10..]).replace("False", "True ");
+        let (ours, theirs) = if cfg!(target_endian = "big") { ('>', '<') } else { ('<', '>') };
+        let header = header.replace(ours, &theirs.to_string());
+        let from = to.path().with_file_name("fortran.npy");
+        let length = (header.len() as u16).to_le_bytes();
+        let parts = [b"\x93NUMPY\x01\0", &length[..], header.as_bytes(), &bytes];
+        fs::write(&from, parts.concat()).unwrap();
+        check(&from.to_str().unwrap().parse().unwrap(), &block);
+    }
+    Ok(())
+}
+
+#[test]
+fn every_type_and_number_of_axes_goes_round_through_every_layout() {
+    let directory = tempdir().unwrap();
+    let plain = file(&directory, "a.npy");
+    let formats = [
+        plain.clone(),
+        #[cfg(feature = "hdf5")]
+        file(&directory, "a.h5"),
+        #[cfg(feature = "hdf5")]
+        file(&directory, "packed.h5").deflate(1),
+    ];
+    arbtest::arbtest(|u| {
+        let to = u.choose(&formats)?;
+        macro_rules! axes {
+            ($type:ty, $value:expr) => {
+                match u.int_in_range(1..=6)? {
+                    1 => goes_round::<$type, 1>(u, to, $value),
+                    2 => goes_round::<$type, 2>(u, to, $value),
+                    3 => goes_round::<$type, 3>(u, to, $value),
+                    4 => goes_round::<$type, 4>(u, to, $value),
+                    5 => goes_round::<$type, 5>(u, to, $value),
+                    _ => goes_round::<$type, 6>(u, to, $value),
+                }
+            };
+        }
+        match u.int_in_range(0..=11)? {
+            0 => axes!(bool, |bits| bits & 1 == 1),
+            1 => axes!(i8, |bits| bits as i8),
+            2 => axes!(i16, |bits| bits as i16),
+            3 => axes!(i32, |bits| bits as i32),
+            4 => axes!(i64, |bits| bits as i64),
+            5 => axes!(u8, |bits| bits as u8),
+            6 => axes!(u16, |bits| bits as u16),
+            7 => axes!(u32, |bits| bits as u32),
+            8 => axes!(u64, |bits| bits),
+            9 => axes!(f32, |bits| bits as f32),
+            #[cfg(feature = "num-complex")]
+            10 => axes!(num_complex::Complex<f32>, |bits| (bits as f32).into()),
+            #[cfg(feature = "num-complex")]
+            11 => axes!(num_complex::Complex<f64>, |bits| (bits as f64).into()),
+            _ => axes!(f64, |bits| bits as f64 / 3.0),
+        }
+    })
+    .budget_ms(2000);
+}
+
+#[test]
+fn conversions_are_those_that_lose_nothing() {
+    let directory = tempdir().unwrap();
+    let from =
+        npy(&directory, "short.npy", 1, &header("<i2", "(3,)"), &[1, 0, 0xff, 0xff, 0, 0x80]);
+    let whole = Block::whole([3]);
+    assert_eq!(from.read::<i16, 1>(&whole).unwrap(), ndarray::array![1, -1, -32768]);
+    assert_eq!(from.read::<i64, 1>(&whole).unwrap(), ndarray::array![1, -1, -32768]);
+    assert_eq!(from.read::<f32, 1>(&whole).unwrap(), ndarray::array![1.0, -1.0, -32768.0]);
+    for error in [
+        from.read::<u16, 1>(&whole).unwrap_err(),
+        from.read::<u64, 1>(&whole).unwrap_err(),
+        from.read::<i8, 1>(&whole).unwrap_err(),
+        from.read::<bool, 1>(&whole).unwrap_err(),
+    ] {
+        let told = error.to_string();
+        assert!(matches!(error, FileError::LossyConversion { holds: Element::I16, .. }), "{told}");
+        assert!(told.contains("short.npy: holds int16") && told.contains("astype"), "{told}");
+    }
+    let from = npy(&directory, "truth.npy", 1, &header("|b1", "(2,)"), &[1, 0]);
+    assert_eq!(from.read::<bool, 1>(&Block::whole([2])).unwrap(), ndarray::array![true, false]);
+    assert_eq!(from.read::<u64, 1>(&Block::whole([2])).unwrap(), ndarray::array![1, 0]);
+    let pair = [1.0_f32, 2.0].map(f32::to_ne_bytes).concat();
+    let from = npy(&directory, "pair.npy", 1, &header("=c8", "(1,)"), &pair);
+    let told = from.read::<f64, 1>(&Block::whole([1])).unwrap_err().to_string();
+    assert!(told.contains("complex64") && told.contains("array.real"), "{told}");
+}
+
+#[test]
+fn a_value_without_axes_is_read() {
+    let directory = tempdir().unwrap();
+    let from = npy(&directory, "value.npy", 1, &header("<i4", "()"), &[5, 0, 0, 0]);
+    assert_eq!(from.shape_of().unwrap(), [0; 0]);
+    assert_eq!(from.element().unwrap(), Element::I32);
+    assert_eq!(from.read_value::<i64>().unwrap(), 5);
+    let told = from.read::<i32, 1>(&Block::whole([1])).unwrap_err().to_string();
+    assert!(
+        told.contains("value.npy: the array has shape []") && told.contains("one axis"),
+        "{told}"
+    );
+    let from = npy(&directory, "line.npy", 1, &header("|u1", "(1,)"), &[5]);
+    assert!(from.read_value::<u8>().unwrap_err().to_string().contains("no axis"));
+}
+
+#[test]
+fn ranks_that_disagree_write_nothing() {
+    let directory = tempdir().unwrap();
+    let told = |call: &(dyn Fn(&Comm) -> Result<(), Failure> + Sync)| {
+        let failures = crate::local(3, |world| {
+            let failure = call(world).unwrap_err();
+            world.barrier()?;
+            Ok(failure.to_string())
+        });
+        assert!(names(&directory).is_empty(), "nothing is begun");
+        failures
+            .unwrap()
+            .into_iter()
+            .map(|told| {
+                assert!(told.contains("write of") && told.contains("this rank calls"), "{told}");
+                told
+            })
+            .collect::<Vec<_>>()
+    };
+    let layout = Layout::new([3, 4], 3);
+    let block = |layout: &Layout<2>, rank: usize| Array2::<f64>::zeros(layout.block(rank).shape());
+    let to = |rank: usize| file(&directory, if rank == 1 { "one.npy" } else { "other.npy" });
+    let paths = told(&|world| {
+        to(world.rank()).write(world, &layout, &block(&layout, world.rank()), &about())
+    });
+    assert!(paths[1].contains("rank 0 calls") && paths[0].contains("rank 1 calls"), "{paths:?}");
+    let to = to(0);
+    let shapes = told(&|world| {
+        let layout = Layout::new([3, 4 + usize::from(world.rank() == 2)], 3);
+        to.write(world, &layout, &block(&layout, world.rank()), &about())
+    });
+    assert!(shapes[0].contains("3 x 5 cells"), "{shapes:?}");
+    let cuts = told(&|world| {
+        let weights = if world.rank() == 0 { [1.0, 5.0, 1.0, 1.0] } else { [1.0, 1.0, 5.0, 1.0] };
+        let layout = Layout::on_grid([3, 4], [1, 3]).weighted(1, &weights);
+        to.write(world, &layout, &block(&layout, world.rank()), &about())
+    });
+    assert_eq!(cuts.len(), 3);
+    let types = told(&|world| {
+        if world.rank() > 0 {
+            return to.write(world, &layout, &block(&layout, world.rank()), &about());
+        }
+        let shape = layout.block(0).shape();
+        to.write(world, &layout, &Array2::<i32>::zeros(shape), &about())
+    });
+    assert!(types[0].contains("int32") && types[0].contains("float64"), "{types:?}");
+}
+
 #[test]
 fn numbers_in_every_order_and_of_16_bits_are_read() {
     let directory = tempdir().unwrap();
@@ -178,7 +388,10 @@ fn a_header_is_not_believed_beyond_the_file() {
         "(3, 4)",
     ] {
         let from = npy(&directory, "huge.npy", 1, &header("<f8", shape), &[0; 95]);
-        for error in [from.shape().unwrap_err(), from.read(&[0..1, 0..1]).unwrap_err()] {
+        for error in [
+            from.shape::<2>().unwrap_err(),
+            from.read::<f64, 2>(&Block::whole([1, 1])).unwrap_err(),
+        ] {
             assert!(matches!(error, FileError::TooShort { there: 95, .. }), "{shape}: {error}");
             assert!(error.to_string().contains("huge.npy"), "{error}");
         }
@@ -187,7 +400,7 @@ fn a_header_is_not_believed_beyond_the_file() {
     let one_line = |bytes: &[u8]| {
         let from = file(&directory, "odd.npy");
         fs::write(from.path(), bytes).unwrap();
-        let words = from.shape().unwrap_err().to_string();
+        let words = from.shape::<2>().unwrap_err().to_string();
         assert!(words.contains("odd.npy") && !words.contains('\n') && words.len() < 500, "{words}");
         words
     };
@@ -227,10 +440,10 @@ fn what_is_no_file_is_not_waited_for() {
     let directory = tempdir().unwrap();
     let pipe = file(&directory, "pipe.npy");
     nix::unistd::mkfifo(pipe.path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert!(pipe.shape().unwrap_err().to_string().contains("pipe.npy: is a pipe"));
+    assert!(pipe.shape_of().unwrap_err().to_string().contains("pipe.npy: is a pipe"));
     let taken = file(&directory, "directory.npy");
     fs::create_dir(taken.path()).unwrap();
-    assert!(taken.shape().unwrap_err().to_string().contains("is a directory"));
+    assert!(taken.shape_of().unwrap_err().to_string().contains("is a directory"));
 }
 
 #[test]
@@ -238,7 +451,7 @@ fn unusable_files_are_refused_by_name() {
     let directory = tempdir().unwrap();
     let refusal = |name: &str| {
         let from = file(&directory, name);
-        let error = from.shape().unwrap_err().to_string();
+        let error = from.shape::<2>().unwrap_err().to_string();
         assert!(error.contains(name), "{error}");
         error
     };
@@ -254,7 +467,9 @@ fn unusable_files_are_refused_by_name() {
     write_npy(from.path(), "f8", &numbers([4, 4]));
     let whole = fs::read(from.path()).unwrap();
     fs::write(from.path(), &whole[..whole.len() - 1]).unwrap();
-    for error in [from.shape().unwrap_err(), from.read(&[0..1, 0..1]).unwrap_err()] {
+    for error in
+        [from.shape::<2>().unwrap_err(), from.read::<f64, 2>(&Block::whole([1, 1])).unwrap_err()]
+    {
         assert!(
             matches!(error, FileError::TooShort { needed: Some(128), there: 127, .. }),
             "{error}"
@@ -400,10 +615,10 @@ fn permissions_are_kept_and_read_only_files_refused() {
 fn room_is_asked_for_before_it_is_needed() {
     let directory = tempdir().unwrap();
     let to = file(&directory, "large.npy");
-    assert!(to.check_room([100, 100]).is_ok());
+    assert!(to.check_room::<f64>(&[100, 100]).is_ok());
     // Every disk is smaller.
     for shape in [[1 << 28, 1 << 28], [usize::MAX, usize::MAX]] {
-        let refused = to.check_room(shape).unwrap_err();
+        let refused = to.check_room::<f64>(&shape).unwrap_err();
         assert!(matches!(refused, FileError::NoRoom { .. }), "{refused}");
         assert!(refused.to_string().contains("large.npy: needs "), "{refused}");
     }

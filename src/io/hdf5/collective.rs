@@ -8,19 +8,24 @@ use std::{
     hash::{BuildHasher, RandomState},
     io::{Read, Write},
     mem::ManuallyDrop,
-    panic::Location,
     path::{Path, PathBuf},
 };
 
 use hdf5::Dataset;
 use mpi::ffi::MPI_Comm;
-use ndarray::ArrayRef2;
 
 use super::{
-    super::{Block, Provenance, agree, unfinished::within_limit},
-    DATASET, FileError, Record, Unfinished, Writer, check_replaceable, raw, size,
+    super::{Part, agree, strategy::Job, unfinished::within_limit},
+    FileError, Unfinished, Writer, begin, complaint, raw,
 };
-use crate::{array::Layout, comm::Comm, error::Failure};
+use crate::{
+    comm::{Comm, Max},
+    error::Failure,
+    scalar::Element,
+};
+
+/// A transfer moves less than so many bytes of a rank: some MPI libraries count them in 31 bits.
+const ROUND_BYTES: usize = (1 << 30) - 64;
 
 /// The MPI library's own communicator of `comm`, if there is one: what parallel HDF5 works with.
 #[track_caller]
@@ -35,76 +40,82 @@ pub(in crate::io) fn mpi_of(comm: &Comm) -> crate::error::Result<Option<MPI_Comm
 /// open then stays open, since it can only be closed by all together, which those who failed
 /// cannot.
 pub(in crate::io) struct Shared<'a> {
-    pub(in crate::io) comm: &'a Comm,
-    /// The MPI library's own communicator of `comm`.
+    pub(in crate::io) job: &'a Job<'a>,
+    /// The MPI library's own communicator of the job's.
     pub(in crate::io) mpi: MPI_Comm,
-    pub(in crate::io) path: &'a Path,
-    /// The call that this is done for.
-    pub(in crate::io) at: &'static Location<'static>,
 }
 
 /// The file, open on all ranks. Never dropped: closing is a call of all ranks.
 struct Open(ManuallyDrop<(hdf5::File, Dataset)>);
 
 impl Shared<'_> {
-    /// Writes all ranks' blocks into one dataset.
+    /// Writes all ranks' blocks into one new dataset.
     ///
     /// # Collective
     pub(in crate::io) fn write(
         &self,
-        name: Option<&str>,
-        layout: &Layout<2>,
-        block: &ArrayRef2<f64>,
-        about: &Provenance,
+        check: impl FnOnce() -> Result<(), FileError>,
     ) -> Result<(), Failure> {
-        let shape = layout.shape();
-        let mine = layout.block(self.comm.rank()).ranges();
+        let Job { comm, new, .. } = *self.job;
         let made = self.first(|| {
-            check_replaceable(self.path, name)?;
-            let unfinished = Unfinished::create_named(self.path)?;
-            unfinished.reserve(size(shape))?;
-            Ok(unfinished)
+            check()?;
+            begin(new)
         })?;
-        let temporary = self.show(made.as_ref(), size(shape))?;
+        let temporary = self.show(made.as_ref(), new.size())?;
         // One rank makes the file ready, so that the others need not change more of it than their
         // cells.
         let made = self.first(|| {
-            let record = Record::new(about, self.comm.size());
-            let furnish = |made| Writer::furnish(made, name, shape, &record)?.close();
+            let furnish = |made| Writer::furnish(made, new, &self.job.record())?.close();
             made.map(furnish).transpose()
         })?;
-        let name = self.comm.bcast_obj(0, || name.unwrap_or(DATASET).to_owned())?;
-        let open = self.together(|| Open::new(self.mpi, &temporary, &name))?;
-        self.together(|| open.write(&mine, block))?;
-        self.together(|| open.flush())?;
-        self.together(|| open.close())?;
+        self.fill(&temporary, &(self.job.part)(comm.rank()))?;
         self.first(|| made.flatten().map_or(Ok(()), Unfinished::finish))?;
         Ok(())
     }
 
+    /// Writes all ranks' blocks into a dataset that is there, in as many rounds as the largest
+    /// needs.
+    fn fill(&self, path: &Path, mine: &Part) -> Result<(), Failure> {
+        let Job { comm, new, bytes, .. } = *self.job;
+        let each = new.element.bytes();
+        let rounds = mine.rounds(ROUND_BYTES / each);
+        let count = comm.allreduce_one(rounds.len(), Max)?;
+        let open = self.together(|| Open::new(self.mpi, path, &new.dataset))?;
+        let nothing = (0..0, mine.nothing());
+        for number in 0..count {
+            let (cells, part) = rounds.get(number).unwrap_or(&nothing);
+            let bytes = &bytes[cells.start * each..cells.end * each];
+            self.together(|| open.write(new.element, part, bytes))?;
+        }
+        self.together(|| open.flush())?;
+        self.together(|| open.close())
+    }
+
     /// A step that rank 0 does for all; the others get nothing.
     fn first<R>(&self, step: impl FnOnce() -> Result<R, FileError>) -> Result<Option<R>, Failure> {
-        let outcome = if self.comm.rank() == 0 { step().map(Some) } else { Ok(None) };
-        agree(self.comm, self.at, outcome)
+        let outcome = if self.job.comm.rank() == 0 { step().map(Some) } else { Ok(None) };
+        agree(self.job.comm, self.job.at, outcome)
     }
 
     /// A step of the library's that all ranks do together.
     fn together<R>(&self, step: impl FnOnce() -> hdf5::Result<R>) -> Result<R, Failure> {
-        let outcome = self.comm.wait_elsewhere("write of an HDF5 file", step);
-        agree(self.comm, self.at, outcome.map_err(FileError::format(self.path, "write")))
+        let Job { comm, at, new, .. } = *self.job;
+        let outcome = comm.wait_elsewhere("write of an HDF5 file", step);
+        agree(comm, at, outcome.map_err(complaint(&new.path)))
     }
 
     /// Makes sure that what rank 0 has made is the same file for all, and that all may write so
     /// many bytes. Returns its name.
     fn show(&self, made: Option<&Unfinished>, bytes: u64) -> Result<PathBuf, Failure> {
-        let word = RandomState::new().hash_one(self.path).to_ne_bytes();
+        let Job { comm, at, new, .. } = *self.job;
+        let word = RandomState::new().hash_one(&new.path).to_ne_bytes();
         let path = made.map_or(PathBuf::new(), |made| made.path().to_owned());
         self.first(|| {
             let Some(made) = made else { return Ok(()) };
-            made.file().write_all(&word).map_err(FileError::system(self.path, "write"))
+            made.file().write_all(&word).map_err(FileError::system(&new.path, "write"))
         })?;
         // By its whole name: each rank may be in a directory of its own.
-        let (path, expected) = self.comm.bcast_obj(0, || (path, word))?;
+        let (path, expected) = comm.bcast_obj(0, || (path, word))?;
         let mut found = word;
         let mut read = || {
             // To write, as the library will.
@@ -117,14 +128,14 @@ impl Shared<'_> {
             Err(error) => Some(error.to_string()),
         };
         let seen = match reason {
-            None => within_limit(self.path, bytes),
+            None => within_limit(&new.path, bytes),
             Some(reason) => Err(FileError::NotShared {
-                path: self.path.to_owned(),
+                path: new.path.clone(),
                 directory: path.parent().unwrap_or(Path::new("")).to_owned(),
                 reason,
             }),
         };
-        agree(self.comm, self.at, seen)?;
+        agree(comm, at, seen)?;
         Ok(path)
     }
 }
@@ -139,8 +150,10 @@ impl Open {
         Ok(Self(ManuallyDrop::new((ManuallyDrop::into_inner(file), dataset))))
     }
 
-    fn write(&self, mine: &Block, block: &ArrayRef2<f64>) -> hdf5::Result<()> {
-        raw::write_collectively(&self.0.1, mine, block)
+    /// Writes a block, which may be empty, in one transfer of all ranks.
+    fn write(&self, element: Element, part: &Part, bytes: &[u8]) -> hdf5::Result<()> {
+        let memory = raw::datatype(element)?;
+        raw::write(&self.0.1, &memory, part, bytes, &raw::Transfer::together()?)
     }
 
     /// Closing would not tell whether the last bytes reached the file.
@@ -160,6 +173,10 @@ mod tests {
     use mpi::ffi::{MPI_Barrier, MPI_Comm_rank, MPI_Comm_size, RSMPI_COMM_WORLD};
 
     use super::*;
+    use crate::{
+        array::Layout,
+        io::{Format, New, Record, storage::Storage},
+    };
 
     /// Under `mpirun` all its processes write together; in a plain test run there is one.
     #[test]
@@ -185,26 +202,42 @@ mod tests {
         // SAFETY: MPI is running, and all processes make this call.
         let meet = || unsafe { MPI_Barrier(world) };
         // One row more than ranks, and fewer: some have nothing to write.
-        for shape in [[size + 1, 5], [size.div_ceil(2), 3]] {
-            let name = format!("spmd-collective-{}.h5", shape[0]);
+        for (shape, storage) in [
+            ([size + 1, 5], Storage::default()),
+            ([size.div_ceil(2), 3], Storage { chunk: Some(vec![2, 2]), deflate: None }),
+            ([size + 1, 7], Storage { chunk: Some(vec![2, 3]), deflate: Some(1) }),
+        ] {
+            let name = format!("spmd-collective-{}-{}.h5", shape[0], shape[1]);
             let path = std::env::temp_dir().join(name);
-            let mine = Layout::on_grid(shape, [size, 1]).block(rank).ranges();
+            let mine = Layout::on_grid(shape, [size, 1]).block(rank);
             let whole = ndarray::Array2::from_shape_fn(shape, |(i, j)| (10 * i + j) as f64);
-            let [rows, columns] = mine.clone();
-            let block = whole.slice(ndarray::s![rows, columns]);
+            let block = mine.of(&whole);
+            let new = New {
+                path: path.clone(),
+                format: Format::Hdf5,
+                dataset: "/a/b".to_owned(),
+                shape: shape.to_vec(),
+                element: Element::F64,
+                storage,
+            };
             if rank == 0 {
-                Writer::create(&path, Some("/a/b"), shape, &record).unwrap().finish().unwrap();
+                Writer::create(&new, &record).unwrap().finish().unwrap();
             }
             meet();
             let open = Open::new(world, &path, "/a/b").unwrap();
-            open.write(&mine, &block).unwrap();
+            let bytes = bytemuck::cast_slice(block.as_slice().unwrap());
+            // In two transfers, of which the second has nothing for some.
+            let part = Part::from(&mine);
+            let rounds = part.rounds(7);
+            for number in 0..2 {
+                let (cells, part) = rounds.get(number).cloned().unwrap_or((0..0, part.nothing()));
+                open.write(Element::F64, &part, &bytes[cells.start * 8..cells.end * 8]).unwrap();
+            }
             open.flush().unwrap();
             open.close().unwrap();
-            let written = super::super::Reader::open(&path, None).unwrap();
-            assert_eq!(written.read(&[0..shape[0], 0..shape[1]]).unwrap(), whole);
+            assert_eq!(super::super::tests::read_block(&path, [0..shape[0], 0..shape[1]]), whole);
             meet(); // all have read before one removes it
             if rank == 0 {
-                drop(written);
                 std::fs::remove_file(&path).unwrap();
             }
         }

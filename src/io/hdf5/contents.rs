@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use hdf5::{
     Dataset, Datatype, File, IndexType, IterationOrder, Location, LocationType,
-    types::{CompoundType, TypeDescriptor},
+    types::TypeDescriptor,
 };
 
 use super::raw::{self, Kind};
@@ -21,9 +21,11 @@ pub(super) struct Found {
 pub(super) type Identity = (u64, String);
 
 impl Found {
-    pub(super) fn is_2d_of_numbers(&self) -> bool {
-        self.dataset.ndim() == 2
-            && self.dataset.dtype().is_ok_and(|element| raw::is_number(&element))
+    /// Whether its elements are known, and it has so many axes where that is asked.
+    pub(super) fn fits(&self, axes: Option<usize>) -> bool {
+        axes.is_none_or(|axes| self.dataset.ndim() == axes)
+            && self.dataset.space().is_ok_and(|space| !space.is_null())
+            && self.dataset.dtype().is_ok_and(|element| raw::element(&element).is_some())
     }
 
     /// Path, shape and type.
@@ -88,7 +90,7 @@ fn identity(of: &Location) -> hdf5::Result<Identity> {
 pub(super) fn element(of: &Datatype) -> String {
     let bits = of.size() * 8;
     let words = match (raw::kind(of), of.to_descriptor()) {
-        (_, Ok(TypeDescriptor::Compound(parts))) if is_complex(&parts) => {
+        (_, Ok(TypeDescriptor::Compound(parts))) if raw::is_complex(&parts) => {
             return format!("complex{bits}");
         }
         (_, Ok(known)) => return known.to_string(),
@@ -96,13 +98,7 @@ pub(super) fn element(of: &Datatype) -> String {
         (Kind::Float, _) => "float",
         (Kind::Enum, _) => "enum",
         (Kind::Bitfield, _) => "bitfield",
-        (Kind::Other, _) => "unknown type",
+        (Kind::Compound | Kind::Other, _) => "unknown type",
     };
     format!("{bits}-bit {words}")
-}
-
-/// Complex numbers are pairs by convention.
-fn is_complex(parts: &CompoundType) -> bool {
-    let names: Vec<_> = parts.fields.iter().map(|field| field.name.as_str()).collect();
-    names == ["r", "i"]
 }

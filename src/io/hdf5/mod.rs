@@ -11,40 +11,54 @@ mod raw;
 use std::path::{Path, PathBuf};
 
 use hdf5::{
-    Dataset, Location, LocationType, plist::dataset_create::AllocTime, types::VarLenUnicode,
+    Dataset, Datatype, Extent, Location, LocationType, plist::dataset_create::AllocTime,
+    types::VarLenUnicode,
 };
-use ndarray::{Array2, ArrayRef2, s};
 
-use super::{Block, FileError, Record, Unfinished, bytes, open_file, zeros};
+use self::raw::Transfer;
+use super::{
+    Cells, FileError, New, Part, Record, Stored, Unfinished, byte_count, error::one_line,
+    open_file, stored, zeros,
+};
+use crate::scalar::Element;
+
+/// The bytes of chunks that wait to be complete before they are packed and written.
+const CHUNK_CACHE: usize = 64 << 20;
 
 /// Where an array goes if no dataset is named.
-const DATASET: &str = "/field";
+pub(super) const DATASET: &str = "/field";
 
-/// An open 2-D dataset of numbers.
+/// An open dataset of elements that are known.
 pub(super) struct Reader {
     path: PathBuf,
     name: String,
     dataset: Dataset,
-    shape: [usize; 2],
+    shape: Vec<usize>,
+    element: Element,
 }
 
 impl Reader {
-    pub(super) fn open(path: &Path, name: Option<&str>) -> Result<Self, FileError> {
+    /// Opens a dataset, or the only one, or the only one that has so many axes.
+    pub(super) fn open(
+        path: &Path,
+        name: Option<&str>,
+        axes: Option<usize>,
+    ) -> Result<Self, FileError> {
         let file = open(path)?;
         let (dataset, name) = match name {
             Some(name) => (named(path, &file, name)?, name.to_owned()),
-            None => only(path, &file)?,
+            None => only(path, &file, axes)?,
         };
         let (path, shape) = (path.to_owned(), dataset.shape());
-        let element = dataset.dtype().map_err(FileError::format(&path, "read the type"))?;
-        if !raw::is_number(&element) {
-            let (dataset, element) = (Some(name), contents::element(&element));
-            return Err(FileError::UnsupportedType { path, dataset, shape, element });
+        if dataset.space().is_ok_and(|space| space.is_null()) {
+            return Err(FileError::Empty { path, dataset: Some(name), shape });
         }
-        let Ok(shape) = shape.as_slice().try_into() else {
-            return Err(FileError::NotTwoDimensional { path, dataset: Some(name), shape });
+        let stored = dataset.dtype().map_err(FileError::format(&path, "read the type"))?;
+        let Some(element) = raw::element(&stored) else {
+            let (dataset, element) = (Some(name), contents::element(&stored));
+            return Err(FileError::UnsupportedType { path, dataset, shape, element });
         };
-        Ok(Self { path, name, dataset, shape })
+        Ok(Self { path, name, dataset, shape, element })
     }
 
     /// The name of the dataset.
@@ -52,24 +66,55 @@ impl Reader {
         &self.name
     }
 
-    pub(super) fn shape(&self) -> [usize; 2] {
-        self.shape
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
     }
 
-    pub(super) fn read(&self, block: &Block) -> Result<Array2<f64>, FileError> {
-        let mut values = zeros(&self.path, block.clone().map(|range| range.len()))?;
-        raw::read(&self.dataset, block, &mut values).map_err(|error| {
-            let missing = self.dataset.filters().into_iter().find(|filter| !filter.is_available());
-            match missing {
-                Some(filter) => FileError::MissingFilter {
-                    path: self.path.clone(),
-                    dataset: self.name.clone(),
-                    filter: filter_name(filter.id()),
-                },
-                None => FileError::format(&self.path, "read the dataset")(error),
-            }
-        })?;
-        Ok(values)
+    pub(super) fn element(&self) -> Element {
+        self.element
+    }
+
+    pub(super) fn read<T: Stored>(&self, part: &Part) -> Result<Cells<T>, FileError> {
+        let mut values: Vec<T> = zeros(&self.path, &part.lens)?;
+        let element = in_memory::<T>(self.element);
+        let done = if let Some(bytes) = stored::in_place(element, &mut values) {
+            let memory = raw::datatype(element);
+            memory.and_then(|memory| raw::read(&self.dataset, &memory, part, bytes))
+        } else {
+            let mut bytes: Vec<u8> =
+                zeros(&self.path, &[&part.lens[..], &[element.bytes()]].concat())?;
+            // By the numbers that the names stand for: a file may have others than two.
+            let number = if element == Element::Bool { Element::U8 } else { element };
+            let memory = raw::datatype(number);
+            let done =
+                memory.and_then(|memory| raw::read(&self.dataset, &memory, part, &mut bytes));
+            stored::convert(element, &bytes, &mut values);
+            done
+        };
+        done.map_err(|error| self.complaint(error))?;
+        Ok(Cells { values, fortran: false })
+    }
+
+    fn complaint(&self, error: hdf5::Error) -> FileError {
+        let missing = self.dataset.filters().into_iter().find(|filter| !filter.is_available());
+        match missing {
+            Some(filter) => FileError::MissingFilter {
+                path: self.path.clone(),
+                dataset: self.name.clone(),
+                filter: filter_name(filter.id()),
+            },
+            None => FileError::format(&self.path, "read the dataset")(error),
+        }
+    }
+}
+
+/// As what HDF5 hands over elements of a file that are to become values of `T`: it converts all
+/// numbers, but makes no pairs of them.
+fn in_memory<T: Stored>(element: Element) -> Element {
+    match T::ELEMENT {
+        Element::Complex64 if !element.is_complex() => Element::F32,
+        Element::Complex128 if !element.is_complex() => Element::F64,
+        wanted => wanted,
     }
 }
 
@@ -103,25 +148,30 @@ fn named(path: &Path, file: &hdf5::File, name: &str) -> Result<Dataset, FileErro
         }
         let holds = contents::datasets(file).unwrap_or_default();
         let holds = holds.iter().map(contents::Found::describe).collect();
-        FileError::NoSuchDataset { path: path.to_owned(), dataset: Some(name.to_owned()), holds }
+        let (path, dataset) = (path.to_owned(), Some(name.to_owned()));
+        FileError::NoSuchDataset { path, dataset, axes: None, holds }
     })
 }
 
-/// The only 2-D dataset of numbers, and its name.
-fn only(path: &Path, file: &hdf5::File) -> Result<(Dataset, String), FileError> {
+/// The only dataset of known elements, with so many axes where that is asked, and its name.
+fn only(
+    path: &Path,
+    file: &hdf5::File,
+    axes: Option<usize>,
+) -> Result<(Dataset, String), FileError> {
     let all = contents::datasets(file).map_err(FileError::format(path, "list the datasets"))?;
     let holds = all.iter().map(contents::Found::describe).collect();
-    let mut fit: Vec<_> = all.into_iter().filter(contents::Found::is_2d_of_numbers).collect();
+    let mut fit: Vec<_> = all.into_iter().filter(|found| found.fits(axes)).collect();
     let path = path.to_owned();
     match fit.len() {
-        0 => Err(FileError::NoSuchDataset { path, dataset: None, holds }),
+        0 => Err(FileError::NoSuchDataset { path, dataset: None, axes, holds }),
         1 => {
             let only = fit.remove(0);
             Ok((only.dataset, only.path))
         }
         _ => {
             let found = fit.into_iter().map(|found| found.path).collect();
-            Err(FileError::WhichDataset { path, found })
+            Err(FileError::WhichDataset { path, axes, found })
         }
     }
 }
@@ -142,20 +192,20 @@ fn filter_name(number: i32) -> String {
     format!("{name} (filter {number})")
 }
 
-/// About how many bytes a file with a dataset of this shape takes: besides its cells a few
+/// About how many bytes a file with a dataset of this shape takes at most: besides its cells a few
 /// thousand.
-pub(super) fn size(shape: [usize; 2]) -> u64 {
+pub(super) fn size(shape: &[usize], element: Element) -> u64 {
     const BESIDES: u64 = 8192;
-    bytes(shape).saturating_add(BESIDES)
+    byte_count(shape, element).saturating_add(BESIDES)
 }
 
 /// Refuses to replace a file that has other datasets than the one to be written.
-pub(super) fn check_replaceable(path: &Path, name: Option<&str>) -> Result<(), FileError> {
+pub(super) fn check_replaceable(path: &Path, name: &str) -> Result<(), FileError> {
     if !path.is_file() || !raw::is_hdf5(path) {
         return Ok(());
     }
     let file = open(path)?;
-    let ours = contents::named(&file, name.unwrap_or(DATASET));
+    let ours = contents::named(&file, name);
     let all = contents::datasets(&file).map_err(FileError::format(path, "list the datasets"))?;
     let others = all.iter().filter(|found| ours.as_ref() != Some(&found.identity));
     let holds: Vec<_> = others.map(contents::Found::describe).collect();
@@ -170,49 +220,37 @@ pub(super) struct Writer {
     unfinished: Unfinished,
     file: hdf5::File,
     dataset: Dataset,
+    /// The type of the elements that are handed over.
+    memory: Datatype,
 }
 
 impl Writer {
-    pub(super) fn create(
-        target: &Path,
-        name: Option<&str>,
-        shape: [usize; 2],
-        record: &Record,
-    ) -> Result<Self, FileError> {
-        let unfinished = Unfinished::create_named(target)?;
-        unfinished.reserve(size(shape))?;
-        Self::furnish(unfinished, name, shape, record)
+    pub(super) fn create(new: &New, record: &Record) -> Result<Self, FileError> {
+        Self::furnish(begin(new)?, new, record)
     }
 
     /// Makes an HDF5 file of an empty one.
-    fn furnish(
-        unfinished: Unfinished,
-        name: Option<&str>,
-        shape: [usize; 2],
-        record: &Record,
-    ) -> Result<Self, FileError> {
+    fn furnish(unfinished: Unfinished, new: &New, record: &Record) -> Result<Self, FileError> {
         let target = unfinished.target().to_owned();
-        let refuse = FileError::format::<hdf5::Error>(&target, "write");
+        let refuse = complaint(&target);
         let create = || -> hdf5::Result<_> {
             let file = hdf5::File::create(unfinished.path())?;
-            let dataset = furnish(&file, name, shape, record)?;
+            let dataset = furnish(&file, new, record)?;
             file.flush()?;
-            Ok((file, dataset))
+            Ok((file, dataset, raw::datatype(new.element)?))
         };
-        let (file, dataset) = create().map_err(&refuse)?;
-        // The library has emptied the file. It tells now where the cells go.
-        let start = dataset.offset().ok_or("the dataset has no place in the file".into());
-        let start = start.map_err(&refuse)?;
-        unfinished.reserve(start.saturating_add(bytes(shape)))?;
-        Ok(Self { unfinished, file, dataset })
+        let (file, dataset, memory) = create().map_err(&refuse)?;
+        // The library has emptied the file. Where the cells lie together it tells now where.
+        if let Some(start) = dataset.offset() {
+            unfinished.reserve(start.saturating_add(byte_count(&new.shape, new.element)))?;
+        }
+        Ok(Self { unfinished, file, dataset, memory })
     }
 
-    pub(super) fn write(&self, block: &Block, values: &ArrayRef2<f64>) -> Result<(), FileError> {
-        let [rows, columns] = block.clone();
-        // The library writes what lies together in memory only.
-        self.dataset
-            .write_slice(values.as_standard_layout().view(), s![rows, columns])
-            .map_err(FileError::format(self.unfinished.target(), "write"))
+    /// Writes the cells of a block, which lie together, the last axis fastest.
+    pub(super) fn write(&self, part: &Part, bytes: &[u8]) -> Result<(), FileError> {
+        raw::write(&self.dataset, &self.memory, part, bytes, &Transfer::ALONE)
+            .map_err(complaint(self.unfinished.target()))
     }
 
     pub(super) fn finish(self) -> Result<(), FileError> {
@@ -221,32 +259,65 @@ impl Writer {
 
     /// Closes the file as far as the library is concerned; it has not its name yet.
     fn close(self) -> Result<Unfinished, FileError> {
-        let Self { unfinished, file, dataset } = self;
+        let Self { unfinished, file, dataset, .. } = self;
         drop(dataset);
         // Closing would not tell whether the last bytes reached the file.
-        file.flush().map_err(FileError::format(unfinished.target(), "write"))?;
-        file.close().map_err(FileError::format(unfinished.target(), "write"))?;
+        file.flush().map_err(complaint(unfinished.target()))?;
+        file.close().map_err(complaint(unfinished.target()))?;
         Ok(unfinished)
+    }
+}
+
+/// An empty file for a new dataset, if there is room for it.
+fn begin(new: &New) -> Result<Unfinished, FileError> {
+    let unfinished = Unfinished::create_named(&new.path)?;
+    // How much compressed cells take shows when they are written.
+    if new.storage.deflate.is_none() {
+        unfinished.reserve(size(&new.shape, new.element))?;
+    }
+    Ok(unfinished)
+}
+
+/// What the library says when a file cannot be written: the system's words where they are known.
+fn complaint(path: &Path) -> impl Fn(hdf5::Error) -> FileError {
+    move |error| {
+        let words = error.to_string();
+        let full = [nix::libc::ENOSPC, nix::libc::EDQUOT, nix::libc::EFBIG]
+            .into_iter()
+            .find(|number| words.contains(&format!("errno = {number},")));
+        match full {
+            Some(number) => {
+                let source = std::io::Error::from_raw_os_error(number);
+                FileError::System { path: path.to_owned(), verb: "write", source }
+            }
+            None => {
+                FileError::Format { path: path.to_owned(), verb: "write", reason: one_line(&words) }
+            }
+        }
     }
 }
 
 /// Creates the dataset, not yet written but with its place in the file, and notes where it comes
 /// from.
-fn furnish(
-    file: &hdf5::File,
-    name: Option<&str>,
-    shape: [usize; 2],
-    record: &Record,
-) -> hdf5::Result<Dataset> {
-    let name = name.unwrap_or(DATASET);
+fn furnish(file: &hdf5::File, new: &New, record: &Record) -> hdf5::Result<Dataset> {
     let links = hdf5::plist::LinkCreate::build().create_intermediate_group(true).finish()?;
-    // A file of its own for each run: contiguous, in the order of rows, like a .npy file.
-    let dataset = file
-        .new_dataset::<f64>()
-        .shape(shape)
-        .alloc_time(Some(AllocTime::Early))
+    let extents: Vec<Extent> = new.shape.iter().map(|&len| Extent::new(len, Some(len))).collect();
+    let mut builder = file
+        .new_dataset_builder()
         .set_link_create_plist(&links)
-        .create(name)?;
+        .empty_as(raw::datatype(new.element)?)
+        .shape(extents);
+    if let Some(chunk) = new.storage.chunk(&new.shape, new.element) {
+        // Room for the chunks that a block of some rows touches, so that none is packed twice.
+        builder = builder.chunk(chunk).chunk_cache(10_007, CHUNK_CACHE, 0.75);
+        if let Some(level) = new.storage.deflate {
+            builder = builder.deflate(level);
+        }
+    } else {
+        // In the order of rows, like a .npy file.
+        builder = builder.no_chunk().alloc_time(Some(AllocTime::Early));
+    }
+    let dataset = builder.create(&*new.dataset)?;
     text(file, "title", &record.title)?;
     text(file, "version", &record.version)?;
     text(file, "library", concat!("spmd ", env!("CARGO_PKG_VERSION")))?;

@@ -1,5 +1,5 @@
-//! HDF5's own calls where the safe library lacks them: transfers of every type of number, and by
-//! all ranks together.
+//! HDF5's own calls where the safe library lacks them: transfers of every type of element and number
+//! of axes, and by all ranks together.
 
 use std::{
     ffi::{CString, c_void},
@@ -8,28 +8,30 @@ use std::{
     ptr,
 };
 
-use hdf5::{Dataset, Datatype, from_id, globals::H5T_NATIVE_DOUBLE, h5check, sync::sync};
+use hdf5::{
+    Dataset, Datatype, from_id, h5check,
+    sync::sync,
+    types::{CompoundField, CompoundType, FloatSize, IntSize, TypeDescriptor},
+};
+#[cfg(feature = "phdf5")]
+use hdf5_sys::h5p::{
+    H5FD_mpio_xfer_t, H5P_CLS_DATASET_XFER, H5Pclose, H5Pcreate, H5Pset_dxpl_mpio,
+};
 use hdf5_sys::{
     h5::hsize_t,
-    h5d::H5Dread,
+    h5d::{H5Dread, H5Dwrite},
     h5f::H5Fis_hdf5,
     h5i::hid_t,
     h5p::H5P_DEFAULT,
     h5s::{H5S_SELECT_SET, H5Sclose, H5Screate_simple, H5Sselect_hyperslab, H5Sselect_none},
     h5t::{
-        H5T_class_t, H5Tget_class, H5Tget_fields, H5Tget_offset, H5Tget_precision, H5Tget_super,
+        H5T_class_t, H5T_sign_t, H5Tget_class, H5Tget_fields, H5Tget_member_type, H5Tget_offset,
+        H5Tget_precision, H5Tget_sign, H5Tget_super,
     },
 };
-#[cfg(feature = "phdf5")]
-use hdf5_sys::{
-    h5d::H5Dwrite,
-    h5p::{H5FD_mpio_xfer_t, H5P_CLS_DATASET_XFER, H5Pclose, H5Pcreate, H5Pset_dxpl_mpio},
-};
-use ndarray::Array2;
-#[cfg(feature = "phdf5")]
-use ndarray::ArrayRef2;
 
-use super::super::Block;
+use super::super::Part;
+use crate::scalar::Element;
 
 /// What the elements of a type are, as far as this library asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub(super) enum Kind {
     /// Integers with names, such as `bool`.
     Enum,
     Bitfield,
+    /// Several values with names.
+    Compound,
     Other,
 }
 
@@ -51,24 +55,39 @@ pub(super) fn kind(of: &Datatype) -> Kind {
         H5T_class_t::H5T_FLOAT => Kind::Float,
         H5T_class_t::H5T_BITFIELD => Kind::Bitfield,
         H5T_class_t::H5T_ENUM => Kind::Enum,
+        H5T_class_t::H5T_COMPOUND => Kind::Compound,
         _ => Kind::Other,
     })
 }
 
-/// Whether HDF5 converts such elements to `f64`, and can: it believes what a file says of bits that
-/// lie outside of their bytes.
-pub(super) fn is_number(of: &Datatype) -> bool {
+/// The smallest element that has all values of a type of the file, if HDF5 can convert them: it
+/// believes what a file says of bits that lie outside of their bytes. Larger numbers than any
+/// element are floats of 64 bits, to the nearest.
+pub(super) fn element(of: &Datatype) -> Option<Element> {
     /// As large as a `long double`.
     const LARGEST: usize = 16;
     let (size, bits) = (of.size(), of.size() * 8);
     let within = |start: usize, len: usize| start.checked_add(len).is_some_and(|end| end <= bits);
     let id = of.id();
     match kind(of) {
-        Kind::Integer | Kind::Float if size > LARGEST => false,
+        Kind::Integer | Kind::Float if size > LARGEST => None,
         Kind::Integer => {
             // SAFETY: the type is open; the lock is held.
-            let (offset, precision) = sync(|| unsafe { (H5Tget_offset(id), H5Tget_precision(id)) });
-            precision > 0 && usize::try_from(offset).is_ok_and(|offset| within(offset, precision))
+            let (offset, precision, sign) =
+                sync(|| unsafe { (H5Tget_offset(id), H5Tget_precision(id), H5Tget_sign(id)) });
+            let fits = precision > 0
+                && usize::try_from(offset).is_ok_and(|offset| within(offset, precision));
+            fits.then_some(match (precision, sign == H5T_sign_t::H5T_SGN_NONE) {
+                (..=8, true) => Element::U8,
+                (..=16, true) => Element::U16,
+                (..=32, true) => Element::U32,
+                (..=64, true) => Element::U64,
+                (..=8, false) => Element::I8,
+                (..=16, false) => Element::I16,
+                (..=32, false) => Element::I32,
+                (..=64, false) => Element::I64,
+                _ => Element::F64,
+            })
         }
         Kind::Float => {
             let [mut sign, mut exponent, mut fraction] = [0; 3];
@@ -79,22 +98,85 @@ pub(super) fn is_number(of: &Datatype) -> bool {
                 let (exponent_len, fraction_len) = (&raw mut exponent_len, &raw mut fraction_len);
                 H5Tget_fields(id, &raw mut sign, exponent, exponent_len, fraction, fraction_len)
             });
-            told >= 0
+            let fits = told >= 0
                 && within(sign, 1)
                 && (1..=32).contains(&exponent_len)
                 && within(exponent, exponent_len)
                 && fraction_len > 0
-                && within(fraction, fraction_len)
+                && within(fraction, fraction_len);
+            fits.then_some(match (exponent_len, fraction_len) {
+                (..=5, ..=10) => Element::F16,
+                (..=8, ..=23) => Element::F32,
+                _ => Element::F64,
+            })
+        }
+        Kind::Enum if matches!(of.to_descriptor(), Ok(TypeDescriptor::Boolean)) => {
+            Some(Element::Bool)
         }
         Kind::Enum => {
             // SAFETY: the type is open; the lock is held. The result is a type of our own.
-            let base = sync(|| h5check(unsafe { H5Tget_super(id) }));
+            let base = sync(|| h5check(unsafe { H5Tget_super(id) })).ok()?;
             // SAFETY: nobody else closes it.
-            let base = base.and_then(|id| unsafe { from_id::<Datatype>(id) });
-            base.is_ok_and(|base| base.size() == size && is_number(&base))
+            let base = unsafe { from_id::<Datatype>(base) }.ok()?;
+            if base.size() == size { element(&base) } else { None }
         }
-        Kind::Bitfield | Kind::Other => false,
+        Kind::Compound => match of.to_descriptor() {
+            Ok(TypeDescriptor::Compound(parts)) if is_complex(&parts) => {
+                match (member(of, 0)?, member(of, 1)?) {
+                    (Element::F32, Element::F32) => Some(Element::Complex64),
+                    (Element::F64, Element::F64) => Some(Element::Complex128),
+                    _ => None,
+                }
+            }
+            _ => None,
+        },
+        Kind::Bitfield | Kind::Other => None,
     }
+}
+
+/// Complex numbers are pairs by convention.
+pub(super) fn is_complex(parts: &CompoundType) -> bool {
+    parts.fields.iter().map(|field| field.name.as_str()).eq(["r", "i"])
+}
+
+/// The element of a part of a compound.
+fn member(of: &Datatype, number: u32) -> Option<Element> {
+    // SAFETY: the type is open and a compound; the library refuses a number that it has not. The
+    // result is a type of our own.
+    let id = sync(|| h5check(unsafe { H5Tget_member_type(of.id(), number) })).ok()?;
+    // SAFETY: nobody else closes it.
+    element(&unsafe { from_id::<Datatype>(id) }.ok()?)
+}
+
+/// The library's type of an element, in this machine's order.
+pub(super) fn datatype(of: Element) -> hdf5::Result<Datatype> {
+    use TypeDescriptor as Type;
+    let pair = |part: FloatSize| {
+        let field = |name: &str, index: usize| {
+            let offset = index * part as usize;
+            CompoundField::new(name, Type::Float(part), offset, index)
+        };
+        Type::Compound(CompoundType {
+            fields: vec![field("r", 0), field("i", 1)],
+            size: 2 * part as usize,
+        })
+    };
+    Datatype::from_descriptor(&match of {
+        Element::Bool => Type::Boolean,
+        Element::I8 => Type::Integer(IntSize::U1),
+        Element::I16 => Type::Integer(IntSize::U2),
+        Element::I32 => Type::Integer(IntSize::U4),
+        Element::I64 => Type::Integer(IntSize::U8),
+        Element::U8 => Type::Unsigned(IntSize::U1),
+        Element::U16 => Type::Unsigned(IntSize::U2),
+        Element::U32 => Type::Unsigned(IntSize::U4),
+        Element::U64 => Type::Unsigned(IntSize::U8),
+        // In memory there are none: the library widens them.
+        Element::F16 | Element::F32 => Type::Float(FloatSize::U4),
+        Element::F64 => Type::Float(FloatSize::U8),
+        Element::Complex64 => pair(FloatSize::U4),
+        Element::Complex128 => pair(FloatSize::U8),
+    })
 }
 
 /// Whether a file begins as the library's do.
@@ -104,86 +186,118 @@ pub(super) fn is_hdf5(path: &Path) -> bool {
     sync(|| unsafe { H5Fis_hdf5(path.as_ptr()) }) > 0
 }
 
-/// Reads a block of a dataset into `values`, each element converted to `f64` by HDF5, which knows
-/// every size and order.
-pub(super) fn read(dataset: &Dataset, block: &Block, values: &mut Array2<f64>) -> hdf5::Result<()> {
-    let selection = Selection::new(dataset, block)?;
-    let lengths = block.clone().map(|range| range.len());
-    assert!(values.is_standard_layout() && values.dim() == (lengths[0], lengths[1]), "room for it");
+/// Reads a block of a dataset, each element converted by HDF5, which knows every size and order, to
+/// the type that it has in memory.
+pub(super) fn read(
+    dataset: &Dataset,
+    memory: &Datatype,
+    part: &Part,
+    bytes: &mut [u8],
+) -> hdf5::Result<()> {
+    let selection = Selection::new(dataset, part)?;
+    assert_eq!(Some(bytes.len()), room(memory, part), "room for the block");
     // SAFETY:
-    // 1. All ids are open: `dataset` and the handles outlive the call.
-    // 2. HDF5 writes to the pointer what is selected in `in_memory`: nothing, or as many doubles as
-    //    `values` holds, which lie together in the order of rows; checked above.
+    // 1. All ids are open: `dataset`, `memory` and the handles outlive the call.
+    // 2. HDF5 writes to the pointer what is selected in `in_memory`: nothing, or as many elements
+    //    of the type `memory` as `bytes` has room for; checked above. None of our types in memory
+    //    has pointers.
     // 3. `sync` holds the library's lock.
     let mut read = || unsafe {
         H5Dread(
             dataset.id(),
-            *H5T_NATIVE_DOUBLE,
+            memory.id(),
             selection.in_memory.id,
             selection.in_file.id,
             H5P_DEFAULT,
-            values.as_mut_ptr().cast::<c_void>(),
+            bytes.as_mut_ptr().cast::<c_void>(),
         )
     };
     sync(|| h5check(read())).map(drop)
 }
 
-/// Writes a rank's block of a dataset, which may be empty, in one transfer of all ranks.
+/// Writes a block of a dataset, which may be empty; `bytes` are its elements, the last axis fastest.
 ///
 /// # Collective
-/// All ranks of the communicator that the file was opened on.
-#[cfg(feature = "phdf5")]
-pub(super) fn write_collectively(
+/// With `Transfer::together()`: all ranks of the communicator that the file was opened on.
+pub(super) fn write(
     dataset: &Dataset,
-    block: &Block,
-    values: &ArrayRef2<f64>,
+    memory: &Datatype,
+    part: &Part,
+    bytes: &[u8],
+    transfer: &Transfer,
 ) -> hdf5::Result<()> {
-    let values = values.as_standard_layout();
-    let lengths = block.clone().map(|range| range.len());
-    assert_eq!(values.dim(), (lengths[0], lengths[1]), "the block is this rank's");
-    let selection = Selection::new(dataset, block)?;
-    let transfer = Handle::collective_transfer()?;
+    let selection = Selection::new(dataset, part)?;
+    assert_eq!(Some(bytes.len()), room(memory, part), "the block is complete");
     // SAFETY:
-    // 1. All ids are open: `dataset` and the handles outlive the call.
-    // 2. HDF5 reads from the pointer what is selected in `in_memory`: nothing, or as many doubles
-    //    as `values` holds, which lie together in the order of rows; checked above.
+    // 1. All ids are open: `dataset`, `memory` and the handles outlive the call.
+    // 2. HDF5 reads from the pointer what is selected in `in_memory`: nothing, or as many elements
+    //    of the type `memory` as `bytes` holds; checked above.
     // 3. `sync` holds the library's lock.
     let write = || unsafe {
         H5Dwrite(
             dataset.id(),
-            *H5T_NATIVE_DOUBLE,
+            memory.id(),
             selection.in_memory.id,
             selection.in_file.id,
-            transfer.id,
-            values.as_ptr().cast::<c_void>(),
+            transfer.id(),
+            bytes.as_ptr().cast::<c_void>(),
         )
     };
     sync(|| h5check(write())).map(drop)
 }
 
-/// A block of a 2-D dataset, and memory that holds it and nothing else.
+/// The bytes of a block in memory, if they can be counted.
+fn room(memory: &Datatype, part: &Part) -> Option<usize> {
+    if part.is_empty() {
+        return Some(0);
+    }
+    part.lens.iter().try_fold(memory.size(), |bytes, &len| bytes.checked_mul(len))
+}
+
+/// Who takes part in a transfer.
+pub(super) struct Transfer(Option<Handle>);
+
+impl Transfer {
+    /// This rank alone.
+    pub(super) const ALONE: Self = Self(None);
+
+    /// All ranks that have opened the file.
+    #[cfg(feature = "phdf5")]
+    pub(super) fn together() -> hdf5::Result<Self> {
+        // SAFETY: the class is one of the library's own, which it has set up: `sync` starts it.
+        let id = sync(|| h5check(unsafe { H5Pcreate(*H5P_CLS_DATASET_XFER) }))?;
+        let list = Handle { id, close: H5Pclose };
+        let mode = H5FD_mpio_xfer_t::H5FD_MPIO_COLLECTIVE;
+        // SAFETY: the list is open and of the class that has this property.
+        sync(|| h5check(unsafe { H5Pset_dxpl_mpio(list.id, mode) }))?;
+        Ok(Self(Some(list)))
+    }
+
+    fn id(&self) -> hid_t {
+        self.0.as_ref().map_or(H5P_DEFAULT, |list| list.id)
+    }
+}
+
+/// A block of a dataset, and memory that holds it and nothing else.
 struct Selection {
     in_file: Handle,
     in_memory: Handle,
 }
 
 impl Selection {
-    fn new(dataset: &Dataset, block: &Block) -> hdf5::Result<Self> {
+    fn new(dataset: &Dataset, part: &Part) -> hdf5::Result<Self> {
         let shape = dataset.shape();
-        let &[rows, columns] = shape.as_slice() else {
-            return Err("the dataset has not two axes".into());
-        };
-        assert!(block[0].end <= rows && block[1].end <= columns, "the block is in the array");
-        let in_file = Handle::space([rows, columns])?;
-        let lengths = block.clone().map(|range| range.len());
+        assert!(part.is_within(&shape), "the block is in the array");
+        let in_file = Handle::space(&shape)?;
         // A space without cells cannot be made on all versions: one cell, of which none is
         // selected.
-        let in_memory = Handle::space(lengths.map(|len| len.max(1)))?;
-        if lengths.contains(&0) {
+        let lens: Vec<_> = part.lens.iter().map(|&len| len.max(1)).collect();
+        let in_memory = Handle::space(&lens)?;
+        if part.is_empty() {
             in_file.select_none()?;
             in_memory.select_none()?;
-        } else {
-            in_file.select(block)?;
+        } else if !shape.is_empty() {
+            in_file.select(part)?; // of the one cell without an axis all is selected
         }
         Ok(Self { in_file, in_memory })
     }
@@ -197,31 +311,20 @@ struct Handle {
 
 impl Handle {
     /// A data space of this shape.
-    fn space(shape: [usize; 2]) -> hdf5::Result<Self> {
-        let shape = shape.map(|len| len as hsize_t);
-        // SAFETY: HDF5 reads two lengths from `shape`; null stands for the same lengths as the
-        // largest.
-        let id = sync(|| h5check(unsafe { H5Screate_simple(2, shape.as_ptr(), ptr::null()) }))?;
+    fn space(shape: &[usize]) -> hdf5::Result<Self> {
+        let lens: Vec<_> = shape.iter().map(|&len| len as hsize_t).collect();
+        let axes = lens.len() as i32;
+        // SAFETY: HDF5 reads as many lengths as there are axes; null stands for the same lengths as
+        // the largest.
+        let id = sync(|| h5check(unsafe { H5Screate_simple(axes, lens.as_ptr(), ptr::null()) }))?;
         Ok(Self { id, close: H5Sclose })
     }
 
-    /// The properties of a transfer that all ranks make together.
-    #[cfg(feature = "phdf5")]
-    fn collective_transfer() -> hdf5::Result<Self> {
-        // SAFETY: the class is one of the library's own, which it has set up: `sync` starts it.
-        let id = sync(|| h5check(unsafe { H5Pcreate(*H5P_CLS_DATASET_XFER) }))?;
-        let list = Self { id, close: H5Pclose };
-        let mode = H5FD_mpio_xfer_t::H5FD_MPIO_COLLECTIVE;
-        // SAFETY: the list is open and of the class that has this property.
-        sync(|| h5check(unsafe { H5Pset_dxpl_mpio(list.id, mode) }))?;
-        Ok(list)
-    }
-
-    fn select(&self, block: &Block) -> hdf5::Result<()> {
-        let start = block.clone().map(|range| range.start as hsize_t);
-        let count = block.clone().map(|range| range.len() as hsize_t);
-        // SAFETY: the space is open and has two axes; HDF5 reads two numbers from each pointer that
-        // is not null, and null stands for ones.
+    fn select(&self, part: &Part) -> hdf5::Result<()> {
+        let numbers = |of: &[usize]| of.iter().map(|&len| len as hsize_t).collect::<Vec<_>>();
+        let (start, count) = (numbers(&part.start), numbers(&part.lens));
+        // SAFETY: the space is open and has as many axes as `part`; HDF5 reads a number for each
+        // from each pointer that is not null, and null stands for ones.
         let select = || unsafe {
             H5Sselect_hyperslab(
                 self.id,
@@ -255,9 +358,10 @@ mod tests {
     use tempfile::tempdir;
 
     use super::{
-        super::{FileError, Reader},
+        super::{FileError, tests::read_block},
         *,
     };
+    use crate::io::hdf5::Reader;
 
     /// A type of the library's own, changed by its calls.
     fn like(known: hid_t, change: impl FnOnce(hid_t)) -> Datatype {
@@ -296,9 +400,8 @@ mod tests {
             let builder = file.new_dataset_builder().with_data_as(&numbers, element);
             builder.conversion(Conversion::Soft).create("z").unwrap();
             file.close().unwrap();
-            let reader = Reader::open(&path, None).unwrap();
-            assert_eq!(reader.read(&[0..2, 0..3]).unwrap(), numbers, "{name}");
-            assert_eq!(reader.read(&[1..2, 1..3]).unwrap(), ndarray::array![[-8.0, 5.0]], "{name}");
+            assert_eq!(read_block(&path, [0..2, 0..3]), numbers, "{name}");
+            assert_eq!(read_block(&path, [1..2, 1..3]), ndarray::array![[-8.0, 5.0]], "{name}");
         }
     }
 
@@ -309,7 +412,7 @@ mod tests {
         let file = hdf5::File::create(&path).unwrap();
         file.new_dataset_builder().with_data(&ndarray::array![[1_i16, 2]]).create("z").unwrap();
         file.close().unwrap();
-        assert!(Reader::open(&path, None).is_ok());
+        assert!(Reader::open(&path, None, None).is_ok());
         // The type in the file: class and version, flags (of which one says that there is a sign),
         // size, offset, precision.
         let mut bytes = std::fs::read(&path).unwrap();
@@ -317,7 +420,7 @@ mod tests {
         let at = bytes.windows(stored.len()).position(|bytes| bytes == stored).unwrap();
         bytes[at + 10] = 200;
         std::fs::write(&path, bytes).unwrap();
-        let error = Reader::open(&path, Some("z")).map(drop).unwrap_err();
+        let error = Reader::open(&path, Some("z"), None).map(drop).unwrap_err();
         assert!(matches!(error, FileError::UnsupportedType { .. }), "{error}");
     }
 
@@ -329,20 +432,19 @@ mod tests {
         let bools = ndarray::array![[true, false], [false, true]];
         file.new_dataset_builder().with_data(&bools).create("z").unwrap();
         file.close().unwrap();
-        let read = Reader::open(&path, None).unwrap().read(&[0..2, 0..2]).unwrap();
-        assert_eq!(read, ndarray::array![[1.0, 0.0], [0.0, 1.0]]);
+        assert_eq!(read_block(&path, [0..2, 0..2]), ndarray::array![[1.0, 0.0], [0.0, 1.0]]);
 
         let path = directory.path().join("bits.h5");
         let file = hdf5::File::create(&path).unwrap();
         let bits = like(*globals::H5T_STD_B8LE, |_| ());
         file.new_dataset_builder().empty_as(bits).shape([3, 4]).create("z").unwrap();
         file.close().unwrap();
-        let error = Reader::open(&path, None).map(drop).unwrap_err().to_string();
+        let error = Reader::open(&path, None, Some(2)).map(drop).unwrap_err().to_string();
         assert!(
             error.contains("none") && error.contains("/z: [3, 4] of 8-bit bitfield"),
             "{error}"
         );
-        let error = Reader::open(&path, Some("z")).map(drop).unwrap_err().to_string();
+        let error = Reader::open(&path, Some("z"), None).map(drop).unwrap_err().to_string();
         assert!(error.contains("bits.h5:z") && error.contains("8-bit bitfield"), "{error}");
     }
 }

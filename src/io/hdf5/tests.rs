@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use ndarray::Array2;
 use nix::fcntl::{Flock, FlockArg};
 use tempfile::tempdir;
@@ -6,21 +8,42 @@ use super::{
     super::{ArrayFile, Provenance},
     *,
 };
-use crate::array::Layout;
+use crate::array::{Block, Layout};
+
+/// Opens a dataset, or the only one with two axes.
+fn open(path: &Path, name: Option<&str>) -> Result<Reader, FileError> {
+    Reader::open(path, name, Some(2))
+}
+
+fn block(ranges: [Range<usize>; 2]) -> Block<2> {
+    Block::new(ranges.clone().map(|range| range.start), ranges.map(|range| range.len()))
+}
+
+fn read(reader: &Reader, ranges: [Range<usize>; 2]) -> Result<Array2<f64>, FileError> {
+    let block = block(ranges);
+    let cells = reader.read(&Part::from(&block))?;
+    Ok(Array2::from_shape_vec(block.shape(), cells.values).unwrap())
+}
+
+/// A block of the only dataset with two axes.
+pub(super) fn read_block(path: &Path, ranges: [Range<usize>; 2]) -> Array2<f64> {
+    read(&open(path, None).unwrap(), ranges).unwrap()
+}
 
 fn numbers() -> Array2<f64> {
     Array2::from_shape_fn((7, 5), |(row, column)| (row * 5 + column) as f64)
 }
 
+fn about() -> Provenance {
+    let text = |text: &str| text.to_owned();
+    Provenance { title: text("a test"), units: text("m"), version: text("tests 1.0") }
+}
+
 fn write(path: &str, ranks: usize) -> ArrayFile {
     let to: ArrayFile = path.parse().unwrap();
-    let text = |text: &str| text.to_owned();
-    let about = Provenance { title: text("a test"), units: text("m"), version: text("tests 1.0") };
     crate::local(ranks, |world| {
-        let grid = world.cart([None, None], [false, false])?.expect("all ranks are on the grid");
-        let layout = Layout::on_grid([7, 5], grid.dims());
-        let [rows, columns] = layout.block(grid.rank()).ranges();
-        to.write(&grid, &layout, &numbers().slice(s![rows, columns]), &about)
+        let layout = Layout::new([7, 5], ranks);
+        to.write(world, &layout, &layout.block(world.rank()).of(&numbers()), &about())
     })
     .unwrap();
     to
@@ -33,9 +56,10 @@ fn datasets_are_the_same_for_every_number_of_ranks() {
         let path = directory.path().join(format!("{ranks}.h5"));
         let file = write(&format!("{}:/deep/field", path.display()), ranks);
         assert_eq!(file.shape().unwrap(), [7, 5]);
-        assert_eq!(file.read(&[0..7, 0..5]).unwrap(), numbers());
-        assert_eq!(file.read(&[2..3, 1..5]).unwrap(), numbers().slice(s![2..3, 1..5]));
-        assert_eq!(file.read(&[7..7, 0..5]).unwrap().dim(), (0, 5));
+        let read = |ranges| file.read::<f64, 2>(&block(ranges)).unwrap();
+        assert_eq!(read([0..7, 0..5]), numbers());
+        assert_eq!(read([2..3, 1..5]), numbers().slice(ndarray::s![2..3, 1..5]));
+        assert_eq!(read([7..7, 0..5]).dim(), (0, 5));
     }
     assert_eq!(
         std::fs::read_dir(directory.path()).unwrap().count(),
@@ -64,7 +88,7 @@ fn files_say_where_their_data_come_from() {
 fn the_only_dataset_needs_no_name() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("some.h5");
-    let open = |name: Option<&str>| Reader::open(&path, name);
+    let open = |name: Option<&str>| open(&path, name);
     let file = hdf5::File::create(&path).unwrap();
     assert!(open(None).is_err_and(|error| error.to_string().contains("none")));
     let array = ndarray::arr2(&[[1_i16, -2], [3, 4]]);
@@ -72,9 +96,12 @@ fn the_only_dataset_needs_no_name() {
     group.new_dataset_builder().with_data(&array).create("small").unwrap();
     file.new_dataset_builder().with_data(&[1.0, 2.0]).create("line").unwrap();
     file.flush().unwrap();
-    assert_eq!(open(None).unwrap().read(&[0..2, 1..2]).unwrap(), ndarray::arr2(&[[-2.0], [4.0]]));
-    let line = open(Some("line")).map(drop).unwrap_err();
-    assert!(matches!(&line, FileError::NotTwoDimensional { shape, .. } if *shape == [2]), "{line}");
+    assert_eq!(read(&open(None).unwrap(), [0..2, 1..2]).unwrap(), ndarray::arr2(&[[-2.0], [4.0]]));
+    let line: ArrayFile = format!("{}:line", path.display()).parse().unwrap();
+    assert_eq!((line.shape_of().unwrap(), line.shape().unwrap()), (vec![2], [2]));
+    let line = line.shape::<2>().unwrap_err();
+    assert!(matches!(&line, FileError::WrongAxes { shape, .. } if *shape == [2]), "{line}");
+    assert!(line.to_string().contains("some.h5:line") && line.to_string().contains("two axes"));
     let missing = open(Some("/nothing")).map(drop).unwrap_err().to_string();
     assert!(missing.contains("some.h5"), "{missing}");
 
@@ -82,8 +109,8 @@ fn the_only_dataset_needs_no_name() {
     file.flush().unwrap();
     let both = open(None).map(drop).unwrap_err().to_string();
     assert!(both.contains("/inner/small") && both.contains("/other"), "{both}");
-    let other = open(Some("/other")).unwrap().read(&[0..1, 0..1]).unwrap();
-    assert_eq!(other, ndarray::arr2(&[[1.5]]));
+    let other = open(Some("/other")).unwrap();
+    assert_eq!(read(&other, [0..1, 0..1]).unwrap(), ndarray::arr2(&[[1.5]]));
 }
 
 #[test]
@@ -96,8 +123,7 @@ fn whole_numbers_of_every_size_are_read() {
             let array = numbers().mapv(|value| value as $type);
             file.new_dataset_builder().with_data(&array).create("numbers").unwrap();
             file.close().unwrap();
-            let read = Reader::open(&path, None).unwrap().read(&[0..7, 0..5]).unwrap();
-            assert_eq!(read, numbers(), stringify!($type));
+            assert_eq!(read_block(&path, [0..7, 0..5]), numbers(), stringify!($type));
         })*};
     }
     check!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
@@ -131,8 +157,7 @@ fn links_of_every_kind_lead_to_one_dataset_once() {
         file.close().unwrap();
     }
     for name in ["links.h5", "other.h5", "third.h5"] {
-        let reader = Reader::open(&directory.path().join(name), None).unwrap();
-        assert_eq!(reader.read(&[0..2, 0..2]).unwrap(), array, "{name}");
+        assert_eq!(read_block(&directory.path().join(name), [0..2, 0..2]), array, "{name}");
     }
 }
 
@@ -140,7 +165,7 @@ fn links_of_every_kind_lead_to_one_dataset_once() {
 fn what_cannot_be_read_is_told_with_what_there_is() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("none.h5");
-    let refusal = |name: Option<&str>| Reader::open(&path, name).map(drop).unwrap_err().to_string();
+    let refusal = |name: Option<&str>| open(&path, name).map(drop).unwrap_err().to_string();
     let file = hdf5::File::create(&path).unwrap();
     file.new_dataset::<f32>().shape([2, 3, 4]).create("cube").unwrap();
     let inner = file.create_group("inner").unwrap();
@@ -155,16 +180,17 @@ fn what_cannot_be_read_is_told_with_what_there_is() {
     let misspelt = refusal(Some("cub"));
     assert!(misspelt.contains("no dataset cub") && misspelt.contains("/cube"), "{misspelt}");
     assert!(refusal(Some("inner")).contains("no dataset inner"));
-    let cube = refusal(Some("cube"));
+    let cube: ArrayFile = format!("{}:cube", path.display()).parse().unwrap();
+    let cube = cube.shape::<2>().unwrap_err().to_string();
     assert!(cube.contains("none.h5:cube") && cube.contains("[2, 3, 4]"), "{cube}");
 
     // More cells than any memory has; nothing of them is in the file.
     file.new_dataset::<f64>().chunk([16, 16]).shape([1 << 30, 1 << 30]).create("huge").unwrap();
     file.flush().unwrap();
-    let huge = Reader::open(&path, Some("huge")).unwrap();
-    let whole = huge.read(&[0..1 << 30, 0..1 << 30]).unwrap_err().to_string();
+    let huge = open(&path, Some("huge")).unwrap();
+    let whole = read(&huge, [0..1 << 30, 0..1 << 30]).unwrap_err().to_string();
     assert!(whole.contains("memory"), "{whole}");
-    assert_eq!(huge.read(&[5..6, 7..9]).unwrap(), ndarray::arr2(&[[0.0, 0.0]]));
+    assert_eq!(read(&huge, [5..6, 7..9]).unwrap(), ndarray::arr2(&[[0.0, 0.0]]));
     drop(huge);
 
     file.close().unwrap();
@@ -173,7 +199,7 @@ fn what_cannot_be_read_is_told_with_what_there_is() {
     assert!(refusal(None).contains("the file is empty"));
     std::fs::write(&path, "1 2 3").unwrap();
     assert!(refusal(None).contains("cannot read as HDF5 file"));
-    let missing = Reader::open(&directory.path().join("missing.h5"), None).map(drop).unwrap_err();
+    let missing = open(&directory.path().join("missing.h5"), None).map(drop).unwrap_err();
     assert!(matches!(missing, FileError::System { .. }), "{missing}");
 }
 
@@ -192,8 +218,8 @@ fn an_unknown_filter_and_a_lock_are_named_with_the_remedy() {
     assert_eq!(bytes[name - 8..name - 6], [1, 0], "deflate is filter 1");
     bytes[name - 8..name - 6].copy_from_slice(&32_015_u16.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
-    let reader = Reader::open(&path, None).unwrap();
-    let error = reader.read(&[0..7, 0..5]).unwrap_err().to_string();
+    let reader = open(&path, None).unwrap();
+    let error = read(&reader, [0..7, 0..5]).unwrap_err().to_string();
     for words in ["packed.h5:/z", "zstd (filter 32015)", "HDF5_PLUGIN_PATH", "h5repack"] {
         assert!(error.contains(words), "{error}");
     }
@@ -204,10 +230,10 @@ fn an_unknown_filter_and_a_lock_are_named_with_the_remedy() {
     }
     let held = std::fs::File::open(&path).unwrap();
     let lock = Flock::lock(held, FlockArg::LockExclusiveNonblock).unwrap();
-    let error = Reader::open(&path, None).map(drop).unwrap_err().to_string();
+    let error = open(&path, None).map(drop).unwrap_err().to_string();
     assert!(error.contains("locked") && error.contains("HDF5_USE_FILE_LOCKING"), "{error}");
     drop(lock);
-    assert!(Reader::open(&path, None).is_ok());
+    assert!(open(&path, None).is_ok());
 }
 
 #[test]
@@ -235,10 +261,100 @@ fn a_file_with_other_datasets_is_refused_and_kept() {
     let about = Provenance { title: String::new(), units: String::new(), version: String::new() };
     let failed = crate::local(2, |world| {
         let layout = Layout::on_grid([2, 2], [2, 1]);
-        Ok(to("").write(world, &layout, &Array2::zeros((1, 2)), &about).is_err())
+        Ok(to("").write(world, &layout, &Array2::<f64>::zeros((1, 2)), &about).is_err())
     });
     assert_eq!(failed.unwrap(), [true; 2]);
     let file = hdf5::File::open(&path).unwrap();
     assert_eq!(file.dataset("precious").unwrap().read_raw::<i32>().unwrap(), [1, 2, 3]);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn chunks_and_compression_are_as_asked_for_and_change_no_value() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("packed.h5");
+    let plain: ArrayFile = path.to_str().unwrap().parse().unwrap();
+    let array = ndarray::Array3::from_shape_fn((40, 50, 60), |(i, j, k)| (i + j * k) as i32);
+    for (to, chunk, packed) in [
+        (plain.clone(), None, false),
+        (plain.clone().chunked(&[7, 100, 9]), Some(vec![7, 50, 9]), false),
+        (plain.clone().deflate(4), Some(vec![40, 50, 60]), true),
+        (plain.clone().chunked(&[10, 10, 10]).deflate(9), Some(vec![10, 10, 10]), true),
+    ] {
+        for ranks in [1, 3, 8] {
+            crate::local(ranks, |world| {
+                let layout = Layout::new([40, 50, 60], ranks);
+                to.write(world, &layout, &layout.block(world.rank()).of(&array), &about())
+            })
+            .unwrap();
+            let file = hdf5::File::open(&path).unwrap();
+            let dataset = file.dataset(DATASET).unwrap();
+            assert_eq!((dataset.chunk(), dataset.filters().len()), (chunk.clone(), packed.into()));
+            assert!(!packed || dataset.storage_size() < 4 * array.len() as u64 / 2);
+            assert_eq!(plain.read::<i32, 3>(&Block::whole([40, 50, 60])).unwrap(), array);
+        }
+    }
+    for (to, told) in [
+        (plain.clone().chunked(&[7, 9]), "a length of 1 or more for each axis"),
+        (plain.clone().chunked(&[7, 0, 9]), "a length of 1 or more for each axis"),
+        (plain.clone().deflate(10), "level 10"),
+        ("packed.npy".parse::<ArrayFile>().unwrap().deflate(1), "ends in .h5"),
+    ] {
+        let error = to.check_room::<i32>(&[40, 50, 60]).unwrap_err().to_string();
+        assert!(error.contains("packed.") && error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn what_rust_writes_has_the_types_that_others_expect() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("types.h5");
+    let to: ArrayFile = path.to_str().unwrap().parse().unwrap();
+    let write = |block: &ndarray::Array1<bool>| {
+        crate::local(1, |world| to.write(world, &Layout::new([2], 1), block, &about())).unwrap();
+    };
+    write(&ndarray::array![true, false]);
+    let stored = || {
+        let file = hdf5::File::open(&path).unwrap();
+        file.dataset(DATASET).unwrap().dtype().unwrap()
+    };
+    assert_eq!(stored().to_descriptor().unwrap(), hdf5::types::TypeDescriptor::Boolean);
+    assert_eq!(to.element().unwrap(), Element::Bool);
+    assert_eq!(to.read::<bool, 1>(&Block::whole([2])).unwrap(), ndarray::array![true, false]);
+    assert_eq!(to.read::<i16, 1>(&Block::whole([2])).unwrap(), ndarray::array![1, 0]);
+    // A value without axes, and a dataset that has none at all.
+    let file = hdf5::File::create(&path).unwrap();
+    file.new_dataset::<f32>().create("scalar").unwrap().write_scalar(&2.5_f32).unwrap();
+    file.close().unwrap();
+    assert_eq!(to.shape_of().unwrap(), [0; 0]);
+    assert!((to.read_value::<f64>().unwrap() - 2.5).abs() < 1e-12);
+    let error = to.read_value::<i64>().unwrap_err().to_string();
+    assert!(
+        error.contains("types.h5:/scalar: holds float32") && error.contains("int64"),
+        "{error}"
+    );
+    let error = to.shape::<1>().unwrap_err().to_string();
+    assert!(error.contains("1-D datasets") && error.contains("/scalar"), "{error}");
+}
+
+#[cfg(feature = "num-complex")]
+#[test]
+fn numbers_become_complex_but_not_the_other_way() {
+    use num_complex::Complex;
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("pairs.h5");
+    let to: ArrayFile = path.to_str().unwrap().parse().unwrap();
+    let pairs = ndarray::array![Complex::new(1.5_f32, -2.0), Complex::new(0.0, f32::INFINITY)];
+    let layout = Layout::new([2], 1);
+    crate::local(1, |world| to.write(world, &layout, &pairs, &about())).unwrap();
+    let whole = Block::whole([2]);
+    assert_eq!(to.read::<Complex<f32>, 1>(&whole).unwrap(), pairs);
+    let wide = pairs.mapv(|pair| Complex::new(f64::from(pair.re), f64::from(pair.im)));
+    assert_eq!(to.read::<Complex<f64>, 1>(&whole).unwrap(), wide);
+    let error = to.read::<f64, 1>(&whole).unwrap_err().to_string();
+    assert!(error.contains("complex64") && error.contains("array.real"), "{error}");
+    let numbers = ndarray::array![3_i16, -4];
+    crate::local(1, |world| to.write(world, &layout, &numbers, &about())).unwrap();
+    let wide = numbers.mapv(|number| Complex::new(f64::from(number), 0.0));
+    assert_eq!(to.read::<Complex<f64>, 1>(&whole).unwrap(), wide);
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::super::{FileError, error::one_line};
+use crate::scalar::Element;
 
 /// What a file begins with.
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -41,13 +42,51 @@ pub(super) fn read(path: &Path, file: &mut BufReader<File>) -> Result<Header, Fi
     Header::of(&text).map_err(broken)
 }
 
-/// The header of an array of floats in this machine's order, in rows: data of any type may begin
-/// behind it.
-pub(super) fn of_floats(shape: [usize; 2]) -> Vec<u8> {
-    let order = if cfg!(target_endian = "big") { '>' } else { '<' };
-    let [rows, columns] = shape;
-    let text =
-        format!("{{'descr': '{order}f8', 'fortran_order': False, 'shape': ({rows}, {columns})}}");
+/// `NumPy`'s letters for the kinds of elements, with the number of bytes of one.
+const CODES: [(&str, Element); 14] = [
+    ("b1", Element::Bool),
+    ("i1", Element::I8),
+    ("i2", Element::I16),
+    ("i4", Element::I32),
+    ("i8", Element::I64),
+    ("u1", Element::U8),
+    ("u2", Element::U16),
+    ("u4", Element::U32),
+    ("u8", Element::U64),
+    ("f2", Element::F16),
+    ("f4", Element::F32),
+    ("f8", Element::F64),
+    ("c8", Element::Complex64),
+    ("c16", Element::Complex128),
+];
+
+/// The element that `NumPy` calls by this name, `<f8` say, and whether its bytes have the other
+/// order than this machine's.
+pub(super) fn element(descriptor: &str) -> Option<(Element, bool)> {
+    let (order, code) = match descriptor.split_at_checked(1)? {
+        (order @ ("<" | ">" | "=" | "|"), code) => (order, code),
+        _ => ("=", descriptor), // as in memory
+    };
+    let other = if cfg!(target_endian = "big") { "<" } else { ">" };
+    let code = if code == "?" { "b1" } else { code };
+    let (_, element) = CODES.into_iter().find(|(known, _)| *known == code)?;
+    Some((element, order == other))
+}
+
+/// The header of an array in this machine's order, the last axis fastest: data of any type may
+/// begin behind it.
+pub(super) fn new(shape: &[usize], element: Element) -> Vec<u8> {
+    let order = match element.bytes() {
+        1 => '|',
+        _ if cfg!(target_endian = "big") => '>',
+        _ => '<',
+    };
+    let (code, _) = CODES[CODES.iter().position(|(_, known)| *known == element).unwrap_or(0)];
+    let lens: Vec<_> = shape.iter().map(usize::to_string).collect();
+    // A tuple of one has a comma.
+    let comma = if shape.len() == 1 { "," } else { "" };
+    let shape = lens.join(", ") + comma;
+    let text = format!("{{'descr': '{order}{code}', 'fortran_order': False, 'shape': ({shape})}}");
     // Magic, version and length before it, blanks and a line's end behind it.
     let bytes = (MAGIC.len() + 4 + text.len() + 1).next_multiple_of(ALIGNMENT);
     let length = bytes - MAGIC.len() - 4;
@@ -224,9 +263,15 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let header = of_floats([7, 1_000_000]);
-        assert_eq!(header.len() % ALIGNMENT, 0);
-        let text = std::str::from_utf8(&header[MAGIC.len() + 4..]).unwrap();
-        assert_eq!(Header::of(text).unwrap().shape, [7, 1_000_000]);
+        for shape in [&[][..], &[5], &[7, 1_000_000], &[usize::MAX; 7]] {
+            for known in Element::ALL {
+                let header = new(shape, known);
+                assert_eq!(header.len() % ALIGNMENT, 0);
+                let text = std::str::from_utf8(&header[MAGIC.len() + 4..]).unwrap();
+                let header = Header::of(text).unwrap();
+                assert_eq!(header.shape, shape);
+                assert_eq!(element(&header.descriptor), Some((known, false)));
+            }
+        }
     }
 }
