@@ -300,7 +300,7 @@ fn write_in_vain(world: &Comm) -> Result<(), Failure> {
         return file.write(
             &alone,
             &Layout::on_grid([2, 2], [1, 1]),
-            &Array2::zeros((2, 2)),
+            &Array2::<f64>::zeros((2, 2)),
             &about,
         );
     }
