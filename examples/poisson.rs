@@ -9,7 +9,9 @@
 //! cargo run --release --features fft --example poisson -- -n 4 --size 96,128,64
 //! ```
 
-use std::{f64::consts::PI, process::ExitCode, time::Instant};
+mod common;
+
+use std::{f64::consts::PI, process::ExitCode};
 
 use clap::Parser;
 use spmd::{
@@ -50,37 +52,31 @@ fn solve(world: &Comm, args: &Args) -> Result<(), Failure> {
         source(place(shape, index))
     })?;
 
-    world.barrier()?;
-    let clock = Instant::now();
-    let mut spectrum = fft.forward_real(&f)?;
-    spectrum.map_indexed(|index, value| {
-        let squares = fft.wave_numbers(index).map(|k| (2.0 * PI * k as f64).powi(2));
-        let square: f64 = squares.iter().sum();
-        // The mean of u is free: 0.
-        if square > 0.0 { value / square } else { value * 0.0 }
-    });
-    let u = fft.inverse_real(&spectrum)?;
-    let seconds = world.allreduce(&[clock.elapsed().as_secs_f64()], Max)?[0];
+    common::announce(world, &format!("Poisson's equation, {}", fft.real_layout()));
+
+    let (u, seconds) = common::timed(world, || {
+        let mut spectrum = fft.forward_real(&f)?;
+        spectrum.map_indexed(|index, value| {
+            let squares = fft.wave_numbers(index).map(|k| (2.0 * PI * k as f64).powi(2));
+            let square: f64 = squares.iter().sum();
+            // The mean of u is free: 0.
+            if square > 0.0 { value / square } else { value * 0.0 }
+        });
+        Ok(fft.inverse_real(&spectrum)?)
+    })?;
 
     let mut error = u.clone();
     error.map_indexed(|index, value| (value - solution(place(shape, index))).abs());
     let error = error.max()?.unwrap_or(f64::NAN);
-    let passed = error <= TOLERANCE;
-    if world.rank() == 0 {
-        let cells = shape.iter().product::<usize>() as f64;
-        let flops = 2.0 * 2.5 * cells * cells.log2(); // of two real transforms
-        println!(
-            "{}\ntime: {seconds:.3} s, {:.0} Mflop/s\nverification: {} (largest error {error:.1e}, allowed {TOLERANCE:.0e})",
-            fft.real_layout(),
-            flops / seconds / 1e6,
-            if passed { "passed" } else { "FAILED" },
-        );
-    }
-    world.barrier()?; // a failure ends the job: not before the result is printed
-    if passed {
-        return Ok(());
-    }
-    Err(Failure::verification(format!("verification failed: largest error {error:.1e}")))
+    let cells = shape.iter().product::<usize>() as f64;
+    let flops = 2.0 * 2.5 * cells * cells.log2(); // of two real transforms
+    let rate = format!("{:.0} Mflop/s", flops / seconds / 1e6);
+    common::conclude(world, seconds, &rate, verify(error))
+}
+
+pub(crate) fn verify(error: f64) -> common::Verdict {
+    let words = format!("largest error {error:.1e}, allowed {TOLERANCE:.0e}");
+    if error <= TOLERANCE { Ok(words) } else { Err(words) }
 }
 
 /// The place of a point in the cube, whose sides are 1.

@@ -12,7 +12,9 @@
 //!
 //! Source: Van der Wijngaart and Mattson, "The Parallel Research Kernels" (2014).
 
-use std::{process::ExitCode, time::Instant};
+mod common;
+
+use std::process::ExitCode;
 
 use clap::Parser;
 use spmd::{
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
 fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     let size = args.size as usize;
     let layout = Layout::new([size, size], world.size());
+    common::announce(world, &format!("stencil of radius {RADIUS}, {layout}"));
     // The input grows from the corner: f(i, j) = i + j. Every point adds the stencil to its sum.
     let mut input =
         DistArray::from_fn(world, &layout, Halo::star(RADIUS), |[i, j]| (i + j) as f64)?;
@@ -57,24 +60,23 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     let mut sums = input.like(|_| 0.0);
 
     let progress = Progress::new(world, u64::from(args.iterations) + 1, "iterations");
-    let mut clock = Instant::now();
-    for iteration in 0..=args.iterations {
-        if iteration == 1 {
-            world.barrier()?;
-            clock = Instant::now(); // the first one has touched all memory
+    let mut iterate = |times: u32| -> Result<(), Failure> {
+        for _ in 0..times {
+            input.update(&mut added, POINTS, |points| {
+                let mut sum = 0.0;
+                for i in 0..points.len() {
+                    sum += WEIGHTS[i] * points[i];
+                }
+                sum
+            })?;
+            sums.zip_inplace(&added, |sum, added| sum + added);
+            input.map_inplace(|value| value + 1.0);
+            progress.advance(1);
         }
-        input.update(&mut added, POINTS, |points| {
-            let mut sum = 0.0;
-            for i in 0..points.len() {
-                sum += WEIGHTS[i] * points[i];
-            }
-            sum
-        })?;
-        sums.zip_inplace(&added, |sum, added| sum + added);
-        input.map_inplace(|value| value + 1.0);
-        progress.advance(1);
-    }
-    let seconds = world.allreduce(&[clock.elapsed().as_secs_f64()], Max)?[0];
+        Ok(())
+    };
+    iterate(1)?; // the first one touches all memory
+    let ((), seconds) = common::timed(world, || iterate(args.iterations))?;
     drop(progress);
 
     // The points within two steps of the border see cells that are no input: they do not count.
@@ -86,19 +88,13 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
         },
     );
     let norm = sums.sum_reproducible()? / active;
-    let expected = 2.0 * f64::from(args.iterations + 1);
-    let passed = (norm - expected).abs() <= TOLERANCE;
-    if world.rank() == 0 {
-        let flops = (2 * POINTS.len() + 1) as f64 * active * f64::from(args.iterations);
-        println!(
-            "{layout}\ntime: {seconds:.3} s, {:.0} Mflop/s\nverification: {} (L1 norm {norm}, expected {expected})",
-            flops / seconds / 1e6,
-            if passed { "passed" } else { "FAILED" },
-        );
-    }
-    world.barrier()?; // a failure ends the job: not before the result is printed
-    if passed {
-        return Ok(());
-    }
-    Err(Failure::verification(format!("verification failed: L1 norm {norm}, expected {expected}")))
+    let flops = (2 * POINTS.len() + 1) as f64 * active * f64::from(args.iterations);
+    let rate = format!("{:.0} Mflop/s", flops / seconds / 1e6);
+    common::conclude(world, seconds, &rate, verify(norm, args.iterations))
+}
+
+pub(crate) fn verify(norm: f64, iterations: u32) -> common::Verdict {
+    let expected = 2.0 * f64::from(iterations + 1);
+    let words = format!("L1 norm {norm}, expected {expected}");
+    if (norm - expected).abs() <= TOLERANCE { Ok(words) } else { Err(words) }
 }

@@ -26,17 +26,27 @@ mod hello;
 #[path = "../examples/is.rs"]
 mod is;
 #[allow(dead_code)]
+#[path = "../examples/life.rs"]
+mod life;
+#[allow(dead_code)]
 #[path = "../examples/nbody.rs"]
 mod nbody;
 #[allow(dead_code)]
 #[path = "../examples/pi.rs"]
 mod pi;
+#[cfg(feature = "fft")]
+#[allow(dead_code)]
+#[path = "../examples/poisson.rs"]
+mod poisson;
 #[allow(dead_code)]
 #[path = "../examples/ring.rs"]
 mod ring;
 #[allow(dead_code)]
 #[path = "../examples/samplesort.rs"]
 mod samplesort;
+#[allow(dead_code)]
+#[path = "../examples/stencil.rs"]
+mod stencil;
 #[allow(dead_code)]
 #[path = "../examples/transpose.rs"]
 mod transpose;
@@ -74,10 +84,11 @@ fn passes(ending: Ending) -> String {
 
 /// A test of each program on each engine, with its arguments for a small size.
 macro_rules! programs_pass {
-    ($($name:ident: [$($argument:literal),*],)*) => {
+    ($($(#[$condition:meta])? $name:ident: [$($argument:literal),*],)*) => {
         mod on_local {
             use super::{RANKS, on_local, passes};
-            $(#[test]
+            $($(#[$condition])?
+            #[test]
             fn $name() {
                 for ranks in RANKS {
                     passes(on_local(stringify!($name), &[$($argument),*], ranks));
@@ -88,7 +99,8 @@ macro_rules! programs_pass {
         #[cfg(feature = "mpi")]
         mod on_mpi {
             use super::{RANKS, on_mpi, passes};
-            $(#[test]
+            $($(#[$condition])?
+            #[test]
             fn $name() {
                 for ranks in RANKS {
                     passes(on_mpi(stringify!($name), &[$($argument),*], ranks));
@@ -103,10 +115,14 @@ programs_pass! {
     ep: ["--class", "S"],
     hello: [],
     is: ["--class", "S"],
+    life: ["--pattern", "glider", "--size", "13"],
     nbody: ["--bodies", "101", "--steps", "4"],
     pi: ["--strips", "100001"],
+    #[cfg(feature = "fft")]
+    poisson: ["--size", "12,10,7"],
     ring: ["--laps", "25", "--numbers", "5000"],
     samplesort: ["--elements", "20011", "--skew", "9"],
+    stencil: ["--size", "37", "--iterations", "5"],
     transpose: ["--order", "67", "--iterations", "4"],
     wavefront: ["--columns", "23", "--rows", "31", "--iterations", "4"],
 }
@@ -159,6 +175,8 @@ fn what_cannot_be_done_is_a_usage_error() {
     for name in ["cg", "ep", "is"] {
         refused(name, &["--class", "X"], "possible values: S, W, A, B");
     }
+    refused("life", &["--size", "100"], "needs a torus of 640 cells");
+    refused("stencil", &["--size", "4"], "--size");
     refused("wavefront", &["--columns", "8"], "8 ranks need 9 columns at least");
     refused("samplesort", &["--skew", "0.5"], "give a number from 1");
     refused("samplesort", &["--skew", "NaN"], "give a number from 1");
@@ -222,6 +240,23 @@ fn the_small_programs_find_what_is_wrong() {
         pi::verify(wrong, 0.01).unwrap_err();
     }
 
+    life::verify(life::Pattern::RPentomino, 116, false).unwrap();
+    life::verify(life::Pattern::RPentomino, 115, true).unwrap_err();
+    life::verify(life::Pattern::Glider, 5, true).unwrap();
+    life::verify(life::Pattern::Glider, 5, false).unwrap_err();
+
+    stencil::verify(42.0, 20).unwrap();
+    for wrong in [42.1, f64::NAN] {
+        stencil::verify(wrong, 20).unwrap_err();
+    }
+
+    #[cfg(feature = "fft")]
+    {
+        poisson::verify(1e-15).unwrap();
+        poisson::verify(1e-11).unwrap_err();
+        poisson::verify(f64::NAN).unwrap_err();
+    }
+
     transpose::verify(0.0).unwrap();
     wavefront::verify(708.0, 708.0).unwrap();
     for wrong in [1e-6, f64::NAN] {
@@ -281,12 +316,18 @@ fn the_gallery_shows_the_programs_that_there_are() {
     let gallery = include_str!("../examples/README.md");
     let commands: Vec<Vec<&str>> = gallery
         .split('`')
-        .filter_map(|text| text.strip_prefix("cargo run --release --example "))
+        .filter_map(|text| text.strip_prefix("cargo run --release "))
+        .filter_map(|command| {
+            command.trim_start_matches("--features fft ").strip_prefix("--example ")
+        })
         .map(|command| command.split_whitespace().collect())
         .collect();
     assert!(commands.len() >= 9, "{commands:?}");
     for command in &commands {
         let (name, arguments) = command.split_first().expect("a name");
+        if *name == "poisson" && cfg!(not(feature = "fft")) {
+            continue; // it has not been built
+        }
         let arguments = arguments.strip_prefix(&["--"]).unwrap_or(arguments);
         let mut job = program(example(name));
         support::run(job.args(arguments).arg("--help"), LIMIT).success();

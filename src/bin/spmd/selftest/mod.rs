@@ -8,6 +8,7 @@
 //! case expects ends the job, because the other ranks may wait for this one for ever.
 
 mod agreement;
+mod arrays;
 mod collectives;
 mod errors;
 mod extensions;
@@ -132,6 +133,7 @@ fn cases() -> impl Iterator<Item = Case> {
         groups::CASES,
         topologies::CASES,
         windows::CASES,
+        arrays::CASES,
         errors::CASES,
         hostile::CASES,
     ];

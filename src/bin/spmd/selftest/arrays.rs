@@ -1,0 +1,125 @@
+//! Arrays whose blocks lie on all ranks.
+
+use spmd::{
+    Result,
+    array::{Boundary, DistArray, Halo, Layout},
+    op::Sum,
+};
+
+use super::{Case, Ground};
+
+pub(super) const CASES: &[Case] = &[
+    ("halos hold the cells of the global array", halos),
+    ("a stencil comes to what the whole array comes to", stencil),
+    ("an array moves from any layout to any other", moved),
+    ("sums, extremes and updates of a distributed array", numbers),
+];
+
+const SHAPE: [usize; 3] = [5, 4, 7];
+
+fn number([i, j, k]: [usize; 3]) -> i64 {
+    (100 * i + 10 * j + k) as i64
+}
+
+fn halos(ground: &Ground<'_>) -> Result<()> {
+    for halo in [Halo::cube(1), Halo::cube(2).with_width(1, [0, 5])] {
+        let layout = Layout::new(SHAPE, ground.size());
+        let halo = halo.all(Boundary::Periodic);
+        let mut one = DistArray::from_fn(ground, &layout, halo, number)?;
+        let mut other = one.map(|number| -number);
+        for round in 0..2 {
+            if round == 0 {
+                DistArray::exchange_all([&mut one, &mut other])?;
+            } else {
+                one.begin()?.finish(&mut one)?;
+            }
+        }
+        let (start, widths) = (one.block().start(), halo.widths());
+        for (array, sign) in [(&one, 1), (&other, -1)] {
+            if one.block().is_empty() {
+                continue;
+            }
+            for ((i, j, k), &cell) in array.view_with_halo().indexed_iter() {
+                let place = [i, j, k];
+                let index = [0, 1, 2].map(|axis| {
+                    let at = start[axis] + place[axis] + 2 * SHAPE[axis] - widths[axis][0];
+                    at % SHAPE[axis]
+                });
+                ground.equal("a cell of the halo", cell, sign * number(index));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn stencil(ground: &Ground<'_>) -> Result<()> {
+    let layout = Layout::new(SHAPE, ground.size());
+    let halo = Halo::star(1).all(Boundary::Insulated);
+    let mut old = DistArray::from_fn(ground, &layout, halo, number)?;
+    let mut new = old.clone();
+    old.update(&mut new, [[0, 0, 0], [0, 0, -1], [0, 0, 1], [1, 0, 0]], |[here, a, b, c]| {
+        1000 * here + a + b + c
+    })?;
+    for index in new.block().indices() {
+        let [i, j, k] = index;
+        let (left, right) = (k.saturating_sub(1), (k + 1).min(SHAPE[2] - 1));
+        let below = (i + 1).min(SHAPE[0] - 1);
+        let around = number([i, j, left]) + number([i, j, right]) + number([below, j, k]);
+        ground.equal("a cell", new.get(index), Some(1000 * number(index) + around));
+    }
+    Ok(())
+}
+
+fn moved(ground: &Ground<'_>) -> Result<()> {
+    let size = ground.size();
+    let planes = Layout::along(SHAPE, size, &[0]);
+    let array = DistArray::from_fn(ground, &planes, Halo::none(), number)?;
+    let pencils = Layout::along(SHAPE, size, &[1, 2]);
+    let cut = array.redistribute(&pencils, Halo::cube(1))?;
+    ground.equal("the checksum", cut.checksum()?, array.checksum()?);
+    let turned = Layout::new([SHAPE[2], SHAPE[0], SHAPE[1]], size);
+    let mut turned = DistArray::from_fn(ground, &turned, Halo::none(), |_| 0)?;
+    cut.permute_into(&mut turned, [2, 0, 1])?;
+    for index in turned.block().indices() {
+        let [k, i, j] = index;
+        ground.equal("a cell of the permuted array", turned.get(index), Some(number([i, j, k])));
+    }
+    // To half of the ranks, and back.
+    let few = size.div_ceil(2);
+    let some = ground.split((ground.rank() < few).then_some(0), 0)?;
+    let mut on_few = match &some {
+        Some(some) => {
+            Some(DistArray::from_fn(some, &Layout::new(SHAPE, few), Halo::none(), |_| 0)?)
+        }
+        None => None,
+    };
+    DistArray::copy_between(ground, Some(&array), on_few.as_mut())?;
+    let mut back = array.map(|_| 0);
+    DistArray::copy_between(ground, on_few.as_ref(), Some(&mut back))?;
+    ground.equal("the checksum, back again", back.checksum()?, array.checksum()?);
+    let whole = array.gather(size - 1)?;
+    ground.equal("who has the whole", whole.is_some(), ground.rank() == size - 1);
+    let right = whole.is_none_or(|whole| {
+        whole.indexed_iter().all(|((i, j, k), &cell)| cell == number([i, j, k]))
+    });
+    ground.holds("the whole array", right);
+    Ok(())
+}
+
+fn numbers(ground: &Ground<'_>) -> Result<()> {
+    let layout = Layout::new(SHAPE, ground.size());
+    let array = DistArray::from_fn(ground, &layout, Halo::star(1), |index| number(index) as f64)?;
+    let cells = SHAPE.iter().product::<usize>() as f64;
+    // The mean of a number is that of its digits.
+    ground.equal("the sum", array.sum()?, cells * (200.0 + 15.0 + 3.0));
+    ground.equal("the exact sum", array.sum_reproducible()?, cells * 218.0);
+    ground.equal("the smallest", array.min_loc()?, Some((0.0, [0; 3])));
+    ground.equal("the largest", array.max_loc()?, Some((436.0, [4, 3, 6])));
+    let top: Vec<f64> = array.top(3)?.into_iter().map(|(value, _)| value).collect();
+    ground.equal("the three largest", top, vec![436.0, 435.0, 434.0]);
+    let mut counts = array.map(|_| 0_u32);
+    counts.accumulate([([4, 0, ground.rank() % 7], 1), ([0, 0, 0], 2)], Sum)?;
+    ground.equal("all updates", counts.sum()?, 3 * ground.size() as u32);
+    ground.equal("the first cell", counts.max()?, Some(2 * ground.size() as u32));
+    Ok(())
+}
