@@ -130,6 +130,8 @@ pub mod guides {
     pub struct ForThoseWhoKnowMpi;
     #[doc = include_str!("../docs/project.md")]
     pub struct ForAProjectOfYourOwn;
+    #[doc = include_str!("../docs/arrays.md")]
+    pub struct ArraysOverRanks;
     #[doc = include_str!("../docs/guide-first.md")]
     pub struct ForThoseWhoDoNot;
 }
