@@ -54,6 +54,9 @@ where
     pub(super) cells: Vec<T>,
 }
 
+/// The widest halo: the owner of each of its cells along an axis is looked up.
+const WIDEST: usize = 1 << 20;
+
 /// # Making one
 impl<T: Datum + Default, const D: usize> DistArray<T, D>
 where
@@ -68,8 +71,8 @@ where
     ///
     /// # Errors
     /// [`ErrorKind::CollectiveMismatch`] if layouts or halos differ;
-    /// [`ErrorKind::InvalidArgument`] if the layout has more ranks than `comm`, or the block and
-    /// its halo do not fit into this rank's memory.
+    /// [`ErrorKind::InvalidArgument`] if the layout has more ranks than `comm`, the halo is wider
+    /// than 2²⁰ cells, or it does not fit into this rank's memory with the block.
     #[track_caller]
     pub fn from_fn(
         comm: &Comm,
@@ -485,6 +488,10 @@ where
         const OP: &str = "DistArray::from_fn";
         if layout.ranks() > comm.size() {
             let what = format!("the layout is for {} ranks of {}", layout.ranks(), comm.size());
+            return Err(comm.refuse(OP, ErrorKind::InvalidArgument { what }, at));
+        }
+        if let Some(width) = halo.widths().into_iter().flatten().find(|&width| width > WIDEST) {
+            let what = format!("a halo of {width} cells is wider than {WIDEST}");
             return Err(comm.refuse(OP, ErrorKind::InvalidArgument { what }, at));
         }
         let mut words = Vec::new();

@@ -1,6 +1,11 @@
 //! What arrays of one layout and one halo have in common: places, neighbours, messages.
 
-use std::{any::Any, cell::RefCell, panic::Location, rc::Rc};
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    panic::Location,
+    rc::Rc,
+};
 
 use super::{Axes, Block, Halo, Layout, halo::Piece, lines::rows};
 use crate::{
@@ -28,6 +33,9 @@ pub(super) struct Frame<const D: usize> {
     copies: Vec<(Block<D>, Block<D>)>,
     /// Messages that are not under way, by the type of their elements and the number of fields.
     idle: RefCell<Vec<Box<dyn Any>>>,
+    /// Whether messages may be on their way that nobody will take: the next ones would be mixed up
+    /// with them.
+    broken: Cell<bool>,
 }
 
 /// A rank that has, or needs, cells.
@@ -96,7 +104,24 @@ where
             neighbors,
             copies,
             idle: RefCell::default(),
+            broken: Cell::new(false),
         }
+    }
+
+    /// Moves messages of these arrays by `body`. If it does not come to a good end nothing is sent
+    /// any more.
+    pub(super) fn moving<R>(
+        &self,
+        op: &'static str,
+        at: &'static Location<'static>,
+        body: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        if self.broken.replace(true) {
+            return Err(self.comm.refuse(op, ErrorKind::BrokenCommunicator, at));
+        }
+        let result = body().map_err(|error| error.called_at(at))?;
+        self.broken.set(false);
+        Ok(result)
     }
 
     /// Copies what the halo of `cells` holds of the block itself.
@@ -118,17 +143,19 @@ where
         for cells in fields.iter_mut() {
             self.copy_own(cells);
         }
-        let mut messages = self.messages(fields).map_err(|error| error.called_at(at))?;
-        for (neighbor, &outgoing) in self.neighbors.iter().zip(&messages.outgoing) {
-            let buffer = messages.plan.get_mut(outgoing)?;
-            let mut rest = buffer;
-            for cells in fields.iter() {
-                for block in &neighbor.given {
-                    rest = pack(cells, self.shape, block, rest);
+        let messages = self.moving("begin", at, || {
+            let mut messages = self.messages(fields)?;
+            for (neighbor, &outgoing) in self.neighbors.iter().zip(&messages.outgoing) {
+                let mut rest = messages.plan.get_mut(outgoing)?;
+                for cells in fields.iter() {
+                    for block in &neighbor.given {
+                        rest = pack(cells, self.shape, block, rest);
+                    }
                 }
             }
-        }
-        messages.plan.start().map_err(|error| error.called_at(at))?;
+            messages.plan.start()?;
+            Ok(messages)
+        })?;
         Ok(Exchange { messages: Some(messages), frame: Rc::clone(self) })
     }
 
@@ -259,16 +286,20 @@ where
             let what = "the exchange was begun with another number of fields".to_owned();
             return Err(self.frame.comm.refuse("finish", ErrorKind::InvalidArgument { what }, at));
         }
-        messages.plan.wait().map_err(|error| error.called_at(at))?;
-        for (neighbor, &incoming) in self.frame.neighbors.iter().zip(&messages.incoming) {
-            let mut rest = messages.plan.get(incoming)?;
-            for cells in fields.iter_mut() {
-                for block in &neighbor.needed {
-                    rest = unpack(cells, self.frame.shape, block, rest);
+        let frame = Rc::clone(&self.frame);
+        frame.moving("finish", at, || {
+            messages.plan.wait()?;
+            for (neighbor, &incoming) in frame.neighbors.iter().zip(&messages.incoming) {
+                let mut rest = messages.plan.get(incoming)?;
+                for cells in fields.iter_mut() {
+                    for block in &neighbor.needed {
+                        rest = unpack(cells, frame.shape, block, rest);
+                    }
                 }
             }
-        }
-        self.frame.idle.borrow_mut().push(messages);
+            Ok(())
+        })?;
+        frame.idle.borrow_mut().push(messages);
         Ok(())
     }
 }
@@ -280,11 +311,11 @@ where
     fn drop(&mut self) {
         // What comes later must not be taken for what the next exchange waits for. While a panic
         // ends the job nobody waits.
-        if let Some(mut messages) = self.messages.take()
-            && !std::thread::panicking()
-            && messages.plan.wait().is_ok()
-        {
+        let Some(mut messages) = self.messages.take() else { return };
+        if !std::thread::panicking() && messages.plan.wait().is_ok() {
             self.frame.idle.borrow_mut().push(messages);
+        } else {
+            self.frame.broken.set(true);
         }
     }
 }

@@ -185,15 +185,16 @@ where
         let layout = other.layout().clone();
         let from = Holders { layout: self.layout(), ranks: &ranks };
         let to = Holders { layout: &layout, ranks: &ranks };
-        transfer(comm, (&from, Some(self)), (&to, Some(other)), axes)
-            .map_err(|error| error.called_at(at))
+        self.frame.moving("redistribute", at, || {
+            transfer(comm, (&from, Some(self)), (&to, Some(other)), axes)
+        })
     }
 
     /// Copies all cells of an array that lies on some ranks of `comm` into one that lies on others,
     /// or on fewer, or more. A rank that has no part in an array gives none.
     ///
     /// # Collective
-    /// All ranks of `comm`; an allgather of the layouts, and messages as
+    /// All ranks of `comm`; a [`dup`](Comm::dup), two allgathers of the layouts, and messages as
     /// [`redistribute_into`](Self::redistribute_into).
     ///
     /// # Errors
@@ -222,6 +223,8 @@ where
     #[track_caller]
     pub fn copy_between(comm: &Comm, from: Option<&Self>, to: Option<&mut Self>) -> Result<()> {
         let at = Location::caller();
+        // A message space of its own: the program's messages are never taken for these.
+        let comm = &comm.dup().map_err(|error| error.called_at(at))?;
         let describe = |array: Option<&Self>| {
             let Some(array) = array else { return Vec::new() };
             let layout = array.layout();

@@ -334,6 +334,15 @@ fn wrong_calls_are_refused_and_name_their_line() {
         let other = if world.rank() == 0 { [4, 5] } else { [5, 4] };
         let differ = DistArray::from_fn(world, &Layout::new(other, 2), Halo::none(), |_| 0);
         assert!(differ.unwrap_err().to_string().contains("layout"));
+        let wide = DistArray::from_fn(world, &layout, Halo::star(usize::MAX), |_| 0_u8);
+        assert!(wide.unwrap_err().to_string().contains("is wider than"));
+        // An exchange that a panic has ended leaves messages behind: no other is begun.
+        let lost = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _exchange = apart.begin();
+            panic!("in the middle");
+        }));
+        assert!(lost.is_err());
+        assert!(apart.exchange().unwrap_err().to_string().contains("has failed"));
         let large = Layout::new([1 << 40, 1 << 40], 2);
         let large = DistArray::from_fn(world, &large, Halo::none(), |_| 0_u8).unwrap_err();
         assert!(large.to_string().contains("does not fit into this rank's memory"), "{large}");
