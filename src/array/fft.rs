@@ -134,8 +134,7 @@ where
         check(array, self.layout(), at)?;
         let mut cells = array.redistribute(self.layout(), Halo::none())?;
         along(&mut cells, D - 1, false);
-        self.through(cells, (0..D - 1).rev(), &self.complex, false)
-            .map_err(|error| error.called_at(at))
+        through(cells, (0..D - 1).rev(), &self.complex, false).map_err(|error| error.called_at(at))
     }
 
     /// The array whose transform this is.
@@ -153,7 +152,7 @@ where
         let mut cells = spectrum.redistribute(self.spectrum_layout(), Halo::none())?;
         along(&mut cells, 0, true);
         let mut cells =
-            self.through(cells, 1..D, &self.complex, true).map_err(|error| error.called_at(at))?;
+            through(cells, 1..D, &self.complex, true).map_err(|error| error.called_at(at))?;
         let scale = 1.0 / self.shape.iter().product::<usize>() as f64;
         cells.map_inplace(|cell| cell * scale);
         Ok(cells)
@@ -185,8 +184,7 @@ where
                 out.iter_mut().zip(half).for_each(|(out, value)| *out = value);
             },
         );
-        self.through(cells, (0..D - 1).rev(), &self.half, false)
-            .map_err(|error| error.called_at(at))
+        through(cells, (0..D - 1).rev(), &self.half, false).map_err(|error| error.called_at(at))
     }
 
     /// The real array of whose transform this is half.
@@ -204,9 +202,8 @@ where
         let mut cells = spectrum.redistribute(self.real_spectrum_layout(), Halo::none())?;
         if D > 1 {
             along(&mut cells, 0, true);
-            cells = self
-                .through(cells, 1..D - 1, &self.half, true)
-                .map_err(|error| error.called_at(at))?;
+            cells =
+                through(cells, 1..D - 1, &self.half, true).map_err(|error| error.called_at(at))?;
             cells = cells.redistribute(&self.half[D - 1], Halo::none())?;
         }
         let plan: Arc<dyn ComplexToReal<f64>> =
@@ -230,22 +227,24 @@ where
         );
         Ok(array)
     }
+}
 
-    /// Transforms along one axis after the other, each when the cells have moved so that it is
-    /// whole.
-    fn through(
-        &self,
-        mut cells: DistArray<Complex64, D>,
-        axes: impl Iterator<Item = usize>,
-        layouts: &[Layout<D>; D],
-        inverse: bool,
-    ) -> Result<DistArray<Complex64, D>> {
-        for axis in axes {
-            cells = cells.redistribute(&layouts[axis], Halo::none())?;
-            along(&mut cells, axis, inverse);
-        }
-        Ok(cells)
+/// Transforms along one axis after the other, each when the cells have moved so that it is
+/// whole.
+fn through<const D: usize>(
+    mut cells: DistArray<Complex64, D>,
+    axes: impl Iterator<Item = usize>,
+    layouts: &[Layout<D>; D],
+    inverse: bool,
+) -> Result<DistArray<Complex64, D>>
+where
+    [usize; D]: Axes,
+{
+    for axis in axes {
+        cells = cells.redistribute(&layouts[axis], Halo::none())?;
+        along(&mut cells, axis, inverse);
     }
+    Ok(cells)
 }
 
 /// Transforms every line of this rank's block along an axis, on all threads of the rank.
