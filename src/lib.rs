@@ -37,6 +37,7 @@ mod comm;
 mod datum;
 mod engine;
 mod error;
+pub mod farm;
 mod info;
 pub mod io;
 mod launch;

@@ -29,6 +29,9 @@ mod is;
 #[path = "../examples/life.rs"]
 mod life;
 #[allow(dead_code)]
+#[path = "../examples/mandelbrot.rs"]
+mod mandelbrot;
+#[allow(dead_code)]
 #[path = "../examples/nbody.rs"]
 mod nbody;
 #[allow(dead_code)]
@@ -116,6 +119,7 @@ programs_pass! {
     hello: [],
     is: ["--class", "S"],
     life: ["--pattern", "glider", "--size", "13"],
+    mandelbrot: ["--size", "64", "--steps", "100"],
     nbody: ["--bodies", "101", "--steps", "4"],
     pi: ["--strips", "100001"],
     #[cfg(feature = "fft")]
@@ -156,6 +160,31 @@ fn nbody_gives_the_same_bits_on_any_number_of_ranks_and_threads() {
 }
 
 #[test]
+fn mandelbrot_draws_the_same_picture_on_any_number_of_ranks() {
+    let directory = tempfile::tempdir().unwrap();
+    let draw = |ranks: usize| {
+        let file = directory.path().join(format!("{ranks}.png"));
+        let name = file.to_str().unwrap();
+        // Not a size whose sum is known.
+        let out = passes(on_local(
+            "mandelbrot",
+            &["--size", "37", "--steps", "50", "--picture", name],
+            ranks,
+        ));
+        assert!(out.contains("own mirror image"), "{out}");
+        (std::fs::read(&file).unwrap(), out.lines().last().unwrap().to_owned())
+    };
+    let first = draw(1);
+    assert!(first.0.starts_with(b"\x89PNG"));
+    for ranks in [2, 3, 8] {
+        assert!(draw(ranks) == first, "{ranks} ranks draw another picture");
+    }
+    let nowhere = on_local("mandelbrot", &["--picture", "no/such/directory/m.png"], 2).code(1);
+    assert!(nowhere.stderr.contains("no/such/directory/m.png"), "{}", nowhere.stderr);
+    assert!(!nowhere.stdout.contains("time"), "{}", nowhere.stdout);
+}
+
+#[test]
 fn there_may_be_more_ranks_than_elements() {
     passes(on_local("transpose", &["--order", "3", "--iterations", "2"], 8));
     passes(on_local("pi", &["--strips", "3"], 8));
@@ -184,6 +213,7 @@ fn what_cannot_be_done_is_a_usage_error() {
     refused("ring", &["--laps", "0"], "--laps");
     refused("pi", &["--strips", "0"], "--strips");
     refused("nbody", &["--bodies", "1"], "--bodies");
+    refused("mandelbrot", &["--picture", "m.jpg"], "png");
 }
 
 #[test]
@@ -287,6 +317,18 @@ fn nbody_finds_energy_and_momentum_that_change() {
             nbody::verify(before, after).unwrap_err();
         }
     }
+}
+
+#[test]
+fn mandelbrot_finds_a_wrong_pixel() {
+    let right = ndarray::Array2::from_elem((4, 4), 7);
+    mandelbrot::verify(&right, 10).unwrap();
+    let mut wrong = right;
+    wrong[[1, 2]] = 8;
+    mandelbrot::verify(&wrong, 10).unwrap_err();
+    // Its own mirror image, and not the picture that is known.
+    let wrong = ndarray::Array2::from_elem((64, 64), 29);
+    mandelbrot::verify(&wrong, 100).unwrap_err();
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod arrays;
 mod collectives;
 mod errors;
 mod extensions;
+mod farms;
 mod ground;
 mod groups;
 mod hostile;
@@ -128,6 +129,7 @@ fn cases() -> impl Iterator<Item = Case> {
         one::CASES,
         steps::CASES,
         extensions::CASES,
+        farms::CASES,
         objects::CASES,
         agreement::CASES,
         groups::CASES,
