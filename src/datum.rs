@@ -365,8 +365,10 @@ impl<T: Datum> Buffer for Landing<T> {
 pub(crate) enum Memory {
     /// Kept alive by the engine until the operation is over.
     Owned(Box<dyn Buffer>),
-    /// Kept alive by whoever lends it until the operation is over.
-    Lent(RawBytes),
+    /// Kept alive by whoever lends it until the operation is over, which reads it.
+    Read(LentRead),
+    /// As `Read`, of an operation that writes.
+    Write(LentWrite),
 }
 
 impl Memory {
@@ -374,7 +376,8 @@ impl Memory {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Owned(buffer) => buffer.bytes(),
-            Self::Lent(raw) => raw.bytes(),
+            Self::Read(lent) => lent.bytes(),
+            Self::Write(lent) => lent.bytes(),
         }
     }
 
@@ -382,7 +385,8 @@ impl Memory {
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Owned(buffer) => buffer.bytes_mut(),
-            Self::Lent(raw) => raw.bytes_mut(),
+            Self::Read(_) => &mut [],
+            Self::Write(lent) => lent.bytes_mut(),
         }
     }
 
@@ -390,42 +394,76 @@ impl Memory {
     pub(crate) fn into_owned(self) -> Option<Box<dyn Buffer>> {
         match self {
             Self::Owned(buffer) => Some(buffer),
-            Self::Lent(_) => None,
+            Self::Read(_) | Self::Write(_) => None,
         }
     }
 }
 
-/// Bytes that somebody lends for longer than a call, by a promise: see the constructors.
-pub(crate) struct RawBytes {
+/// Bytes that somebody lends for longer than a call, to be read: by the promise of its maker.
+#[derive(Clone, Copy)]
+pub(crate) struct LentRead {
     start: NonNull<u8>,
     len: usize,
 }
 
+/// Bytes that somebody lends for longer than a call, to be read and written: by the promise of its
+/// maker.
+pub(crate) struct LentWrite {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: by the promise of its maker the bytes are the holder's to read, on any thread, until it
+// is over.
+#[allow(unsafe_code)]
+unsafe impl Send for LentRead {}
+
 // SAFETY: by the promise of its maker the bytes are the holder's to use, on any thread, until it is
 // over.
 #[allow(unsafe_code)]
-unsafe impl Send for RawBytes {}
+unsafe impl Send for LentWrite {}
 
 #[allow(unsafe_code)]
-impl RawBytes {
+impl LentRead {
     /// No bytes.
     pub(crate) const NOTHING: Self = Self { start: NonNull::dangling(), len: 0 };
 
-    /// Lends bytes to be read.
+    /// Lends `len` bytes.
     ///
     /// # Safety
-    /// Until the loan is over (each taker says when) the bytes stay valid and unchanged.
-    /// `bytes_mut` is never called.
-    pub(crate) unsafe fn to_send(bytes: &[u8]) -> Self {
-        Self { start: NonNull::from(bytes).cast(), len: bytes.len() }
+    /// Until the loan is over (each taker says when) the bytes stay valid, initialised and
+    /// unchanged.
+    pub(crate) unsafe fn new(start: *const u8, len: usize) -> Self {
+        Self { start: NonNull::new(start.cast_mut()).unwrap_or(NonNull::dangling()), len }
     }
 
-    /// Lends bytes to be read and written.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: by the promise of the maker.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// Where the bytes begin.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn start(&self) -> *const u8 {
+        self.start.as_ptr()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+#[allow(unsafe_code)]
+impl LentWrite {
+    /// No bytes.
+    pub(crate) const NOTHING: Self = Self { start: NonNull::dangling(), len: 0 };
+
+    /// Lends `len` bytes.
     ///
     /// # Safety
     /// Until the loan is over (each taker says when) the bytes stay valid, initialised, and nobody
     /// else's.
-    pub(crate) unsafe fn to_receive(start: *mut u8, len: usize) -> Self {
+    pub(crate) unsafe fn new(start: *mut u8, len: usize) -> Self {
         Self { start: NonNull::new(start).unwrap_or(NonNull::dangling()), len }
     }
 
@@ -435,7 +473,7 @@ impl RawBytes {
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: by the promise of the maker, which for bytes to be sent excludes this call.
+        // SAFETY: by the promise of the maker.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 

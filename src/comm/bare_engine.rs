@@ -5,7 +5,7 @@ use std::{panic::Location, rc::Rc, thread, time::Duration};
 
 use super::{Comm, Max, Sum, ext::ExchangeSparse};
 use crate::{
-    datum::{Memory, RawBytes},
+    datum::{LentRead, LentWrite, Memory},
     engine::{
         About, Begun, Collectives, Context, Done, Ended, Engine, Exchange, Groups, Label, Messages,
         Mode, Op, Operations, Rank, Received, Source, Tag, Target, Threads, Ticket, Windows,
@@ -57,11 +57,11 @@ impl Operations for Bare {
         self.0.irecv(from, memory)
     }
 
-    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault> {
+    fn isend_lent(&self, to: &Target, mode: Mode, bytes: LentRead) -> Result<Option<Op>, Fault> {
         self.0.isend_lent(to, mode, bytes)
     }
 
-    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, Fault> {
+    fn irecv_lent(&self, from: &Source, into: LentWrite) -> Result<Begun, Fault> {
         self.0.irecv_lent(from, into)
     }
 

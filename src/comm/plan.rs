@@ -19,7 +19,7 @@ use std::{
 use self::store::{AnyStore, Store, Stores, store};
 use super::{Comm, Dest, Src, Status, all, p2p::status};
 use crate::{
-    datum::{Datum, Memory, RawBytes, Signature},
+    datum::{Datum, LentRead, LentWrite, Memory, Signature},
     engine::{CollectiveKind, Done, Exchanged, LentCollective, Mode, Op, Preparation, Reduction},
     error::{Call, ErrorKind, Fault, Result},
 };
@@ -193,7 +193,7 @@ impl<'c> Plan<'c> {
             let bytes = plan.stores[place].inlet();
             let how = plan.prepare(&Preparation::Recv { from, bytes })?.unwrap_or_else(|| {
                 How::Anew(Box::new(move |comm, stores| {
-                    comm.engine.irecv(&from, Memory::Lent(stores[place].inlet()))
+                    comm.engine.irecv(&from, Memory::Write(stores[place].inlet()))
                 }))
             });
             Ok((buffer, how, Brings::Message(place)))
@@ -320,7 +320,7 @@ impl<'c> Plan<'c> {
                 How::Anew(Box::new(move |comm, stores| {
                     let bytes = stores[place].outlet();
                     comm.sent(to.rank, bytes.len());
-                    comm.engine.isend(&to, mode, Memory::Lent(bytes))
+                    comm.engine.isend(&to, mode, Memory::Read(bytes))
                 }))
             });
             Ok((buffer, how, Brings::Nothing))
@@ -359,8 +359,8 @@ impl<'c> Plan<'c> {
     fn prepare_collective(
         &self,
         kind: CollectiveKind,
-        mine: RawBytes,
-        out: RawBytes,
+        mine: LentRead,
+        out: LentWrite,
         with: Option<&Reduction<'_>>,
     ) -> Result<Option<How<'c>>, Fault> {
         let (context, size) = (self.comm.context, self.comm.size);

@@ -1,6 +1,6 @@
 //! Operations that go on with borrowed data, shaped like [`std::thread::scope`].
 //!
-//! The engine gets the address of what is borrowed (`RawBytes`). It is the caller's again when the
+//! The engine gets the address of what is borrowed (`LentRead`, `LentWrite`). It is the caller's again when the
 //! operation is over: after `wait` of its ticket, or at the end of the scope, which is reached in
 //! every way out of the closure and completes or revokes what is under way. The scope lives in
 //! [`Comm::scope`]'s own frame, where no safe program can forget it; tickets may be forgotten, they

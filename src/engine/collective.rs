@@ -18,7 +18,7 @@ pub(crate) use self::{
 };
 use super::{Context, Engine, Label, Rank, schedule};
 use crate::{
-    datum::RawBytes,
+    datum::{LentRead, LentWrite},
     error::{ErrorKind, Fault},
 };
 
@@ -347,9 +347,9 @@ pub(crate) struct LentCollective<'a> {
     pub(crate) size: usize,
     pub(crate) kind: CollectiveKind,
     /// What this rank gives, if it gives anything.
-    pub(crate) mine: RawBytes,
+    pub(crate) mine: LentRead,
     /// What this rank gets, if it gets anything.
-    pub(crate) out: RawBytes,
+    pub(crate) out: LentWrite,
     /// How contributions become one, where they do.
     pub(crate) with: Option<&'a Reduction<'a>>,
 }

@@ -24,7 +24,7 @@ pub(crate) use self::{
 };
 use crate::{
     checks::Checks,
-    datum::{Buffer, Memory, Outgoing, RawBytes, Signature},
+    datum::{Buffer, LentRead, LentWrite, Memory, Outgoing, Signature},
     error::{Call, ErrorKind, Fault, With},
 };
 
@@ -229,8 +229,8 @@ pub(crate) enum Ended {
 /// An operation that can be started again and again; its memory is lent.
 #[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "local starts everything anew"))]
 pub(crate) enum Preparation<'a> {
-    Send { to: Target, mode: Mode, bytes: RawBytes },
-    Recv { from: Source, bytes: RawBytes },
+    Send { to: Target, mode: Mode, bytes: LentRead },
+    Recv { from: Source, bytes: LentWrite },
     Collective(LentCollective<'a>),
 }
 
@@ -413,10 +413,10 @@ pub(crate) trait Operations {
 
     /// As [`Engine::isend`] with lent bytes, by a lender who never leaves the operation unfinished;
     /// `None` if the bytes are the lender's again already.
-    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault>;
+    fn isend_lent(&self, to: &Target, mode: Mode, bytes: LentRead) -> Result<Option<Op>, Fault>;
 
     /// As [`Engine::irecv`] with lent bytes, by a lender who never leaves the operation unfinished.
-    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, Fault>;
+    fn irecv_lent(&self, from: &Source, into: LentWrite) -> Result<Begun, Fault>;
 
     /// The result of `op` if it is done; `op` is gone then, and lent memory is not touched any
     /// more, whatever the result.
@@ -538,7 +538,7 @@ pub(crate) trait Windows {
 
     /// Where the part of `rank` lies in this process: this rank's own, or, with `Access::Shared`,
     /// anyone's.
-    fn window_part(&self, _window: WindowId, _rank: Rank) -> Result<RawBytes, Fault> {
+    fn window_part(&self, _window: WindowId, _rank: Rank) -> Result<LentWrite, Fault> {
         Err(no_windows())
     }
 

@@ -13,7 +13,7 @@ use super::{
     store::store,
 };
 use crate::{
-    datum::{Datum, Landing, Outgoing, RawBytes, landing},
+    datum::{Datum, Landing, LentRead, LentWrite, Outgoing, landing},
     engine::{Builtin, CollectiveKind, Element, Exchange, Exchanged, Pattern, Rank},
     error::{Call, ErrorKind, Fault, Result},
 };
@@ -29,7 +29,7 @@ impl<'c> Plan<'c> {
         self.add(all("planned barrier"), |plan, call| {
             let kind = CollectiveKind::Barrier;
             let prepared =
-                plan.prepare_collective(kind, RawBytes::NOTHING, RawBytes::NOTHING, None)?;
+                plan.prepare_collective(kind, LentRead::NOTHING, LentWrite::NOTHING, None)?;
             let how = match prepared {
                 Some(prepared) => prepared,
                 None => Self::exchange::<u8>(call, Subject::nothing(), kind, None, None),
@@ -51,9 +51,9 @@ impl<'c> Plan<'c> {
             let (buffer, place) = plan.store(values, receives);
             let store = &mut plan.stores[place];
             let (from, into) = if receives {
-                (RawBytes::NOTHING, store.inlet())
+                (LentRead::NOTHING, store.inlet())
             } else {
-                (store.outlet(), RawBytes::NOTHING)
+                (store.outlet(), LentWrite::NOTHING)
             };
             let kind = CollectiveKind::Bcast(root);
             if let Some(how) = plan.prepare_collective(kind, from, into, None)? {

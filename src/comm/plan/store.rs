@@ -3,7 +3,7 @@
 use std::{any::Any, ptr::NonNull};
 
 use crate::{
-    datum::{Datum, Landing, RawBytes, is_plain},
+    datum::{Datum, Landing, LentRead, LentWrite, is_plain},
     engine::Received,
     error::{ErrorKind, Fault},
 };
@@ -70,9 +70,9 @@ impl<T> Drop for Store<T> {
 /// A store, whatever its type.
 pub(super) trait AnyStore {
     /// The bytes to be sent.
-    fn outlet(&mut self) -> RawBytes;
+    fn outlet(&mut self) -> LentRead;
     /// The bytes to be written from elsewhere.
-    fn inlet(&mut self) -> RawBytes;
+    fn inlet(&mut self) -> LentWrite;
     /// A message has been written.
     fn accept(&mut self, received: Received) -> Result<(), Fault>;
     /// All bytes have been written.
@@ -83,22 +83,26 @@ pub(super) trait AnyStore {
 }
 
 impl<T: Datum> AnyStore for Store<T> {
-    fn outlet(&mut self) -> RawBytes {
+    fn outlet(&mut self) -> LentRead {
         let bytes = size_of_val(self.values());
         // SAFETY: initialised bytes of this store (`T: NoUninit`). They stay valid until it is
         // dropped, which happens when nothing is under way (`Plan::drop`); while something is,
         // `Plan` gives nobody else the values (`rested`).
-        unsafe { RawBytes::to_receive(self.values.cast::<u8>().as_ptr(), bytes) }
+        unsafe { LentRead::new(self.values.cast::<u8>().as_ptr(), bytes) }
     }
 
-    fn inlet(&mut self) -> RawBytes {
+    fn inlet(&mut self) -> LentWrite {
         match &mut self.landing {
-            None => self.outlet(), // any bytes are values
+            None => {
+                let bytes = size_of_val(self.values());
+                // SAFETY: as for `outlet`; any bytes are values.
+                unsafe { LentWrite::new(self.values.cast::<u8>().as_ptr(), bytes) }
+            }
             Some(landing) => {
                 let bytes = landing.bytes_mut();
                 // SAFETY: as for `outlet`; the landing's memory does not move, and is looked at
                 // only by `take_landed`.
-                unsafe { RawBytes::to_receive(bytes.as_mut_ptr(), bytes.len()) }
+                unsafe { LentWrite::new(bytes.as_mut_ptr(), bytes.len()) }
             }
         }
     }

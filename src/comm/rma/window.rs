@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     comm::{Comm, all},
-    datum::{Datum, RawBytes},
+    datum::{Datum, LentWrite},
     engine::{Access, Rank},
     error::{Error, Result},
 };
@@ -89,7 +89,7 @@ pub enum Lock {
 pub struct Window<T> {
     pub(super) region: Region,
     /// This rank's part; lives as long as the region.
-    part: RawBytes,
+    part: LentWrite,
     elements: PhantomData<T>,
 }
 

@@ -10,7 +10,7 @@ use crate::{
         request::landed,
         view::{View, ViewMut, claimed, packed},
     },
-    datum::{Landing, Memory, Outgoing, RawBytes, Signature, bytes_of, bytes_of_mut},
+    datum::{Landing, LentRead, LentWrite, Memory, Outgoing, Signature, bytes_of, bytes_of_mut},
     engine::{Begun, Done, Mode, Op},
     error::{Call, ErrorKind, Fault, Result},
 };
@@ -126,7 +126,8 @@ impl<'c> Board<'c> {
             // of the scope at the latest (`End`); until then `values`, borrowed for `'scope`, keep
             // the slice valid and unchanged: elements are `Copy`, so they have no interior
             // mutability.
-            let op = self.comm.engine.isend_lent(&to, mode, unsafe { RawBytes::to_send(bytes) })?;
+            let lent = unsafe { LentRead::new(bytes.as_ptr(), bytes.len()) };
+            let op = self.comm.engine.isend_lent(&to, mode, lent)?;
             Ok(op.map_or(Place::Over(Status::NULL), enter))
         })?;
         Ok(ScopedRequest { board: self, place, kept: values })
@@ -153,7 +154,7 @@ impl<'c> Board<'c> {
                 // latest (`End`); until then the bytes, borrowed for `'scope`, stay valid, and
                 // whoever has `kept` leaves them alone. They are initialised, being values, and any
                 // bytes written are values (`bytes_of_mut`).
-                let lent = unsafe { RawBytes::to_receive(bytes.as_mut_ptr(), bytes.len()) };
+                let lent = unsafe { LentWrite::new(bytes.as_mut_ptr(), bytes.len()) };
                 Ok(match self.comm.engine.irecv_lent(&from, lent)? {
                     Begun::UnderWay(op) => {
                         self.enter(call, || State::Direct(op, size_of::<V::Elem>()))

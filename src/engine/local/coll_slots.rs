@@ -31,7 +31,7 @@ use std::{
     ptr::NonNull,
 };
 
-pub(super) use self::epoch::{CollCall, EpochGuard, Member, Payload, PeerData, Readers};
+pub(super) use self::epoch::{CollCall, EpochGuard, Member, Payload, Pinned, Readers, Room, enter};
 use super::sync::{AtomicU64, Ordering, UnsafeCell};
 use crate::engine::{CollectiveKind, Label};
 

@@ -5,13 +5,10 @@
 //! waits for the ranks whose bytes it needs and copies or combines them itself. Reductions go from
 //! the highest rank to the lowest, so that what is combined is always `left` of all that is there:
 //! an operator need be associative only, and all ranks get the same bits.
-//!
-//! SAFETY (1), of all that is published: it is borrowed for longer than the guard of the epoch
-//! lives, and `run` drops the guard.
 
 use super::{
     LocalEngine,
-    coll_slots::{CollCall, EACH, EpochGuard, Payload, PeerData, Readers},
+    coll_slots::{CollCall, EACH, EpochGuard, Payload, Pinned, Readers, Room, enter},
 };
 use crate::{
     engine::{Collective, CollectiveCall, Counts, Rank, Reduction},
@@ -41,24 +38,22 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
     let mut work = || {
         let members = engine.members(call.context)?;
         let member = members.member(engine);
-        member.is_free(engine)?;
-        // Where the rows begin that are published with a table; declared before the guard, so that
-        // it outlives it.
-        let table = table(&call.what, call.rank, call.size);
-        let guard = &mut EpochGuard::new(member, engine, &coll);
-        guard.await_room()?;
-        match &mut call.what {
+        // Where the rows begin that are published with a table; declared before the epoch is
+        // entered, so that it outlives it.
+        let table = &table(&call.what, call.rank, call.size);
+        let what = &mut call.what;
+        enter(member, engine, &coll, move |guard| match what {
             Collective::Barrier => barrier(guard),
             Collective::Bcast { root, buffer } => bcast(guard, root.index(), buffer),
             Collective::Gather { root, mine, counts, out } => {
                 gather(guard, root.index(), mine, counts, out)
             }
             Collective::Scatter { root, rows, out, .. } => {
-                scatter(guard, root.index(), rows, &table, out)
+                scatter(guard, root.index(), rows, table, out)
             }
             Collective::Allgather { mine, counts, out } => allgather(guard, mine, counts, out),
             Collective::Alltoall { rows, out, recv_counts, .. } => {
-                alltoall(guard, rows, &table, out, recv_counts)
+                alltoall(guard, rows, table, out, recv_counts)
             }
             Collective::Reduce { root, mine, out, with } => {
                 reduce(guard, root.index(), mine, out, &Folding { with, element_bytes })
@@ -80,7 +75,7 @@ pub(super) fn run(engine: &LocalEngine, call: &mut CollectiveCall<'_>) -> Option
             Collective::NeighborAllgather { .. } | Collective::NeighborAlltoall { .. } => {
                 Err(ErrorKind::Closed.into())
             }
-        }
+        })
     };
     Some(work())
 }
@@ -146,8 +141,7 @@ fn others(me: usize, size: usize) -> impl Iterator<Item = usize> + Clone {
 /// Dissemination (Hensgen, Finkel, Manber 1988): in round k every rank hears of the one 2ᵏ before.
 fn barrier(guard: &mut EpochGuard<'_>) -> Outcome {
     let (me, size) = (guard.me(), guard.size());
-    // SAFETY: (1).
-    unsafe { guard.publish(Payload::Nothing, Readers::Nobody) };
+    guard.publish(Payload::Nothing, Readers::Nobody);
     if guard.is_oversubscribed() {
         guard.await_peers()?;
         return guard.leave();
@@ -169,17 +163,14 @@ fn bcast<'a>(guard: &mut EpochGuard<'a>, root: usize, buffer: &'a mut [u8]) -> O
         return bcast_jointly(guard, root, buffer);
     }
     if me == root {
-        // SAFETY: (1).
-        unsafe { guard.publish(Payload::Rows(buffer), Readers::All) };
+        guard.publish(Payload::Rows(buffer), Readers::All);
         guard.check_arrived()?;
     } else {
-        // SAFETY: (1).
-        unsafe { guard.publish(Payload::Nothing, Readers::Nobody) };
-        guard.await_peer(root)?;
-        guard.pin(std::iter::once(root))?;
-        // SAFETY: the guard is alive and holds its pin.
-        let bytes = unsafe { guard.peer(root).bytes(0, buffer.len()) };
-        let bytes = bytes.ok_or_else(|| guard.disagreement(root, buffer.len(), None))?;
+        guard.publish(Payload::Nothing, Readers::Nobody);
+        let met = guard.await_peer(root)?;
+        let pinned = guard.pin(met)?;
+        let bytes = pinned.peer(root).bytes(0, buffer.len());
+        let bytes = bytes.ok_or_else(|| pinned.disagreement(root, buffer.len(), None))?;
         buffer.copy_from_slice(bytes);
     }
     guard.leave()
@@ -189,13 +180,11 @@ fn bcast<'a>(guard: &mut EpochGuard<'a>, root: usize, buffer: &'a mut [u8]) -> O
 fn bcast_jointly<'a>(guard: &mut EpochGuard<'a>, root: usize, buffer: &'a mut [u8]) -> Outcome {
     let (me, len) = (guard.me(), buffer.len());
     let peer = 1 - me;
-    let mine = buffer.as_mut_ptr();
-    // SAFETY: (1); from here to the end of the epoch the buffer is reached through this pointer and
-    // by the peer only.
-    unsafe { guard.publish(Payload::Shared { rows: mine, room: mine, len }, Readers::One(peer)) };
-    guard.await_peer(peer)?;
-    guard.pin(std::iter::once(peer))?;
-    let theirs = guard.peer(peer).room;
+    let room = Room::new(buffer);
+    guard.publish(Payload::Shared(&[], room), Readers::One(peer));
+    let met = guard.await_peer(peer)?;
+    let pinned = guard.pin(met)?;
+    let (mine, theirs) = (room.start, pinned.peer(peer).room);
     let half = (len / 2).next_multiple_of(64);
     let (at, bytes) = if me == root { (0, half) } else { (half, len - half) };
     let (from, to) = if me == root { (mine, theirs) } else { (theirs, mine) };
@@ -203,27 +192,19 @@ fn bcast_jointly<'a>(guard: &mut EpochGuard<'a>, root: usize, buffer: &'a mut [u
     // ranks' own; nobody writes the root's, and of the other one each rank writes its half. The pin
     // is held.
     unsafe { to.add(at).copy_from_nonoverlapping(from.add(at), bytes) };
+    drop(pinned);
     guard.leave_together()
 }
 
-/// Copies a row of another rank, which has been met and may be touched.
-fn copy(guard: &EpochGuard<'_>, rank: usize, row: Option<&[u8]>, into: &mut [u8]) -> Outcome {
+/// Copies a row of another rank.
+fn copy(pinned: &Pinned<'_, '_>, rank: usize, row: Option<&[u8]>, into: &mut [u8]) -> Outcome {
     match row {
         Some(row) if row.len() == into.len() => {
             into.copy_from_slice(row);
             Ok(())
         }
-        other => Err(guard.disagreement(rank, into.len(), other.map(<[u8]>::len))),
+        other => Err(pinned.disagreement(rank, into.len(), other.map(<[u8]>::len))),
     }
-}
-
-/// The whole of what a rank has published.
-///
-/// # Safety
-/// As [`PeerData::bytes`].
-unsafe fn whole<'s>(sight: PeerData) -> Option<&'s [u8]> {
-    // SAFETY: by this function's own contract.
-    unsafe { sight.bytes(0, sight.len()) }
 }
 
 fn gather<'a>(
@@ -235,22 +216,17 @@ fn gather<'a>(
 ) -> Outcome {
     let (me, size) = (guard.me(), guard.size());
     if me != root {
-        // SAFETY: (1).
-        unsafe { guard.publish(Payload::Rows(mine), Readers::One(root)) };
+        guard.publish(Payload::Rows(mine), Readers::One(root));
         guard.check_arrived()?;
         return guard.leave();
     }
-    // SAFETY: (1).
-    unsafe { guard.publish(Payload::Nothing, Readers::Nobody) };
+    guard.publish(Payload::Nothing, Readers::Nobody);
     let starts = Starts::new(counts, size);
     out[starts.of(me)].copy_from_slice(mine);
     for rank in others(me, size) {
-        guard.await_peer(rank)?;
-        guard.pin(std::iter::once(rank))?;
-        // SAFETY: the guard is alive and holds its pin.
-        let row = unsafe { whole(guard.peer(rank)) };
-        copy(guard, rank, row, &mut out[starts.of(rank)])?;
-        guard.unpin();
+        let met = guard.await_peer(rank)?;
+        let pinned = guard.pin(met)?;
+        copy(&pinned, rank, pinned.peer(rank).all(), &mut out[starts.of(rank)])?;
     }
     guard.leave()
 }
@@ -262,22 +238,18 @@ fn scatter<'a>(
     starts: &'a Starts,
     out: &mut [u8],
 ) -> Outcome {
-    let (me, size) = (guard.me(), guard.size());
+    let me = guard.me();
     if me == root {
-        // SAFETY: (1).
-        unsafe { guard.publish(starts.publish(rows), Readers::All) };
+        guard.publish(starts.publish(rows), Readers::All);
         out.copy_from_slice(&rows[starts.of(me)]);
         guard.check_arrived()?;
         return guard.leave();
     }
-    // SAFETY: (1).
-    unsafe { guard.publish(Payload::Nothing, Readers::Nobody) };
-    guard.await_peer(root)?;
-    guard.pin(std::iter::once(root))?;
-    let sight = guard.peer(root);
-    // SAFETY: the guard is alive and holds its pin; a table has a row for every rank.
-    let row = unsafe { sight.row_or_part(me, size) };
-    copy(guard, root, row, out)?;
+    guard.publish(Payload::Nothing, Readers::Nobody);
+    let met = guard.await_peer(root)?;
+    let pinned = guard.pin(met)?;
+    copy(&pinned, root, pinned.peer(root).row_or_part(me), out)?;
+    drop(pinned);
     guard.leave()
 }
 
@@ -288,17 +260,15 @@ fn allgather<'a>(
     out: &mut [u8],
 ) -> Outcome {
     let (me, size) = (guard.me(), guard.size());
-    // SAFETY: (1).
-    unsafe { guard.publish(Payload::Rows(mine), Readers::All) };
+    guard.publish(Payload::Rows(mine), Readers::All);
     let starts = Starts::new(counts, size);
     out[starts.of(me)].copy_from_slice(mine);
-    guard.await_peers()?;
-    guard.pin(others(me, size))?;
+    let met = guard.await_peers()?;
+    let pinned = guard.pin(met)?;
     for rank in others(me, size) {
-        // SAFETY: the guard is alive and holds its pin.
-        let row = unsafe { whole(guard.peer(rank)) };
-        copy(guard, rank, row, &mut out[starts.of(rank)])?;
+        copy(&pinned, rank, pinned.peer(rank).all(), &mut out[starts.of(rank)])?;
     }
+    drop(pinned);
     guard.leave()
 }
 
@@ -311,17 +281,14 @@ fn alltoall<'a>(
 ) -> Outcome {
     let (me, size) = (guard.me(), guard.size());
     let recv = Starts::new(recv_counts, size);
-    // SAFETY: (1).
-    unsafe { guard.publish(send.publish(rows), Readers::All) };
+    guard.publish(send.publish(rows), Readers::All);
     out[recv.of(me)].copy_from_slice(&rows[send.of(me)]);
-    guard.await_peers()?;
-    guard.pin(others(me, size))?;
+    let met = guard.await_peers()?;
+    let pinned = guard.pin(met)?;
     for rank in others(me, size) {
-        let sight = guard.peer(rank);
-        // SAFETY: the guard is alive and holds its pin; a table has a row for every rank.
-        let row = unsafe { sight.row_or_part(me, size) };
-        copy(guard, rank, row, &mut out[recv.of(rank)])?;
+        copy(&pinned, rank, pinned.peer(rank).row_or_part(me), &mut out[recv.of(rank)])?;
     }
+    drop(pinned);
     guard.leave()
 }
 
@@ -363,18 +330,13 @@ impl Folding<'_> {
     }
 }
 
-/// What each rank has published, `mine` among them.
-///
-/// # Safety
-/// The guard holds its pin on the ranks that are asked for, and does not end before the last use of
-/// a row. All have been met and show as many bytes as `mine`.
-unsafe fn rows_of<'v>(guard: &'v EpochGuard<'_>, mine: &'v [u8]) -> impl Fn(usize) -> &'v [u8] {
+/// What each rank has published, `mine` among them: equal calls publish equally many bytes.
+fn rows_of<'v>(pinned: &'v Pinned<'_, '_>, mine: &'v [u8]) -> impl Fn(usize) -> &'v [u8] {
     move |rank| {
-        if rank == guard.me() {
+        if rank == pinned.me() {
             return mine;
         }
-        // SAFETY: by this function's own contract.
-        unsafe { guard.peer(rank).bytes(0, mine.len()) }.unwrap_or_default()
+        pinned.peer(rank).bytes(0, mine.len()).unwrap_or_default()
     }
 }
 
@@ -387,18 +349,15 @@ fn reduce<'a>(
 ) -> Outcome {
     let (me, size) = (guard.me(), guard.size());
     if me != root {
-        // SAFETY: (1).
-        unsafe { guard.publish(Payload::Rows(mine), Readers::One(root)) };
+        guard.publish(Payload::Rows(mine), Readers::One(root));
         guard.check_arrived()?;
         return guard.leave();
     }
-    // SAFETY: (1).
-    unsafe { guard.publish(Payload::Nothing, Readers::Nobody) };
-    guard.await_peers()?;
-    guard.pin(others(me, size))?;
-    // SAFETY: the pin is held until the epoch is left; all have arrived, and equal calls publish
-    // equally many bytes.
-    with.fold(size, unsafe { rows_of(guard, mine) }, 0, out)?;
+    guard.publish(Payload::Nothing, Readers::Nobody);
+    let met = guard.await_peers()?;
+    let pinned = guard.pin(met)?;
+    with.fold(size, rows_of(&pinned, mine), 0, out)?;
+    drop(pinned);
     guard.leave()
 }
 
@@ -408,16 +367,15 @@ fn allreduce<'a>(
     out: &'a mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
-    let (me, size) = (guard.me(), guard.size());
+    let size = guard.size();
     if mine.len() * size > DIVIDED_BYTES {
         return allreduce_divided(guard, mine, out, with);
     }
-    // SAFETY: (1).
-    unsafe { guard.publish(Payload::Rows(mine), Readers::All) };
-    guard.await_peers()?;
-    guard.pin(others(me, size))?;
-    // SAFETY: as in `reduce`.
-    with.fold(size, unsafe { rows_of(guard, mine) }, 0, out)?;
+    guard.publish(Payload::Rows(mine), Readers::All);
+    let met = guard.await_peers()?;
+    let pinned = guard.pin(met)?;
+    with.fold(size, rows_of(&pinned, mine), 0, out)?;
+    drop(pinned);
     guard.leave()
 }
 
@@ -430,24 +388,21 @@ fn allreduce_divided<'a>(
 ) -> Outcome {
     let (me, size, len) = (guard.me(), guard.size(), mine.len());
     assert_eq!(out.len(), len, "a result is as long as a contribution");
-    let room = out.as_mut_ptr();
-    // SAFETY: (1); until the epoch ends `out` is reached through `room` and by the other ranks
-    // only.
-    unsafe { guard.publish(Payload::Shared { rows: mine.as_ptr(), room, len }, Readers::All) };
-    guard.await_peers()?;
-    guard.pin(others(me, size))?;
-    let rooms: Vec<*mut u8> = others(me, size).map(|rank| guard.peer(rank).room).collect();
+    let room = Room::new(out);
+    guard.publish(Payload::Shared(mine, room), Readers::All);
+    let met = guard.await_peers()?;
+    let pinned = guard.pin(met)?;
+    let rooms: Vec<*mut u8> = others(me, size).map(|rank| pinned.peer(rank).room).collect();
     let share = with.share(len, me, size);
     let block = (BLOCK_BYTES / with.element_bytes).max(1) * with.element_bytes;
     for from in share.clone().step_by(block) {
         let bytes = block.min(share.end - from);
         // SAFETY: all results have `len` bytes, as equal calls are equally long, and nobody but
         // this rank touches its share of them.
-        let part = unsafe { std::slice::from_raw_parts_mut(room.add(from), bytes) };
-        // SAFETY: as in `reduce`.
-        let folded = with.fold(size, unsafe { rows_of(guard, mine) }, from, part);
+        let part = unsafe { std::slice::from_raw_parts_mut(room.start.add(from), bytes) };
+        let folded = with.fold(size, rows_of(&pinned, mine), from, part);
         if let Err(kind) = folded {
-            guard.fail();
+            pinned.fail();
             return Err(kind);
         }
         for room in &rooms {
@@ -455,6 +410,7 @@ fn allreduce_divided<'a>(
             unsafe { room.add(from).copy_from_nonoverlapping(part.as_ptr(), bytes) };
         }
     }
+    drop(pinned);
     guard.leave_together()
 }
 
@@ -466,13 +422,12 @@ fn reduce_scatter<'a>(
     with: &Folding<'_>,
 ) -> Outcome {
     let (me, size) = (guard.me(), guard.size());
-    // SAFETY: (1).
-    unsafe { guard.publish(Payload::Rows(mine), Readers::All) };
+    guard.publish(Payload::Rows(mine), Readers::All);
     let from = Starts::new(counts, size).of(me).start;
-    guard.await_peers()?;
-    guard.pin(others(me, size))?;
-    // SAFETY: as in `reduce`.
-    with.fold(size, unsafe { rows_of(guard, mine) }, from, out)?;
+    let met = guard.await_peers()?;
+    let pinned = guard.pin(met)?;
+    with.fold(size, rows_of(&pinned, mine), from, out)?;
+    drop(pinned);
     guard.leave()
 }
 
@@ -484,19 +439,12 @@ fn scan<'a>(
     out: &mut [u8],
     with: &Folding<'_>,
 ) -> Outcome {
-    let me = guard.me();
-    // SAFETY: (1).
-    unsafe { guard.publish(Payload::Rows(mine), Readers::All) };
-    if me == 0 {
-        guard.check_arrived()?;
-    }
-    for rank in 0..me {
-        guard.await_peer(rank)?;
-    }
-    guard.pin(0..me)?;
+    guard.publish(Payload::Rows(mine), Readers::All);
+    let met = guard.await_lower()?;
+    let pinned = guard.pin(met)?;
     if rows > 0 {
-        // SAFETY: the pin on all lower ranks is held, which have arrived.
-        with.fold(rows, unsafe { rows_of(guard, mine) }, 0, out)?;
+        with.fold(rows, rows_of(&pinned, mine), 0, out)?;
     }
+    drop(pinned);
     guard.leave()
 }

@@ -10,7 +10,7 @@ use super::{
     rendezvous::{Body, Claim, Loan, Parcel},
 };
 use crate::{
-    datum::{Memory, Outgoing, RawBytes},
+    datum::{LentRead, LentWrite, Memory, Outgoing},
     engine::{
         Begun, Done, Ended, Label, Messages, Mode, Op, Operations, Received, Source, Target,
         Ticket,
@@ -149,7 +149,7 @@ impl Operations for LocalEngine {
         let bytes: *const [u8] = memory.as_ref().map_or(&[], |memory| memory.bytes());
         let lend = || memory.take().expect("a buffer is lent once");
         // SAFETY: the bytes keep their address when their memory moves into the loan (contract of
-        // `Buffer`, promise of `RawBytes`); `dispatch` does not look at them after lending.
+        // `Buffer`, promise of a lender); `dispatch` does not look at them after lending.
         let loan = self.dispatch(to, mode, unsafe { &*bytes }, lend)?;
         let pending = match (loan, memory) {
             (Some(loan), _) => Pending::Lent(loan, Some(call)),
@@ -160,11 +160,8 @@ impl Operations for LocalEngine {
     }
 
     #[inline]
-    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault> {
-        let message: *const [u8] = bytes.bytes();
-        // SAFETY: the lender's promise, which holds on while a loan has the bytes.
-        let message = unsafe { &*message };
-        let loan = self.dispatch(to, mode, message, || Memory::Lent(bytes))?;
+    fn isend_lent(&self, to: &Target, mode: Mode, bytes: LentRead) -> Result<Option<Op>, Fault> {
+        let loan = self.dispatch(to, mode, bytes.bytes(), || Memory::Read(bytes))?;
         Ok(loan.map(|loan| Op(self.ops.insert(|| Pending::Lent(loan, None)))))
     }
 
@@ -180,7 +177,7 @@ impl Operations for LocalEngine {
         Ok(Op(op))
     }
 
-    fn irecv_lent(&self, from: &Source, mut into: RawBytes) -> Result<Begun, Fault> {
+    fn irecv_lent(&self, from: &Source, mut into: LentWrite) -> Result<Begun, Fault> {
         let (wanted, outcome) = self.begin_receive(from, into.bytes_mut())?;
         if let Some(outcome) = outcome {
             return Ok(Begun::Over(outcome));
@@ -188,7 +185,7 @@ impl Operations for LocalEngine {
         let Label { signature, step } = from.label;
         let op = self.ops.insert(|| Pending::Receive {
             step: step.map(Box::new),
-            memory: Memory::Lent(into),
+            memory: Memory::Write(into),
             signature,
             outcome: None,
             call: None,
@@ -362,7 +359,7 @@ impl LocalEngine {
         }
         // SAFETY: `Lending` ends the loan before the borrow of `bytes` ends; it is not handed to
         // anyone who could forget it.
-        let memory = || Memory::Lent(unsafe { RawBytes::to_send(bytes) });
+        let memory = || Memory::Read(unsafe { LentRead::new(bytes.as_ptr(), bytes.len()) });
         let loan = self.dispatch(to, mode, bytes, memory)?;
         Ok(loan.map(|loan| Lending { loan: Some(loan), bytes: PhantomData }))
     }

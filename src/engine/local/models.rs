@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Backoff, FailedRank, Job, LocalEngine};
 use crate::{
-    datum::{Landing, Memory, Outgoing, RawBytes, Signature},
+    datum::{Landing, LentRead, Memory, Outgoing, Signature},
     engine::{
         Choice, Context, Done, Ended, Engine, Label, Messages, Mode, Operations, Rank, Received,
         Source, Step, Tag, Target,
@@ -405,7 +405,7 @@ fn a_detached_receive_is_withdrawn() {
 fn lent(bytes: &[u8]) -> Memory {
     // SAFETY: every model that uses this revokes the operation, or sees it done, while the bytes
     // live.
-    Memory::Lent(unsafe { RawBytes::to_send(bytes) })
+    Memory::Read(unsafe { LentRead::new(bytes.as_ptr(), bytes.len()) })
 }
 
 fn revokes<const BYTES: usize>(message: [u8; BYTES]) {

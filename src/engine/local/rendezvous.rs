@@ -198,7 +198,7 @@ pub(super) struct Loan {
 }
 
 // SAFETY: the memory is reached by one thread at a time, in an order that the state makes (Acquire,
-// Release); it is `Send`: bytes that are owned, or borrowed by the promise of `RawBytes`. Nothing
+// Release); it is `Send`: bytes that are owned, or borrowed by the promise of their lender. Nothing
 // else changes while the loan is shared.
 unsafe impl Send for Loan {}
 // SAFETY: as above.
@@ -206,7 +206,7 @@ unsafe impl Sync for Loan {}
 
 impl Loan {
     /// Lends `memory`. If it is not the engine's own, the lender ends with `take_back` or sees
-    /// `is_done` before the promise of its [`RawBytes`](crate::datum::RawBytes) ends.
+    /// `is_done` before the promise of the memory's lender ends.
     pub(super) fn new(
         memory: Memory,
         label: Label,

@@ -18,7 +18,7 @@ use super::{
     sync::{Mutex, Ordering, lock as hold},
 };
 use crate::{
-    datum::RawBytes,
+    datum::LentWrite,
     engine::{Access, Builtin, Context, Element, Rank, Rma, WindowId, Windows, window::Update},
     error::{ErrorKind, Fault},
     placement::free_memory,
@@ -60,7 +60,7 @@ impl Windows for LocalEngine {
         open(self, context, seq, bytes, access)
     }
 
-    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
+    fn window_part(&self, window: WindowId, rank: Rank) -> Result<LentWrite, Fault> {
         part(self, window, rank)
     }
 
@@ -132,13 +132,13 @@ fn with<R>(
         .map_or_else(|| Err(ErrorKind::Closed.into()), look)
 }
 
-fn part(engine: &LocalEngine, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
+fn part(engine: &LocalEngine, window: WindowId, rank: Rank) -> Result<LentWrite, Fault> {
     with(engine, window, |window| {
         let (start, bytes) = window.memory.part(rank.index())?;
         // SAFETY: the bytes are initialised (zero, or what ranks have written) and live until all
         // ranks have closed the window; that nobody else reaches them while their holder does is
         // seen to by whoever asks for them.
-        Ok(unsafe { RawBytes::to_receive(window.memory.start.as_ptr().add(start), bytes) })
+        Ok(unsafe { LentWrite::new(window.memory.start.as_ptr().add(start), bytes) })
     })
 }
 

@@ -61,7 +61,7 @@ pub(super) fn run(
     pair: &CommPair,
     call: &mut CollectiveCall<'_>,
 ) -> Option<Outcome> {
-    let (comm, ranks, kind) = (pair.coll, call.size, call.what.kind());
+    let (comm, ranks, kind) = (pair.coll.raw(), call.size, call.what.kind());
     let makes = Caller { engine, comm };
     Some(match &mut call.what {
         // No data.
@@ -100,7 +100,7 @@ pub(super) fn allgather(
     mine: &[u8],
     out: &mut [u8],
 ) -> Outcome {
-    Caller { engine, comm: pair.coll }.allgather(pair.ranks.len(), mine, out)
+    Caller { engine, comm: pair.coll.raw() }.allgather(pair.ranks.len(), mine, out)
 }
 
 /// Makes the calls on one communicator.

@@ -23,6 +23,7 @@ use std::{
 use mpi::ffi;
 
 use super::{
+    communicator::Communicator,
     raw::{Datatype, Extent, blank_status, check, made},
     transfer::distance,
 };
@@ -129,12 +130,13 @@ impl Guard {
 
 /// Whether this library writes a message that is too long behind its buffer's end. `comm` carries
 /// no other message.
-pub(super) fn overruns(comm: ffi::MPI_Comm, me: c_int) -> Result<bool, Fault> {
+pub(super) fn overruns(comm: &Communicator, me: c_int) -> Result<bool, Fault> {
     const SENT: usize = 1 << 14;
     const ROOM: usize = 8;
+    let comm = comm.raw();
     let (sent, mut room) = (vec![1_u8; SENT], vec![0_u8; SENT]);
     let (from, into) = (sent.as_ptr().cast::<c_void>(), room.as_mut_ptr().cast::<c_void>());
-    // SAFETY: whatever the library writes lies within `room`, which has pair for all that is sent.
+    // SAFETY: whatever the library writes lies within `room`, which has room for all that is sent.
     // Both requests are complete before the memory goes.
     unsafe {
         let byte = ffi::RSMPI_UINT8_T;

@@ -18,12 +18,13 @@ use mpi::{
 use super::{
     CommPair, MpiEngine, Watch,
     collective::Operators,
+    communicator::{Communicator, mpis_world},
     guard::{self, Guard},
     messages::Route,
     operations::Orphan,
     predictor::Predictor,
     progress,
-    raw::{blank_status, check, made, tag_limit},
+    raw::{blank_status, check, made},
     roll::{self, Agreed, Findings, Refusal, Roll},
     transfer::tested,
     watch::Stage,
@@ -125,52 +126,27 @@ impl MpiEngine {
         if let Some(watch) = &settings.watch {
             watch.begin(Stage::Start("the first messages between all ranks"));
         }
-        // SAFETY: MPI is initialised; the world is a predefined communicator.
-        let world = unsafe { ffi::RSMPI_COMM_WORLD };
-        let errors = |comm| {
-            // SAFETY: a live communicator and a predefined handler.
-            check(unsafe { ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN) })
-        };
-        // Errors of calls without a communicator are raised on the world; only the end is called on
-        // it.
-        errors(world)?;
-        let pt2pt = duplicate(world)?;
-        errors(pt2pt)?;
-        // SAFETY: a live communicator; both calls write one int.
-        let (rank, size) = unsafe {
-            (
-                made(|rank| ffi::MPI_Comm_rank(pt2pt, rank))?,
-                made(|size| ffi::MPI_Comm_size(pt2pt, size))?,
-            )
-        };
+        let pt2pt = Communicator::of_the_world()?;
+        let (rank, size) = (pt2pt.rank()?, pt2pt.size()?);
         let findings = Findings {
-            overruns: guard::overruns(pt2pt, rank)?,
+            overruns: guard::overruns(&pt2pt, rank as c_int)?,
             spins: !library_yields(),
             multiple: level == Threading::Multiple,
         };
-        let (rank, size) = (rank as usize, size as usize);
-        let agreed = match roll::call(pt2pt, size, settings, &findings)? {
+        let agreed = match roll::call(&pt2pt, size, settings, &findings)? {
             Roll::Complete(agreed) => agreed,
             Roll::Apart => {
-                free(pt2pt);
+                drop(pt2pt);
                 return Ok(Started::Apart); // MPI ends here, with `universe`
             }
             Roll::Refused(refusal) => {
-                free(pt2pt);
+                drop(pt2pt);
                 let world = World { rank, size };
                 return Ok(Started::Refused(Refused { world, refusal, _universe: universe }));
             }
         };
         let Agreed { checks, timeout, share_cpu, stats, guarded, spins, multiple } = agreed;
         let guard = guarded.then(Guard::new).transpose()?;
-        let pair = CommPair {
-            context: Context::WORLD,
-            pt2pt,
-            coll: duplicate(pt2pt)?,
-            me: Rank::from(rank),
-            ranks: (0..size).collect(),
-            predictor: Predictor::new(),
-        };
         let about = About {
             engine: "mpi",
             library: library(&library_version().unwrap_or_default()),
@@ -179,11 +155,20 @@ impl MpiEngine {
         let misses_any = about.library.starts_with("MPICH");
         let operators = Operators::new(&about.library)?;
         let shares_requests = about.library.starts_with("Open MPI");
-        let over_at_once = if shares_requests { over_at_once(pt2pt)? } else { None };
+        let over_at_once = if shares_requests { over_at_once(&pt2pt)? } else { None };
+        let max_tag = Tag(pt2pt.tag_limit()?);
+        let pair = CommPair {
+            context: Context::WORLD,
+            coll: pt2pt.duplicate()?,
+            pt2pt,
+            me: Rank::from(rank),
+            ranks: (0..size).collect(),
+            predictor: Predictor::new(),
+        };
         let engine = Self {
             universe: RefCell::new(Some(universe)),
             about,
-            max_tag: Tag(tag_limit(pt2pt)?),
+            max_tag,
             started: Instant::now(),
             comms: RefCell::new(vec![Some(Rc::new(pair))]),
             retired: RefCell::default(),
@@ -232,7 +217,7 @@ impl MpiEngine {
     pub(crate) fn abort(code: u8) -> ! {
         // SAFETY: MPI is initialised and not finalised: the launch calls this only between `start`
         // and the end of `finish`.
-        unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, c_int::from(code)) };
+        unsafe { ffi::MPI_Abort(mpis_world(), c_int::from(code)) };
         leave(code)
     }
 
@@ -248,7 +233,7 @@ impl MpiEngine {
             }
         };
         stage(Stage::Finished);
-        self.shared.borrow().iter().try_for_each(|shared| shared.close())?;
+        self.shared.borrow().iter().try_for_each(|(shared, _)| shared.close())?;
         self.drain_until_all(|_| Ok(true))?;
         // All programs have returned: what is under way now is received by `drain`, or never.
         stage(Stage::End("receiving what nobody has received"));
@@ -273,9 +258,7 @@ impl MpiEngine {
             }
             Ok(left == 0)
         })?;
-        for shared in self.shared.take() {
-            free(shared.raw().0);
-        }
+        self.shared.take(); // with their communicators; threads may still have what is closed
         stage(Stage::End("MPI_Finalize"));
         drop((self.comms.take(), self.retired.take()));
         let universe = self.universe.take();
@@ -302,13 +285,17 @@ impl MpiEngine {
                 None => {
                     let left = self.orphans.borrow().len()
                         + self.staged.borrow().len()
-                        + self.shared.borrow().iter().map(|shared| shared.left()).sum::<usize>();
+                        + self
+                            .shared
+                            .borrow()
+                            .iter()
+                            .map(|(shared, _)| shared.left())
+                            .sum::<usize>();
                     if ready(left)? {
                         // On the world itself, which nothing else is called on: a barrier of the
                         // program that another rank still waits in must not meet this one.
                         // SAFETY: a predefined communicator; the request is written on success.
-                        let request =
-                            unsafe { made(|made| ffi::MPI_Ibarrier(ffi::RSMPI_COMM_WORLD, made)) };
+                        let request = unsafe { made(|made| ffi::MPI_Ibarrier(mpis_world(), made)) };
                         barrier = Some(request?);
                     }
                 }
@@ -341,7 +328,7 @@ impl MpiEngine {
         let retired: Vec<_> = self.retired.borrow().iter().cloned().collect();
         comms.iter().chain(&retired).try_for_each(|pair| self.drain_pair(pair))?;
         let world = self.pair(Context::WORLD)?;
-        for shared in &*self.shared.borrow() {
+        for (shared, _) in &*self.shared.borrow() {
             let (comm, has_header) = shared.raw();
             let route = Route { comm, me: world.me, has_header };
             while let Some((probed, _)) = Self::next_unwanted(route)? {
@@ -409,26 +396,12 @@ fn library_yields() -> bool {
     env::var("OMPI_MCA_mpi_yield_when_idle").is_ok_and(|value| value == "1")
 }
 
-/// Frees a communicator on which no collective call is under way: MPI would keep it as long (MPI
-/// 4.1 §7.4.3), but Open MPI 4.1 does not.
-pub(super) fn free(mut comm: ffi::MPI_Comm) {
-    // SAFETY: a live communicator of our own, freed once. There is nobody to tell of a failure to
-    // free.
-    unsafe { ffi::MPI_Comm_free(&raw mut comm) };
-}
-
-/// A communicator with the same ranks.
-fn duplicate(comm: ffi::MPI_Comm) -> Result<ffi::MPI_Comm, Fault> {
-    // SAFETY: a live communicator; the new one is written on success.
-    unsafe { made(|made| ffi::MPI_Comm_dup(comm, made)) }
-}
-
 /// The request that the library gives for all sends that are over at once, if it is the same one.
-fn over_at_once(comm: ffi::MPI_Comm) -> Result<Option<ffi::MPI_Request>, Fault> {
+fn over_at_once(comm: &Communicator) -> Result<Option<ffi::MPI_Request>, Fault> {
     // SAFETY: a live communicator; a message of no bytes to nobody.
     let start = || unsafe {
         let (nobody, byte) = (ffi::RSMPI_PROC_NULL, ffi::RSMPI_UINT8_T);
-        made(|made| ffi::MPI_Isend([0_u8; 1].as_ptr().cast(), 0, byte, nobody, 0, comm, made))
+        made(|made| ffi::MPI_Isend([0_u8; 1].as_ptr().cast(), 0, byte, nobody, 0, comm.raw(), made))
     };
     let (first, second) = (start()?, start()?);
     for mut request in [first, second] {

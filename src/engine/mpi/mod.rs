@@ -6,6 +6,7 @@
 //! library's collectives, one for the steps of our own collectives.
 
 mod collective;
+mod communicator;
 mod dynamic;
 mod exchange;
 mod guard;
@@ -40,12 +41,13 @@ use mpi::{environment::Universe, ffi};
 
 use self::{
     collective::Operators,
+    communicator::Communicator,
     guard::Guard,
     messages::{Probed, Route},
     operations::{Orphan, Pending},
     predictor::{Act, Form, Predictor},
     progress::UnderWay,
-    raw::{blank_status, check, made},
+    raw::{blank_status, check},
     watch::Waiting,
 };
 pub(crate) use self::{
@@ -125,7 +127,7 @@ pub(crate) struct MpiEngine {
     polls: Cell<bool>,
     watch: Option<Arc<Watch>>,
     /// Message comms of all threads.
-    shared: RefCell<Vec<Arc<shared::Shared>>>,
+    shared: RefCell<Vec<(Arc<shared::Shared>, Communicator)>>,
     leftovers: RefCell<Vec<Leftover>>,
 }
 
@@ -133,9 +135,9 @@ pub(crate) struct MpiEngine {
 struct CommPair {
     context: Context,
     /// For the program's messages, and for those of the library's collectives that do not wait.
-    pt2pt: ffi::MPI_Comm,
+    pt2pt: Communicator,
     /// For the library's collectives, and for the messages of our own.
-    coll: ffi::MPI_Comm,
+    coll: Communicator,
     me: Rank,
     /// World ranks, in order.
     ranks: Box<[usize]>,
@@ -160,21 +162,8 @@ impl MpiEngine {
     }
 
     /// A communicator with the same ranks.
-    fn duplicate(&self, comm: ffi::MPI_Comm) -> Result<ffi::MPI_Comm, Fault> {
-        // SAFETY: a constant of the library.
-        let mut copy = unsafe { ffi::RSMPI_COMM_NULL };
-        let into = &raw mut copy;
-        self.collectively(|request| {
-            // SAFETY: a live communicator; `copy` lives until the call is complete.
-            unsafe {
-                match request {
-                    None => ffi::MPI_Comm_dup(comm, into),
-                    Some(request) => ffi::MPI_Comm_idup(comm, into, request),
-                }
-            }
-        })
-        .map_err(|fault| self.no_communicator(*fault))?;
-        Ok(copy)
+    fn duplicate(&self, comm: &Communicator) -> Result<Communicator, Fault> {
+        comm.duplicate_by(self).map_err(|fault| self.no_communicator(*fault))
     }
 
     /// Why a communicator could not be made: libraries do not say that there are too many.
@@ -191,11 +180,11 @@ impl MpiEngine {
     /// A context for the program's messages on a new communicator of MPI.
     fn open_pair(
         &self,
-        pt2pt: ffi::MPI_Comm,
+        pt2pt: Communicator,
         me: Rank,
         ranks: Box<[usize]>,
     ) -> Result<Context, Fault> {
-        let coll = self.duplicate(pt2pt)?;
+        let coll = self.duplicate(&pt2pt)?;
         let mut comms = self.comms.borrow_mut();
         let context = Context(comms.len() as u32);
         let predictor = Predictor::new();
@@ -225,18 +214,11 @@ impl MpiEngine {
 impl CommPair {
     fn route(&self, step: bool, checks: Checks) -> Route {
         let (comm, has_header) = if step {
-            (self.coll, checks >= Checks::Collective)
+            (self.coll.raw(), checks >= Checks::Collective)
         } else {
-            (self.pt2pt, checks >= Checks::Full)
+            (self.pt2pt.raw(), checks >= Checks::Full)
         };
         Route { comm, me: self.me, has_header }
-    }
-}
-
-impl Drop for CommPair {
-    fn drop(&mut self) {
-        init::free(self.coll);
-        init::free(self.pt2pt);
     }
 }
 
@@ -337,18 +319,15 @@ impl Groups for MpiEngine {
         let parent = self.pair(parent)?;
         let place = |members: &[Rank]| members.iter().position(|&rank| rank == parent.me);
         let me = group.and_then(|(_, members)| place(members)).map(Rank::from);
-        // SAFETY: a constant of the library.
-        let undefined = unsafe { ffi::RSMPI_UNDEFINED };
-        let color = group.map_or(undefined, |(group, _)| group as c_int);
-        let key = me.map_or(0, |Rank(me)| me as c_int);
         self.together(&parent, &Act::for_call(self.call.get(), Form::Derive, 0), || {
             let waiting = self.waiting();
-            // SAFETY: a live communicator; the new one (or the null communicator) is written on
-            // success.
-            let new = unsafe { made(|made| ffi::MPI_Comm_split(parent.coll, color, key, made)) }
-                .map_err(|fault| self.no_communicator(*fault))?;
+            let color = group.map(|(group, _)| group);
+            let new = parent.coll.split(color, me.map_or(0, |Rank(me)| me));
+            let new = new.map_err(|fault| self.no_communicator(*fault))?;
             drop(waiting);
-            let (Some(me), Some((_, members))) = (me, group) else { return Ok(None) };
+            let (Some(new), Some(me), Some((_, members))) = (new, me, group) else {
+                return Ok(None);
+            };
             let ranks = members.iter().map(|rank| parent.ranks[rank.index()]).collect();
             self.open_pair(new, me, ranks).map(Some)
         })
@@ -383,7 +362,8 @@ impl Groups for MpiEngine {
     fn native_handle(&self, context: Context) -> Option<Result<Box<dyn Any>, Fault>> {
         let comm = self.pair(context).and_then(|pair| {
             let act = Act::for_call(self.call.get(), Form::File, 0);
-            self.same_call_on_all(&pair, &act).map(|()| -> Box<dyn Any> { Box::new(pair.coll) })
+            self.same_call_on_all(&pair, &act)
+                .map(|()| -> Box<dyn Any> { Box::new(pair.coll.raw()) })
         });
         Some(comm)
     }

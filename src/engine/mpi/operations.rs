@@ -15,7 +15,7 @@ use super::{
     transfer::{Expected, Transfer, tested},
 };
 use crate::{
-    datum::{Memory, RawBytes},
+    datum::{LentRead, LentWrite, Memory},
     engine::{
         Begun, Done, Ended, Engine, Mode, Op, Operations, Preparation, Received, Source, Target,
     },
@@ -90,7 +90,7 @@ impl Operations for MpiEngine {
     }
 
     /// Starts to send lent bytes; `None` if MPI is done with them already.
-    fn isend_lent(&self, to: &Target, mode: Mode, bytes: RawBytes) -> Result<Option<Op>, Fault> {
+    fn isend_lent(&self, to: &Target, mode: Mode, bytes: LentRead) -> Result<Option<Op>, Fault> {
         let route = self.route(to.context, to.label.is_step())?;
         // SAFETY: the bytes by their lender's promise, the head as it is kept in the table until
         // the request is complete.
@@ -110,7 +110,7 @@ impl Operations for MpiEngine {
             }
         }
         Ok(Some(Op(self.ops.insert(|| {
-            let memory = Memory::Lent(bytes);
+            let memory = Memory::Read(bytes);
             Pending::Transfer(Transfer { request, memory, expects: None, beside, call: None })
         }))))
     }
@@ -243,7 +243,7 @@ impl Operations for MpiEngine {
         }
     }
 
-    fn irecv_lent(&self, from: &Source, into: RawBytes) -> Result<Begun, Fault> {
+    fn irecv_lent(&self, from: &Source, into: LentWrite) -> Result<Begun, Fault> {
         self.start_irecv_lent(from, into).map(Begun::UnderWay)
     }
 
@@ -264,13 +264,13 @@ impl Operations for MpiEngine {
 
 impl MpiEngine {
     /// Starts to receive into lent bytes.
-    pub(super) fn start_irecv_lent(&self, from: &Source, mut into: RawBytes) -> Result<Op, Fault> {
+    pub(super) fn start_irecv_lent(&self, from: &Source, mut into: LentWrite) -> Result<Op, Fault> {
         let route = self.route(from.context, from.label.is_step())?;
         // SAFETY: as above, by the lender's promise.
         let (request, beside) = unsafe { self.start_recv(route, from, into.bytes_mut()) }?;
         let expects = Some(Expected::of(&from.label));
         Ok(Op(self.ops.insert(|| {
-            let memory = Memory::Lent(into);
+            let memory = Memory::Write(into);
             Pending::Transfer(Transfer { request, memory, expects, beside, call: None })
         })))
     }

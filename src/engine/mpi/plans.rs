@@ -5,8 +5,9 @@ use std::ffi::{c_int, c_void};
 use mpi::ffi;
 
 use super::{
-    MpiEngine, collective, guard,
-    init::free,
+    MpiEngine, collective,
+    communicator::Communicator,
+    guard,
     operations::{Orphan, Pending},
     predictor::{Act, Form},
     raw::{Extent, blank_status, check, made},
@@ -23,7 +24,7 @@ pub(super) struct Plan {
     /// The communicator of a collective, which has one of its own: ranks that start different ones,
     /// or one of them more often, wait for each other for ever, but get nothing that was meant for
     /// another.
-    comm: Option<ffi::MPI_Comm>,
+    comm: Option<Communicator>,
     /// What a receive expects, into so many bytes.
     expects: Option<(Expected, usize)>,
     /// Of a guarded receive.
@@ -52,14 +53,11 @@ impl Plan {
 impl Drop for Plan {
     fn drop(&mut self) {
         if self.under_way {
-            return std::mem::forget(self.apart.take());
+            return std::mem::forget((self.apart.take(), self.comm.take()));
         }
         // SAFETY: a live request that is not under way, freed once. There is nobody to tell of a
         // failure to free.
         unsafe { ffi::MPI_Request_free(&raw mut self.request) };
-        if let Some(comm) = self.comm {
-            free(comm);
-        }
     }
 }
 
@@ -80,7 +78,7 @@ impl MpiEngine {
         let plan = match what {
             Preparation::Send { to, mode, bytes } => {
                 let Extent { count, unit, .. } = &Extent::bytes(bytes.len())?;
-                let start = bytes.start().cast::<c_void>().cast_const();
+                let start = bytes.start().cast::<c_void>();
                 let (rank, tag) = (to.rank.0 as c_int, to.tag.0 as c_int);
                 // SAFETY: a live communicator; the bytes stay where they are as long as the
                 // operation, by the promise of `Preparation`. MPI keeps a type of ours as long as
@@ -124,14 +122,11 @@ impl MpiEngine {
         let form = Form::Prepared(what.kind.number(), element);
         let act = Act::for_call(call, form, what.bytes());
         self.together(&pair, &act, || {
-            let comm = self.duplicate(pair.coll)?;
+            let comm = self.duplicate(&pair.coll)?;
             // SAFETY: the memory stays where it is as long as the operation, by the promise of
             // `Preparation`.
-            let request = unsafe { collective::prepare(self, comm, what) };
-            let Some(request) = request.inspect_err(|_| free(comm))? else {
-                free(comm);
-                return Ok(None);
-            };
+            let request = unsafe { collective::prepare(self, &comm, what) };
+            let Some(request) = request? else { return Ok(None) };
             let comm = Some(comm);
             let plan = Plan { request, comm, expects: None, apart: None, under_way: false, call };
             Ok(Some(Op(self.ops.insert(|| Pending::Plan(plan)))))

@@ -1,7 +1,7 @@
 //! The few MPI calls that need care, each with its return code checked.
 
 use std::{
-    ffi::{c_char, c_int, c_void},
+    ffi::{c_char, c_int},
     mem::MaybeUninit,
 };
 
@@ -196,21 +196,6 @@ impl Drop for Datatype {
         // free.
         unsafe { ffi::MPI_Type_free(&raw mut self.0) };
     }
-}
-
-/// The largest tag of the communicator's messages.
-pub(super) fn tag_limit(comm: ffi::MPI_Comm) -> Result<u32, Fault> {
-    let mut value: *mut c_int = std::ptr::null_mut();
-    let mut found = 0;
-    let into = (&raw mut value).cast::<c_void>();
-    // SAFETY: for MPI_TAG_UB the library writes the address of an int that lives as long as MPI
-    // does.
-    check(unsafe { ffi::MPI_Comm_get_attr(comm, ffi::MPI_TAG_UB as c_int, into, &raw mut found) })?;
-    if found == 0 || value.is_null() {
-        return Ok(32_767); // what the standard promises
-    }
-    // SAFETY: as above.
-    Ok(u32::try_from(unsafe { *value }).unwrap_or(32_767))
 }
 
 #[cfg(test)]

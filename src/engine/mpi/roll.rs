@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fmt::Write, time::Duration};
 use mpi::ffi;
 use serde::{Deserialize, Serialize};
 
-use super::{Settings, program, raw::check};
+use super::{Settings, communicator::Communicator, program, raw::check};
 use crate::{
     checks::Checks,
     error::{ErrorKind, Fault},
@@ -63,7 +63,7 @@ const LEVELS: [Checks; 4] = [Checks::Off, Checks::Arguments, Checks::Collective,
 
 /// Compares and agrees. Collective.
 pub(super) fn call(
-    comm: ffi::MPI_Comm,
+    comm: &Communicator,
     size: usize,
     settings: &Settings,
     findings: &Findings,
@@ -73,7 +73,7 @@ pub(super) fn call(
     // Of a number and its complement the highest are each other's complement only if all ranks have
     // the same number. What is not known is the lowest of both.
     let program = program::identity().map(|program| program as i64);
-    let mut highest = [
+    let mine = [
         level as i64,
         settings.timeout.map_or(0, milliseconds),
         settings.share_cpu.into(),
@@ -87,13 +87,6 @@ pub(super) fn call(
         program.unwrap_or(i64::MIN),
         program.map_or(i64::MIN, |program| !program),
     ];
-    let count = highest.len() as i32;
-    let mine = highest;
-    // SAFETY: a live communicator; each rank gives and gets so many integers.
-    check(unsafe {
-        let (from, into) = (mine.as_ptr().cast(), highest.as_mut_ptr().cast());
-        ffi::MPI_Allreduce(from, into, count, ffi::RSMPI_INT64_T, ffi::RSMPI_MAX, comm)
-    })?;
     let [
         level,
         limit,
@@ -107,7 +100,7 @@ pub(super) fn call(
         together,
         program_most,
         program_least,
-    ] = highest;
+    ] = comm.largest(mine)?;
     let known = program_most != i64::MIN;
     let differ = known && program_most != !program_least;
     if trouble != 0 || (apart != 0 && together != 0) || differ {
@@ -140,18 +133,13 @@ struct Record {
 }
 
 /// Every rank's record. Collective.
-fn tell(comm: ffi::MPI_Comm, size: usize, mine: &Record) -> Result<Vec<Record>, Fault> {
+fn tell(comm: &Communicator, size: usize, mine: &Record) -> Result<Vec<Record>, Fault> {
     let object = |verb, error: &postcard::Error| {
         let (type_name, reason) = (std::any::type_name::<Record>(), error.to_string());
         ErrorKind::Object { type_name, verb, reason }
     };
     let mut mine = postcard::to_stdvec(mine).map_err(|error| object("sent", &error))?;
-    let (len, mut longest) = (mine.len() as i64, 0_i64);
-    // SAFETY: a live communicator; each rank gives and gets one integer.
-    check(unsafe {
-        let (from, into) = ((&raw const len).cast(), (&raw mut longest).cast());
-        ffi::MPI_Allreduce(from, into, 1, ffi::RSMPI_INT64_T, ffi::RSMPI_MAX, comm)
-    })?;
+    let [longest] = comm.largest([mine.len() as i64])?;
     mine.resize(longest as usize, 0);
     let mut all = vec![0_u8; mine.len() * size];
     // SAFETY: a live communicator; each rank gives so many bytes, and there is room for those of
@@ -159,7 +147,7 @@ fn tell(comm: ffi::MPI_Comm, size: usize, mine: &Record) -> Result<Vec<Record>, 
     check(unsafe {
         let (byte, count) = (ffi::RSMPI_UINT8_T, mine.len() as i32);
         let (from, into) = (mine.as_ptr().cast(), all.as_mut_ptr().cast());
-        ffi::MPI_Allgather(from, count, byte, into, count, byte, comm)
+        ffi::MPI_Allgather(from, count, byte, into, count, byte, comm.raw())
     })?;
     let records = all.chunks_exact(mine.len()).map(postcard::from_bytes); // what is behind the record is left
     records.collect::<Result<_, _>>().map_err(|error| object("received", &error).into())

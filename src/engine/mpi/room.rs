@@ -4,15 +4,11 @@
 //! (Open MPI), or dies by a signal at the first touch (MPICH). So every rank says beforehand what
 //! it wants and what it sees, and all come to the same answer.
 
-use std::{collections::BTreeMap, env, ffi::c_int, path::PathBuf};
+use std::{collections::BTreeMap, env, path::PathBuf};
 
-use mpi::ffi;
 use nix::sys::statvfs::statvfs;
 
-use super::{
-    CommPair, MpiEngine, collective,
-    raw::{check, made},
-};
+use super::{CommPair, MpiEngine, collective};
 use crate::{
     engine::Rank,
     error::{ErrorKind, Fault},
@@ -42,23 +38,10 @@ pub(super) struct Host {
 
 /// Asks MPI which ranks can share memory. Collective.
 pub(super) fn host(pair: &CommPair) -> Result<Host, Fault> {
-    let key = pair.me.0 as c_int;
-    let mine = pair.ranks[pair.me.index()] as c_int;
-    let mut size = 0;
-    // SAFETY: live communicators; each call writes one value on success.
-    let number = unsafe {
-        let (kind, info) = (ffi::RSMPI_COMM_TYPE_SHARED, ffi::RSMPI_INFO_NULL);
-        let mut host = made(|made| ffi::MPI_Comm_split_type(pair.coll, kind, key, info, made))?;
-        let (int, min) = (ffi::RSMPI_INT32_T, ffi::RSMPI_MIN);
-        let mine = (&raw const mine).cast();
-        let least: Result<c_int, _> =
-            made(|least: *mut c_int| ffi::MPI_Allreduce(mine, least.cast(), 1, int, min, host));
-        let asked = check(ffi::MPI_Comm_size(host, &raw mut size));
-        ffi::MPI_Comm_free(&raw mut host);
-        asked?;
-        least? as u32
-    };
-    Ok(Host { number, has_all: size as usize == pair.ranks.len() })
+    let host = pair.coll.split_by_host(pair.me.0)?;
+    // The smallest of their world ranks.
+    let [most] = host.largest([-(pair.ranks[pair.me.index()] as i64)])?;
+    Ok(Host { number: -most as u32, has_all: host.size()? == pair.ranks.len() })
 }
 
 /// Makes sure that every host has room for what its ranks want, each so many bytes. Collective.

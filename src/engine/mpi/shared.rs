@@ -31,6 +31,7 @@ use crate::{
 
 /// A communicator of MPI's for all threads of this process.
 pub(super) struct Shared {
+    /// Of the engine, and live until this is `closed`.
     comm: ffi::MPI_Comm,
     me: Rank,
     has_header: bool,
@@ -66,8 +67,9 @@ fn open(engine: &MpiEngine, context: Context) -> Result<Arc<dyn SharedEngine>, F
     }
     let pair = engine.pair(context)?;
     let act = Act::for_call(engine.call.get(), Form::Threads, 0);
+    let comm = engine.together(&pair, &act, || engine.duplicate(&pair.coll))?;
     let shared = Arc::new(Shared {
-        comm: engine.together(&pair, &act, || engine.duplicate(pair.coll))?,
+        comm: comm.raw(),
         me: pair.me,
         has_header: pair.route(false, engine.checks).has_header,
         watch: engine.watch(),
@@ -75,7 +77,7 @@ fn open(engine: &MpiEngine, context: Context) -> Result<Arc<dyn SharedEngine>, F
         active: AtomicUsize::new(0),
         closed: AtomicBool::new(false),
     });
-    engine.shared.borrow_mut().push(Arc::clone(&shared));
+    engine.shared.borrow_mut().push((Arc::clone(&shared), comm));
     Ok(shared)
 }
 

@@ -11,7 +11,7 @@ use super::{
     wire::{self, HEAD, Head},
 };
 use crate::{
-    datum::{Memory, RawBytes, Signature},
+    datum::{LentRead, Memory, Signature},
     engine::{Choice, Done, Label, Rank, Received, Tag},
     error::{Call, ErrorKind, Fault},
 };
@@ -147,7 +147,7 @@ impl Transfer {
         let Some(expected) = self.expects else {
             return check(code).map(|()| None).inspect_err(|_| {
                 // After a failed send it is not certain that MPI is done with the buffer.
-                let memory = mem::replace(&mut self.memory, Memory::Lent(RawBytes::NOTHING));
+                let memory = mem::replace(&mut self.memory, Memory::Read(LentRead::NOTHING));
                 mem::forget((memory, beside));
             });
         };

@@ -23,7 +23,7 @@ use super::{
     room,
 };
 use crate::{
-    datum::RawBytes,
+    datum::LentWrite,
     engine::{Access, Builtin, Context, Element, Rank, Rma, WindowId, Windows, window::Update},
     error::{ErrorKind, Fault},
 };
@@ -90,7 +90,7 @@ impl Windows for MpiEngine {
         open(self, context, bytes, access)
     }
 
-    fn window_part(&self, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
+    fn window_part(&self, window: WindowId, rank: Rank) -> Result<LentWrite, Fault> {
         part(self, window, rank)
     }
 
@@ -231,7 +231,7 @@ fn allocate(
     let size = bytes as ffi::MPI_Aint;
     // SAFETY: a live communicator; the library writes a pointer to `start` and the window.
     let window = unsafe {
-        let (info, comm) = (ffi::RSMPI_INFO_NULL, pair.coll);
+        let (info, comm) = (ffi::RSMPI_INFO_NULL, pair.coll.raw());
         made(|made| match access {
             Access::Remote => ffi::MPI_Win_allocate(size, 1, info, comm, base, made),
             Access::Shared => ffi::MPI_Win_allocate_shared(size, 1, info, comm, base, made),
@@ -266,7 +266,7 @@ fn tell(engine: &MpiEngine, pair: &CommPair, mine: [u64; 2]) -> Result<Vec<[u64;
 }
 
 impl Window {
-    fn part(&self, rank: Rank) -> Result<RawBytes, Fault> {
+    fn part(&self, rank: Rank) -> Result<LentWrite, Fault> {
         let Part { start, bytes, .. } = self.parts[rank.index()];
         let distance = match self.access {
             Access::Remote if rank != self.me => return Err(ErrorKind::Closed.into()),
@@ -275,7 +275,7 @@ impl Window {
         };
         // SAFETY: the part lies behind `base`, in memory that stays until the window is closed. Who
         // touches it when is the typed layer's to see to.
-        Ok(unsafe { RawBytes::to_receive(self.base.add(distance), bytes) })
+        Ok(unsafe { LentWrite::new(self.base.add(distance), bytes) })
     }
 
     /// MPI's rank and displacement of a byte of a part.
@@ -311,7 +311,7 @@ pub(super) fn node(engine: &MpiEngine, context: Context) -> Result<u32, Fault> {
     })
 }
 
-fn part(engine: &MpiEngine, window: WindowId, rank: Rank) -> Result<RawBytes, Fault> {
+fn part(engine: &MpiEngine, window: WindowId, rank: Rank) -> Result<LentWrite, Fault> {
     engine.window(window)?.part(rank)
 }
 

@@ -1,11 +1,16 @@
 //! One rank in one epoch: a guard that publishes its slot, waits for its peers' and reads them, and
 //! leaves when it is dropped.
 
-use std::{cell::Cell, sync::Arc};
+use std::{
+    cell::Cell,
+    marker::PhantomData,
+    ops::{Deref, Range},
+    sync::Arc,
+};
 
 use super::{
-    COPIED_BYTES, CollSlots, DEPTH, Digest, HALF, LENT, Lent, MUTUAL_BYTES, Place, SLOT_BYTES,
-    Said, TABLE, Tally, Want,
+    COPIED_BYTES, CollSlots, DEPTH, Digest, HALF, LENT, Lent, MUTUAL_BYTES, Place, Published,
+    SLOT_BYTES, Said, TABLE, Tally, Want,
 };
 use crate::{
     engine::{
@@ -45,7 +50,7 @@ impl Member {
     /// # Errors
     /// The verdict, if the job has failed; and a call out of the operator of another one.
     #[inline]
-    pub(crate) fn is_free(&self, engine: &LocalEngine) -> Result<(), Fault> {
+    fn is_free(&self, engine: &LocalEngine) -> Result<(), Fault> {
         if self.busy.get() {
             let what = "an operator makes a collective call on the communicator that it reduces on";
             return Err(ErrorKind::InvalidArgument { what: what.to_owned() }.into());
@@ -108,12 +113,29 @@ pub(crate) enum Payload<'r> {
     Rows(&'r [u8]),
     /// Rows, and where each begins and the last ends.
     Table(&'r [u8], &'r [usize]),
-    /// Memory that the others read and write, each its share.
-    Shared {
-        rows: *const u8,
-        room: *mut u8,
-        len: usize,
-    },
+    /// Rows, and memory that the others read and write, each its share.
+    Shared(&'r [u8], Room<'r>),
+}
+
+/// Memory of a rank that others write into in its call.
+#[derive(Clone, Copy)]
+pub(crate) struct Room<'r> {
+    pub(crate) start: *mut u8,
+    memory: PhantomData<&'r ()>,
+}
+
+impl<'r> Room<'r> {
+    /// For all of `'r` the memory is reached through the room only.
+    pub(crate) fn new(memory: &'r mut [u8]) -> Self {
+        Self { start: memory.as_mut_ptr(), memory: PhantomData }
+    }
+}
+
+/// These ranks have filled their slots in this epoch, and make the same call: given by those who
+/// wait for them, taken by [`EpochGuard::pin`].
+pub(crate) struct Met {
+    epoch: u64,
+    ranks: Range<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -142,56 +164,117 @@ pub(crate) struct EpochGuard<'a> {
     stands: Stands,
 }
 
-/// What another rank has published. Not to be used after the guard is gone or the pin has been
-/// given up.
-#[derive(Clone, Copy)]
-pub(crate) struct PeerData {
-    rows: *const u8,
-    len: usize,
-    /// Null if there is no table.
-    starts: *const usize,
-    /// Where the rank wants its result; null unless it publishes `Shared`.
-    pub(crate) room: *mut u8,
+/// The right to touch what ranks have published, lent memory too, until it is dropped. Nobody waits
+/// meanwhile: whoever waits needs the guard.
+pub(crate) struct Pinned<'p, 'a> {
+    guard: &'p mut EpochGuard<'a>,
+    ranks: Range<usize>,
 }
 
-impl PeerData {
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
+impl<'a> Deref for Pinned<'_, 'a> {
+    type Target = EpochGuard<'a>;
 
+    fn deref(&self) -> &EpochGuard<'a> {
+        self.guard
+    }
+}
+
+impl Drop for Pinned<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.guard.unpin();
+    }
+}
+
+impl Pinned<'_, '_> {
+    /// What a rank has published that was met.
+    #[inline]
+    pub(crate) fn peer(&self, rank: usize) -> PeerData<'_> {
+        assert!(self.ranks.contains(&rank), "a rank is met and pinned before it is looked at");
+        let guard = &*self.guard;
+        let size = guard.size();
+        let (rows, len, starts, room) = guard.look(rank, |published| {
+            let (form, body) = (published.form, &raw const published.body);
+            let len = (form >> 2) as usize;
+            if form & LENT != 0 {
+                // SAFETY: the form says which field was written.
+                let Lent { rows, room, starts } = unsafe { (*body).lent };
+                return (rows, len, starts, room);
+            }
+            let (inline, room) = (body.cast::<u8>(), std::ptr::null_mut());
+            if form & TABLE == 0 {
+                return (inline, len, std::ptr::null(), room);
+            }
+            // SAFETY: `publish` has put the table and the rows one behind the other into the body.
+            let rows = unsafe { inline.add((size + 1) * size_of::<usize>()) };
+            (rows, len, body.cast::<usize>(), room)
+        });
+        PeerData { rows, len, starts, size, room, pinned: PhantomData }
+    }
+}
+
+/// What another rank has published.
+#[derive(Clone, Copy)]
+pub(crate) struct PeerData<'p> {
+    rows: *const u8,
+    len: usize,
+    /// A start for each of `size` ranks and the end; null if there is no table.
+    starts: *const usize,
+    size: usize,
+    /// Where the rank wants its result; null unless it publishes `Shared`.
+    pub(crate) room: *mut u8,
+    pinned: PhantomData<&'p ()>,
+}
+
+impl<'p> PeerData<'p> {
     /// Bytes of the rows; none if they do not lie inside.
-    ///
-    /// # Safety
-    /// The guard that gave this is alive, and holds its pin if the rows are lent.
-    pub(crate) unsafe fn bytes<'s>(&self, from: usize, len: usize) -> Option<&'s [u8]> {
+    #[inline]
+    pub(crate) fn bytes(&self, from: usize, len: usize) -> Option<&'p [u8]> {
         let inside = from.checked_add(len).is_some_and(|end| end <= self.len);
-        // SAFETY: the bytes lie inside what the rank has published, which stays unchanged while the
-        // guard lives.
+        // SAFETY: the bytes lie inside what the rank has published, which stays unchanged until
+        // this rank is done with the epoch, if it is a copy, and while there is a pin, if it is
+        // lent.
         inside.then(|| unsafe { std::slice::from_raw_parts(self.rows.add(from), len) })
     }
 
-    /// The row of rank `at`: of a table, or one of so many equal parts.
-    ///
-    /// # Safety
-    /// As [`Self::bytes`]; a table that is published has a row for each of `size` ranks.
-    pub(crate) unsafe fn row_or_part<'s>(&self, at: usize, size: usize) -> Option<&'s [u8]> {
-        if self.starts.is_null() {
-            let part = self.len / size;
-            // SAFETY: by this function's own contract.
-            return unsafe { self.bytes(at * part, part) };
-        }
-        // SAFETY: by this function's own contract there are `size + 1` starts.
-        let (from, to) = unsafe { (*self.starts.add(at), *self.starts.add(at + 1)) };
-        // SAFETY: by this function's own contract.
-        unsafe { self.bytes(from, to.checked_sub(from)?) }
+    /// All of the rows.
+    pub(crate) fn all(&self) -> Option<&'p [u8]> {
+        self.bytes(0, self.len)
     }
+
+    /// The row of rank `at`: of a table, or one of equal parts.
+    pub(crate) fn row_or_part(&self, at: usize) -> Option<&'p [u8]> {
+        assert!(at < self.size, "a row for each rank");
+        if self.starts.is_null() {
+            let part = self.len / self.size;
+            return self.bytes(at * part, part);
+        }
+        // SAFETY: `publish` has seen `size + 1` starts; they stay as the rows do.
+        let (from, to) = unsafe { (*self.starts.add(at), *self.starts.add(at + 1)) };
+        self.bytes(from, to.checked_sub(from)?)
+    }
+}
+
+/// One call on a member: waits until this rank's slot may be filled again, and lets `work` go on
+/// from there. The guard is dropped in any case, since `work` does not own it.
+#[inline(always)]
+pub(crate) fn enter<'a, R>(
+    member: &'a Member,
+    engine: &'a LocalEngine,
+    coll: &'a CollCall<'a>,
+    work: impl FnOnce(&mut EpochGuard<'a>) -> Result<R, Fault>,
+) -> Result<R, Fault> {
+    member.is_free(engine)?;
+    let guard = &mut EpochGuard::new(member, engine, coll);
+    guard.await_room()?;
+    work(guard)
 }
 
 impl<'a> EpochGuard<'a> {
     /// Begins a call on a member that is free. Inlined, so that it is made in its place, see
     /// `Table::insert`.
     #[inline(always)]
-    pub(crate) fn new(member: &'a Member, engine: &'a LocalEngine, coll: &'a CollCall<'a>) -> Self {
+    fn new(member: &'a Member, engine: &'a LocalEngine, coll: &'a CollCall<'a>) -> Self {
         member.busy.set(true);
         let epoch = member.epoch.get() + 1;
         member.epoch.set(epoch);
@@ -209,7 +292,7 @@ impl<'a> EpochGuard<'a> {
 
     /// Waits until this rank's slot may be filled again.
     #[inline]
-    pub(crate) fn await_room(&self) -> Result<(), Fault> {
+    fn await_room(&self) -> Result<(), Fault> {
         let (member, coll_slots) = (self.member, self.coll_slots);
         if !self.epoch.is_multiple_of(HALF) || member.entered.get() > self.epoch - HALF {
             return Ok(());
@@ -240,10 +323,9 @@ impl<'a> EpochGuard<'a> {
 
     /// Fills this rank's slot. `readers` may touch what does not fit into it.
     ///
-    /// # Safety
-    /// The guard is dropped, not forgotten. Until then, or until it has been left, `Shared` memory
-    /// is valid and touched by nobody who has no part in the call.
-    pub(crate) unsafe fn publish(&mut self, payload: Payload<'a>, readers: Readers) {
+    /// All that is published is borrowed for longer than the guard lives, and nobody touches it any
+    /// more when the guard is dropped.
+    pub(crate) fn publish(&mut self, payload: Payload<'a>, readers: Readers) {
         let coll_slots = self.coll_slots;
         let at = CollSlots::slot_of(self.me(), self.epoch);
         let slot = &coll_slots.slots[at];
@@ -251,9 +333,10 @@ impl<'a> EpochGuard<'a> {
             Payload::Nothing => (std::ptr::null(), 0, &[][..], std::ptr::null_mut()),
             Payload::Rows(rows) => (rows.as_ptr(), rows.len(), &[][..], std::ptr::null_mut()),
             Payload::Table(rows, starts) => {
+                assert_eq!(starts.len(), self.size() + 1, "a row for each rank");
                 (rows.as_ptr(), rows.len(), starts, std::ptr::null_mut())
             }
-            Payload::Shared { rows, room, len } => (rows, len, &[][..], room),
+            Payload::Shared(rows, room) => (rows.as_ptr(), rows.len(), &[][..], room.start),
         };
         let mut form = (len as u64) << 2 | if starts.is_empty() { 0 } else { TABLE };
         let table = size_of_val(starts);
@@ -363,14 +446,29 @@ impl<'a> EpochGuard<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::CollectiveMismatch`] if it makes another call; the verdict, if the job fails.
-    pub(crate) fn await_peer(&self, rank: usize) -> Result<(), Fault> {
+    #[inline]
+    pub(crate) fn await_peer(&mut self, rank: usize) -> Result<Met, Fault> {
         let filled = &self.coll_slots.slots[CollSlots::slot_of(rank, self.epoch)].epoch;
         self.wait(Want::Filled(rank), || filled.load(Ordering::Acquire) >= self.epoch)?;
-        self.compare(rank)
+        self.compare(rank)?;
+        Ok(Met { epoch: self.epoch, ranks: rank..rank + 1 })
+    }
+
+    /// Waits until the ranks below this one have filled their slots; errors as
+    /// [`Self::await_peer`].
+    pub(crate) fn await_lower(&mut self) -> Result<Met, Fault> {
+        let lower = 0..self.me();
+        if lower.is_empty() {
+            self.check_arrived()?;
+        }
+        for rank in lower.clone() {
+            self.await_peer(rank)?;
+        }
+        Ok(Met { epoch: self.epoch, ranks: lower })
     }
 
     /// Waits until all ranks have filled their slots; errors as [`Self::await_peer`].
-    pub(crate) fn await_peers(&self) -> Result<(), Fault> {
+    pub(crate) fn await_peers(&mut self) -> Result<Met, Fault> {
         let (coll_slots, epoch, me, size) = (self.coll_slots, self.epoch, self.me(), self.size());
         if self.is_oversubscribed() {
             // Whoever disagrees may keep the others from ever coming.
@@ -387,7 +485,7 @@ impl<'a> EpochGuard<'a> {
             }
         }
         self.assert_all_arrived();
-        Ok(())
+        Ok(Met { epoch, ranks: 0..size })
     }
 
     /// This rank has heard of all others that they have entered this epoch.
@@ -409,11 +507,17 @@ impl<'a> EpochGuard<'a> {
     }
 
     fn compare(&self, rank: usize) -> Result<(), Fault> {
-        let at = CollSlots::slot_of(rank, self.epoch);
-        // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with it.
-        let theirs =
-            self.coll_slots.slots[at].published.with(|published| unsafe { (*published).digest });
+        let theirs = self.look(rank, |published| published.digest);
         if theirs == self.coll.digest() { Ok(()) } else { self.compare_in_full(rank) }
+    }
+
+    /// Looks at what a rank has published that has arrived.
+    #[inline]
+    fn look<R>(&self, rank: usize, look: impl FnOnce(&Published) -> R) -> R {
+        let slot = &self.coll_slots.slots[CollSlots::slot_of(rank, self.epoch)];
+        debug_assert!(slot.epoch.load(Ordering::Relaxed) >= self.epoch, "it has arrived");
+        // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with it.
+        slot.published.with(|published| look(unsafe { &*published }))
     }
 
     /// What a rank that has been met calls, in full.
@@ -452,58 +556,36 @@ impl<'a> EpochGuard<'a> {
         .into()
     }
 
-    /// What `rank`, which has arrived, has published.
-    pub(crate) fn peer(&self, rank: usize) -> PeerData {
-        let at = CollSlots::slot_of(rank, self.epoch);
-        self.coll_slots.slots[at].published.with(|published| {
-            // SAFETY: the rank has filled the slot for this epoch, and this rank is not done with
-            // it.
-            let (form, body) = unsafe { ((*published).form, &raw const (*published).body) };
-            let len = (form >> 2) as usize;
-            if form & LENT != 0 {
-                // SAFETY: the form says which field was written.
-                let Lent { rows, room, starts } = unsafe { (*body).lent };
-                return PeerData { rows, len, starts, room };
-            }
-            let (inline, room) = (body.cast::<u8>(), std::ptr::null_mut());
-            if form & TABLE == 0 {
-                return PeerData { rows: inline, len, starts: std::ptr::null(), room };
-            }
-            // SAFETY: `publish` has put the table and the rows one behind the other into the body.
-            let rows = unsafe { inline.add((self.size() + 1) * size_of::<usize>()) };
-            PeerData { rows, len, starts: body.cast::<usize>(), room }
-        })
-    }
-
     fn is_lent(&self, rank: usize) -> bool {
-        let at = CollSlots::slot_of(rank, self.epoch);
-        // SAFETY: as in `peer`.
-        self.coll_slots.slots[at]
-            .published
-            .with(|published| unsafe { (*published).form & LENT != 0 })
+        self.look(rank, |published| published.form & LENT != 0)
     }
 
-    /// Makes sure that this rank may touch what `ranks`, which have arrived, show.
+    /// Makes sure that this rank may touch what these ranks show.
     ///
     /// # Errors
     /// Why one of them has revoked its loan.
-    pub(crate) fn pin(&mut self, ranks: impl Iterator<Item = usize> + Clone) -> Result<(), Fault> {
-        if !ranks.clone().any(|rank| self.is_lent(rank)) {
-            return Ok(());
-        }
-        self.stands = Stands::Claiming;
-        self.coll_slots.places[self.me()].pinned.0.store(self.epoch, Ordering::Relaxed);
-        self.parking.fence().light();
-        for rank in ranks {
-            if self.coll_slots.places[rank].rare.0.revoked.load(Ordering::Acquire) >= self.epoch {
-                return Err(self.why_not());
+    pub(crate) fn pin(&mut self, met: Met) -> Result<Pinned<'_, 'a>, Fault> {
+        let Met { epoch, ranks } = met;
+        assert_eq!(epoch, self.epoch, "who was met in another epoch may have gone");
+        let me = self.me();
+        let others = || ranks.clone().filter(|&rank| rank != me);
+        if others().any(|rank| self.is_lent(rank)) {
+            self.stands = Stands::Claiming;
+            self.coll_slots.places[me].pinned.0.store(self.epoch, Ordering::Relaxed);
+            self.parking.fence().light();
+            for rank in others() {
+                let revoked = &self.coll_slots.places[rank].rare.0.revoked;
+                if revoked.load(Ordering::Acquire) >= self.epoch {
+                    return Err(self.why_not());
+                }
             }
         }
-        Ok(())
+        Ok(Pinned { guard: self, ranks })
     }
 
     /// Gives up the pin, before this rank waits for another one.
-    pub(crate) fn unpin(&mut self) {
+    #[inline]
+    fn unpin(&mut self) {
         if self.stands == Stands::Claiming {
             self.coll_slots.places[self.me()].pinned.0.store(0, Ordering::Release);
             self.stands = Stands::Inside;
@@ -531,7 +613,7 @@ impl<'a> EpochGuard<'a> {
     }
 
     /// Reaches round `round` of a barrier, and waits until `rank` has.
-    pub(crate) fn round(&self, round: u64, rank: usize) -> Result<(), Fault> {
+    pub(crate) fn round(&mut self, round: u64, rank: usize) -> Result<(), Fault> {
         let word = self.epoch << 6 | round;
         self.coll_slots.places[self.me()].round.0.store(word, Ordering::Release);
         self.wake(Want::Filled(self.me()), None);

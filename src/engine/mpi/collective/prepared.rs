@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 
-use mpi::ffi::{self, MPI_Comm, MPI_Info, MPI_Request};
+use mpi::ffi::{self, MPI_Info, MPI_Request};
 
 use super::{datatype, readable, row_of, writable};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
         Builtin, CollectiveKind, Element, LentCollective, Rank,
         mpi::{
             MpiEngine,
+            communicator::Communicator,
             dynamic::dynamic,
             raw::{Extent, made},
         },
@@ -23,10 +24,10 @@ use crate::{
 /// The lent memory stays until the request is freed, and is let alone while it is started.
 pub(in crate::engine::mpi) unsafe fn prepare(
     engine: &MpiEngine,
-    comm: MPI_Comm,
+    comm: &Communicator,
     what: &LentCollective<'_>,
 ) -> Result<Option<MPI_Request>, Fault> {
-    let dynamic = dynamic();
+    let (comm, dynamic) = (comm.raw(), dynamic());
     // SAFETY: a constant of the library.
     let info: MPI_Info = unsafe { ffi::RSMPI_INFO_NULL };
     let LentCollective { size, kind, mine, out, .. } = what;

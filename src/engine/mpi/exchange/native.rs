@@ -49,7 +49,7 @@ impl Native {
         agreement: Option<Rows>,
     ) -> Result<Self, Fault> {
         let pair = engine.pair(call.context)?;
-        let (kind, mine, comm) = (call.kind, call.mine, pair.pt2pt);
+        let (kind, mine, comm) = (call.kind, call.mine, pair.pt2pt.raw());
         let Some((op, element)) = reduction else {
             // SAFETY: a live communicator; the request is written on success.
             let request = unsafe { made(|made| ffi::MPI_Ibarrier(comm, made)) }?;

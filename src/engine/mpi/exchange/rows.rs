@@ -133,7 +133,7 @@ impl Rows {
     fn find(&mut self) -> Result<bool, Fault> {
         while let Some(&from) = self.sources.get(self.found.len()) {
             let (mut there, mut status) = (0, blank_status());
-            let (source, tag, comm) = (from as c_int, self.tag, self.pair.coll);
+            let (source, tag, comm) = (from as c_int, self.tag, self.pair.coll.raw());
             // SAFETY: a live communicator; the message is written if there is one.
             let message = unsafe {
                 let mut message = ffi::RSMPI_MESSAGE_NULL;
@@ -349,7 +349,7 @@ impl Sends {
             }
             None => row,
         };
-        let (to, comm) = (to as c_int, self.pair.coll);
+        let (to, comm) = (to as c_int, self.pair.coll.raw());
         let start = message.as_ptr().cast::<c_void>();
         let Extent { count, unit, .. } = &Extent::bytes(message.len())?;
         // SAFETY: the message lies on the heap in `held`, where it is let alone until the request
