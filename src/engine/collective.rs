@@ -16,7 +16,7 @@ pub(crate) use self::{
     exchange::{Exchange, Exchanged},
     kind::{CollectiveKind, Pattern},
 };
-use super::{Context, Engine, Label, Rank, schedule};
+use super::{Context, Engine, Label, Op, Rank, schedule};
 use crate::{
     datum::{LentRead, LentWrite},
     error::{ErrorKind, Fault},
@@ -134,6 +134,20 @@ fn fits(what: &'static str, needed: Option<usize>, got: usize) -> Result<(), Fau
     }
     let needed = needed.unwrap_or(usize::MAX);
     Err(ErrorKind::LengthMismatch { what, needed, got }.into())
+}
+
+/// Calls that all ranks of a context make together.
+pub(crate) trait Collectives {
+    /// Makes the collective call in the engine's own way; `None` leaves it to [`schedule`].
+    ///
+    /// Whether an engine declines must depend on nothing but what is the same on every rank.
+    fn collective(&self, _call: &mut CollectiveCall<'_>) -> Option<Result<(), Fault>> {
+        None
+    }
+
+    /// Starts a non-blocking collective, whose lengths need be known to nobody else; what it brings
+    /// is in [`Done::exchanged`]. It makes progress whenever a rank is in any verb that waits.
+    fn icollective(&self, call: Exchange) -> Result<Op, Fault>;
 }
 
 /// Makes a collective call in the engine's own way, or by messages, if its buffers are as long as

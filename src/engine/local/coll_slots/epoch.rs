@@ -1,22 +1,23 @@
 //! One rank in one epoch: a guard that publishes its slot, waits for its peers' and reads them, and
 //! leaves when it is dropped.
 
-use std::{
-    cell::Cell,
-    marker::PhantomData,
-    ops::{Deref, Range},
-    sync::Arc,
-};
+mod member;
+mod peer;
 
+use self::peer::Met;
+pub(in crate::engine::local) use self::{
+    member::{CollCall, Member},
+    peer::{Payload, Pinned, Readers, Room},
+};
 use super::{
-    COPIED_BYTES, CollSlots, DEPTH, Digest, HALF, LENT, Lent, MUTUAL_BYTES, Place, Published,
-    SLOT_BYTES, Said, TABLE, Tally, Want,
+    COPIED_BYTES, CollSlots, DEPTH, HALF, LENT, Lent, MUTUAL_BYTES, Place, Published, SLOT_BYTES,
+    Said, TABLE, Tally, Want,
 };
 use crate::{
     engine::{
-        CollectiveKind, Label, Rank,
+        Rank,
         local::{
-            LocalEngine, Members,
+            LocalEngine,
             parking::{ParkingLot, yield_until},
             sync::{AtomicU64, Ordering, fence},
         },
@@ -27,116 +28,6 @@ use crate::{
 /// So often a rank looks for what it waits for before it looks at anything else: what is on its way
 /// comes within 0.1 µs.
 const LOOKS: u32 = if cfg!(loom) { 1 } else { 500 };
-
-/// One rank as a member of a communicator's slots.
-pub(crate) struct Member {
-    coll_slots: Arc<CollSlots>,
-    me: usize,
-    epoch: Cell<u64>,
-    /// All ranks have entered this epoch: they are done with those before.
-    entered: Cell<u64>,
-    /// Whether the rank is in an epoch of these slots.
-    busy: Cell<bool>,
-}
-
-impl Member {
-    pub(crate) fn new(coll_slots: Arc<CollSlots>, me: usize) -> Self {
-        let (epoch, entered, busy) = (Cell::new(DEPTH - 1), Cell::new(0), Cell::new(false));
-        Self { coll_slots, me, epoch, entered, busy }
-    }
-
-    /// Whether a call can begin.
-    ///
-    /// # Errors
-    /// The verdict, if the job has failed; and a call out of the operator of another one.
-    #[inline]
-    fn is_free(&self, engine: &LocalEngine) -> Result<(), Fault> {
-        if self.busy.get() {
-            let what = "an operator makes a collective call on the communicator that it reduces on";
-            return Err(ErrorKind::InvalidArgument { what: what.to_owned() }.into());
-        }
-        engine.job.parking.check()
-    }
-}
-
-impl Members {
-    /// This rank's member, taken by its first collective call.
-    pub(crate) fn member(&self, engine: &LocalEngine) -> &Member {
-        self.member.get_or_init(|| {
-            let job = &*engine.job;
-            let make = || CollSlots::new(&self.ranks, job.parking.is_oversubscribed());
-            let coll_slots = job.coll_slots.join((self.context, 0), self.ranks.len(), make);
-            Member::new(coll_slots, self.me.index())
-        })
-    }
-}
-
-/// What makes two ranks' calls the same.
-pub(crate) struct CollCall<'a> {
-    pub(crate) label: &'a Label,
-    pub(crate) seq: u64,
-    pub(crate) kind: CollectiveKind,
-    /// What all ranks say alike.
-    pub(crate) bytes: usize,
-}
-
-impl CollCall<'_> {
-    #[inline(always)]
-    fn digest(&self) -> Digest {
-        let &Self { label, seq, kind, bytes } = self;
-        let op = label.step.as_ref().map_or(0, |step| step.call.op.as_ptr().addr() as u32);
-        Digest([
-            seq << 32 | kind.root().map_or(0, |root| u64::from(root.0) + 1),
-            u64::from(kind.number()) << 56 | bytes as u64,
-            label.signature.word() << 32 | u64::from(op),
-        ])
-    }
-
-    fn said(&self) -> Said {
-        let &Self { label, seq, kind, bytes, .. } = self;
-        Said { label: *label, seq, kind, bytes }
-    }
-}
-
-/// Who may touch what this rank has lent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Readers {
-    Nobody,
-    One(usize),
-    All,
-}
-
-/// What a rank publishes.
-#[derive(Clone, Copy)]
-pub(crate) enum Payload<'r> {
-    Nothing,
-    Rows(&'r [u8]),
-    /// Rows, and where each begins and the last ends.
-    Table(&'r [u8], &'r [usize]),
-    /// Rows, and memory that the others read and write, each its share.
-    Shared(&'r [u8], Room<'r>),
-}
-
-/// Memory of a rank that others write into in its call.
-#[derive(Clone, Copy)]
-pub(crate) struct Room<'r> {
-    pub(crate) start: *mut u8,
-    memory: PhantomData<&'r ()>,
-}
-
-impl<'r> Room<'r> {
-    /// For all of `'r` the memory is reached through the room only.
-    pub(crate) fn new(memory: &'r mut [u8]) -> Self {
-        Self { start: memory.as_mut_ptr(), memory: PhantomData }
-    }
-}
-
-/// These ranks have filled their slots in this epoch, and make the same call: given by those who
-/// wait for them, taken by [`EpochGuard::pin`].
-pub(crate) struct Met {
-    epoch: u64,
-    ranks: Range<usize>,
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stands {
@@ -162,97 +53,6 @@ pub(crate) struct EpochGuard<'a> {
     epoch: u64,
     lends: Readers,
     stands: Stands,
-}
-
-/// The right to touch what ranks have published, lent memory too, until it is dropped. Nobody waits
-/// meanwhile: whoever waits needs the guard.
-pub(crate) struct Pinned<'p, 'a> {
-    guard: &'p mut EpochGuard<'a>,
-    ranks: Range<usize>,
-}
-
-impl<'a> Deref for Pinned<'_, 'a> {
-    type Target = EpochGuard<'a>;
-
-    fn deref(&self) -> &EpochGuard<'a> {
-        self.guard
-    }
-}
-
-impl Drop for Pinned<'_, '_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.guard.unpin();
-    }
-}
-
-impl Pinned<'_, '_> {
-    /// What a rank has published that was met.
-    #[inline]
-    pub(crate) fn peer(&self, rank: usize) -> PeerData<'_> {
-        assert!(self.ranks.contains(&rank), "a rank is met and pinned before it is looked at");
-        let guard = &*self.guard;
-        let size = guard.size();
-        let (rows, len, starts, room) = guard.look(rank, |published| {
-            let (form, body) = (published.form, &raw const published.body);
-            let len = (form >> 2) as usize;
-            if form & LENT != 0 {
-                // SAFETY: the form says which field was written.
-                let Lent { rows, room, starts } = unsafe { (*body).lent };
-                return (rows, len, starts, room);
-            }
-            let (inline, room) = (body.cast::<u8>(), std::ptr::null_mut());
-            if form & TABLE == 0 {
-                return (inline, len, std::ptr::null(), room);
-            }
-            // SAFETY: `publish` has put the table and the rows one behind the other into the body.
-            let rows = unsafe { inline.add((size + 1) * size_of::<usize>()) };
-            (rows, len, body.cast::<usize>(), room)
-        });
-        PeerData { rows, len, starts, size, room, pinned: PhantomData }
-    }
-}
-
-/// What another rank has published.
-#[derive(Clone, Copy)]
-pub(crate) struct PeerData<'p> {
-    rows: *const u8,
-    len: usize,
-    /// A start for each of `size` ranks and the end; null if there is no table.
-    starts: *const usize,
-    size: usize,
-    /// Where the rank wants its result; null unless it publishes `Shared`.
-    pub(crate) room: *mut u8,
-    pinned: PhantomData<&'p ()>,
-}
-
-impl<'p> PeerData<'p> {
-    /// Bytes of the rows; none if they do not lie inside.
-    #[inline]
-    pub(crate) fn bytes(&self, from: usize, len: usize) -> Option<&'p [u8]> {
-        let inside = from.checked_add(len).is_some_and(|end| end <= self.len);
-        // SAFETY: the bytes lie inside what the rank has published, which stays unchanged until
-        // this rank is done with the epoch, if it is a copy, and while there is a pin, if it is
-        // lent.
-        inside.then(|| unsafe { std::slice::from_raw_parts(self.rows.add(from), len) })
-    }
-
-    /// All of the rows.
-    pub(crate) fn all(&self) -> Option<&'p [u8]> {
-        self.bytes(0, self.len)
-    }
-
-    /// The row of rank `at`: of a table, or one of equal parts.
-    pub(crate) fn row_or_part(&self, at: usize) -> Option<&'p [u8]> {
-        assert!(at < self.size, "a row for each rank");
-        if self.starts.is_null() {
-            let part = self.len / self.size;
-            return self.bytes(at * part, part);
-        }
-        // SAFETY: `publish` has seen `size + 1` starts; they stay as the rows do.
-        let (from, to) = unsafe { (*self.starts.add(at), *self.starts.add(at + 1)) };
-        self.bytes(from, to.checked_sub(from)?)
-    }
 }
 
 /// One call on a member: waits until this rank's slot may be filled again, and lets `work` go on

@@ -75,7 +75,7 @@ impl Rows {
         let &Exchange { context, rank, size, seq, kind, label, room, .. } = call;
         let (mine, counts, reduce) = (room(0), Vec::new(), None);
         let nothing =
-            Exchange { context, rank, size, seq, kind, label, mine, counts, reduce, room };
+            Exchange { context, rank, size, seq, label, kind, mine, counts, reduce, room };
         Self::start(engine, nothing, Pattern::All, true)
     }
 
