@@ -2,7 +2,7 @@
 //! their named rooms.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -138,6 +138,61 @@ fn without_tests(mut tokens: Vec<(usize, String)>) -> Vec<(usize, String)> {
     let end = tokens.windows(2).position(|pair| (&*pair[0].1, &*pair[1].1) == ("mod", "tests"));
     tokens.truncate(end.unwrap_or(tokens.len()));
     tokens
+}
+
+/// The table of verbs and forms in the documentation of `Comm` tells of the methods that there are,
+/// and of no other.
+#[test]
+fn the_table_of_collectives_is_true() {
+    const FORMS: [&str; 6] = ["x", "x_known", "x_into", "x_one", "ix", "x_obj"];
+    let sources = sources();
+    let (_, page) = sources.iter().find(|(path, _)| path == "comm/mod.rs").unwrap();
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("/// |")?.strip_suffix('|'))
+        .map(|line| line.split('|').map(|cell| cell.trim().trim_matches('`')).collect())
+        .collect();
+    assert_eq!(rows[0][1..=FORMS.len()], FORMS, "the table has other forms");
+    let (on_comm, on_plan) = (methods(&sources, "Comm"), methods(&sources, "Plan"));
+    let mut verbs = 0;
+    for row in &rows[2..] {
+        for verb in row[0].split(", ") {
+            let (name, planned) = verb.strip_suffix('*').map_or((verb, false), |verb| (verb, true));
+            let name = name.trim_matches('`');
+            assert_eq!(on_plan.contains(name), planned, "the star of {name}");
+            for (form, mark) in FORMS.iter().zip(&row[1..]) {
+                let method = form.replacen('x', name, 1);
+                assert_eq!(on_comm.contains(&method), *mark == "✓", "the mark of {method}");
+            }
+            verbs += 1;
+        }
+    }
+    assert_eq!(verbs, 11, "the table is not read to its end");
+}
+
+/// The public methods of a type of the communicator's room.
+fn methods(sources: &[(String, String)], of: &str) -> HashSet<String> {
+    let mut found = HashSet::new();
+    for (_, source) in sources.iter().filter(|(path, _)| path.starts_with("comm")) {
+        let tokens = tokens(source);
+        let words: Vec<&str> = tokens.iter().map(|(_, token)| token.as_str()).collect();
+        let (mut depth, mut inside) = (0_usize, false);
+        for (at, word) in words.iter().enumerate() {
+            match *word {
+                "impl" if depth == 0 => {
+                    let head = words[at..].split(|word| *word == "{").next().unwrap_or_default();
+                    inside = head.contains(&of) && !head.contains(&"for");
+                }
+                "{" => depth += 1,
+                "}" => depth -= 1,
+                "fn" if inside && depth == 1 && words[at - 1] == "pub" => {
+                    found.insert(words[at + 1].to_owned());
+                }
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 /// Every source file of the library: its path below `src/` and its text. The command in `src/bin/`
