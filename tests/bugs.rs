@@ -5,7 +5,7 @@ mod support;
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
-use support::{Ending, example, program};
+use support::{Ending, example, program, side_by_side};
 
 /// Against hanging only.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -86,11 +86,11 @@ fn judge(outcome: &Outcome, words: &str, ending: Ending) {
 
 #[test]
 fn every_mistake_is_named_on_local() {
-    for outcome in OUTCOMES {
+    side_by_side(OUTCOMES, |outcome| {
         let mut command = program(example("bugs"));
         command.args([outcome.name, "-n", "3"]).env("RUST_LOG", "warn");
         judge(outcome, outcome.local, support::run(&mut command, LIMIT));
-    }
+    });
 }
 
 #[test]
@@ -116,11 +116,12 @@ fn the_table_in_the_docs_lists_every_mistake() {
 #[cfg(feature = "mpi")]
 #[test]
 fn every_mistake_is_named_on_mpi() {
-    for outcome in OUTCOMES {
+    side_by_side(OUTCOMES, |outcome| {
         let mut command = support::mpirun(3, &example("bugs"));
         command.args([outcome.name, "--checks", "full", "--timeout", "1"]).env("RUST_LOG", "warn");
+        let _seat = support::beside_others();
         judge(outcome, outcome.mpi, support::run(&mut command, LIMIT));
-    }
+    });
 }
 
 /// Where the library would write behind a buffer, ranks compare what they call before it gets so
@@ -134,6 +135,7 @@ fn lengths_that_differ_are_refused_where_they_could_overrun() {
     for checks in ["off", "arguments"] {
         let mut command = support::mpirun(3, &example("bugs"));
         command.args(["length-mismatch", "--checks", checks, "--timeout", "5"]);
+        let _seat = support::beside_others();
         let ending = support::run(&mut command, LIMIT);
         let words = "the ranks do not make the same collective call";
         assert!(ending.code == Some(1) && ending.stderr.contains(words), "{ending:#?}");

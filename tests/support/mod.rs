@@ -9,7 +9,10 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::LazyLock,
+    sync::{
+        Condvar, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -146,7 +149,8 @@ pub(crate) fn spmd() -> Command {
     program(env!("CARGO_BIN_EXE_spmd"))
 }
 
-/// An example, which `cargo test` builds beside the tests.
+/// An example, or a program of `tests/programs`: `cargo test --workspace` builds them beside the
+/// tests.
 pub(crate) fn example(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().expect("a test knows its own path");
     path.pop(); // the test
@@ -154,10 +158,57 @@ pub(crate) fn example(name: &str) -> PathBuf {
     let path = path.join("examples").join(name);
     assert!(
         path.exists(),
-        "{} is missing: `cargo build --example {name}` makes it",
+        "{} is missing: `cargo build --workspace --examples` makes it",
         path.display()
     );
     path
+}
+
+/// Jobs under a launcher that run at the same time.
+const SEATS: usize = 4;
+static SEATS_TAKEN: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The right to run a job, until it is dropped.
+pub(crate) struct Seats(usize);
+
+/// For a job that computes: ranks of several would only wait for each other's CPUs.
+pub(crate) fn alone() -> Seats {
+    Seats::take(SEATS)
+}
+
+/// For a job that is soon over, and most of that time waits for a launcher or a timeout: a few may
+/// as well do so at the same time.
+pub(crate) fn beside_others() -> Seats {
+    Seats::take(1)
+}
+
+impl Seats {
+    fn take(count: usize) -> Self {
+        let (taken, changed) = &SEATS_TAKEN;
+        let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = changed.wait_while(taken, |taken| *taken + count > SEATS);
+        *taken.unwrap_or_else(PoisonError::into_inner) += count;
+        Self(count)
+    }
+}
+
+impl Drop for Seats {
+    fn drop(&mut self) {
+        *SEATS_TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+        SEATS_TAKEN.1.notify_all();
+    }
+}
+
+/// Runs `body` for each of the cases, for as many at a time as there are seats. The caller has none:
+/// each job takes its own.
+pub(crate) fn side_by_side<T: Sync>(cases: &[T], body: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            body(case);
+        }
+    };
+    thread::scope(|scope| (0..SEATS).for_each(|_| drop(scope.spawn(work))));
 }
 
 /// `SPMD_MPIRUN` names it, else it is `mpirun`.

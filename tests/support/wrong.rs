@@ -1,4 +1,4 @@
-//! Runs many random wrong programs (`examples/random --wrong`) and says how they ended.
+//! Runs many random wrong programs (`tests/programs/random.rs --wrong`) and says how they ended.
 
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};
 

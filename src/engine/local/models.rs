@@ -3,7 +3,7 @@
 //! never woken is a deadlock of the model; an access to a loan or slot that another one does not
 //! wait for is reported by loom's cells.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --lib models`
+//! `RUSTFLAGS="--cfg loom" cargo test --profile watched --lib models`
 
 use std::sync::Arc;
 
