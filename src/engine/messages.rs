@@ -87,11 +87,11 @@ pub(crate) trait Operations {
     /// Starts to receive.
     fn irecv(&self, from: &Source, memory: Memory) -> Result<Op, Fault>;
 
-    /// As [`Engine::isend`] with lent bytes, by a lender who never leaves the operation unfinished;
+    /// As [`Self::isend`] with lent bytes, by a lender who never leaves the operation unfinished;
     /// `None` if the bytes are the lender's again already.
     fn isend_lent(&self, to: &Target, mode: Mode, bytes: LentRead) -> Result<Option<Op>, Fault>;
 
-    /// As [`Engine::irecv`] with lent bytes, by a lender who never leaves the operation unfinished.
+    /// As [`Self::irecv`] with lent bytes, by a lender who never leaves the operation unfinished.
     fn irecv_lent(&self, from: &Source, into: LentWrite) -> Result<Begun, Fault>;
 
     /// The result of `op` if it is done; `op` is gone then, and lent memory is not touched any
@@ -117,7 +117,7 @@ pub(crate) trait Operations {
     }
 
     /// Waits until one of `ops` is done and says which; it stays to be tested or waited for. `None`
-    /// if that has not happened by `until`, a [time](Engine::now) of the engine.
+    /// if that has not happened by `until`, a [time](super::Engine::now) of the engine.
     fn wait_any(&self, ops: &[Op], until: Option<Duration>) -> Result<Option<usize>, Fault>;
 
     /// Withdraws a receive, unless it is done; `op` is gone.
@@ -136,7 +136,7 @@ pub(crate) trait Operations {
 
     /// Prepares an operation in the engine's own way; `None` if it has none.
     ///
-    /// [`Engine::detach`] ends it: at once if it is not under way, else when it is done; a receive is withdrawn. The lent
+    /// [`Self::detach`] ends it: at once if it is not under way, else when it is done; a receive is withdrawn. The lent
     /// memory stays valid until then.
     ///
     /// Whether an engine declines must depend on nothing but what is the same on every rank.
