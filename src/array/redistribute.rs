@@ -379,7 +379,7 @@ where
             let mine = frame.comm.scatter(root, rows)?;
             let needed = frame.block.len();
             let all_fit =
-                frame.comm.allreduce(&[u8::from(mine.len() == needed)], crate::op::Min)?;
+                frame.comm.allreduce(&[u8::from(mine.len() == needed)], crate::comm::Min)?;
             if all_fit[0] == 0 {
                 let (what, got) = ("the root's array in cells for this rank", mine.len());
                 let why = ErrorKind::LengthMismatch { what, needed, got };

@@ -232,7 +232,7 @@ where
     }
 
     /// The exact sum of all cells, rounded once: the same bits for every number of ranks and all
-    /// blocks. See [`Comm::sum_reproducible`].
+    /// blocks. See [`Comm::sum_reproducible`](crate::Comm::sum_reproducible).
     ///
     /// # Collective
     /// An allreduce of 568 bytes.
