@@ -14,10 +14,10 @@ step() {
 }
 
 step format cargo fmt --all --check
-step lints cargo clippy --workspace --all-targets -- -D warnings
+step lints cargo clippy --workspace --features fft --all-targets -- -D warnings
 if have_mpi && have_libclang; then
     features=mpi
-    ! have_parallel_hdf5 || features=phdf5
+    ! have_parallel_hdf5 || features=phdf5,fft
     step "lints with $features" env "CARGO_TARGET_DIR=target/with-$(system_mpi)" \
         cargo clippy --all-targets --features "$features" -- -D warnings
 else

@@ -97,7 +97,7 @@ hash -r
 find_fedora_mpi
 
 # The engine local and everything that needs no MPI.
-suite local cargo test --workspace --no-fail-fast
+suite local cargo test --workspace --features fft --no-fail-fast
 
 # on_mpi NAME BIN FEATURES ARGUMENT...: the tests of the engine mpi with the MPI whose programs lie in BIN.
 # mpi-sys does not notice another MPICC, hence a build directory for each. What the tests start is not built by --test.
@@ -135,8 +135,8 @@ else
         bin=$(dirname "$(command -v mpicc)")
         features=mpi
         if have_parallel_hdf5; then
-            features=phdf5
-            on_mpi "$(system_mpi)" "$bin" phdf5 --lib "${every_mpi[@]}" --test heat2d --test hosts "${not_again[@]}"
+            features=phdf5,fft
+            on_mpi "$(system_mpi)" "$bin" $features --lib "${every_mpi[@]}" --test heat2d --test hosts "${not_again[@]}"
         else
             skip hdf5 'HDF5 files' 'no HDF5 for many ranks on one file'
             on_mpi "$(system_mpi)" "$bin" mpi --lib "${every_mpi[@]}" --test hosts "${not_again[@]}"

@@ -320,10 +320,10 @@ fn the_test_command_runs_every_suite() {
     let every = "--test mpi --test bugs --test examples";
     let again = "-- --skip on_local:: --skip named_on_local";
     for call in [
-        "test --workspace --no-fail-fast |  | ",
-        "build -p spmd -p test-programs --examples --features phdf5 | target/with-system-openmpi | ",
+        "test --workspace --features fft --no-fail-fast |  | ",
+        "build -p spmd -p test-programs --examples --features phdf5,fft | target/with-system-openmpi | ",
         &format!(
-            "--features phdf5 --lib {every} --test heat2d --test hosts {again} | target/with-system-openmpi | "
+            "--features phdf5,fft --lib {every} --test heat2d --test hosts {again} | target/with-system-openmpi | "
         ),
         "build -p spmd -p test-programs --examples --features mpi | target/with-mpich5 | ",
         &format!(
@@ -349,7 +349,7 @@ fn the_test_command_tries_what_one_open_mpi_has_built_on_another() {
         calls.lines().filter(|call| call.contains("mpi-openmpi5/bin/mpirun")).collect();
     assert_eq!(on_the_other.len(), 2, "its tests, before which nothing is to be built: {calls}");
     for call in on_the_other {
-        let part = "--features phdf5 --test mpi --test bugs --test examples ";
+        let part = "--features phdf5,fft --test mpi --test bugs --test examples ";
         assert!(call.contains(part), "with the features that were built: {call}");
         assert!(call.contains(" | target/with-system-openmpi | "), "where they were built: {call}");
         let own = call.contains("/mpicc mpi-openmpi5/bin/mpirun mpi-openmpi5/lib | ");

@@ -60,6 +60,7 @@ fn all_ranks_work() {
 }
 
 /// The nodes of a tree: a task goes to a node and submits its children.
+#[expect(clippy::ptr_arg, clippy::unnecessary_wraps, reason = "a farm gives and takes these")]
 fn visit(path: &Vec<u8>, more: &mut Submit<Vec<u8>>) -> Result<Vec<u8>, Failure> {
     let children = if path.len() < 5 {
         (path.len() + path.last().map_or(2, |&last| last.into())) % 4
