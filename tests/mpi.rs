@@ -546,6 +546,37 @@ fn ranks_in_directories_of_their_own_write_one_hdf5_file() {
 
 #[cfg(feature = "phdf5")]
 #[test]
+fn arrays_of_every_kind_go_round_through_files_that_all_ranks_write() {
+    for ranks in [1, 2, 3, 5] {
+        let directory = tempfile::tempdir().unwrap();
+        let _turn = turn();
+        let ending = run(mpirun(ranks, &example("files")).arg(directory.path())).success();
+        assert_eq!(ending.stdout, "files: ok\n");
+        assert!(!names(directory.path()).iter().any(|name| name.starts_with('.')), "{ranks}");
+    }
+}
+
+/// Beyond what MPI libraries count in 31 bits: only on demand, it needs 5 GB of memory and 2 GB of
+/// disk.
+#[cfg(feature = "phdf5")]
+#[test]
+fn a_rank_writes_more_than_31_bits_can_count_and_the_others_nothing() {
+    let required = std::env::var("SPMD_REQUIRE").unwrap_or_default();
+    if !required.split(',').any(|it| it == "large") {
+        println!("skipped: needs 5 GB of memory (SPMD_REQUIRE=large runs it)");
+        return;
+    }
+    for bytes in [(1_u64 << 31) - 8, 1 << 31, (1 << 31) + 8] {
+        let directory = tempfile::tempdir().unwrap();
+        let _turn = turn();
+        let mut command = mpirun(3, &example("files"));
+        command.arg(directory.path()).args(["--bytes", &bytes.to_string()]);
+        run(&mut command).success();
+    }
+}
+
+#[cfg(feature = "phdf5")]
+#[test]
 fn an_hdf5_file_that_one_rank_cannot_write_ends_the_job() {
     let directory = tempfile::tempdir().unwrap();
     let shared = directory.path().join("shared");

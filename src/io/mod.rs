@@ -38,7 +38,11 @@ use crate::{
 /// `ndarray`'s type of a shape with `D` axes.
 type DimOf<const D: usize> = <[usize; D] as Axes>::Dim;
 
-/// An array in a file, as users name it: `FILE.npy`, `FILE.h5` or `FILE.h5:/path/of/dataset`.
+/// An array in a file, as users name it: `FILE.npy`, `FILE.h5`, `FILE.h5:/path/of/dataset`, or
+/// `FILE.vtkhdf` and `FILE.vtkhdf:NAME`.
+///
+/// A `.vtkhdf` file is an HDF5 file that `ParaView` opens: an image of two or three axes, of which
+/// the last is x, with a field of numbers, one for each of its cells, whose edges are 1 long.
 ///
 /// Parsing refuses what this build cannot handle, so that an option of this type is refused before
 /// anything is computed:
@@ -63,7 +67,10 @@ pub struct ArrayFile {
 enum Format {
     Npy,
     #[cfg(feature = "hdf5")]
-    Hdf5,
+    Hdf5 {
+        /// In the form of VTKHDF, which `ParaView` opens.
+        vtk: bool,
+    },
 }
 
 /// What a file says of where its data come from. Command line and number of ranks are added by
@@ -90,6 +97,20 @@ struct New {
     element: Element,
     #[cfg(feature = "hdf5")]
     storage: Storage,
+    /// Where it is a step of a series, along the first axis.
+    #[cfg(feature = "hdf5")]
+    step: Option<Step>,
+}
+
+/// A step of a series.
+#[cfg(feature = "hdf5")]
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    number: usize,
+    time: f64,
+    /// Whether all ranks can write it together.
+    #[cfg_attr(not(feature = "phdf5"), expect(dead_code))]
+    together: bool,
 }
 
 /// The cells of a block that was read.
@@ -121,14 +142,17 @@ impl FromStr for ArrayFile {
         let named = colons.find_map(|(file, dataset)| Some((file, suffix(file)?, dataset)));
         let found = named.or_else(|| Some((text, suffix(text)?, None)));
         let Some((file, suffix, dataset)) = found else {
-            return Err(FileError::UnknownSuffix { path: text.into(), known: "npy, h5 or hdf5" });
+            return Err(FileError::UnknownSuffix {
+                path: text.into(),
+                known: "npy, h5, hdf5 or vtkhdf",
+            });
         };
         let path = PathBuf::from(file);
         let format = match (suffix, dataset) {
             ("npy", Some(_)) => return Err(FileError::NoDatasets { path }),
             ("npy", None) => Format::Npy,
             #[cfg(feature = "hdf5")]
-            _ => Format::Hdf5,
+            (suffix, _) => Format::Hdf5 { vtk: suffix == "vtkhdf" },
             #[cfg(not(feature = "hdf5"))]
             _ => return Err(FileError::MissingFeature { path, feature: "hdf5" }),
         };
@@ -140,7 +164,7 @@ impl FromStr for ArrayFile {
 /// The suffix of a file that arrays can be in.
 fn suffix(file: &str) -> Option<&'static str> {
     let suffix = Path::new(file).extension()?;
-    ["npy", "h5", "hdf5"].into_iter().find(|known| suffix.eq_ignore_ascii_case(known))
+    ["npy", "h5", "hdf5", "vtkhdf"].into_iter().find(|known| suffix.eq_ignore_ascii_case(known))
 }
 
 impl fmt::Display for ArrayFile {
@@ -254,8 +278,9 @@ impl ArrayFile {
         match self.format {
             Format::Npy => npy::Reader::open(&self.path).map(Reader::Npy),
             #[cfg(feature = "hdf5")]
-            Format::Hdf5 => {
-                hdf5::Reader::open(&self.path, self.dataset.as_deref(), axes).map(Reader::Hdf5)
+            Format::Hdf5 { .. } => {
+                hdf5::Reader::open(&self.path, self.dataset_path().as_deref(), axes)
+                    .map(Reader::Hdf5)
             }
         }
     }
@@ -311,29 +336,51 @@ impl ArrayFile {
         match self.format {
             Format::Npy => Ok(()),
             #[cfg(feature = "hdf5")]
-            Format::Hdf5 => hdf5::check_replaceable(&self.path, self.dataset_to_write()),
+            Format::Hdf5 { .. } => hdf5::check_replaceable(&self.path, &self.dataset_to_write()),
         }
+    }
+
+    /// The whole name of the dataset that was named.
+    #[cfg(feature = "hdf5")]
+    fn dataset_path(&self) -> Option<String> {
+        let name = self.dataset.as_ref()?;
+        Some(match self.format {
+            Format::Hdf5 { vtk: true } if !name.starts_with('/') => {
+                hdf5::vtk::FIELDS.to_owned() + name
+            }
+            _ => name.clone(),
+        })
     }
 
     /// The dataset that is written.
     #[cfg(feature = "hdf5")]
-    fn dataset_to_write(&self) -> &str {
-        self.dataset.as_deref().unwrap_or(hdf5::DATASET)
+    fn dataset_to_write(&self) -> String {
+        self.dataset_path().unwrap_or_else(|| match self.format {
+            Format::Hdf5 { vtk: true } => format!("{}field", hdf5::vtk::FIELDS),
+            _ => hdf5::DATASET.to_owned(),
+        })
     }
 
     /// The array that the file is to have.
     fn new_array(&self, shape: &[usize], element: Element) -> Result<New, FileError> {
         self.storage.check(&self.path, self.format, shape)?;
-        Ok(New {
+        let new = New {
             path: self.path.clone(),
             format: self.format,
             #[cfg(feature = "hdf5")]
-            dataset: self.dataset_to_write().to_owned(),
+            dataset: self.dataset_to_write(),
             shape: shape.to_vec(),
             element,
             #[cfg(feature = "hdf5")]
             storage: self.storage.clone(),
-        })
+            #[cfg(feature = "hdf5")]
+            step: None,
+        };
+        #[cfg(feature = "hdf5")]
+        if self.format == (Format::Hdf5 { vtk: true }) {
+            hdf5::vtk::check(&new)?;
+        }
+        Ok(new)
     }
 
     /// Writes a distributed array: `block` is this rank's block of `layout`. All ranks return when
@@ -393,15 +440,108 @@ impl ArrayFile {
         };
         write().map_err(|failure: Failure| failure.called_at(at))
     }
+
+    /// Appends a distributed array, as it was at `time`, to the series in an HDF5 file: a dataset
+    /// whose first axis is time. All ranks return when the step is in the file.
+    ///
+    /// The first step makes the file as [`write`](Self::write) does; later ones extend it, also
+    /// those of a later run. Times grow, so that a run that begins anew does not go on with an old
+    /// file. [`times`](Self::times) tells them; they stand beside the dataset in one of their own
+    /// (`time`; in a `.vtkhdf` file where `ParaView` looks for them). The cells are in chunks, of
+    /// the lengths of [`chunked`](Self::chunked), which has none for time.
+    ///
+    /// The file can be read between any two appends, and a program that is killed there leaves all
+    /// steps. One that is killed, or finds no room, while it appends leaves the steps before if the
+    /// library was not just changing its own tables, which HDF5 does without a journal: copy what
+    /// must not be lost. A step counts when its time is in the file, which comes last.
+    ///
+    /// Rank 0 writes the steps of a compressed series but the first, block by block: HDF5 cannot
+    /// make room for such cells by all ranks together.
+    ///
+    /// # Collective
+    /// As `write`.
+    ///
+    /// # Errors
+    /// As `write`; and if the file has another kind of dataset of this name, of another type or
+    /// shape, or a later time already. The steps that are there stay.
+    ///
+    /// # Panics
+    /// As `write`.
+    #[cfg(feature = "hdf5")]
+    #[track_caller]
+    pub fn append<T: Stored, const D: usize>(
+        &self,
+        comm: &Comm,
+        time: f64,
+        layout: &Layout<D>,
+        block: &ArrayRef<T, DimOf<D>>,
+        about: &Provenance,
+    ) -> Result<(), Failure>
+    where
+        [usize; D]: Axes,
+    {
+        let mine = layout.block(comm.rank());
+        assert_eq!(block.shape(), mine.shape(), "the block is this rank's");
+        assert!(layout.ranks() <= comm.size(), "{layout}, but there are {} ranks", comm.size());
+        let at = Location::caller();
+        let values = block.as_standard_layout();
+        let values = values.as_slice().unwrap_or_default(); // in this order it is one
+        let append = || {
+            let comm = &comm.dup()?;
+            let element = T::ELEMENT;
+            let call =
+                format!("append of {element} in {layout} at {time} to {self}{}", self.storage);
+            strategy::agree_on_call(comm, at, &call, layout)?;
+            let new = self.new_array(&layout.shape(), element);
+            let first = comm.rank() == 0;
+            let new = agree(comm, at, new.and_then(|new| hdf5::series::step(new, time, first)))?;
+            let found = || new.step.map_or((0, true), |step| (step.number, step.together));
+            let (number, together) = comm.bcast_obj(0, found)?;
+            let new = &new.of_series(Step { number, time, together });
+            let job = strategy::Job {
+                comm,
+                at,
+                new,
+                about,
+                part: &|rank| Part::from(&layout.block(rank)).at_step(number),
+                bytes: bytes_of(values),
+            };
+            job.write(|| if number == 0 { self.check_replaceable() } else { Ok(()) })
+        };
+        append().map_err(|failure: Failure| failure.called_at(at))
+    }
+
+    /// The times of the steps of a series that [`append`](Self::append) has written.
+    ///
+    /// # Errors
+    /// If there is no such file or series.
+    #[cfg(feature = "hdf5")]
+    pub fn times(&self) -> Result<Vec<f64>, FileError> {
+        let vtk = self.format == (Format::Hdf5 { vtk: true });
+        let times = hdf5::series::times_path(&self.dataset_to_write(), vtk);
+        let reader = hdf5::Reader::open(&self.path, Some(&times), None)?;
+        Ok(reader.read(&Part::whole(reader.shape()))?.values)
+    }
 }
 
 impl New {
+    /// The same array as one step of a series.
+    #[cfg(feature = "hdf5")]
+    fn of_series(mut self, step: Step) -> Self {
+        if self.step.is_none() {
+            self.shape.insert(0, 0);
+        }
+        self.shape[0] = step.number + 1;
+        self.step = Some(step);
+        self
+    }
+
     /// About how many bytes the file takes at most.
     fn size(&self) -> u64 {
         match self.format {
             Format::Npy => npy::size(&self.shape, self.element),
             #[cfg(feature = "hdf5")]
-            Format::Hdf5 => hdf5::size(&self.shape, self.element),
+            Format::Hdf5 { .. } => hdf5::size(&self.shape, self.element),
         }
     }
 }

@@ -16,6 +16,14 @@ impl<const D: usize> From<&Block<D>> for Part {
 }
 
 impl Part {
+    /// The same cells in a series whose first axis is time.
+    #[cfg(feature = "hdf5")]
+    pub(super) fn at_step(mut self, step: usize) -> Self {
+        self.start.insert(0, step);
+        self.lens.insert(0, 1);
+        self
+    }
+
     /// All of an array.
     pub(super) fn whole(shape: &[usize]) -> Self {
         Self { start: vec![0; shape.len()], lens: shape.to_vec() }

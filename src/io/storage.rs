@@ -44,25 +44,36 @@ impl Storage {
         }
     }
 
-    /// The lengths of the chunks of an array of this shape, if it is stored in chunks.
+    /// The lengths of the chunks of an array of this shape, if it is stored in chunks; `extended`
+    /// is one along its first axis, for which nobody chooses a length.
     #[cfg(feature = "hdf5")]
-    pub(super) fn chunk(&self, shape: &[usize], element: Element) -> Option<Vec<usize>> {
+    pub(super) fn chunk(
+        &self,
+        shape: &[usize],
+        element: Element,
+        extended: bool,
+    ) -> Option<Vec<usize>> {
         /// Chunks that nobody has chosen have about so many bytes.
         const BYTES: u64 = 1 << 20;
         if shape.is_empty() || shape.contains(&0) {
             return None; // there is nothing to cut
         }
+        let (first, shape) = shape.split_at(usize::from(extended));
+        let step = vec![1; first.len()];
         if let Some(chunk) = &self.chunk {
-            return Some(chunk.iter().zip(shape).map(|(&chunk, &len)| chunk.min(len)).collect());
+            let chunk = chunk.iter().zip(shape).map(|(&chunk, &len)| chunk.min(len));
+            return Some(step.into_iter().chain(chunk).collect());
         }
-        self.deflate?;
+        if !extended && self.deflate.is_none() {
+            return None;
+        }
         let mut chunk = shape.to_vec();
         while byte_count(&chunk, element) > BYTES
             && let Some(longest) = chunk.iter_mut().max()
         {
             *longest = longest.div_ceil(2);
         }
-        Some(chunk)
+        Some([step, chunk].concat())
     }
 }
 
@@ -83,7 +94,7 @@ mod tests {
     #[test]
     fn chunks_that_nobody_chose_have_about_a_megabyte() {
         let packed = Storage { chunk: None, deflate: Some(3) };
-        let chunk = |shape: &[usize]| packed.chunk(shape, Element::F64);
+        let chunk = |shape: &[usize]| packed.chunk(shape, Element::F64, false);
         assert_eq!(chunk(&[10, 10]), Some(vec![10, 10]));
         assert_eq!(chunk(&[1, 1 << 20]), Some(vec![1, 1 << 17]));
         for shape in [&[1_000_000, 3][..], &[999, 1001, 1003], &[usize::MAX; 6]] {
@@ -91,6 +102,10 @@ mod tests {
             assert!((1 << 15..=1 << 20).contains(&bytes), "{shape:?}: {bytes}");
         }
         assert_eq!(chunk(&[0, 5]), None);
-        assert_eq!(Storage::default().chunk(&[10, 10], Element::F64), None);
+        let plain = Storage::default();
+        assert_eq!(plain.chunk(&[10, 10], Element::F64, false), None);
+        assert_eq!(plain.chunk(&[7, 10, 10], Element::F64, true), Some(vec![1, 10, 10]));
+        let given = Storage { chunk: Some(vec![4, 20]), deflate: None };
+        assert_eq!(given.chunk(&[7, 10, 10], Element::F64, true), Some(vec![1, 4, 10]));
     }
 }

@@ -4,7 +4,7 @@ use std::panic::Location;
 
 use super::{FileError, Format, New, Part, Provenance, agree, npy};
 #[cfg(feature = "hdf5")]
-use super::{Record, hdf5};
+use super::{Record, Step, hdf5};
 use crate::{
     array::Layout,
     comm::Comm,
@@ -55,7 +55,8 @@ impl Job<'_> {
         check: impl FnOnce() -> Result<(), FileError>,
     ) -> Result<(), Failure> {
         #[cfg(feature = "phdf5")]
-        if let (Format::Hdf5, Some(mpi)) = (self.new.format, hdf5::collective::mpi_of(self.comm)?)
+        if let (Format::Hdf5 { .. }, Some(mpi)) = (self.new.format, hdf5::collective::mpi_of(self.comm)?)
+            && self.new.step.is_none_or(|step| step.together)
             // Bytes for a pipe are put together where rank 0 is.
             && self.comm.bcast(0, || vec![!super::unfinished::is_pipe(&self.new.path)])?[0]
         {
@@ -89,7 +90,12 @@ impl Job<'_> {
             Format::Npy => npy::Writer::create(&self.new.path, &self.new.shape, self.new.element)
                 .map(Writer::Npy),
             #[cfg(feature = "hdf5")]
-            Format::Hdf5 => hdf5::Writer::create(self.new, &self.record()).map(Writer::Hdf5),
+            Format::Hdf5 { .. } => match self.new.step {
+                Some(Step { number: 1.., .. }) => {
+                    hdf5::series::Extension::begin(self.new).map(Writer::Series)
+                }
+                _ => hdf5::Writer::create(self.new, &self.record()).map(Writer::Hdf5),
+            },
         }
     }
 
@@ -119,6 +125,8 @@ enum Writer {
     Npy(npy::Writer),
     #[cfg(feature = "hdf5")]
     Hdf5(hdf5::Writer),
+    #[cfg(feature = "hdf5")]
+    Series(hdf5::series::Extension),
 }
 
 impl Writer {
@@ -127,6 +135,8 @@ impl Writer {
             Self::Npy(writer) => writer.write(part, bytes),
             #[cfg(feature = "hdf5")]
             Self::Hdf5(writer) => writer.write(part, bytes),
+            #[cfg(feature = "hdf5")]
+            Self::Series(writer) => writer.write(part, bytes),
         }
     }
 
@@ -135,6 +145,8 @@ impl Writer {
             Self::Npy(writer) => writer.finish(),
             #[cfg(feature = "hdf5")]
             Self::Hdf5(writer) => writer.finish(),
+            #[cfg(feature = "hdf5")]
+            Self::Series(writer) => writer.finish(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! transfer is asked for here, by HDF5's own calls.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     hash::{BuildHasher, RandomState},
     io::{Read, Write},
     mem::ManuallyDrop,
@@ -15,8 +15,9 @@ use hdf5::Dataset;
 use mpi::ffi::MPI_Comm;
 
 use super::{
-    super::{Part, agree, strategy::Job, unfinished::within_limit},
+    super::{Part, Step, agree, strategy::Job, unfinished::within_limit},
     FileError, Unfinished, Writer, begin, complaint, raw,
+    series::{self, Extension},
 };
 use crate::{
     comm::{Comm, Max},
@@ -57,6 +58,9 @@ impl Shared<'_> {
         check: impl FnOnce() -> Result<(), FileError>,
     ) -> Result<(), Failure> {
         let Job { comm, new, .. } = *self.job;
+        if let Some(Step { number: 1.., .. }) = new.step {
+            return self.extend();
+        }
         let made = self.first(|| {
             check()?;
             begin(new)
@@ -71,6 +75,21 @@ impl Shared<'_> {
         self.fill(&temporary, &(self.job.part)(comm.rank()))?;
         self.first(|| made.flatten().map_or(Ok(()), Unfinished::finish))?;
         Ok(())
+    }
+
+    /// Writes all ranks' blocks into a series that is there, as its next step.
+    fn extend(&self) -> Result<(), Failure> {
+        let Job { comm, new, .. } = *self.job;
+        // A file beside it shows whether all see the same directory.
+        let beside = self.first(|| Unfinished::create_named(&new.path))?;
+        self.show(beside.as_ref(), 0)?;
+        drop(beside);
+        self.first(|| Extension::begin(new)?.close())?;
+        let path = self
+            .first(|| fs::canonicalize(&new.path).map_err(FileError::system(&new.path, "open")))?;
+        let path = comm.bcast_obj(0, || path.unwrap_or_default())?;
+        self.fill(&path, &(self.job.part)(comm.rank()))?;
+        self.first(|| series::note_time(new)).map(drop)
     }
 
     /// Writes all ranks' blocks into a dataset that is there, in as many rounds as the largest
@@ -214,11 +233,12 @@ mod tests {
             let block = mine.of(&whole);
             let new = New {
                 path: path.clone(),
-                format: Format::Hdf5,
+                format: Format::Hdf5 { vtk: false },
                 dataset: "/a/b".to_owned(),
                 shape: shape.to_vec(),
                 element: Element::F64,
                 storage,
+                step: None,
             };
             if rank == 0 {
                 Writer::create(&new, &record).unwrap().finish().unwrap();

@@ -7,6 +7,8 @@ pub(super) mod collective;
 mod contents;
 #[allow(unsafe_code)] // calls into C; each block states its reasons
 mod raw;
+pub(super) mod series;
+pub(super) mod vtk;
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +19,7 @@ use hdf5::{
 
 use self::raw::Transfer;
 use super::{
-    Cells, FileError, New, Part, Record, Stored, Unfinished, byte_count, error::one_line,
+    Cells, FileError, Format, New, Part, Record, Stored, Unfinished, byte_count, error::one_line,
     open_file, stored, zeros,
 };
 use crate::scalar::Element;
@@ -120,9 +122,17 @@ fn in_memory<T: Stored>(element: Element) -> Element {
 
 /// Opens a file to read from.
 fn open(path: &Path) -> Result<hdf5::File, FileError> {
+    open_with(path, |path| hdf5::File::open(path))
+}
+
+/// Opens a file that is there, in the library's way `how`.
+fn open_with(
+    path: &Path,
+    how: impl FnOnce(&Path) -> hdf5::Result<hdf5::File>,
+) -> Result<hdf5::File, FileError> {
     // What is no file or may not be read is told by the system, not by the library.
     let (_, len) = open_file(path)?;
-    hdf5::File::open(path).map_err(|error| {
+    how(path).map_err(|error| {
         let reason = error.to_string();
         let path = path.to_owned();
         if reason.contains("unable to lock file") {
@@ -301,17 +311,25 @@ fn complaint(path: &Path) -> impl Fn(hdf5::Error) -> FileError {
 /// from.
 fn furnish(file: &hdf5::File, new: &New, record: &Record) -> hdf5::Result<Dataset> {
     let links = hdf5::plist::LinkCreate::build().create_intermediate_group(true).finish()?;
-    let extents: Vec<Extent> = new.shape.iter().map(|&len| Extent::new(len, Some(len))).collect();
+    let mut extents: Vec<Extent> =
+        new.shape.iter().map(|&len| Extent::new(len, Some(len))).collect();
+    if new.step.is_some() {
+        extents[0] = Extent::resizable(new.shape[0]);
+    }
     let mut builder = file
         .new_dataset_builder()
         .set_link_create_plist(&links)
         .empty_as(raw::datatype(new.element)?)
         .shape(extents);
-    if let Some(chunk) = new.storage.chunk(&new.shape, new.element) {
+    if let Some(chunk) = new.storage.chunk(&new.shape, new.element, new.step.is_some()) {
         // Room for the chunks that a block of some rows touches, so that none is packed twice.
         builder = builder.chunk(chunk).chunk_cache(10_007, CHUNK_CACHE, 0.75);
         if let Some(level) = new.storage.deflate {
             builder = builder.deflate(level);
+        } else if new.step.is_some() {
+            // All ranks together can only fill room that is there: this also holds for the steps
+            // that one rank makes room for later. Of compressed chunks they make it themselves.
+            builder = builder.alloc_time(Some(AllocTime::Early));
         }
     } else {
         // In the order of rows, like a .npy file.
@@ -325,6 +343,12 @@ fn furnish(file: &hdf5::File, new: &New, record: &Record) -> hdf5::Result<Datase
     file.new_attr::<u64>().create("ranks")?.write_scalar(&record.ranks)?;
     text(&dataset, "title", &record.title)?;
     text(&dataset, "units", &record.units)?;
+    if new.format == (Format::Hdf5 { vtk: true }) {
+        vtk::furnish(file, new)?;
+    }
+    if let Some(step) = new.step {
+        series::furnish(file, new, step)?;
+    }
     Ok(dataset)
 }
 

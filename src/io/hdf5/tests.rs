@@ -358,3 +358,174 @@ fn numbers_become_complex_but_not_the_other_way() {
     let wide = numbers.mapv(|number| Complex::new(f64::from(number), 0.0));
     assert_eq!(to.read::<Complex<f64>, 1>(&whole).unwrap(), wide);
 }
+
+/// Appends the steps to a series, each of the array plus its number.
+fn append(to: &ArrayFile, ranks: usize, steps: Range<usize>, array: &Array2<f32>) {
+    let layout = Layout::new([array.nrows(), array.ncols()], ranks);
+    crate::local(ranks, |world| {
+        for step in steps.clone() {
+            let now = array + step as f32;
+            let block = layout.block(world.rank());
+            to.append(world, step as f64 + 0.5, &layout, &block.of(&now), &about())?;
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_series_grows_by_steps_of_several_runs() {
+    let directory = tempdir().unwrap();
+    let array = numbers().mapv(|value| value as f32);
+    for name in ["a.h5", "b.h5:/run/heat", "c.vtkhdf", "d.hdf5"] {
+        let to: ArrayFile = directory.path().join(name).to_str().unwrap().parse().unwrap();
+        let to = if name == "d.hdf5" { to.chunked(&[2, 3]).deflate(2) } else { to };
+        append(&to, 3, 0..2, &array);
+        append(&to, 8, 2..3, &array);
+        append(&to, 1, 3..5, &array);
+        assert_eq!(to.times().unwrap(), [0.5, 1.5, 2.5, 3.5, 4.5]);
+        assert_eq!(to.shape().unwrap(), [5, 7, 5]);
+        for step in 0..5 {
+            let read = to.read::<f32, 3>(&Block::new([step, 0, 0], [1, 7, 5])).unwrap();
+            assert_eq!(read.index_axis(ndarray::Axis(0), 0), &array + step as f32, "{name} {step}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 4);
+}
+
+#[test]
+fn a_step_that_does_not_fit_is_refused_and_the_series_kept() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("kept.h5");
+    let to: ArrayFile = path.to_str().unwrap().parse().unwrap();
+    let array = numbers().mapv(|value| value as f32);
+    append(&to, 2, 0..2, &array);
+    let refused = |to: &ArrayFile, time: f64, layout: &Layout<2>, told: &str| {
+        let failed = crate::local(2, |world| {
+            let block = Array2::<f32>::zeros(layout.block(world.rank()).shape());
+            Ok(to.append(world, time, layout, &block, &about()).unwrap_err().to_string())
+        });
+        for words in failed.unwrap() {
+            assert!(words.contains("kept.") && words.contains(told), "{words}");
+        }
+    };
+    let layout = Layout::new([7, 5], 2);
+    refused(&to, 1.5, &layout, "has a step of time 1.5, which 1.5 does not follow");
+    refused(&to, f64::NAN, &layout, "no number");
+    refused(&to, 2.5, &Layout::new([7, 6], 2), "is a series of float32 of shape [7, 5]");
+    let name = |name: &str| path.with_file_name(name).to_str().unwrap().parse().unwrap();
+    refused(&name("kept.h5:/time"), 2.5, &layout, "choose another");
+    refused(&name("kept.h5:/other"), 2.5, &layout, "has other datasets");
+    refused(&name("kept.npy"), 2.5, &layout, ".h5");
+    let double = crate::local(1, |world| {
+        to.append(world, 2.5, &Layout::new([7, 5], 1), &numbers(), &about())
+    });
+    assert!(double.unwrap_err().to_string().contains("not of float64"));
+    // What a program that was killed while it appended leaves: room for a step, and no time.
+    let file = hdf5::File::open_rw(&path).unwrap();
+    file.dataset(DATASET).unwrap().resize((3, 7, 5)).unwrap();
+    file.close().unwrap();
+    assert_eq!(to.times().unwrap(), [0.5, 1.5]);
+    append(&to, 2, 2..3, &array);
+    assert_eq!((to.times().unwrap().len(), to.shape().unwrap()), (3, [3, 7, 5]));
+    // What was never a series.
+    let single = write(path.with_file_name("kept.hdf5").to_str().unwrap(), 1);
+    refused(&single, 0.0, &layout, "is no series");
+    // A file that is damaged is not written over.
+    std::fs::write(&path, "no HDF5 any more").unwrap();
+    refused(&to, 9.0, &layout, "cannot read as HDF5 file");
+}
+
+#[test]
+fn images_are_of_two_or_three_axes_of_numbers() {
+    let directory = tempdir().unwrap();
+    let refusal = |name: &str, refused: Result<(), FileError>| {
+        let told = refused.unwrap_err().to_string();
+        assert!(told.contains("image.vtkhdf") && told.contains(name), "{told}");
+    };
+    let to = |name: &str| -> ArrayFile {
+        directory.path().join(name).to_str().unwrap().parse().unwrap()
+    };
+    let image = to("image.vtkhdf");
+    assert!(image.check_room::<u8>(&[3, 4]).is_ok() && image.check_room::<f32>(&[3, 4, 5]).is_ok());
+    refusal("two or three axes", image.check_room::<f64>(&[3]));
+    refusal("two or three axes", image.check_room::<f64>(&[3, 4, 5, 6]));
+    refusal("not bool", image.check_room::<bool>(&[3, 4]));
+    refusal("without a slash", to("image.vtkhdf:/a").check_room::<f64>(&[3, 4]));
+    refusal("without a slash", to("image.vtkhdf:a/b").check_room::<f64>(&[3, 4]));
+    let heat = to("image.vtkhdf:heat");
+    write(heat.to_string().as_str(), 3);
+    assert_eq!(heat.read::<f64, 2>(&Block::whole([7, 5])).unwrap(), numbers());
+    assert_eq!(image.read::<f64, 2>(&Block::whole([7, 5])).unwrap(), numbers());
+    let file = hdf5::File::open(image.path()).unwrap();
+    assert!(file.dataset("/VTKHDF/CellData/heat").is_ok());
+    let root = file.group("VTKHDF").unwrap();
+    assert_eq!(root.attr("Version").unwrap().read_raw::<i64>().unwrap(), [2, 1]);
+    let extent = root.attr("WholeExtent").unwrap().read_raw::<i64>().unwrap();
+    assert_eq!(extent, [0, 5, 0, 7, 0, 0]);
+}
+
+/// `NumPy`, `h5py` and VTK, where `target/python` has them.
+#[test]
+fn python_reads_what_is_written() {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
+    let has = std::process::Command::new(&python).args(["-c", "import h5py, vtk"]).output();
+    if !has.is_ok_and(|output| output.status.success()) {
+        let required = std::env::var("SPMD_REQUIRE").unwrap_or_default();
+        let why = "needs `python3 -m venv target/python && target/python/bin/pip install h5py vtk`";
+        assert!(
+            !required.split(',').any(|it| it == "python"),
+            "SPMD_REQUIRE asks for python: {why}"
+        );
+        println!("skipped: {why}");
+        return;
+    }
+    let directory = tempdir().unwrap();
+    let to = |name: &str| -> ArrayFile {
+        directory.path().join(name).to_str().unwrap().parse().unwrap()
+    };
+    fn put<T: Stored>(to: &ArrayFile, shape: [usize; 3], value: fn(usize) -> T) {
+        let values = (0..shape.iter().product()).map(|number| value(number % 100));
+        let array = ndarray::Array3::from_shape_vec(shape, values.collect()).unwrap();
+        crate::local(3, |world| {
+            let layout = Layout::new(shape, 3);
+            to.write(world, &layout, &layout.block(world.rank()).of(&array), &about())
+        })
+        .unwrap();
+    }
+    macro_rules! every {
+        ($($name:literal: $value:expr;)*) => {$(
+            for (suffix, packed) in [(".npy", false), (".h5", false), ("-packed.h5", true)] {
+                let file = to(&format!("{}{suffix}", $name));
+                put(&if packed { file.deflate(4) } else { file }, [3, 4, 5], $value);
+            }
+        )*};
+    }
+    every! {
+        "bool": |number| number != 0;
+        "int8": |number| number as i8;
+        "int16": |number| number as i16;
+        "int32": |number| number as i32;
+        "int64": |number| number as i64;
+        "uint8": |number| number as u8;
+        "uint16": |number| number as u16;
+        "uint32": |number| number as u32;
+        "uint64": |number| number as u64;
+        "float32": |number| number as f32;
+        "float64": |number| number as f64;
+    }
+    put(&to("three.vtkhdf"), [3, 4, 5], |number| number as i32);
+    let field = Array2::from_shape_fn((3, 4), |(row, column)| (row * 4 + column) as f32);
+    crate::local(2, |world| {
+        let (layout, field) = (Layout::new([3, 4], 2), field.mapv(f64::from));
+        let block = layout.block(world.rank());
+        to("two.vtkhdf").write(world, &layout, &block.of(&field), &about())
+    })
+    .unwrap();
+    append(&to("series.h5:/run/heat"), 2, 0..3, &field);
+    append(&to("series.vtkhdf"), 2, 0..3, &field);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/io/hdf5/tests.py");
+    let output =
+        std::process::Command::new(python).arg(script).arg(directory.path()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ok\n", "{output:?}");
+}
