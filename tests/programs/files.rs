@@ -49,7 +49,7 @@ fn main() -> ExitCode {
                 round::<i16, 3>(world, &stored(3), [2, 11, 5], |cell| -(cell as i16))?;
                 round::<u64, 4>(world, &stored(4), [3, 2, 9, 4], |cell| cell as u64 * 0x1234_5678)?;
                 round::<f32, 6>(world, &stored(6), [2, 3, 2, 3, 2, 3], |cell| cell as f32)?;
-                if !name.ends_with(".npy") {
+                if name != "a.npy" {
                     let name = format!("series-{}", name.split(':').next().unwrap_or(name));
                     let series = parse(&args.directory.join(name))?;
                     let series = level.map_or(series.clone(), |level| series.deflate(level));
@@ -170,7 +170,7 @@ fn large(world: &Comm, path: &std::path::Path, bytes: usize) -> Result<(), Failu
     drop(block);
     for (number, place) in within() {
         let read = file.read::<u8, 1>(&Block::new([place], [1]))?[0];
-        let last = within().filter(|&(_, other)| other == place).last();
+        let last = within().rfind(|&(_, other)| other == place);
         if last.is_some_and(|(number, _)| read != value(number)) {
             return Err(Failure::verification(format!("{file}: place {number} holds {read}")));
         }

@@ -465,6 +465,17 @@ fn images_are_of_two_or_three_axes_of_numbers() {
     assert_eq!(extent, [0, 5, 0, 7, 0, 0]);
 }
 
+/// Writes an array of cells that are counted, on three ranks.
+fn put<T: Stored>(to: &ArrayFile, shape: [usize; 3], value: fn(usize) -> T) {
+    let values = (0..shape.iter().product()).map(|number| value(number % 100));
+    let array = ndarray::Array3::from_shape_vec(shape, values.collect()).unwrap();
+    crate::local(3, |world| {
+        let layout = Layout::new(shape, 3);
+        to.write(world, &layout, &layout.block(world.rank()).of(&array), &about())
+    })
+    .unwrap();
+}
+
 /// `NumPy`, `h5py` and VTK, where `target/python` has them.
 #[test]
 fn python_reads_what_is_written() {
@@ -484,15 +495,6 @@ fn python_reads_what_is_written() {
     let to = |name: &str| -> ArrayFile {
         directory.path().join(name).to_str().unwrap().parse().unwrap()
     };
-    fn put<T: Stored>(to: &ArrayFile, shape: [usize; 3], value: fn(usize) -> T) {
-        let values = (0..shape.iter().product()).map(|number| value(number % 100));
-        let array = ndarray::Array3::from_shape_vec(shape, values.collect()).unwrap();
-        crate::local(3, |world| {
-            let layout = Layout::new(shape, 3);
-            to.write(world, &layout, &layout.block(world.rank()).of(&array), &about())
-        })
-        .unwrap();
-    }
     macro_rules! every {
         ($($name:literal: $value:expr;)*) => {$(
             for (suffix, packed) in [(".npy", false), (".h5", false), ("-packed.h5", true)] {
