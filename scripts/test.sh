@@ -136,7 +136,7 @@ else
         features=mpi
         if have_parallel_hdf5; then
             features=phdf5,fft
-            on_mpi "$(system_mpi)" "$bin" $features --lib "${every_mpi[@]}" --test heat2d --test hosts "${not_again[@]}"
+            on_mpi "$(system_mpi)" "$bin" $features --lib "${every_mpi[@]}" --test files --test heat2d --test hosts "${not_again[@]}"
         else
             skip hdf5 'HDF5 files' 'no HDF5 for many ranks on one file'
             on_mpi "$(system_mpi)" "$bin" mpi --lib "${every_mpi[@]}" --test hosts "${not_again[@]}"
@@ -165,7 +165,7 @@ suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loo
 
 # Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
 # files, at processes.
-OTHERS=(bench bugs cli examples failures heat2d hosts large layers mpi readme scripts)
+OTHERS=(bench bugs cli examples failures files heat2d hosts large layers mpi readme scripts)
 local_tests=(--lib)
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)

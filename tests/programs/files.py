@@ -1,4 +1,4 @@
-"""Looks at files that the unit test beside this one has written, as their users would."""
+"""Looks at files that `tests/files.rs` has written, as their users would."""
 
 import sys
 from pathlib import Path
