@@ -323,7 +323,7 @@ fn the_test_command_runs_every_suite() {
         "test --workspace --features fft --no-fail-fast |  | ",
         "build -p spmd -p test-programs --examples --features phdf5,fft | target/with-system-openmpi | ",
         &format!(
-            "--features phdf5,fft --lib {every} --test heat2d --test hosts {again} | target/with-system-openmpi | "
+            "--features phdf5,fft --lib {every} --test files --test heat2d --test hosts {again} | target/with-system-openmpi | "
         ),
         "build -p spmd -p test-programs --examples --features mpi | target/with-mpich5 | ",
         &format!(
