@@ -81,14 +81,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     // border cells. Nothing flows through a closed border; a fixed one is 0.
     let mut old = match &args.input {
         None => DistArray::from_fn(world, &layout, Halo::star(1), |index| wave(shape, index))?,
-        Some(file) => {
-            let block = layout.block(world.rank());
-            let start = file.read(&block)?;
-            let closed = Halo::star(1).all(Boundary::Insulated);
-            DistArray::from_fn(world, &layout, closed, |[row, column]| {
-                start[[row - block.start()[0], column - block.start()[1]]]
-            })?
-        }
+        Some(file) => file.read_array(world, Halo::star(1).all(Boundary::Insulated))?,
     };
     let mut new = old.clone();
     let heat = old.sum_reproducible()?;
@@ -116,10 +109,10 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
         let title = format!("2-D heat equation after {} steps", args.steps);
         let version = format!("heat2d {}", env!("CARGO_PKG_VERSION"));
         let units = if args.input.is_some() { "as the input" } else { "1" }.to_owned();
-        file.write(world, &layout, &old.view(), &Provenance { title, units, version })?;
+        file.write_array(&old, &Provenance { title, units, version })?;
     }
     if let Some(file) = &args.picture {
-        file.write(world, &layout, &old.view())?;
+        file.write_array(&old)?;
     }
 
     // Is it right? Closed borders keep the heat; the wave is known exactly at every time.

@@ -122,7 +122,7 @@ fn play(world: &Comm, args: &Args) -> Result<(), Failure> {
     drop(progress);
 
     if let Some(file) = picture {
-        file.write(world, &layout, &now.map(f64::from).view())?;
+        file.write_array(&now.map(f64::from))?;
     }
     let alive = now.map(u64::from).sum()?;
     let verdict = verify(*pattern, alive, now.checksum()? == before);

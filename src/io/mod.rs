@@ -4,6 +4,7 @@
 //! axes and any type of elements that is [`Stored`]. Each rank reads its own block of it; all ranks
 //! together write one file, which is the same for every number of ranks.
 
+mod dist;
 mod error;
 #[cfg(feature = "hdf5")]
 mod hdf5;
