@@ -22,18 +22,21 @@ impl ArrayFile {
     ///
     /// # Examples
     /// ```
-    /// use spmd::{array::Halo, io::ArrayFile};
+    /// use spmd::{
+    ///     array::{DistArray, Halo, Layout},
+    ///     io::{ArrayFile, Provenance},
+    /// };
     /// # let folder = tempfile::tempdir()?;
-    /// # let name = folder.path().join("start.npy");
-    /// # let bytes: &[u8] = b"\x93NUMPY\x01\0\x46\0{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }           \n\x01\x02\x03";
-    /// # std::fs::write(&name, bytes)?;
-    /// # let name = name.display();
-    /// let file: ArrayFile = format!("{name}").parse()?;
+    /// # let name = folder.path().join("squares.npy").display().to_string();
+    /// let file: ArrayFile = name.parse()?;
+    /// let about = Provenance { title: "squares".into(), units: "1".into(), version: "1".into() };
     /// let sums = spmd::local(2, |world| {
-    ///     let array = file.read_array::<f64, 1>(world, Halo::star(1))?;
-    ///     Ok(array.sum()?)
+    ///     let layout = Layout::new([5], world.size());
+    ///     let squares = DistArray::from_fn(world, &layout, Halo::none(), |[i]| (i * i) as u32)?;
+    ///     file.write_array(&squares, &about)?;
+    ///     Ok(file.read_array::<f64, 1>(world, Halo::star(1))?.sum()?)
     /// });
-    /// assert_eq!(sums?, [6.0; 2]);
+    /// assert_eq!(sums?, [30.0; 2]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
