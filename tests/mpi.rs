@@ -549,8 +549,7 @@ fn ranks_in_directories_of_their_own_write_one_hdf5_file() {
 fn arrays_of_every_kind_go_round_through_files_that_all_ranks_write() {
     for ranks in [1, 2, 3, 5] {
         let directory = tempfile::tempdir().unwrap();
-        let _alone = alone();
-        let ending = run(mpirun(ranks, &example("files")).arg(directory.path())).success();
+        let ending = run_alone(mpirun(ranks, &example("files")).arg(directory.path())).success();
         assert_eq!(ending.stdout, "files: ok\n");
         assert!(!names(directory.path()).iter().any(|name| name.starts_with('.')), "{ranks}");
     }
@@ -568,10 +567,9 @@ fn a_rank_writes_more_than_31_bits_can_count_and_the_others_nothing() {
     }
     for bytes in [(1_u64 << 31) - 8, 1 << 31, (1 << 31) + 8] {
         let directory = tempfile::tempdir().unwrap();
-        let _alone = alone();
         let mut command = mpirun(3, &example("files"));
         command.arg(directory.path()).args(["--bytes", &bytes.to_string()]);
-        run(&mut command).success();
+        run_alone(&mut command).success();
     }
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod wrong;
 
 use std::{
+    cell::Cell,
     env, fs,
     io::Read,
     os::unix::process::CommandExt,
@@ -168,7 +169,11 @@ pub(crate) fn example(name: &str) -> PathBuf {
 const SEATS: usize = 4;
 static SEATS_TAKEN: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
-/// The right to run a job, until it is dropped.
+thread_local! {
+    static SEATED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The right of this thread to run a job, until it is dropped.
 pub(crate) struct Seats(usize);
 
 /// For a job that computes: ranks of several would only wait for each other's CPUs.
@@ -184,6 +189,7 @@ pub(crate) fn beside_others() -> Seats {
 
 impl Seats {
     fn take(count: usize) -> Self {
+        assert!(!SEATED.replace(true), "a thread that has seats would wait for itself");
         let (taken, changed) = &SEATS_TAKEN;
         let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = changed.wait_while(taken, |taken| *taken + count > SEATS);
@@ -194,6 +200,7 @@ impl Seats {
 
 impl Drop for Seats {
     fn drop(&mut self) {
+        SEATED.set(false);
         *SEATS_TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
         SEATS_TAKEN.1.notify_all();
     }
