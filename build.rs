@@ -13,7 +13,6 @@ const INSTEAD_OF_MPICC: [&str; 2] = ["MPI_PKG_CONFIG", "CRAY_MPICH_DIR"];
 const SYSTEM: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
     for variable in INSTEAD_OF_MPICC.iter().chain(&["MPICC"]) {
         println!("cargo:rerun-if-env-changed={variable}");
     }

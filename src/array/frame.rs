@@ -64,35 +64,29 @@ where
         let block = layout.block(rank);
         let shape = halo.around(&block);
         let inner = Block::new(halo.before(&block), block.shape());
-        let in_grid = rank < layout.ranks();
-        let (mut neighbors, mut copies) = (Vec::<Neighbor<D>>::new(), Vec::new());
-        let mut early = inner;
-        if in_grid {
-            let (needed, given) = (halo.needed(layout, rank), halo.given(layout, rank));
-            for Piece { peer, from, to } in &needed {
-                if *peer == rank {
-                    copies.push((*from, *to));
-                } else {
-                    early = without_reach(early, inner, to, halo);
-                }
+        // Who owns nothing needs nothing and gives nothing.
+        let (needed, given) = (halo.needed(layout, rank), halo.given(layout, rank));
+        let (mut copies, mut early) = (Vec::new(), inner);
+        for Piece { peer, from, to } in &needed {
+            if *peer == rank {
+                copies.push((*from, *to));
+            } else {
+                early = without_reach(early, inner, to, halo);
             }
-            let mut peers: Vec<usize> =
-                needed.iter().chain(&given).map(|piece| piece.peer).collect();
-            peers.sort_unstable();
-            peers.dedup();
-            let of = |pieces: &[Piece<D>], peer: usize, place: fn(&Piece<D>) -> Block<D>| {
-                pieces.iter().filter(|piece| piece.peer == peer).map(place).collect()
-            };
-            neighbors = peers
-                .into_iter()
-                .filter(|&peer| peer != rank)
-                .map(|peer| Neighbor {
-                    rank: peer,
-                    given: of(&given, peer, |piece| piece.from),
-                    needed: of(&needed, peer, |piece| piece.to),
-                })
-                .collect();
         }
+        let mut peers: Vec<usize> = needed.iter().chain(&given).map(|piece| piece.peer).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        peers.retain(|&peer| peer != rank);
+        let of = |pieces: &[Piece<D>], peer: usize, place: fn(&Piece<D>) -> Block<D>| {
+            pieces.iter().filter(|piece| piece.peer == peer).map(place).collect()
+        };
+        let neighbor = |rank| Neighbor {
+            rank,
+            given: of(&given, rank, |piece| piece.from),
+            needed: of(&needed, rank, |piece| piece.to),
+        };
+        let neighbors = peers.into_iter().map(neighbor).collect();
         Self {
             comm: Rc::new(comm),
             layout: layout.clone(),
