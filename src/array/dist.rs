@@ -361,8 +361,7 @@ where
         let frame = Rc::clone(&first.frame);
         if !arrays.iter().all(|array| Rc::ptr_eq(&array.frame, &frame)) {
             let what = "the arrays have not been made of one another".to_owned();
-            let why = ErrorKind::InvalidArgument { what };
-            return Err(frame.comm.refuse("exchange_all", why, at));
+            return Err(frame.refuse("exchange_all", what, at));
         }
         let mut fields = arrays.each_mut().map(|array| &mut array.cells[..]);
         frame.begin(&mut fields, at)?.finish_into(&mut fields, at)
@@ -379,7 +378,8 @@ where
     ///
     /// # Errors
     /// As [`exchange`](Self::exchange); [`ErrorKind::InvalidArgument`] if the halo does not reach
-    /// an offset, or `out` has other blocks.
+    /// an offset, or `out` has other blocks: then this rank exchanges nothing any more for arrays
+    /// made of this one ([`ErrorKind::BrokenCommunicator`]), since others may have made the call.
     #[track_caller]
     pub fn update<U: Datum, const K: usize>(
         &mut self,
@@ -393,8 +393,7 @@ where
         let at = Location::caller();
         if let Some(offset) = offsets.into_iter().find(|&offset| !self.frame.halo.reaches(offset)) {
             let what = format!("the halo does not reach the cells at {offset:?}");
-            let why = ErrorKind::InvalidArgument { what };
-            return Err(self.frame.comm.refuse("update", why, at));
+            return Err(self.frame.refuse("update", what, at));
         }
         self.update_at(out, at, |out, line| {
             let len = out.len();
@@ -440,7 +439,7 @@ where
             != (frame.block, frame.shape, frame.inner)
         {
             let what = "the arrays have other blocks or halos of another width".to_owned();
-            return Err(frame.comm.refuse("update", ErrorKind::InvalidArgument { what }, at));
+            return Err(frame.refuse("update", what, at));
         }
         let exchange = frame.begin(&mut [&mut self.cells[..]], at)?;
         self.ground().write(&self.cells, (&mut out.cells, 0), &frame.early, &kernel);

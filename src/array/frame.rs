@@ -11,7 +11,7 @@ use super::{Axes, Block, Halo, Layout, halo::Piece, lines::rows};
 use crate::{
     comm::{Comm, Plan, PlanBuffer},
     datum::Datum,
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
 };
 
 /// The place of a rank among the blocks of a global array, and its way to its neighbours.
@@ -116,6 +116,19 @@ where
         let result = body().map_err(|error| error.called_at(at))?;
         self.broken.set(false);
         Ok(result)
+    }
+
+    /// The error of a call that this rank does not make. The others may make it, and would take the
+    /// messages of the next one for those of this one: so none is sent any more.
+    #[cold]
+    pub(super) fn refuse(
+        &self,
+        op: &'static str,
+        what: String,
+        at: &'static Location<'static>,
+    ) -> Error {
+        self.broken.set(true);
+        self.comm.refuse(op, ErrorKind::InvalidArgument { what }, at)
     }
 
     /// Copies what the halo of `cells` holds of the block itself.

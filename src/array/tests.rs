@@ -322,11 +322,17 @@ fn wrong_calls_are_refused_and_name_their_line() {
         let far = array.update(&mut out, [[0, 2]], |[cell]| cell).unwrap_err();
         assert!(far.to_string().contains("does not reach the cells at [0, 2]"), "{far}");
         assert_eq!((far.location().file(), far.location().line()), (file!(), line!() - 2));
+        // Another rank may have made the call, and waits: nothing that comes later is for it.
+        assert!(array.exchange().unwrap_err().to_string().contains("has failed"));
+        let make = || DistArray::from_fn(world, &layout, Halo::star(1), |_| 0.0);
+        let (mut array, mut narrow) =
+            (make()?, DistArray::from_fn(world, &layout, Halo::none(), |_| 0.0)?);
         let corner = array.update(&mut out, [[1, 1]], |[cell]| cell);
         assert!(corner.is_err(), "a star has no corners");
-        let mut narrow = DistArray::from_fn(world, &layout, Halo::none(), |_| 0.0)?;
-        assert!(array.update(&mut narrow, [[0, 0]], |[cell]| cell).is_err());
-        let mut apart = DistArray::from_fn(world, &layout, Halo::star(1), |_| 0.0)?;
+        assert!(make()?.update(&mut narrow, [[0, 0]], |[cell]| cell).is_err());
+        let (mut array, mut apart) = (make()?, make()?);
+        assert!(DistArray::exchange_all([&mut array, &mut apart]).is_err());
+        let mut array = make()?;
         assert!(array.begin()?.finish(&mut apart).is_err());
         array.exchange()?; // what was begun for nothing is in nobody's way
         let many = DistArray::from_fn(world, &Layout::new([9], 3), Halo::none(), |_| 0);

@@ -24,7 +24,7 @@ use std::{
     str::FromStr,
 };
 
-use ndarray::{Array, ArrayRef, ShapeBuilder};
+use ndarray::{Array, ArrayRef, CowArray, ShapeBuilder};
 
 pub use self::{error::FileError, picture::PictureFile, stored::Stored};
 use self::{part::Part, storage::Storage, unfinished::Unfinished};
@@ -416,11 +416,8 @@ impl ArrayFile {
     where
         [usize; D]: Axes,
     {
-        let mine = layout.block(comm.rank());
-        assert_eq!(block.shape(), mine.shape(), "the block is this rank's");
-        assert!(layout.ranks() <= comm.size(), "{layout}, but there are {} ranks", comm.size());
         let at = Location::caller();
-        let values = block.as_standard_layout();
+        let values = own_cells(comm, layout, block);
         let values = values.as_slice().unwrap_or_default(); // in this order it is one
         let new = self.new_array(&layout.shape(), T::ELEMENT);
         let write = || {
@@ -481,11 +478,8 @@ impl ArrayFile {
     where
         [usize; D]: Axes,
     {
-        let mine = layout.block(comm.rank());
-        assert_eq!(block.shape(), mine.shape(), "the block is this rank's");
-        assert!(layout.ranks() <= comm.size(), "{layout}, but there are {} ranks", comm.size());
         let at = Location::caller();
-        let values = block.as_standard_layout();
+        let values = own_cells(comm, layout, block);
         let values = values.as_slice().unwrap_or_default(); // in this order it is one
         let append = || {
             let comm = &comm.dup()?;
@@ -523,6 +517,26 @@ impl ArrayFile {
         let reader = hdf5::Reader::open(&self.path, Some(&times), None)?;
         Ok(reader.read(&Part::whole(reader.shape()))?.values)
     }
+}
+
+/// The cells of this rank's block, the last axis fastest.
+///
+/// # Panics
+/// If it has not the shape that `layout` gives this rank, or `layout` is for more ranks than there
+/// are.
+#[track_caller]
+fn own_cells<'b, T: Stored, const D: usize>(
+    comm: &Comm,
+    layout: &Layout<D>,
+    block: &'b ArrayRef<T, DimOf<D>>,
+) -> CowArray<'b, T, DimOf<D>>
+where
+    [usize; D]: Axes,
+{
+    let mine = layout.block(comm.rank());
+    assert_eq!(block.shape(), mine.shape(), "the block is this rank's");
+    assert!(layout.ranks() <= comm.size(), "{layout}, but there are {} ranks", comm.size());
+    block.as_standard_layout()
 }
 
 impl New {
