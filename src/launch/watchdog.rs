@@ -60,7 +60,7 @@ type Address = (Vec<IpAddr>, u16, u64);
 /// The thread that watches a rank.
 pub(super) struct Watchdog {
     watch: Arc<Watch>,
-    duties: Sender<Guard>,
+    duties: Sender<(Guard, Role)>,
 }
 
 impl Watchdog {
@@ -72,8 +72,8 @@ impl Watchdog {
         let watched = Arc::clone(&watch);
         let builder = thread::Builder::new().name("timeout".to_owned());
         let body = move || {
-            if let Some(guard) = watch_start(&watched, limit, &who, &receiver) {
-                guard.watch();
+            if let Some((guard, role)) = watch_start(&watched, limit, &who, &receiver) {
+                guard.watch(role);
             }
         };
         if let Err(error) = builder.spawn(body) {
@@ -107,13 +107,27 @@ impl Watchdog {
         let address: Address = comm.bcast_obj(0, || address)?;
         let role = match listener {
             Ok(Some((listener, (.., word)))) => Role::Lead(listener, word),
-            _ => Role::Follow(address),
+            _ => {
+                // Before the program begins: a rank that is frozen from then on is missed.
+                let stream = reach(&address, me.rank);
+                Role::Follow(address, stream)
+            }
         };
         let hosts = places.iter().map(|place| place.host.clone()).collect();
         // Without a thread nobody takes it, which has been told.
-        let _ = self.duties.send(Guard { watch: self.watch, limit, me, hosts, role });
+        let _ = self.duties.send((Guard { watch: self.watch, limit, me, hosts }, role));
         Ok(())
     }
+}
+
+/// A line of `rank` to rank 0, over the first of its addresses that answers.
+fn reach((addresses, port, word): &Address, rank: usize) -> Option<TcpStream> {
+    addresses.iter().find_map(|address| {
+        let address = SocketAddr::new(*address, *port);
+        let mut stream = TcpStream::connect_timeout(&address, ADDRESS_TIME).ok()?;
+        stream.write_all(format!("{word} {rank}\n").as_bytes()).ok()?;
+        Some(stream)
+    })
 }
 
 /// Until there are lines between the ranks; nothing if there will be none.
@@ -121,11 +135,11 @@ fn watch_start(
     watch: &Watch,
     limit: Duration,
     who: &str,
-    duties: &Receiver<Guard>,
-) -> Option<Guard> {
+    duties: &Receiver<(Guard, Role)>,
+) -> Option<(Guard, Role)> {
     loop {
         match duties.recv_timeout(pause(limit)) {
-            Ok(guard) => return Some(guard),
+            Ok(duty) => return Some(duty),
             Err(RecvTimeoutError::Disconnected) => return None,
             Err(RecvTimeoutError::Timeout) if watch.is_overdue(limit) => {
                 give_up(who, &format!("longer than --timeout, {watch}"));
@@ -184,7 +198,6 @@ struct Guard {
     me: Arc<Identity>,
     /// The host of each rank.
     hosts: Vec<String>,
-    role: Role,
 }
 
 /// Why a job is ended.
@@ -200,7 +213,8 @@ enum Reason {
 enum Role {
     /// Rank 0's.
     Lead(TcpListener, u64),
-    Follow(Address),
+    /// Another rank's, with its line to rank 0 if it has one already.
+    Follow(Address, Option<TcpStream>),
 }
 
 /// One end of a line.
@@ -219,10 +233,10 @@ struct Line {
 }
 
 impl Guard {
-    fn watch(&self) {
-        match &self.role {
-            Role::Lead(listener, word) => self.lead(listener, *word),
-            Role::Follow(address) => self.follow(address),
+    fn watch(self, role: Role) {
+        match role {
+            Role::Lead(listener, word) => self.lead(&listener, word),
+            Role::Follow(address, stream) => self.follow(&address, stream),
         }
     }
 
@@ -314,8 +328,9 @@ impl Guard {
     }
 
     /// Another rank: tells rank 0 how it stands, and what it does when asked.
-    fn follow(&self, address: &Address) {
-        let Some(mut line) = self.connect(address).and_then(Line::new) else { return self.alone() };
+    fn follow(&self, address: &Address, stream: Option<TcpStream>) {
+        let stream = stream.or_else(|| self.connect(address));
+        let Some(mut line) = stream.and_then(Line::new) else { return self.alone() };
         let mut idle = Idle::new();
         let mut told = Standing::Busy;
         let mut overdue: Option<Instant> = None;
@@ -362,19 +377,12 @@ impl Guard {
         }
     }
 
-    fn connect(&self, (addresses, port, word): &Address) -> Option<TcpStream> {
+    fn connect(&self, address: &Address) -> Option<TcpStream> {
         let started = Instant::now();
-        while started.elapsed() < CONNECT_TIME {
-            for address in addresses {
-                let address = SocketAddr::new(*address, *port);
-                if let Ok(mut stream) = TcpStream::connect_timeout(&address, ADDRESS_TIME)
-                    && stream.write_all(format!("{word} {}\n", self.me.rank).as_bytes()).is_ok()
-                {
-                    return Some(stream);
-                }
-                if self.watch.is_overdue(self.limit) {
-                    return None;
-                }
+        while started.elapsed() < CONNECT_TIME && !self.watch.is_overdue(self.limit) {
+            let stream = reach(address, self.me.rank);
+            if stream.is_some() {
+                return stream;
             }
             thread::sleep(Duration::from_millis(50));
         }
