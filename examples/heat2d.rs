@@ -7,14 +7,18 @@
 //! ```text
 //! cargo run --release --example heat2d
 //! cargo run --release --example heat2d -- -n 4 --input terrain.npy --steps 200 --picture terrain.png
+//! cargo run --release --example heat2d -- --checkpoint kept   # Ctrl-C; the same line goes on
 //! ```
 
-use std::{f64::consts::PI, process::ExitCode, time::Instant};
+mod common;
+
+use std::{f64::consts::PI, process::ExitCode};
 
 use clap::Parser;
+use common::{announce, conclude, timed};
 use spmd::{
     array::{Boundary, DistArray, Halo, Layout},
-    io::{ArrayFile, PictureFile, Provenance},
+    io::{ArrayFile, CheckpointArgs, PictureFile, Provenance, State},
     prelude::*,
 };
 
@@ -49,6 +53,8 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     picture: Option<PictureFile>,
     #[command(flatten)]
+    kept: CheckpointArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -66,16 +72,16 @@ fn main() -> ExitCode {
 }
 
 fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
-    let first = world.rank() == 0;
-
     // Who owns what: the field is cut into one block for each rank.
     let shape = args.input.as_ref().map_or(Ok(args.size), ArrayFile::shape)?;
     let layout = Layout::new(shape, world.size());
-    if first {
+    if world.rank() == 0 {
         // A file that cannot be written is a pity after an hour of computing.
         args.output.iter().try_for_each(|file| file.check_room::<f64>(&shape))?;
         args.picture.iter().try_for_each(PictureFile::check_writable)?;
     }
+    let [rows, columns] = shape;
+    announce(world, &format!("field: {rows} x {columns} cells, {} steps", args.steps));
 
     // Each rank makes or reads its own block, which is surrounded by copies of its neighbours'
     // border cells. Nothing flows through a closed border; a fixed one is 0.
@@ -87,22 +93,38 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     let heat = old.sum_reproducible()?;
     let size = old.map(f64::abs).sum_reproducible()?;
 
-    let progress = Progress::new(world, args.steps.into(), "steps");
-    world.barrier()?;
-    let clock = Instant::now();
-    for _ in 0..args.steps {
-        // The border cells travel while the inner ones are computed. The order of the operations
-        // is fixed, so that every cell gets the same bits whoever computes it.
-        old.update(&mut new, FIVE_POINTS, |[here, north, south, west, east]| {
-            // What flows in from a neighbour is exactly what flows out of it.
-            let (vertical, horizontal) =
-                ((north - here) + (south - here), (west - here) + (east - here));
-            here + FLOW * (vertical + horizontal)
-        })?;
-        std::mem::swap(&mut old, &mut new);
-        progress.advance(1);
+    // An earlier run that was stopped, on any number of ranks, is continued.
+    let start = old.checksum()?;
+    let mut step = 0;
+    let mut checkpoint = args.kept.open(world)?;
+    if let Some(kept) = checkpoint.resume(state(&mut old, &mut step, start))?
+        && world.rank() == 0
+    {
+        println!("continued: from step {step}, {}", kept.display());
     }
-    let seconds = world.allreduce(&[clock.elapsed().as_secs_f64()], Max)?[0];
+    if step > args.steps {
+        let (kept, asked) = (step, args.steps);
+        return Err(Failure::usage(format!("--steps {asked}: the checkpoint is at step {kept}")));
+    }
+    let (progress, from) = (Progress::new(world, args.steps.into(), "steps"), step);
+    progress.advance(from.into());
+    let ((), seconds) = timed(world, || {
+        while step < args.steps {
+            // The border cells travel while the inner ones are computed. The order of the
+            // operations is fixed, so that every cell gets the same bits whoever computes it.
+            old.update(&mut new, FIVE_POINTS, |[here, north, south, west, east]| {
+                // What flows in from a neighbour is exactly what flows out of it.
+                let (vertical, horizontal) =
+                    ((north - here) + (south - here), (west - here) + (east - here));
+                here + FLOW * (vertical + horizontal)
+            })?;
+            std::mem::swap(&mut old, &mut new);
+            step += 1;
+            progress.advance(1);
+            checkpoint.step(state(&mut old, &mut step, start))?;
+        }
+        Ok(())
+    })?;
     drop(progress);
 
     if let Some(file) = &args.output {
@@ -130,27 +152,16 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
         let both = world.allreduce(&[error, largest], worse)?;
         ("exact solution, relative error", relative(both[0], both[1]))
     };
-    let passed = error <= TOLERANCE;
-    let verdict = format!("({what} {error:.1e}, allowed {TOLERANCE:.0e})");
-    let hash = old.checksum()?;
-    if first {
-        let [rows, columns] = shape;
-        let updates = rows as f64 * columns as f64 * f64::from(args.steps) / seconds;
-        let (ranks, threads) = (world.size(), rayon::current_num_threads());
-        println!(
-            "field: {rows} x {columns} cells, {} steps\nengine: {}\nranks x threads: {ranks} x {threads}\n\
-             time: {seconds:.3} s, {updates:.2e} cell updates/s\nchecksum: {hash:016x}\nverification: {} {verdict}",
-            args.steps,
-            [world.engine(), &world.library()].join(" ").trim_end(),
-            if passed { "passed" } else { "FAILED" },
-        );
-    }
-    world.barrier()?; // a failure ends the job: not before the result is printed
-    if passed {
-        Ok(())
-    } else {
-        Err(Failure::verification(format!("verification failed {verdict}")))
-    }
+    let verdict = format!("{what} {error:.1e}, allowed {TOLERANCE:.0e}");
+    let verdict = if error <= TOLERANCE { Ok(verdict) } else { Err(verdict) };
+    let updates = rows as f64 * columns as f64 * f64::from(args.steps - from) / seconds;
+    let rate = format!("{updates:.2e} cell updates/s\nchecksum: {:016x}", old.checksum()?);
+    conclude(world, seconds, &rate, verdict)
+}
+
+/// What a run goes on from: where it is, and what it began with.
+fn state<'a>(field: &'a mut DistArray<f64, 2>, step: &'a mut u32, start: u64) -> State<'a> {
+    State::new().array("field", field).value("step", step).constant("initial field", &start)
 }
 
 /// Half a sine wave along each axis, 0 on the border that lies one cell outside the field.

@@ -6,7 +6,10 @@ mod kind;
 
 use std::{error::Error as StdError, fmt, panic::Location, sync::Arc};
 
-pub(crate) use self::call::{Call, Place, With};
+pub(crate) use self::{
+    call::{Call, Place, With},
+    failure::STOPPED,
+};
 pub use self::{failure::Failure, kind::ErrorKind};
 
 /// The result of a call on a communicator.

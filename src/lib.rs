@@ -45,6 +45,9 @@ mod placement;
 #[allow(unsafe_code)] // calls into C; each block states its reasons
 mod process;
 mod scalar;
+#[allow(unsafe_code)] // signal handlers; each block states its reasons
+mod signals;
+mod stop;
 
 /// Derive [`Datum`]'s traits for your own types with this crate.
 pub use bytemuck;

@@ -23,10 +23,15 @@ pub(crate) fn before_leaving(last: fn()) {
     let _ = LAST.set(last);
 }
 
+/// Does what is done before the process leaves.
+pub(crate) fn last_words() {
+    LAST.get().inspect(|last| last());
+}
+
 /// Ends this process at once, without the clean-up that a library in the middle of a call might
 /// never finish.
 pub(crate) fn leave(code: u8) -> ! {
-    LAST.get().inspect(|last| last());
+    last_words();
     // SAFETY: ends the process; nothing runs afterwards.
     unsafe { libc::_exit(c_int::from(code)) }
 }

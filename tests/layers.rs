@@ -9,7 +9,7 @@ use std::{
 
 /// The layers of the crate from the ground up; the modules of one layer may use each other.
 const LAYERS: [&[&str]; 7] = [
-    &["checks", "error", "datum", "trace", "placement", "process", "scalar"],
+    &["checks", "error", "datum", "trace", "placement", "process", "scalar", "signals", "stop"],
     &["engine"],
     &["comm"],
     &["array", "farm", "recover"],
@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 7] = [
 ];
 
 /// Where unsafe code may stand: the beginnings of paths below `src/`.
-const UNSAFE_ROOMS: [&str; 11] = [
+const UNSAFE_ROOMS: [&str; 12] = [
     "comm/rma/",
     "comm/own.rs",
     "comm/plan/store.rs",
@@ -31,6 +31,7 @@ const UNSAFE_ROOMS: [&str; 11] = [
     "io/unfinished/registry.rs",
     "placement.rs",
     "process.rs",
+    "signals.rs",
 ];
 
 /// Where a thread may wait, spin or let others run by itself: the beginnings of paths below `src/`.

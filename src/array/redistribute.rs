@@ -16,22 +16,18 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
+/// Cells of a block.
+type CellsOf<'a, T, const D: usize> = ArrayView<'a, T, <[usize; D] as Axes>::Dim>;
+
 /// The tag of these messages; those of halos have another.
 const TAG: u32 = 1;
 
-/// Who holds which block of an array on a communicator.
-struct Holders<'a, const D: usize> {
-    layout: &'a Layout<D>,
-    /// The rank of the communicator that is each rank of the layout.
-    ranks: &'a [usize],
-}
+/// Who holds which block of an array: ranks of a communicator.
+type Holders<const D: usize> = [(usize, Block<D>)];
 
-impl<const D: usize> Holders<'_, D> {
-    /// The ranks of the communicator that hold cells, and their blocks.
-    fn blocks(&self) -> impl Iterator<Item = (usize, Block<D>)> + '_ {
-        let blocks = self.ranks.iter().enumerate();
-        blocks.map(|(rank, &holder)| (holder, self.layout.block(rank)))
-    }
+/// The blocks of a layout, of which `ranks` tells who holds each.
+fn blocks_of<const D: usize>(layout: &Layout<D>, ranks: &[usize]) -> Vec<(usize, Block<D>)> {
+    ranks.iter().enumerate().map(|(rank, &holder)| (holder, layout.block(rank))).collect()
 }
 
 /// The block in the coordinates of an array whose axis `axis` is this one's `axes[axis]`.
@@ -39,13 +35,12 @@ fn permuted<const D: usize>(block: &Block<D>, axes: [usize; D]) -> Block<D> {
     Block::new(axes.map(|axis| block.start()[axis]), axes.map(|axis| block.shape()[axis]))
 }
 
-/// Moves all cells of `source` to where they belong in `target`, whose axis `axis` is the source's
-/// `axes[axis]`. Collective over `comm`.
+/// Moves all cells of blocks that ranks of `comm` hold to where they belong in `target`; `own` is
+/// the block of this rank among them, and its cells. Collective over `comm`.
 fn transfer<T: Datum + Default, const D: usize>(
     comm: &Comm,
-    (from, source): (&Holders<'_, D>, Option<&DistArray<T, D>>),
-    (to, target): (&Holders<'_, D>, Option<&mut DistArray<T, D>>),
-    axes: [usize; D],
+    (from, own): (&Holders<D>, Option<(Block<D>, CellsOf<'_, T, D>)>),
+    (to, target): (&Holders<D>, Option<&mut DistArray<T, D>>),
 ) -> Result<()>
 where
     [usize; D]: Axes,
@@ -53,29 +48,27 @@ where
     let me = comm.rank();
     let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
     // What this rank has of the target's block, and where it goes there.
-    let mut own = None;
-    if let Some(source) = source {
-        let mine = permuted(&source.block(), axes);
-        for (rank, block) in to.blocks() {
-            let part = mine.intersect(&block);
+    let mut stays = None;
+    if let Some((mine, cells)) = own {
+        for (rank, block) in to {
+            let part = mine.intersect(block);
             if part.is_empty() {
                 continue;
             }
-            let cells = source.view().permuted_axes(axes.dim());
-            let cells = part.relative_to(mine.start()).of(cells);
+            let cells = part.relative_to(mine.start()).of(cells.view());
             let packed: Vec<T> = cells.iter().copied().collect();
-            if rank == me {
-                own = Some((part, packed));
+            if *rank == me {
+                stays = Some((part, packed));
             } else {
-                outgoing.push((rank, packed));
+                outgoing.push((*rank, packed));
             }
         }
     }
     if let Some(target) = &target {
-        for (rank, block) in from.blocks().filter(|&(rank, _)| rank != me) {
-            let part = target.block().intersect(&permuted(&block, axes));
+        for (rank, block) in from.iter().filter(|&&(rank, _)| rank != me) {
+            let part = target.block().intersect(block);
             if !part.is_empty() {
-                incoming.push((rank, part, vec![T::default(); part.len()]));
+                incoming.push((*rank, part, vec![T::default(); part.len()]));
             }
         }
     }
@@ -91,7 +84,7 @@ where
     if let Some(target) = target {
         let start = target.block().start();
         let arrived = incoming.into_iter().map(|(_, part, cells)| (part, cells));
-        for (part, cells) in arrived.chain(own) {
+        for (part, cells) in arrived.chain(stays) {
             let cells = ArrayView::from_shape(part.shape().dim(), &cells);
             let cells = cells.expect("there are as many cells as the part has");
             part.relative_to(start).of_mut(target.view_mut()).assign(&cells);
@@ -183,11 +176,33 @@ where
         }
         let ranks: Vec<usize> = (0..comm.size()).collect();
         let layout = other.layout().clone();
-        let from = Holders { layout: self.layout(), ranks: &ranks };
-        let to = Holders { layout: &layout, ranks: &ranks };
-        self.frame.moving("redistribute", at, || {
-            transfer(comm, (&from, Some(self)), (&to, Some(other)), axes)
-        })
+        let from = blocks_of(self.layout(), &ranks);
+        let from: Vec<_> =
+            from.into_iter().map(|(rank, block)| (rank, permuted(&block, axes))).collect();
+        let to = blocks_of(&layout, &ranks);
+        let own = (permuted(&self.block(), axes), self.view().permuted_axes(axes.dim()));
+        self.frame
+            .moving("redistribute", at, || transfer(comm, (&from, Some(own)), (&to, Some(other))))
+    }
+
+    /// Takes the cells of blocks that ranks of `comm`, which are those of this array, hold: each
+    /// goes to the rank whose it is here. `own` is this rank's block among them, and its cells, the
+    /// last axis fastest.
+    ///
+    /// Collective.
+    pub(crate) fn take_blocks(
+        &mut self,
+        comm: &Comm,
+        from: &Holders<D>,
+        own: Option<(Block<D>, &[T])>,
+    ) -> Result<()> {
+        let ranks: Vec<usize> = (0..comm.size()).collect();
+        let to = blocks_of(self.layout(), &ranks[..self.layout().ranks()]);
+        let own = own.map(|(block, cells)| {
+            let cells = ArrayView::from_shape(block.shape().dim(), cells);
+            (block, cells.expect("there are as many cells as the block has"))
+        });
+        transfer(comm, (from, own), (&to, Some(self)))
     }
 
     /// Copies all cells of an array that lies on some ranks of `comm` into one that lies on others,
@@ -252,10 +267,10 @@ where
         if from_layout.shape() != to_layout.shape() {
             return Err(refuse("the arrays have different shapes"));
         }
-        let source = Holders { layout: from_layout, ranks: from_ranks };
-        let target = Holders { layout: to_layout, ranks: to_ranks };
-        let axes = std::array::from_fn(|axis| axis);
-        transfer(comm, (&source, from), (&target, to), axes).map_err(|error| error.called_at(at))
+        let source = blocks_of(from_layout, from_ranks);
+        let target = blocks_of(to_layout, to_ranks);
+        let own = from.map(|array| (array.block(), array.view()));
+        transfer(comm, (&source, own), (&target, to)).map_err(|error| error.called_at(at))
     }
 }
 

@@ -34,6 +34,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::object::{pack, unpack};
 use self::{
     address::Space,
     own::{Bound, Own},

@@ -10,7 +10,7 @@ use super::{Error, ErrorKind, Place};
 /// The closure given to [`run`](crate::run) returns `Result<(), Failure>`, so `?` works on every
 /// error type, on boxed errors (`anyhow::Error` too) and on text. An error type of your own that
 /// wraps ours (and says so by `source()`) keeps its exit code. Exit codes: 1 failure, 2 usage, 3
-/// verification failed, 4 deadlock or lost rank.
+/// verification failed, 4 deadlock or lost rank, 5 stopped, to be continued.
 ///
 /// ```
 /// # use spmd::Failure;
@@ -29,6 +29,9 @@ pub struct Failure {
     at: &'static Location<'static>,
 }
 
+/// The exit code of a job that was asked to stop, and can be continued.
+pub(crate) const STOPPED: u8 = 5;
+
 impl Failure {
     /// The program failed (exit code 1).
     #[track_caller]
@@ -46,6 +49,13 @@ impl Failure {
     #[track_caller]
     pub fn verification(message: impl Into<String>) -> Self {
         Self::with_code(message, 3)
+    }
+
+    /// The program was asked to stop and has kept its state, to be continued (exit code 5). All
+    /// ranks return it in the same step; the message is said once, as it is.
+    #[track_caller]
+    pub fn stopped(message: impl Into<String>) -> Self {
+        Self::with_code(message, STOPPED)
     }
 
     #[track_caller]

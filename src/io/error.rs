@@ -202,7 +202,7 @@ pub enum FileError {
     /// A rank does not see the file that rank 0 has made for all.
     #[error(
         "{}: all ranks write this file together, but this one cannot use what rank 0 has made in {}: {reason}; choose a \
-         directory that all hosts share and may write to, or a .npy file, which rank 0 writes alone",
+         directory that all hosts share and may write to{instead}",
         path.display(), directory.display()
     )]
     NotShared {
@@ -212,6 +212,25 @@ pub enum FileError {
         directory: PathBuf,
         /// What this rank has found there.
         reason: String,
+        /// What would do besides, in words.
+        instead: &'static str,
+    },
+    /// A file of a checkpoint is not what was written.
+    #[error("{}: damaged: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Another job keeps its checkpoints in the directory.
+    #[error(
+        "{}: another job keeps its checkpoints there; wait until it has ended, or name another directory",
+        path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
     },
     /// Datasets would be lost if the file were replaced.
     #[error(

@@ -1,9 +1,10 @@
-//! Files: blocks of arrays from and to one shared file, and pictures of them.
+//! Files: blocks of arrays from and to one shared file, pictures of them, checkpoints.
 //!
 //! An [`ArrayFile`] is a `.npy` file, or a dataset of an HDF5 file (feature `hdf5`), of any number of
 //! axes and any type of elements that is [`Stored`]. Each rank reads its own block of it; all ranks
 //! together write one file, which is the same for every number of ranks.
 
+mod checkpoint;
 mod dist;
 mod error;
 #[cfg(feature = "hdf5")]
@@ -26,7 +27,12 @@ use std::{
 
 use ndarray::{Array, ArrayRef, CowArray, ShapeBuilder};
 
-pub use self::{error::FileError, picture::PictureFile, stored::Stored};
+pub use self::{
+    checkpoint::{Checkpoint, CheckpointArgs, Every, State},
+    error::FileError,
+    picture::PictureFile,
+    stored::Stored,
+};
 use self::{part::Part, storage::Storage, unfinished::Unfinished};
 pub use crate::scalar::Element;
 use crate::{
@@ -601,8 +607,13 @@ fn agree<R>(
     at: &'static Location<'static>,
     outcome: Result<R, FileError>,
 ) -> Result<R, Failure> {
-    let outcome = outcome.map_err(|error| Failure::from(error).called_at(at));
-    comm.agree_on_outcome(Call { op: "write", with: With::ALL, at }, outcome)
+    agree_on(comm, Call { op: "write", with: With::ALL, at }, outcome)
+}
+
+/// As [`agree`], of any call.
+fn agree_on<R>(comm: &Comm, call: Call, outcome: Result<R, FileError>) -> Result<R, Failure> {
+    let outcome = outcome.map_err(|error| Failure::from(error).called_at(call.at));
+    comm.agree_on_outcome(call, outcome)
 }
 
 /// The bytes of the cells of an array; the largest number if there are more.

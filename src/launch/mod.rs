@@ -48,8 +48,8 @@ use crate::{
     checks::Checks,
     comm::{Comm, Stats},
     engine::Leftover,
-    error::{Call, Error, ErrorKind, Failure, Result, With},
-    placement,
+    error::{Call, Error, ErrorKind, Failure, Result, STOPPED, With},
+    placement, stop,
 };
 
 /// How long a launcher may take to forward what a rank has printed: it drops the rest when it ends
@@ -120,6 +120,14 @@ pub struct RunArgs {
     /// to end. 0 is no limit. The engine local finds deadlock among calls by itself
     #[arg(long, value_name = "SECONDS", env = given("SPMD_TIMEOUT"), hide_env = true, value_parser = seconds)]
     pub timeout: Option<Duration>,
+    /// How long the job may take: a program that keeps checkpoints stops in time, to be continued
+    /// (exit code 5). In a SLURM job the time of the allocation is known
+    #[arg(long, value_name = "SECONDS", env = given("SPMD_WALLTIME"), hide_env = true, value_parser = seconds)]
+    pub walltime: Option<Duration>,
+    /// A program that keeps checkpoints stops when somebody makes this file, as at SIGTERM, SIGINT
+    /// and SIGUSR1
+    #[arg(long, value_name = "FILE", env = given("SPMD_STOP_FILE"), hide_env = true)]
+    pub stop_file: Option<PathBuf>,
     /// At the end, say what the ranks' calls have cost: messages, bytes and time by operation and
     /// by peer
     #[arg(long, env = given("SPMD_STATS"), hide_env = true, value_parser = BoolishValueParser::new())]
@@ -186,7 +194,7 @@ struct Variables {
 ///
 /// An error or panic on one rank ends the whole job: its cause is printed once, with rank, host and
 /// place in the source. Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or
-/// lost rank.
+/// lost rank, 5 stopped, to be continued.
 ///
 /// ```no_run
 /// use spmd::prelude::*;
@@ -327,6 +335,7 @@ impl RunArgs {
             app(world)?;
             if stats { report_stats(world) } else { Ok(()) }
         };
+        stop::limit(self.walltime, self.stop_file.as_deref());
         let launcher = Launcher::detect();
         let launched = launcher.is_some();
         let started =
@@ -467,8 +476,11 @@ impl Cause {
     /// The failure that a rank has returned, as far as it can be told.
     fn of(me: &Identity, failure: Failure) -> Self {
         let (rank, code) = (me.rank, failure.exit_code());
-        let told =
-            catch_unwind(AssertUnwindSafe(|| (failure.describe(), failure.own_error().cloned())));
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            // No error: it needs no place in the source.
+            let text = if code == STOPPED { failure.to_string() } else { failure.describe() };
+            (text, failure.own_error().cloned())
+        }));
         discard(failure);
         match told {
             Ok((text, error)) => Self { code, error, ..Self::new(rank, text) },
@@ -490,6 +502,7 @@ impl Cause {
         let (rank, text) = (self.rank, &self.text);
         match (self.told, self.common) {
             (true, _) => {}
+            _ if self.code == STOPPED => print_line(text),
             (_, true) => print_line(&format!("error: {text}")),
             _ => {
                 let host = placement::host();

@@ -157,7 +157,7 @@ impl Comm {
     }
 
     #[inline(always)]
-    fn reduction_of_one<T: Datum>(
+    pub(super) fn reduction_of_one<T: Datum>(
         &self,
         label: &Label,
         mine: T,

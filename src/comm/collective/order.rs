@@ -1,14 +1,15 @@
 //! Calls that bring the ranks into step rather than move data.
 
 use crate::{
-    comm::{Comm, agreement::Subject, all},
+    comm::{Comm, Max, agreement::Subject, all},
     engine::Collective,
     error::{Call, Error, ErrorKind, Failure, Result},
+    stop::{self, Reason},
 };
 
 /// # In step
 ///
-/// Barriers, ranks in turn, results that all share.
+/// Barriers, ranks in turn, results that all share, whether to stop.
 impl Comm {
     /// Runs `turn` on rank 0, then on rank 1, and so on; returns when the last rank has had its
     /// turn.
@@ -90,6 +91,55 @@ impl Comm {
             Err(error) => Err(Failure::from(error)),
         };
         self.agree_on_outcome(all("agree_result"), outcome)
+    }
+
+    /// Whether the program is to stop here: true on all ranks in the same step, if one of them has
+    /// reason to.
+    ///
+    /// A rank has reason to stop when `SIGTERM`, `SIGINT` or `SIGUSR1` has come to its process; when
+    /// another step might not end within `--walltime` or before SLURM ends the job
+    /// (`SLURM_JOB_END_TIME`); when somebody makes the file `--stop-file`. From the first call on the
+    /// first of those signals only asks; a second one ends the process at once, as any does in
+    /// programs that do not call this. What has been asked for stays so.
+    ///
+    /// A program keeps its state then and ends with [`Failure::stopped`] (exit code 5). A
+    /// [`Checkpoint`](crate::io::Checkpoint) does all of this by itself.
+    ///
+    /// # Collective
+    /// All ranks, at the end of a step: an allreduce of 2 bytes.
+    ///
+    /// # Examples
+    /// ```
+    /// spmd::local(2, |world| {
+    ///     for step in 0..10 {
+    ///         // ... a step ...
+    ///         if world.stop_requested()? {
+    ///             // ... keep the state ...
+    ///             return Err(spmd::Failure::stopped(format!("stopped after step {step}")));
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn stop_requested(&self) -> Result<bool> {
+        let call = all("stop_requested");
+        Ok(self.look_round(call, false)?.0.is_some())
+    }
+
+    /// Why to stop, if so; and whether rank 0 thinks that something is due.
+    pub(crate) fn look_round(&self, call: Call, due: bool) -> Result<(Option<Reason>, bool)> {
+        stop::listen();
+        let wish = stop::wished(self.rank == 0).map_or(0, |reason| reason as u8);
+        let mine = [wish, u8::from(due && self.rank == 0)];
+        let [reason, due] = self.together(call, Subject::equal::<[u8; 2]>(1), |label| {
+            self.reduction_of_one(label, mine, &Max, |mine, out, with| Collective::Allreduce {
+                mine,
+                out,
+                with,
+            })
+        })?;
+        Ok((Reason::of(reason), due != 0))
     }
 
     /// As [`agree_result`](Self::agree_result), as a part of another call.

@@ -510,7 +510,7 @@ fn unpack_all<D: DeserializeOwned>(rows: &Ragged<u8>) -> Result<Vec<D>, Fault> {
 }
 
 /// The name of the value's type, and the value.
-pub(super) fn pack<S: Serialize + ?Sized>(value: &S) -> Result<Vec<u8>, Fault> {
+pub(crate) fn pack<S: Serialize + ?Sized>(value: &S) -> Result<Vec<u8>, Fault> {
     let name = name_of::<S>();
     let mut bytes = (name.len() as u32).to_le_bytes().to_vec();
     bytes.extend_from_slice(name.as_bytes());
@@ -519,7 +519,7 @@ pub(super) fn pack<S: Serialize + ?Sized>(value: &S) -> Result<Vec<u8>, Fault> {
 }
 
 /// The value that rank `peer` has written, all of it.
-pub(super) fn unpack<D: DeserializeOwned>(bytes: &[u8], peer: usize) -> Result<D, Fault> {
+pub(crate) fn unpack<D: DeserializeOwned>(bytes: &[u8], peer: usize) -> Result<D, Fault> {
     let (name, value) = split(bytes).ok_or_else(|| {
         failed::<D>("received", Failed::of("the bytes end within the name of the type"))
     })?;

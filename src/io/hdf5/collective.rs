@@ -152,6 +152,7 @@ impl Shared<'_> {
                 path: new.path.clone(),
                 directory: path.parent().unwrap_or(Path::new("")).to_owned(),
                 reason,
+                instead: ", or a .npy file, which rank 0 writes alone",
             }),
         };
         agree(comm, at, seen)?;

@@ -6,7 +6,7 @@
 //! out has the path.
 
 use std::{
-    ffi::{CString, c_char, c_int},
+    ffi::{CString, c_char},
     os::unix::ffi::OsStrExt,
     path::Path,
     ptr,
@@ -18,18 +18,7 @@ use std::{
 
 use nix::libc;
 
-/// Signals that end a process unless it says otherwise.
-const SIGNALS: [c_int; 9] = [
-    libc::SIGHUP,
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGABRT,
-    libc::SIGTERM,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGXCPU,
-    libc::SIGXFSZ,
-];
+use crate::signals;
 
 /// A path to remove, or none.
 struct Entry {
@@ -51,7 +40,7 @@ pub(super) struct Registered(Option<&'static AtomicPtr<c_char>>);
 impl Registered {
     pub(super) fn new(path: &Path) -> Self {
         static ONCE: Once = Once::new();
-        ONCE.call_once(listen);
+        ONCE.call_once(|| signals::before_the_end(remove_all));
         PROCESS.store(std::process::id(), Ordering::Relaxed);
         // A path with a zero byte is none: such a file cannot have been created.
         let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return Self(None) };
@@ -104,7 +93,7 @@ fn entries() -> impl Iterator<Item = &'static Entry> {
 
 /// Removes all files that are being written, because the process ends at once. May be called in a
 /// signal handler.
-pub(super) fn remove_all() {
+fn remove_all() {
     if PROCESS.load(Ordering::Relaxed) != std::process::id() {
         return;
     }
@@ -113,40 +102,6 @@ pub(super) fn remove_all() {
         if !path.is_null() {
             // SAFETY: a string that ends with a zero byte, and is nobody else's: it is never freed.
             unsafe { libc::unlink(path) };
-        }
-    }
-}
-
-extern "C" fn at_exit() {
-    remove_all();
-}
-
-extern "C" fn on_signal(signal: c_int) {
-    remove_all();
-    // The default action was restored when the signal came (`SA_RESETHAND`): it ends the process
-    // when this returns.
-    // SAFETY: may be called in a handler.
-    unsafe { libc::raise(signal) };
-}
-
-/// Asks to be told of the end. Signals that the program ignores, or handles itself, stay as they
-/// are.
-fn listen() {
-    crate::process::before_leaving(remove_all);
-    // SAFETY: `at_exit` is a function that may be called when the process ends.
-    unsafe { libc::atexit(at_exit) };
-    for signal in SIGNALS {
-        // SAFETY: all zero is a value of this type: the default action, no flags, no signals
-        // blocked.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        // SAFETY: null stands for "tell me the present action", which is written to `action`.
-        let told = unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) };
-        if told == 0 && action.sa_sigaction == libc::SIG_DFL {
-            action.sa_sigaction = on_signal as extern "C" fn(c_int) as usize;
-            action.sa_flags = libc::SA_RESETHAND;
-            // SAFETY: the handler calls only what a handler may: it reads atomics, `getpid`,
-            // `unlink` and `raise`.
-            unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
         }
     }
 }

@@ -1,0 +1,312 @@
+//! The bytes of a checkpoint: its index, and the part of each rank.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::io::FileError;
+
+/// What the files begin with; the last byte is the number of the format.
+const INDEX: &[u8; 8] = b"spmd ix\x01";
+const PART: &[u8; 8] = b"spmd pt\x01";
+
+/// So many bytes have a sum of their own.
+const PIECE: usize = 1 << 20;
+
+/// The bytes of a sum.
+const SUM: usize = 4;
+
+/// What a part begins with: [`PART`], which checkpoint it is of, and which part of it.
+const HEAD: usize = 24;
+
+/// What a checkpoint is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Index {
+    /// A number that no other checkpoint has.
+    pub(super) id: u64,
+    /// Whether the bytes of numbers begin with the lowest.
+    pub(super) little_endian: bool,
+    /// How many bytes the part of each rank has.
+    pub(super) parts: Vec<u64>,
+    pub(super) items: Vec<Described>,
+}
+
+/// A named part of the state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) what: What,
+}
+
+/// What a part of the state is, and what is in the index of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum What {
+    /// An array; its cells are in the parts.
+    Array {
+        element: String,
+        bytes: u32,
+        shape: Vec<u64>,
+        /// Start and shape of the block in each part.
+        blocks: Vec<(Vec<u64>, Vec<u64>)>,
+    },
+    /// A value that is the same on all ranks.
+    Common(Vec<u8>),
+    /// A value that must be what it was.
+    Constant(Vec<u8>),
+    /// A value of each rank, in its part.
+    PerRank,
+}
+
+impl What {
+    /// What users call it.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Array { .. } => "an array",
+            Self::Common(_) => "a value of all ranks",
+            Self::Constant(_) => "a constant",
+            Self::PerRank => "a value of each rank",
+        }
+    }
+}
+
+fn damaged(path: &Path, what: impl Into<String>) -> FileError {
+    FileError::Damaged { path: path.to_owned(), what: what.into() }
+}
+
+impl Index {
+    pub(super) fn write(&self, path: &Path) -> Result<(), FileError> {
+        let words = postcard::to_stdvec(self).map_err(FileError::format(path, "write"))?;
+        let bytes = [&INDEX[..], &words, &crc32fast::hash(&words).to_le_bytes()].concat();
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+            file.write_all(&bytes)?;
+            file.sync_all()
+        };
+        write().map_err(FileError::system(path, "write"))
+    }
+
+    pub(super) fn read(path: &Path) -> Result<Self, FileError> {
+        let bytes = fs::read(path).map_err(FileError::system(path, "read"))?;
+        let words = bytes.strip_prefix(INDEX).and_then(|rest| rest.split_last_chunk::<SUM>());
+        let Some((words, sum)) = words else {
+            return Err(damaged(path, "it is no index of a checkpoint of this version of spmd"));
+        };
+        if crc32fast::hash(words).to_le_bytes() != *sum {
+            return Err(damaged(path, "its bytes are not those that were written"));
+        }
+        let index: Self = postcard::from_bytes(words)
+            .map_err(|_| damaged(path, "it is no index of a checkpoint of this version of spmd"))?;
+        if index.little_endian != cfg!(target_endian = "little") {
+            return Err(damaged(path, "a machine with another order of bytes has written it"));
+        }
+        Ok(index)
+    }
+}
+
+/// Which piece of a checkpoint is summed.
+#[derive(Clone, Copy)]
+struct Place {
+    id: u64,
+    part: u64,
+    /// The number of the piece in the part.
+    piece: u64,
+}
+
+impl Place {
+    fn sum(self, bytes: &[u8]) -> [u8; SUM] {
+        let mut hasher = crc32fast::Hasher::new();
+        for word in [self.id, self.part, self.piece] {
+            hasher.update(&word.to_le_bytes());
+        }
+        hasher.update(bytes);
+        hasher.finalize().to_le_bytes()
+    }
+}
+
+/// How many bytes of a part a record of so many takes.
+pub(super) fn record_size(bytes: u64) -> u64 {
+    let pieces = bytes.div_ceil(PIECE as u64) + 1; // its length is a piece
+    bytes.saturating_add(8).saturating_add(pieces * SUM as u64)
+}
+
+/// How many bytes a part takes before its records.
+pub(super) fn head_size() -> u64 {
+    HEAD as u64
+}
+
+/// A part that is being written.
+pub(super) struct PartWriter {
+    path: PathBuf,
+    file: BufWriter<File>,
+    place: Place,
+    /// A piece that is not full yet.
+    piece: Vec<u8>,
+    written: u64,
+}
+
+impl PartWriter {
+    pub(super) fn create(path: PathBuf, id: u64, part: usize) -> Result<Self, FileError> {
+        let place = Place { id, part: part as u64, piece: 0 };
+        let create = || {
+            let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            let mut file = BufWriter::new(file);
+            file.write_all(PART)?;
+            file.write_all(&id.to_le_bytes())?;
+            file.write_all(&place.part.to_le_bytes())?;
+            Ok(file)
+        };
+        let file = create().map_err(FileError::system(&path, "write"))?;
+        Ok(Self { path, file, place, piece: Vec::new(), written: HEAD as u64 })
+    }
+
+    /// Writes a record: its length, and then so many bytes, which `fill` hands over.
+    pub(super) fn record(
+        &mut self,
+        bytes: u64,
+        fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+    ) -> Result<(), FileError> {
+        let write = || {
+            self.put(&bytes.to_le_bytes())?;
+            self.close_piece()?;
+            fill(&mut |bytes| self.put(bytes))?;
+            self.close_piece()
+        };
+        write().map_err(FileError::system(&self.path.clone(), "write"))
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (now, rest) = bytes.split_at(bytes.len().min(PIECE - self.piece.len()));
+            self.piece.extend_from_slice(now);
+            if self.piece.len() == PIECE {
+                self.close_piece()?;
+            }
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    fn close_piece(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        self.file.write_all(&self.piece)?;
+        self.file.write_all(&self.place.sum(&self.piece))?;
+        self.written += (self.piece.len() + SUM) as u64;
+        self.place.piece += 1;
+        self.piece.clear();
+        Ok(())
+    }
+
+    /// Sees to it that the part is on the disk; how many bytes it has.
+    pub(super) fn finish(self) -> Result<u64, FileError> {
+        let Self { path, file, written, .. } = self;
+        let sync = || file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all();
+        sync().map_err(FileError::system(&path, "write"))?;
+        Ok(written)
+    }
+}
+
+/// A part that is being read.
+pub(super) struct PartReader {
+    path: PathBuf,
+    file: BufReader<File>,
+    place: Place,
+    /// How many bytes there are still.
+    left: u64,
+}
+
+impl PartReader {
+    /// Opens a part that has so many bytes.
+    pub(super) fn open(path: PathBuf, id: u64, part: usize, bytes: u64) -> Result<Self, FileError> {
+        let refuse = FileError::system(&path, "read");
+        let file = File::open(&path).map_err(&refuse)?;
+        let there = file.metadata().map_err(&refuse)?.len();
+        if there != bytes || there < HEAD as u64 {
+            return Err(damaged(&path, format!("it has {there} bytes, and should have {bytes}")));
+        }
+        let mut file = BufReader::new(file);
+        let mut head = [0; HEAD];
+        file.read_exact(&mut head).map_err(refuse)?;
+        let place = Place { id, part: part as u64, piece: 0 };
+        if head[..] != [&PART[..], &id.to_le_bytes(), &place.part.to_le_bytes()].concat() {
+            return Err(damaged(&path, "it is no part of this checkpoint"));
+        }
+        Ok(Self { path, file, place, left: bytes - HEAD as u64 })
+    }
+
+    /// How many bytes the record has that comes next: no more than there are.
+    pub(super) fn next_len(&mut self) -> Result<u64, FileError> {
+        let mut bytes = [0; 8];
+        self.take(&mut bytes)?;
+        let bytes = u64::from_le_bytes(bytes);
+        if bytes > self.left {
+            return Err(damaged(&self.path, "it ends within a record"));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads the record that comes next, which must be as long as there is room.
+    pub(super) fn record(&mut self, into: &mut [u8]) -> Result<(), FileError> {
+        let bytes = self.next_len()?;
+        if bytes != into.len() as u64 {
+            let what = format!("a record has {bytes} bytes, and should have {}", into.len());
+            return Err(damaged(&self.path, what));
+        }
+        into.chunks_mut(PIECE).try_for_each(|piece| self.take(piece))
+    }
+
+    /// Reads the record that comes next, of `bytes` as [`next_len`](Self::next_len) has said.
+    pub(super) fn rest_of_record(&mut self, bytes: u64) -> Result<Vec<u8>, FileError> {
+        let mut into = Vec::new();
+        let room = usize::try_from(bytes).ok().filter(|&len| into.try_reserve_exact(len).is_ok());
+        let Some(len) = room else {
+            return Err(self.too_large(vec![usize::try_from(bytes).unwrap_or(usize::MAX)]));
+        };
+        into.resize(len, 0);
+        into.chunks_mut(PIECE).try_for_each(|piece| self.take(piece))?;
+        Ok(into)
+    }
+
+    /// Reads a piece, and compares its sum.
+    fn take(&mut self, piece: &mut [u8]) -> Result<(), FileError> {
+        let bytes = (piece.len() + SUM) as u64;
+        if bytes > self.left {
+            return Err(damaged(&self.path, "it ends within a record"));
+        }
+        self.left -= bytes;
+        let mut sum = [0; SUM];
+        let read = self.file.read_exact(piece).and_then(|()| self.file.read_exact(&mut sum));
+        read.map_err(FileError::system(&self.path, "read"))?;
+        if self.place.sum(piece) != sum {
+            let what =
+                format!("the bytes of piece {} are not those that were written", self.place.piece);
+            return Err(damaged(&self.path, what));
+        }
+        self.place.piece += 1;
+        Ok(())
+    }
+
+    /// The part has no more records.
+    pub(super) fn finish(self) -> Result<(), FileError> {
+        if self.left == 0 {
+            Ok(())
+        } else {
+            Err(damaged(&self.path, "it has more records than the index"))
+        }
+    }
+
+    /// The error where there is no memory for so many cells.
+    pub(super) fn too_large(&self, shape: Vec<usize>) -> FileError {
+        FileError::TooLarge { path: self.path.clone(), shape }
+    }
+
+    /// An error of what was read from the part.
+    pub(super) fn damaged(&self, what: impl Into<String>) -> FileError {
+        damaged(&self.path, what)
+    }
+}
