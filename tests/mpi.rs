@@ -5,10 +5,12 @@
 mod support;
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
     sync::Mutex,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use support::{Ending, OPEN_MPI, alone, beside_others, example, mpirun, program, side_by_side};
@@ -612,4 +614,47 @@ fn an_hdf5_file_that_one_rank_cannot_write_ends_the_job() {
     let ending = run(&mut command).code(1);
     assert!(ending.stderr.contains("x.h5: needs 8.0 MB, "), "{ending:?}");
     assert!(!ending.stdout.contains("x.h5"), "{ending:?}");
+}
+
+/// A signal to a rank, or one that the launcher hands on, stops the job with its state kept; it goes
+/// on without a launcher.
+#[test]
+fn a_job_that_is_asked_to_stop_goes_on_on_another_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    let (kept, processes) = (directory.path().join("kept"), directory.path().join("processes"));
+    // Each rank says which process it is.
+    let mut command = mpirun(3, "sh".as_ref());
+    command.args(["-c", "echo $$ >> processes && exec \"$0\" \"$@\""]).arg(example("heat2d"));
+    command.args(["--size", "24,31", "--steps", "4000000000", "--every", "0.1s", "--checkpoint"]);
+    command.arg(&kept).current_dir(&directory);
+    let asked = thread::spawn(move || {
+        let limit = Instant::now() + Duration::from_secs(60);
+        while !kept.join("000002").exists() && Instant::now() < limit {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let processes = std::fs::read_to_string(processes).unwrap_or_default();
+        let last = processes.lines().last().unwrap_or_default().to_owned();
+        Command::new("kill").args(["-TERM", &last]).status().expect("kill starts");
+        kept
+    });
+    let text = run(&mut command).code(5).stderr;
+    let kept = asked.join().expect("the signal was sent");
+    assert!(text.contains(", to be continued from "), "{text}");
+    let on_local = |ranks: &str, steps: &str, arguments: &[&OsStr]| {
+        let mut command = program(example("heat2d"));
+        command.args(["--engine", "local", "--size", "24,31", "-n", ranks, "--steps", steps]);
+        support::run(command.args(arguments), Duration::from_secs(120))
+    };
+    let continued = ["--checkpoint".as_ref(), kept.as_os_str()];
+    let told = on_local("1", "0", &continued).code(2).stderr;
+    let (_, step) = told.split_once("is at step ").expect("it is too far");
+    let step: String = step.chars().take_while(char::is_ascii_digit).collect();
+    let steps = (step.parse::<u64>().expect("a number") + 10).to_string();
+    let checksum = |ending: Ending| {
+        let text = ending.success().stdout;
+        let line = text.lines().find(|line| line.starts_with("checksum: "));
+        line.unwrap_or_default().to_owned()
+    };
+    let (here, undisturbed) = (on_local("5", &steps, &continued), on_local("1", &steps, &[]));
+    assert_eq!(checksum(here), checksum(undisturbed));
 }
