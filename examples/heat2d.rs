@@ -15,7 +15,7 @@ mod common;
 use std::{f64::consts::PI, process::ExitCode};
 
 use clap::Parser;
-use common::{announce, conclude, timed};
+use common::{announce, conclude, resume, timed};
 use spmd::{
     array::{Boundary, DistArray, Halo, Layout},
     io::{ArrayFile, CheckpointArgs, PictureFile, Provenance, State},
@@ -96,12 +96,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     // An earlier run that was stopped, on any number of ranks, is continued.
     let start = old.checksum()?;
     let mut step = 0;
-    let mut checkpoint = args.kept.open(world)?;
-    if let Some(kept) = checkpoint.resume(state(&mut old, &mut step, start))?
-        && world.rank() == 0
-    {
-        println!("continued: from step {step}, {}", kept.display());
-    }
+    let mut checkpoint = resume(world, &args.kept, state(&mut old, &mut step, start))?;
     if step > args.steps {
         let (kept, asked) = (step, args.steps);
         return Err(Failure::usage(format!("--steps {asked}: the checkpoint is at step {kept}")));

@@ -9,6 +9,7 @@
 //! cargo run --release --example life
 //! cargo run --release --example life -- -n 4 --picture life.png
 //! cargo run --release --example life -- --pattern glider --size 100
+//! cargo run --release --example life -- --size 4000 --checkpoint kept   # Ctrl-C; the same line goes on
 //! ```
 //!
 //! Source: Gardner, "Mathematical Games", Scientific American 223 (1970).
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use spmd::{
     array::{Boundary, DistArray, Halo, Layout},
-    io::PictureFile,
+    io::{CheckpointArgs, PictureFile, State},
     prelude::*,
 };
 
@@ -71,6 +72,8 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     picture: Option<PictureFile>,
     #[command(flatten)]
+    kept: CheckpointArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -107,15 +110,20 @@ fn play(world: &Comm, args: &Args) -> Result<(), Failure> {
     let mut next = now.clone();
     let before = now.checksum()?;
 
-    let progress = Progress::new(world, generations.into(), "generations");
+    let mut done = 0;
+    let mut checkpoint = common::resume(world, &args.kept, state(&mut now, &mut done, before))?;
+    let (progress, from) = (Progress::new(world, generations.into(), "generations"), done);
+    progress.advance(from.into());
     let ((), seconds) = common::timed(world, || {
-        for _ in 0..generations {
+        while done < generations {
             now.update(&mut next, AROUND, |[here, a, b, c, d, e, f, g, h]| {
                 let neighbors = a + b + c + d + e + f + g + h;
                 u8::from(neighbors | here == 3) // three, or two and alive
             })?;
             std::mem::swap(&mut now, &mut next);
+            done += 1;
             progress.advance(1);
+            checkpoint.step(state(&mut now, &mut done, before))?;
         }
         Ok(())
     })?;
@@ -126,8 +134,13 @@ fn play(world: &Comm, args: &Args) -> Result<(), Failure> {
     }
     let alive = now.map(u64::from).sum()?;
     let verdict = verify(*pattern, alive, now.checksum()? == before);
-    let rate = (size * size) as f64 * f64::from(generations) / seconds;
+    let rate = (size * size) as f64 * f64::from(generations - from) / seconds;
     common::conclude(world, seconds, &format!("{rate:.2e} cells/s"), verdict)
+}
+
+/// What a run goes on from: where it is, and what it began with.
+fn state<'a>(cells: &'a mut DistArray<u8, 2>, done: &'a mut u32, before: u64) -> State<'a> {
+    State::new().array("cells", cells).value("generations", done).constant("first", &before)
 }
 
 pub(crate) fn verify(pattern: Pattern, alive: u64, same_as_before: bool) -> common::Verdict {

@@ -13,7 +13,11 @@ use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use rayon::prelude::*;
-use spmd::{array::block_range, prelude::*};
+use spmd::{
+    array::{DistArray, Halo, Layout, block_range},
+    io::{CheckpointArgs, State},
+    prelude::*,
+};
 
 use self::npb::Random;
 
@@ -41,69 +45,82 @@ struct Args {
     #[arg(long, default_value_t = 20)]
     steps: u32,
     #[command(flatten)]
+    kept: CheckpointArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
 type Vector = [f64; 3];
+/// A vector of each body.
+type Bodies = DistArray<Vector, 1>;
 /// An acceleration, and the potential.
 type Pull = [f64; 4];
 
 fn main() -> ExitCode {
     let args: Args = spmd::parse();
-    args.run.run(|world| simulate(world, args.bodies as usize, args.steps))
+    args.run.run(|world| simulate(world, &args)) // every rank runs `simulate`
 }
 
-fn simulate(world: &Comm, bodies: usize, steps: u32) -> Result<(), Failure> {
+fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
+    let (bodies, steps) = (args.bodies as usize, args.steps);
     common::announce(world, &format!("nbody: {bodies} bodies, {steps} steps"));
     // A cube that turns. Each body has its place in the sequence of random numbers.
     let mine = block_range(bodies, world.size(), world.rank());
     let mut random = Random::new(271_828_183).skip(3 * mine.start as u64);
     let mut draw = || 2.0 * random.draw() - 1.0;
-    let mut places: Vec<Vector> = mine.clone().map(|_| [draw(), draw(), draw()]).collect();
-    let mut speeds: Vec<Vector> = places.iter().map(|[x, y, _]| [-0.3 * y, 0.3 * x, 0.0]).collect();
+    let layout = Layout::new([bodies], world.size());
+    let mut places =
+        DistArray::from_fn(world, &layout, Halo::none(), |_| [draw(), draw(), draw()])?;
+    let mut speeds = places.map(|[x, y, _]| [-0.3 * y, 0.3 * x, 0.0]);
+    let before = conserved(world, &speeds, &attract(world, bodies, &places)?)?;
 
-    let progress = Progress::new(world, steps.into(), "steps");
+    let mut step = 0;
+    let kept = state(&mut places, &mut speeds, &mut step);
+    let mut checkpoint = common::resume(world, &args.kept, kept)?;
+    let (progress, from) = (Progress::new(world, steps.into(), "steps"), step);
     let mut pulls = attract(world, bodies, &places)?;
-    let before = conserved(world, bodies, &speeds, &pulls)?;
     let dt = 1.0 / 256.0;
     let ((), seconds) = common::timed(world, || {
-        for _ in 0..steps {
+        while step < steps {
             // Leapfrog: half a kick, drift, half a kick.
             kick(&mut speeds, &pulls, dt / 2.0);
-            for (place, speed) in places.iter_mut().zip(&speeds) {
-                (0..3).for_each(|axis| place[axis] += dt * speed[axis]);
-            }
+            places.zip_inplace(&speeds, |place, speed| {
+                [0, 1, 2].map(|axis| place[axis] + dt * speed[axis])
+            });
             pulls = attract(world, bodies, &places)?;
             kick(&mut speeds, &pulls, dt / 2.0);
+            step += 1;
             progress.advance(1);
+            checkpoint.step(state(&mut places, &mut speeds, &mut step))?;
         }
         Ok(())
     })?;
     drop(progress);
-    let after = conserved(world, bodies, &speeds, &pulls)?;
+    let after = conserved(world, &speeds, &pulls)?;
 
-    let hashes = (3 * mine.start..).zip(places.as_flattened()).map(|(at, x)| hash(at, *x));
-    let hash = world.allreduce_one(hashes.fold(0, u64::wrapping_add), Sum)?;
+    let sum = places.checksum()?;
     if world.rank() == 0 {
-        println!("energy: {:.12} before, {:.12} after\nchecksum: {hash:016x}", before[0], after[0]);
+        println!("energy: {:.12} before, {:.12} after\nchecksum: {sum:016x}", before[0], after[0]);
     }
-    let pairs = (bodies as f64).powi(2) * f64::from(steps);
-    common::conclude(
-        world,
-        seconds,
-        &format!("{:.3e} pairs/s", pairs / seconds),
-        verify(before, after),
-    )
+    let pairs = (bodies as f64).powi(2) * f64::from(step.saturating_sub(from));
+    let rate = format!("{:.3e} pairs/s", pairs / seconds);
+    common::conclude(world, seconds, &rate, verify(before, after))
 }
 
-fn kick(speeds: &mut [Vector], pulls: &[Pull], dt: f64) {
-    for (speed, pull) in speeds.iter_mut().zip(pulls) {
+/// What a run goes on from.
+fn state<'a>(places: &'a mut Bodies, speeds: &'a mut Bodies, step: &'a mut u32) -> State<'a> {
+    State::new().array("places", places).array("speeds", speeds).value("step", step)
+}
+
+fn kick(speeds: &mut Bodies, pulls: &[Pull], dt: f64) {
+    for (speed, pull) in speeds.view_mut().iter_mut().zip(pulls) {
         (0..3).for_each(|axis| speed[axis] += dt * pull[axis]);
     }
 }
 
 /// How all bodies pull at those of this rank.
-fn attract(world: &Comm, bodies: usize, places: &[Vector]) -> Result<Vec<Pull>, Failure> {
+fn attract(world: &Comm, bodies: usize, places: &Bodies) -> Result<Vec<Pull>, Failure> {
+    let places = &places.view().to_vec()[..];
     let (rank, size) = (world.rank(), world.size());
     let (left, right) = ((rank + size - 1) % size, (rank + 1) % size);
     let mut pulls = vec![[0.0; 4]; places.len()];
@@ -148,13 +165,8 @@ fn meet(places: &[Vector], block: &[Vector], mass: f64, pulls: &mut [Pull]) {
 }
 
 /// The energy and the momentum of all bodies: the same bits for any number of ranks.
-fn conserved(
-    world: &Comm,
-    bodies: usize,
-    speeds: &[Vector],
-    pulls: &[Pull],
-) -> Result<Pull, Failure> {
-    let mass = 1.0 / bodies as f64;
+fn conserved(world: &Comm, speeds: &Bodies, pulls: &[Pull]) -> Result<Pull, Failure> {
+    let (mass, speeds) = (1.0 / speeds.shape()[0] as f64, &speeds.view());
     let energies = speeds.iter().zip(pulls).map(|([x, y, z], pull)| {
         // No body pulls at itself; of each pair both have the potential.
         let potential = pull[3] - mass / SOFTENING;
@@ -166,12 +178,6 @@ fn conserved(
         sums[1 + axis] = world.sum_reproducible(&momenta)?;
     }
     Ok(sums)
-}
-
-/// A hash of a coordinate and its bits; sums of them tell whether two runs are the same.
-fn hash(at: usize, coordinate: f64) -> u64 {
-    let mixed = (coordinate.to_bits() ^ at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ (mixed >> 32)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
 /// What is conserved, before and after: the energy but for the error of the method, the momentum

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use spmd::prelude::*;
+use spmd::{
+    io::{Checkpoint, CheckpointArgs, State},
+    prelude::*,
+};
 
 /// What a program thinks of its own result, in words: whether it passed is the same on all ranks.
 pub(crate) type Verdict = Result<String, String>;
@@ -17,6 +20,23 @@ pub(crate) fn announce(world: &Comm, problem: &str) {
             rayon::current_num_threads(),
         );
     }
+}
+
+/// The checkpoint that the user has asked for. An earlier run that was stopped, on any number of
+/// ranks, is continued: from now on the state is what it was.
+#[allow(dead_code, reason = "for programs that go on for long")]
+pub(crate) fn resume(
+    world: &Comm,
+    args: &CheckpointArgs,
+    state: State<'_>,
+) -> Result<Checkpoint, Failure> {
+    let mut checkpoint = args.open(world)?;
+    if let Some(kept) = checkpoint.resume(state)?
+        && world.rank() == 0
+    {
+        println!("continued: from {}", kept.display());
+    }
+    Ok(checkpoint)
 }
 
 /// Does the work that counts on all ranks, and says how many seconds it took the slowest.
