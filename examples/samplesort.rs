@@ -15,7 +15,7 @@ use std::{
 
 use clap::Parser;
 use rayon::prelude::*;
-use spmd::prelude::*;
+use spmd::{prelude::*, random::Random};
 
 mod common;
 
@@ -49,9 +49,10 @@ fn sort(world: &Comm, total: usize, skew: f64) -> Result<(), Failure> {
     // The last ranks have most of the data.
     let end =
         |ranks: usize| (total as u128 * (ranks * ranks) as u128 / (size * size) as u128) as usize;
+    let random = Random::new(0);
     let mine: Vec<f64> = (end(world.rank())..end(world.rank() + 1))
         .into_par_iter()
-        .map(|at| (uniform(at as u64).powf(skew) * 1e6).floor())
+        .map(|at| (random.at(at as u64).uniform().powf(skew) * 1e6).floor())
         .collect();
     let before = checksum(&mine);
 
@@ -149,11 +150,6 @@ pub(crate) fn verify(total: usize, found: &Found) -> common::Verdict {
 /// A number that does not depend on the order of the elements.
 fn checksum(elements: &[f64]) -> u64 {
     elements.par_iter().map(|element| mix(element.to_bits())).reduce(|| 0, u64::wrapping_add)
-}
-
-/// A random number from 0 to 1 for each place.
-fn uniform(place: u64) -> f64 {
-    (mix(place) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// The output function of `SplitMix64` (Steele, Lea, Flood 2014).

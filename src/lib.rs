@@ -44,6 +44,7 @@ mod launch;
 mod placement;
 #[allow(unsafe_code)] // calls into C; each block states its reasons
 mod process;
+pub mod random;
 mod scalar;
 #[allow(unsafe_code)] // signal handlers; each block states its reasons
 mod signals;

@@ -9,7 +9,18 @@ use std::{
 
 /// The layers of the crate from the ground up; the modules of one layer may use each other.
 const LAYERS: [&[&str]; 7] = [
-    &["checks", "error", "datum", "trace", "placement", "process", "scalar", "signals", "stop"],
+    &[
+        "checks",
+        "error",
+        "datum",
+        "trace",
+        "placement",
+        "process",
+        "random",
+        "scalar",
+        "signals",
+        "stop",
+    ],
     &["engine"],
     &["comm"],
     &["array", "farm", "recover"],

@@ -297,7 +297,7 @@ where
     }
 
     /// Calls `kernel` for every line of the block with its cells and the global index of the first.
-    fn change(&mut self, kernel: impl Fn(&mut [T], [usize; D]) + Sync)
+    pub(super) fn change(&mut self, kernel: impl Fn(&mut [T], [usize; D]) + Sync)
     where
         T: Sync,
     {

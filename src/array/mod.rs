@@ -13,6 +13,7 @@ mod frame;
 mod halo;
 mod layout;
 mod lines;
+mod random;
 mod redistribute;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -3,7 +3,11 @@
 use arbtest::arbitrary::{Arbitrary, Result as Made, Unstructured};
 
 use super::{Axes, Block, Boundary, DistArray, Halo, Layout, Stencil};
-use crate::{error::Result, op::Sum};
+use crate::{
+    error::Result,
+    op::Sum,
+    random::{Generator, Random},
+};
 
 /// A shape, a layout of it, and a halo.
 #[derive(Clone, Debug)]
@@ -311,6 +315,52 @@ fn sums_and_extremes_are_those_of_the_whole_array() {
         Ok(())
     })
     .budget_ms(2_000);
+}
+
+/// Random cells are those of the whole array, drawn one after the other.
+fn random_cells_agree<const D: usize>(Case { ranks, layout, halo }: &Case<D>, random: Random)
+where
+    [usize; D]: Axes,
+{
+    let shape = layout.shape();
+    let value = |index: [usize; D], generator: &mut Generator| {
+        // More numbers than come at once, and not the same number of them for each cell.
+        let count = 1 + index.iter().sum::<usize>() % 7;
+        (0..count)
+            .map(|_| generator.uniform())
+            .fold(index[D - 1] as f64, |sum, number| 2.0 * sum + number)
+    };
+    let whole: Vec<f64> = (0..)
+        .zip(Block::whole(shape).indices())
+        .map(|(place, index)| value(index, &mut random.at(place)))
+        .collect();
+    let done = crate::local(*ranks, |world| {
+        let mut array = DistArray::from_fn(world, layout, *halo, |_| f64::NAN)?;
+        array.fill_random(random, |generator, index| value(index, generator));
+        let found: Vec<f64> = array.replicate()?.into_iter().collect();
+        assert_eq!(found, whole, "{layout:?} {halo:?} {random:?}");
+        Ok(())
+    });
+    done.unwrap();
+}
+
+#[test]
+fn random_cells_are_the_same_on_any_number_of_ranks() {
+    arbtest::arbtest(|u| {
+        let random = Random::new(u.arbitrary()?).stream(u.arbitrary()?);
+        match u.int_in_range(1..=3)? {
+            1 => random_cells_agree(&Case::<1>::arbitrary(u)?, random),
+            2 => random_cells_agree(&Case::<2>::arbitrary(u)?, random),
+            _ => random_cells_agree(&Case::<3>::arbitrary(u)?, random),
+        }
+        Ok(())
+    })
+    .budget_ms(1_000);
+    // Enough cells that threads share them.
+    for ranks in [1, 2] {
+        let layout = Layout::along([70, 30, 40], ranks, &[2]);
+        random_cells_agree(&Case { ranks, layout, halo: Halo::star(1) }, Random::new(3));
+    }
 }
 
 #[test]
