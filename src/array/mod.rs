@@ -3,7 +3,8 @@
 //! A [`Layout`] says which block of a global array each rank owns, a [`Halo`] which cells around a
 //! block are copied from others; a [`DistArray`] is both with the cells. Everything works for 1 to
 //! 6 axes, for any number of ranks, and for blocks that are uneven or empty; what the array then
-//! holds does not depend on the number of ranks.
+//! holds does not depend on the number of ranks. A [`DistVec`] is for what has no place in an array:
+//! particles, keys.
 
 mod block;
 mod dist;
@@ -18,6 +19,7 @@ mod redistribute;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod total;
+mod vec;
 
 #[cfg(feature = "fft")]
 pub use self::fft::Fft;
@@ -28,4 +30,5 @@ pub use self::{
     halo::{Boundary, Halo, Stencil},
     layout::{Layout, block_range},
     lines::Line,
+    vec::DistVec,
 };

@@ -143,12 +143,28 @@ impl<T> Ragged<T> {
     where
         T: Copy,
     {
+        self.fill_buckets(items, ranks, |_, item| owner(item));
+    }
+
+    /// As [`Ragged::rebucket`], where the owner of each item is told.
+    pub(crate) fn rebucket_known(&mut self, items: &[T], ranks: usize, owners: &[usize])
+    where
+        T: Copy,
+    {
+        self.fill_buckets(items, ranks, |place, _| owners[place]);
+    }
+
+    #[track_caller]
+    fn fill_buckets(&mut self, items: &[T], ranks: usize, owner: impl Fn(usize, &T) -> usize)
+    where
+        T: Copy,
+    {
         // Whatever `owner` does, no rows are left that do not fit together.
         let (mut ends, mut flat) = (std::mem::take(&mut self.ends), std::mem::take(&mut self.flat));
         ends.clear();
         ends.resize(ranks, 0);
-        for item in items {
-            let rank = owner(item);
+        for (at, item) in items.iter().enumerate() {
+            let rank = owner(at, item);
             assert!(rank < ranks, "there is no rank {rank} among {ranks}");
             ends[rank] += 1;
         }
@@ -159,8 +175,8 @@ impl<T> Ragged<T> {
         }
         flat.clear();
         flat.extend_from_slice(items);
-        for item in items {
-            let place = &mut ends[owner(item)];
+        for (at, item) in items.iter().enumerate() {
+            let place = &mut ends[owner(at, item)];
             flat[*place] = *item;
             *place += 1;
         }

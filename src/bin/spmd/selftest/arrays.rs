@@ -1,8 +1,8 @@
 //! Arrays whose blocks lie on all ranks.
 
 use spmd::{
-    Result,
-    array::{Boundary, DistArray, Halo, Layout},
+    ErrorKind, Result,
+    array::{Boundary, DistArray, DistVec, Halo, Layout},
     op::Sum,
 };
 
@@ -13,6 +13,7 @@ pub(super) const CASES: &[Case] = &[
     ("a stencil comes to what the whole array comes to", stencil),
     ("an array moves from any layout to any other", moved),
     ("sums, extremes and updates of a distributed array", numbers),
+    ("items go to their owners, and lengths are evened out", items),
 ];
 
 const SHAPE: [usize; 3] = [5, 4, 7];
@@ -121,5 +122,30 @@ fn numbers(ground: &Ground<'_>) -> Result<()> {
     counts.accumulate([([4, 0, ground.rank() % 7], 1), ([0, 0, 0], 2)], Sum)?;
     ground.equal("all updates", counts.sum()?, 3 * ground.size() as u32);
     ground.equal("the first cell", counts.max()?, Some(2 * ground.size() as u32));
+    Ok(())
+}
+
+fn items(ground: &Ground<'_>) -> Result<()> {
+    let (rank, size) = (ground.rank(), ground.size());
+    // Rank r has r of them for each rank, and one more for rank 0.
+    let of = |rank: usize| (0..=rank * size).map(move |item| [rank, item]);
+    let mut items = DistVec::new(ground, of(rank).collect())?;
+    items.migrate(|[_, item]| item % size)?;
+    let wanted: Vec<_> = (0..size).flat_map(of).filter(|[_, item]| item % size == rank).collect();
+    ground.equal("what has come", items.local(), &wanted[..]);
+    let nobody = items.migrate(|&[from, item]| if from == item { size } else { rank });
+    let expected = match nobody.as_ref().map_err(spmd::Error::kind) {
+        Err(ErrorKind::InvalidArgument { .. }) => true,
+        Err(ErrorKind::Elsewhere { rank: 0, .. }) => rank > 0,
+        _ => false,
+    };
+    ground.holds("an owner that there is not is told to all", expected);
+    ground.equal("what has stayed", items.local(), &wanted[..]);
+    let in_order = items.gather(size - 1)?;
+    items.rebalance()?;
+    ground.equal("the whole", items.total_len()?, size + size * size * (size - 1) / 2);
+    let share = items.total_len()? / size;
+    ground.holds("an even share", (share..=share + 1).contains(&items.len()));
+    ground.equal("the order", items.gather(size - 1)?, in_order);
     Ok(())
 }
