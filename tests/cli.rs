@@ -135,6 +135,27 @@ fn a_part_of_a_host_that_a_batch_job_was_given_is_all_of_it() {
 }
 
 #[test]
+fn list_names_every_program_and_how_to_run_it() {
+    let out = run(spmd().arg("list")).success().stdout;
+    let mut programs = 0;
+    for file in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|suffix| suffix == "rs") {
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let head = format!("{name}: ");
+            let mut lines = out.lines().skip_while(|line| !line.starts_with(&head));
+            assert!(lines.next().is_some_and(|shows| shows.len() > head.len()), "{name}: {out}");
+            let command = lines.next().unwrap_or_default();
+            assert!(command.starts_with("    cargo run --release "), "{command}");
+            assert!(command.split(' ').any(|word| word == name), "{command}");
+            programs += 1;
+        }
+    }
+    let listed = out.lines().filter(|line| line.starts_with("    cargo run ")).count();
+    assert_eq!(listed, programs, "{out}");
+}
+
+#[test]
 fn completions_are_scripts() {
     for (shell, part) in
         [("bash", "complete -F"), ("zsh", "#compdef spmd"), ("fish", "complete -c spmd")]

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Selftest(args) => cli::selftest(&args),
         Command::Bench(args) => cli::bench(&args),
         Command::Footprint(args) => cli::footprint(&args),
+        Command::List => cli::list(),
         Command::BenchReport(args) => cli::bench_report(&args),
         Command::Completions(args) => cli::completions(&args),
     }

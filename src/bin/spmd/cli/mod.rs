@@ -1,5 +1,6 @@
 //! Layer 7: the command line of `spmd`.
 
+mod list;
 mod output;
 mod report;
 mod run;
@@ -12,6 +13,7 @@ use spmd::RunArgs;
 
 use self::output::Reader;
 pub(crate) use self::{
+    list::list,
     report::bench_report,
     run::{bench, footprint, info, selftest},
 };
@@ -25,6 +27,7 @@ Examples:
   spmd bench latency bandwidth -n 2         How fast messages are between two threads
   mpirun -n 2 spmd bench all --format csv   Everything that is measured, on a real MPI, for a spreadsheet
   spmd footprint -n 1000                    What a thousand ranks cost in time and memory
+  spmd list                                 Programs to try, to read and to begin with
   spmd info -n 4 --share-cpu                The concurrent form: all ranks on one cpu
   spmd completions bash > ~/.local/share/bash-completion/completions/spmd
 
@@ -49,6 +52,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Show what ranks cost before they do anything: time to start and end, and memory
     Footprint(FootprintArgs),
+    /// Name the programs that come with it: what each shows, and how to run it
+    List,
     /// Print the ratios of what scripts/compare.sh has measured
     #[command(hide = true)]
     BenchReport(BenchReportArgs),
