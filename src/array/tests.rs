@@ -241,6 +241,13 @@ where
             whole.expect("the root has gathered it")
         })?;
         assert_eq!(again.checksum()?, one.checksum()?);
+        for halo in [*halo, Halo::none()] {
+            let mut same = one.redistribute(from, halo)?;
+            assert_eq!((same.checksum()?, same.halo()), (one.checksum()?, halo));
+            same.map_inplace(|_| 0);
+            one.redistribute_into(&mut same)?;
+            assert_eq!(same.checksum()?, one.checksum()?);
+        }
         // To fewer ranks, in another order, and back.
         let mut back = one.map(|_| 0);
         let member = world.size() - world.rank() <= few;
@@ -268,6 +275,26 @@ fn cells_move_from_any_layout_to_any_other() {
         _ => cells_move(&Case::<3>::arbitrary(u)?, u),
     })
     .budget_ms(2_000);
+}
+
+#[test]
+fn cells_that_are_where_they_belong_need_no_other_rank() {
+    let done = crate::local(2, |world| {
+        let (layout, halo) = (Layout::new([4, 5], 2), Halo::star(1));
+        let mut array = DistArray::from_fn(world, &layout, halo, number)?;
+        array.set_boundary(|_| 7);
+        let mut other = DistArray::from_fn(world, &layout, Halo::none(), |_| 0)?;
+        if world.rank() == 0 {
+            let same = array.redistribute(&layout, halo)?;
+            assert_eq!(same.view(), array.view());
+            let beside = same.cells.iter().filter(|&&cell| cell == 0).count();
+            assert_eq!(beside, same.cells.len() - same.block().len(), "no cell of the halo");
+            array.redistribute_into(&mut other)?;
+            assert_eq!(other.view(), array.view());
+        }
+        Ok(())
+    });
+    done.unwrap();
 }
 
 /// Sums and extremes are those of the whole array.
