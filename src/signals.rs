@@ -45,8 +45,8 @@ pub(crate) fn before_the_end(last: fn()) {
     extern "C" fn at_exit() {
         process::last_words();
     }
-    process::before_leaving(last);
     static ONCE: Once = Once::new();
+    process::before_leaving(last);
     ONCE.call_once(|| {
         // SAFETY: `at_exit` is a function that may be called when the process ends.
         unsafe { libc::atexit(at_exit) };

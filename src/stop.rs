@@ -71,7 +71,7 @@ pub(crate) fn limit(time: Option<Duration>, file: Option<&Path>) {
     let given = time
         .and_then(|time| Some(Deadline { end: Instant::now().checked_add(time)?, ahead: AHEAD }));
     let deadline = match (given, batch_end()) {
-        (Some(given), Some(batch)) if given.end - given.ahead > batch.end - batch.ahead => {
+        (Some(given), Some(batch)) if given.end + batch.ahead > batch.end + given.ahead => {
             Some(batch)
         }
         (given, batch) => given.or(batch),

@@ -161,13 +161,31 @@ fn a_task_of_an_array_knows_its_number() {
 }
 
 #[test]
-fn a_batch_job_ends_its_program_when_time_is_nearly_up() {
+fn a_batch_job_stops_its_program_when_time_is_nearly_up_and_is_continued() {
     // The program is running when the script, its parent, is told.
-    let program = "trap 'echo told; exit 9' TERM\nkill -USR1 $PPID\nwhile :; do sleep 0.05; done";
-    let stand_ins = StandIns::new().add("srun", program).add("mpirun", OPEN_MPI);
-    let ended = stand_ins.run("job.sbatch", &["./heat2d"], &ALLOCATION, true);
-    assert_eq!(ended.code, Some(9), "{ended:?}");
+    let program = |signal: &str, code: &str| {
+        let traps = format!("trap 'echo told; exit {code}' USR1\ntrap 'echo ended; exit 5' TERM");
+        let program = format!("{traps}\nkill -{signal} $PPID\nwhile :; do sleep 0.05; done");
+        let stand_ins = StandIns::new().add("srun", &program).add("mpirun", OPEN_MPI);
+        stand_ins.add("scontrol", "echo \"scontrol $*\"")
+    };
+    let run = |stand_ins: StandIns, more: &[(&str, &str)]| {
+        let variables = [ALLOCATION.as_slice(), more].concat();
+        stand_ins.run("job.sbatch", &["./heat2d"], &variables, true)
+    };
+    let ended = run(program("USR1", "5"), &[]);
+    assert_eq!(ended.code, Some(5), "{ended:?}");
     assert!(ended.out.contains("told") && ended.err.contains("the time is nearly up"), "{ended:?}");
+    assert!(ended.out.contains("scontrol requeue 17"), "{ended:?}");
+    // Not one that has failed, that somebody ends, or that is not to be continued.
+    for (signal, code, more) in
+        [("USR1", "9", [].as_slice()), ("TERM", "5", &[]), ("USR1", "5", &[("REQUEUE", "no")])]
+    {
+        let ended = run(program(signal, code), more);
+        assert_eq!(ended.code, Some(code.parse().unwrap()), "{ended:?}");
+        assert!(!ended.out.contains("scontrol"), "{ended:?}");
+        assert!(ended.out.contains(if signal == "TERM" { "ended" } else { "told" }), "{ended:?}");
+    }
 }
 
 #[test]
