@@ -19,8 +19,9 @@ pub(crate) mod npb;
 
 const SEED: u64 = 314_159_265;
 const ITERATIONS: u32 = 10;
-/// Keys with the same first bits: what is dealt out to the ranks.
-const BUCKETS: usize = 1 << 10;
+/// Buckets, of keys with the same first bits, for each rank: so many that the ranks' shares differ
+/// little, so few that it is quick to write to all of them in turn.
+const BUCKETS_EACH: usize = 1 << 5;
 
 /// NPB IS: rank integer keys
 #[derive(Parser)]
@@ -61,21 +62,21 @@ fn sort(world: &Comm, class: Class) -> Result<(), Failure> {
     };
     let mut keys: Vec<u32> = repeat_with(key).take(mine.len()).collect();
 
-    let mut ranking = rank_keys(world, &keys, problem.log2_max)?; // warms up memory and network
+    let mut ranking = Ranking::default();
+    ranking.rank(world, &keys, problem.log2_max)?; // warms up memory and network
     let mut right = 0;
     let ((), seconds) = common::timed(world, || {
         for iteration in 1..=ITERATIONS {
-            for (place, key) in [(iteration, iteration), (iteration + ITERATIONS, max - iteration)]
-            {
+            let changed = [(iteration, iteration), (iteration + ITERATIONS, max - iteration)];
+            for (place, key) in changed {
                 if mine.contains(&(place as usize)) {
                     keys[place as usize - mine.start] = key;
                 }
             }
-            let tests = problem
-                .places
-                .map(|place| if mine.contains(&place) { keys[place - mine.start] } else { 0 });
+            let key_at = |place| if mine.contains(&place) { keys[place - mine.start] } else { 0 };
+            let tests = problem.places.map(key_at);
             let tests = world.allreduce(&tests, Max)?;
-            ranking = rank_keys(world, &keys, problem.log2_max)?;
+            ranking.rank(world, &keys, problem.log2_max)?;
             right += ranking.right(&tests, &expected(&problem, iteration));
         }
         Ok(())
@@ -87,51 +88,55 @@ fn sort(world: &Comm, class: Class) -> Result<(), Failure> {
 }
 
 /// The keys of this rank's range, and how many are smaller than each value in it.
+#[derive(Default)]
 struct Ranking {
     keys: Vec<u32>,
     /// The values in the range; equal keys are on one rank.
     range: Range<u32>,
-    smaller: Vec<u64>,
-}
-
-fn rank_keys(world: &Comm, keys: &[u32], log2_max: u32) -> Result<Ranking, Failure> {
-    let shift = log2_max - BUCKETS.ilog2();
-    let bucket = |key: u32| (key >> shift) as usize % BUCKETS;
-    let mut sizes = vec![0_u64; BUCKETS];
-    for &key in keys {
-        sizes[bucket(key)] += 1;
-    }
-    let sizes = world.allreduce(&sizes, Sum)?;
-
-    // A bucket belongs to the rank in whose even share of all keys its first key lies.
-    let total: u64 = sizes.iter().sum();
-    let ends = sizes.iter().scan(0, |end, size| {
-        *end += size;
-        Some(*end)
-    });
-    let starts: Vec<u64> = ends.zip(&sizes).map(|(end, size)| end - size).collect();
-    let owner = |start: &u64| (start * world.size() as u64 / total).min(world.size() as u64 - 1);
-    let owners: Vec<usize> = starts.iter().map(|start| owner(start) as usize).collect();
-    let first = owners.partition_point(|&owner| owner < world.rank());
-    let behind = owners.partition_point(|&owner| owner <= world.rank());
-
-    let rows = Ragged::bucket(keys, world.size(), |&key| owners[bucket(key)]);
-    let keys = world.alltoall(&rows)?.into_flat();
-    let range = (first as u32) << shift..(behind as u32) << shift;
-    let mut smaller = vec![0_u64; range.len()];
-    for key in &keys {
-        smaller[(key - range.start) as usize] += 1;
-    }
-    let mut before = starts.get(first).copied().unwrap_or(total);
-    for count in &mut smaller {
-        before += std::mem::replace(count, before);
-    }
-    Ok(Ranking { keys, range, smaller })
+    smaller: Vec<u32>,
+    /// What was sent to each rank: memory for the next time.
+    rows: Ragged<u32>,
 }
 
 impl Ranking {
+    fn rank(&mut self, world: &Comm, keys: &[u32], log2_max: u32) -> Result<(), Failure> {
+        let buckets = (BUCKETS_EACH * world.size()).next_power_of_two().min(1 << log2_max);
+        let shift = log2_max - buckets.ilog2();
+        self.rows.rebucket(keys, buckets, |&key| (key >> shift) as usize);
+        let mine: Vec<usize> = self.rows.counts().collect();
+        let sizes = world.allreduce(&mine, Sum)?;
+        // A bucket belongs to the rank in whose even share of all keys its first key lies.
+        let total: usize = sizes.iter().sum();
+        let starts: Vec<usize> =
+            sizes.iter().scan(0, |end, size| Some(std::mem::replace(end, *end + size))).collect();
+        let owner = |start: &usize| (start * world.size() / total).min(world.size() - 1);
+        let owners: Vec<usize> = starts.iter().map(owner).collect();
+        let first = owners.partition_point(|&owner| owner < world.rank());
+        let behind = owners.partition_point(|&owner| owner <= world.rank());
+
+        // The buckets of a rank lie side by side: they are its row.
+        let (mut counts, mut incoming) = (vec![0; world.size()], vec![0; world.size()]);
+        owners.iter().zip(mine).for_each(|(&owner, count)| counts[owner] += count);
+        world.alltoall_into(&counts, &mut incoming)?;
+        self.rows = Ragged::from_flat(std::mem::take(&mut self.rows).into_flat(), counts);
+        self.keys.resize(incoming.iter().sum(), 0);
+        world.alltoall_known_into(&self.rows, &incoming, &mut self.keys)?;
+
+        self.range = (first as u32) << shift..(behind as u32) << shift;
+        self.smaller.clear();
+        self.smaller.resize(self.range.len(), 0);
+        for key in &self.keys {
+            self.smaller[(key - self.range.start) as usize] += 1;
+        }
+        let mut before = starts.get(first).copied().unwrap_or(total) as u32;
+        for count in &mut self.smaller {
+            before += std::mem::replace(count, before);
+        }
+        Ok(())
+    }
+
     /// How many of the keys that belong here have the ranks that they should have.
-    fn right(&self, keys: &[u32], ranks: &[u64]) -> u32 {
+    fn right(&self, keys: &[u32], ranks: &[u32]) -> u32 {
         let mine = keys.iter().zip(ranks).filter(|(key, _)| self.range.contains(key));
         mine.map(|(key, &rank)| u32::from(self.smaller[(key - self.range.start) as usize] == rank))
             .sum()
@@ -140,7 +145,7 @@ impl Ranking {
 
 /// Puts all keys in their places, and looks whether they are in order then.
 fn is_sorted(world: &Comm, mut ranking: Ranking, total: usize) -> Result<bool, Failure> {
-    let Ranking { keys, range, smaller } = &mut ranking;
+    let Ranking { keys, range, smaller, .. } = &mut ranking;
     let first = smaller.first().copied().unwrap_or(0);
     let mut sorted = vec![None; keys.len()];
     for &key in &*keys {
@@ -182,9 +187,9 @@ pub(crate) fn problem(class: Class) -> Problem {
 }
 
 /// The ranks that the five keys have in an iteration.
-pub(crate) fn expected(problem: &Problem, iteration: u32) -> [u64; 5] {
+pub(crate) fn expected(problem: &Problem, iteration: u32) -> [u32; 5] {
     let rank = |at: usize| problem.ranks[at] + problem.directions[at] * i64::from(iteration);
-    std::array::from_fn(|at| rank(at) as u64)
+    std::array::from_fn(|at| rank(at) as u32)
 }
 
 pub(crate) fn verify(class: Class, right: u32, is_sorted: bool) -> common::Verdict {

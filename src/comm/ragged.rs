@@ -173,8 +173,9 @@ impl<T> Ragged<T> {
         for end in &mut ends {
             start += std::mem::replace(end, start);
         }
-        flat.clear();
-        flat.extend_from_slice(items);
+        // All of it is written below: what is there already need not be written twice.
+        flat.truncate(items.len());
+        flat.extend_from_slice(&items[flat.len()..]);
         for (at, item) in items.iter().enumerate() {
             let place = &mut ends[owner(at, item)];
             flat[*place] = *item;
