@@ -21,6 +21,8 @@ pub(crate) mod npb;
 
 /// Pairs of a block: a piece of work for a thread.
 const BLOCK: u64 = 1 << 16;
+/// Pairs that are drawn before any of them is looked at.
+const BATCH: usize = 1 << 8;
 const SEED: u64 = 271_828_183;
 /// The largest relative error of a sum that passes.
 const TOLERANCE: f64 = 1e-8;
@@ -78,17 +80,28 @@ fn simulate(world: &Comm, class: Class) -> Result<(), Failure> {
 fn tally_block(block: u64) -> Tally {
     let mut random = Random::new(SEED).skip(2 * BLOCK * block);
     let mut tally = Tally::default();
-    for _ in 0..BLOCK {
-        let (x, y) = (2.0 * random.draw() - 1.0, 2.0 * random.draw() - 1.0);
-        let square = x * x + y * y;
-        if square <= 1.0 {
-            let stretch = (-2.0 * square.ln() / square).sqrt();
-            let (x, y) = (x * stretch, y * stretch);
+    let [mut xs, mut ys, mut squares] = [[0.0; BATCH]; 3];
+    for _ in 0..BLOCK / BATCH as u64 {
+        // Which pairs lie inside nobody can foresee, so that no jump depends on it: the next pair
+        // takes the place of one that does not.
+        let mut pairs = 0;
+        for _ in 0..BATCH {
+            let (x, y) = (2.0 * random.draw() - 1.0, 2.0 * random.draw() - 1.0);
+            let square = x * x + y * y;
+            (xs[pairs], ys[pairs], squares[pairs]) = (x, y, square);
+            pairs += usize::from(square <= 1.0);
+        }
+        let stretches = &mut squares[..pairs];
+        for square in &mut *stretches {
+            *square = (-2.0 * square.ln() / *square).sqrt();
+        }
+        for (at, stretch) in stretches.iter().enumerate() {
+            let (x, y) = (xs[at] * stretch, ys[at] * stretch);
             tally.sums[0] += x;
             tally.sums[1] += y;
-            tally.pairs += 1;
             tally.annuli[x.abs().max(y.abs()) as usize] += 1;
         }
+        tally.pairs += pairs as u64;
     }
     tally
 }
