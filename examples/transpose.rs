@@ -2,7 +2,8 @@
 //! both are dealt out to the ranks.
 //!
 //! A rank's rows of the transpose are columns, of which every rank has a piece: all ranks exchange
-//! blocks with all. Each block is transposed before it is sent, so that it arrives as rows.
+//! blocks with all. Each block is transposed before it is sent, so that it arrives as rows; the one
+//! that stays is added at once.
 //!
 //! ```text
 //! cargo run --release --example transpose -- --order 4000
@@ -65,9 +66,9 @@ struct Matrices {
     to: Vec<f64>,
     /// The columns of each rank.
     columns: Vec<std::ops::Range<usize>>,
-    /// For each rank its columns of our rows, as rows.
+    /// For each other rank its columns of our rows, as rows.
     outgoing: Ragged<f64>,
-    /// Of each rank our columns of its rows, as rows, one block behind the other.
+    /// Of each other rank our columns of its rows, as rows, one block behind the other.
     incoming: Vec<f64>,
     /// How much each rank sends us.
     counts: Vec<usize>,
@@ -78,15 +79,17 @@ impl Matrices {
         let columns: Vec<_> =
             (0..world.size()).map(|rank| block_range(order, world.size(), rank)).collect();
         let rows = columns[world.rank()].clone();
-        let counts: Vec<usize> = columns.iter().map(|block| block.len() * rows.len()).collect();
+        let mut counts: Vec<_> = columns.iter().map(|block| block.len() * rows.len()).collect();
+        counts[world.rank()] = 0;
+        let total = counts.iter().sum();
         let places = rows.clone().flat_map(|row| (0..order).map(move |column| (row, column)));
         Self {
             order,
             first_row: rows.start,
             from: places.map(|(row, column)| (order * column + row) as f64).collect(),
             to: vec![0.0; rows.len() * order],
-            outgoing: Ragged::from_flat(vec![0.0; rows.len() * order], counts.iter().copied()),
-            incoming: vec![0.0; rows.len() * order],
+            outgoing: Ragged::from_flat(vec![0.0; total], counts.iter().copied()),
+            incoming: vec![0.0; total],
             columns,
             counts,
         }
@@ -94,26 +97,30 @@ impl Matrices {
 
     /// to ← to + fromᵀ, from ← from + 1.
     fn step(&mut self, world: &Comm) -> Result<(), Failure> {
-        let Self { order, from, to, columns, outgoing, incoming, counts, .. } = self;
-        let (order, height) = (*order, from.len() / *order);
+        let Self { order, first_row, from, to, columns, outgoing, incoming, counts } = self;
+        let (order, first, height) = (*order, *first_row, from.len() / *order);
         if height > 0 {
+            // A task has some columns of our rows: rows of the block.
             for (block, columns) in outgoing.iter_mut().zip(&*columns) {
-                // A task has some columns of our rows: rows of the block.
-                let tasks = block.par_chunks_mut(TILE * height).enumerate();
-                tasks.for_each(|(task, tile)| {
-                    transpose(&from[columns.start + task * TILE..], order, tile, height);
+                block.par_chunks_mut(TILE * height).enumerate().for_each(|(task, rows)| {
+                    let from = &from[columns.start + task * TILE..];
+                    transpose(from, order, rows, height, height, |to, from| *to = from);
                 });
             }
+            // What stays here goes to its place at once.
+            to.par_chunks_mut(TILE * order).enumerate().for_each(|(task, rows)| {
+                let from = &from[first + task * TILE..];
+                transpose(from, order, &mut rows[first..], order, height, |to, from| *to += from);
+            });
         }
         world.alltoall_known_into(outgoing, counts, incoming)?;
-        // A row of `to` takes up a row of each block.
+        // A row of `to` takes up a row of each block that came.
         to.par_chunks_mut(order).enumerate().for_each(|(row, to)| {
             let mut begin = 0;
-            for columns in &*columns {
-                let width = columns.len();
-                let block = &incoming[begin + row * width..][..width];
+            for (columns, count) in columns.iter().zip(&*counts).filter(|(_, count)| **count > 0) {
+                let block = &incoming[begin + row * columns.len()..];
                 to[columns.clone()].iter_mut().zip(block).for_each(|(to, from)| *to += from);
-                begin += width * height;
+                begin += count;
             }
         });
         from.par_iter_mut().for_each(|value| *value += 1.0);
@@ -135,13 +142,21 @@ impl Matrices {
     }
 }
 
-/// Some columns of a matrix whose rows are `order` long become rows of `height` elements.
-fn transpose(from: &[f64], order: usize, to: &mut [f64], height: usize) {
+/// Puts some columns of `height` rows, each `order` long, into rows of a matrix whose rows begin
+/// `stride` apart.
+fn transpose(
+    from: &[f64],
+    order: usize,
+    to: &mut [f64],
+    stride: usize,
+    height: usize,
+    put: impl Fn(&mut f64, f64),
+) {
     for top in (0..height).step_by(TILE) {
-        for (column, to) in to.chunks_exact_mut(height).enumerate() {
-            let to = &mut to[top..height.min(top + TILE)];
+        for (column, to) in to.chunks_mut(stride).enumerate() {
             let from = from[top * order + column..].iter().step_by(order);
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            let to = &mut to[top..height.min(top + TILE)];
+            to.iter_mut().zip(from).for_each(|(to, from)| put(to, *from));
         }
     }
 }

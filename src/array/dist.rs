@@ -406,7 +406,7 @@ where
     }
 
     /// As [`update`](Self::update), for kernels that want whole lines of cells: `kernel` writes a
-    /// line of `out` and reads the cells [around](Line::at) it.
+    /// line of `out`, in which it finds what was there, and reads the cells [around](Line::at) it.
     ///
     /// # Collective
     /// As [`exchange`](Self::exchange).
