@@ -102,7 +102,7 @@ fn wave(world: &Comm, grid: &mut [f64], width: usize) -> Result<(), Failure> {
             *point = left;
         }
         if rank < last {
-            world.send(&left, rank + 1)?;
+            world.send(&line[width - 1], rank + 1)?;
         }
         (below, above) = (line, rest);
     }
