@@ -20,14 +20,17 @@ launches of each in random order, and prints how many times as long one takes as
   --seed N           Of the random order [default: 1]
   --markdown PAGE    Also put the tables between the markers of PAGE (docs/performance.md)
   --force            Measure although the machine is busy, and say so above the tables
+  --programs DIR     Instead, set the programs of examples/ against those in C and Fortran that they are named after, on
+                     the system's MPI, 1 and 2 ranks. Their sources are to be below DIR: the Parallel Research Kernels
+                     (github.com/ParRes/Kernels) and NPB 3.4 (www.nas.nasa.gov/software/npb.html). 10 minutes or so
   --dry-run          Show what would be built and run
   --help             This
 
-Results are kept in target/compare/results.csv, what the programs complained of in target/compare/errors.log.
+Results are kept in target/compare/results.csv (programs.csv), what the programs complained of in target/compare/errors.log.
 USAGE
 }
 
-launches='' quick=false groups=p2p,rate,touched,collective,one_sided,crowd wanted='' statistic=mean seed=1 page='' force=false
+launches='' quick=false groups=p2p,rate,touched,collective,one_sided,crowd wanted='' statistic=mean seed=1 page='' programs='' force=false
 dry_run=false
 
 # Where a word is missing behind an option.
@@ -41,6 +44,7 @@ while [ $# -gt 0 ]; do
         --statistic) statistic=$(value "$@"); shift ;;
         --seed) seed=$(value "$@"); shift ;;
         --markdown) page=$(value "$@"); shift ;;
+        --programs) programs=$(value "$@"); shift ;;
         --quick) quick=true ;;
         --force) force=true ;;
         --dry-run) dry_run=true ;;
@@ -63,6 +67,54 @@ fi
 
 cpus=$(getconf _NPROCESSORS_ONLN)
 crowd=$((4 * cpus))
+
+# busy: the percentage of all CPUs' time that was not idle in the last two seconds.
+busy() {
+    [ -r /proc/stat ] || { say 0; return; }
+    local user nice system idle wait rest before total
+    read -r _ user nice system idle wait rest </proc/stat
+    before=$((idle + wait)) total=$((user + nice + system + idle + wait))
+    sleep 2
+    read -r _ user nice system idle wait rest </proc/stat
+    total=$((user + nice + system + idle + wait - total))
+    say $((100 - 100 * (idle + wait - before) / (total > 0 ? total : 1)))
+}
+
+# await_idle: waits half a minute for it; `idle` says whether it came, `share` how much goes elsewhere.
+# Building may still echo; somebody else's work does not end by itself.
+idle=true share=0
+await_idle() {
+    local attempt loudest what
+    for attempt in 1 2 3 4 5 6; do
+        share=$(busy)
+        [ "$share" -gt 5 ] || break
+        [ "$attempt" -lt 6 ] || idle=false
+    done
+    if ! $idle; then
+        loudest=$(ps -eo pcpu,comm --sort=-pcpu 2>/dev/null | sed -n '2s/^ *//p' || true)
+        what="the machine is busy: $share % of its cpu time goes elsewhere (first of all: ${loudest:-unknown})"
+        $force || fail "$what" "wait until it is idle, or --force to measure all the same"
+        say "note: $what" >&2
+    fi
+}
+
+# What is measured on.
+processor() {
+    local model
+    model=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo 2>/dev/null | head -1 || true)
+    say "$cpus cpus (${model:-unknown}), $(uname -sr)"
+}
+
+if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+# As a release build checks by default, and as C does: its own arguments.
+export SPMD_CHECKS=arguments
+
+if [ -n "$programs" ]; then
+    # shellcheck source=scripts/programs.sh
+    . scripts/programs.sh
+    compare_programs
+    exit
+fi
 
 # benchmarks_of GROUP, ranks_of GROUP, options_of GROUP, peer_of GROUP: what is launched together.
 benchmarks_of() {
@@ -196,35 +248,7 @@ say "building" >&2
 CARGO_TARGET_DIR=target/with-threads cargo build --quiet --release
 for at in ${keys[@]+"${!keys[@]}"}; do build "$at"; done
 
-# busy: the percentage of all CPUs' time that was not idle in the last two seconds.
-busy() {
-    [ -r /proc/stat ] || { say 0; return; }
-    local user nice system idle wait rest before total
-    read -r _ user nice system idle wait rest </proc/stat
-    before=$((idle + wait)) total=$((user + nice + system + idle + wait))
-    sleep 2
-    read -r _ user nice system idle wait rest </proc/stat
-    total=$((user + nice + system + idle + wait - total))
-    say $((100 - 100 * (idle + wait - before) / (total > 0 ? total : 1)))
-}
-
-# Building may still echo; somebody else's work does not end by itself.
-idle=true
-for attempt in 1 2 3 4 5 6; do
-    share=$(busy)
-    [ "$share" -gt 5 ] || break
-    [ "$attempt" -lt 6 ] || idle=false
-done
-if ! $idle; then
-    loudest=$(ps -eo pcpu,comm --sort=-pcpu 2>/dev/null | sed -n '2s/^ *//p' || true)
-    what="the machine is busy: $share % of its cpu time goes elsewhere (first of all: ${loudest:-unknown})"
-    $force || fail "$what" "wait until it is idle, or --force to measure all the same"
-    say "note: $what" >&2
-fi
-
-if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
-# As a release build checks by default, and as C does: its own arguments.
-export SPMD_CHECKS=local
+await_idle
 
 mkdir -p target/compare
 results=target/compare/results.csv errors=target/compare/errors.log
@@ -262,9 +286,8 @@ done
 
 report=($local_spmd bench-report $results --statistic "$statistic")
 if [ -n "$page" ]; then
-    processor=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo 2>/dev/null | head -1 || true)
     report+=(--markdown "$page"
-        --heading "Measured on $(date -u +%Y-%m-%d) by \`scripts/compare.sh\`: $cpus cpus (${processor:-unknown}), $(uname -sr), $(rustc --version | cut -d' ' -f1-2), C with \`-O3\`; medians of $launches launches, in each the $statistic of its batches."
+        --heading "Measured on $(date -u +%Y-%m-%d) by \`scripts/compare.sh\`: $(processor), $(rustc --version | cut -d' ' -f1-2), C with \`-O3\`; medians of $launches launches, in each the $statistic of its batches."
     )
     $idle || report+=(--heading '' --heading '**The machine was busy with other work: these numbers mean little.**')
 fi

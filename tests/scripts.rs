@@ -451,9 +451,13 @@ fn compare_takes_open_mpi_4_also_without_cma() {
 
 #[test]
 fn compare_refuses_what_it_does_not_know() {
-    for arguments in
-        [&["--slow"][..], &["--launches"], &["--launches", "0"], &["--statistic", "mode"]]
-    {
+    for arguments in [
+        &["--slow"][..],
+        &["--launches"],
+        &["--launches", "0"],
+        &["--statistic", "mode"],
+        &["--programs"],
+    ] {
         let ended = compare(OPEN_MPI, arguments);
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.err.contains("Usage: scripts/compare.sh"), "{ended:?}");
@@ -461,4 +465,76 @@ fn compare_refuses_what_it_does_not_know() {
     let ended = compare(OPEN_MPI, &["--dry-run", "--groups", "p2p,all"]);
     assert!(ended.code == Some(1) && ended.err.contains("no group all"), "{ended:?}");
     assert!(compare(OPEN_MPI, &["--help"]).out.contains("--markdown PAGE"));
+}
+
+/// A directory that has the sources of two peers only, by their names.
+fn peers() -> tempfile::TempDir {
+    let peers = tempfile::tempdir().unwrap();
+    for path in ["Kernels/MPI1/Stencil/stencil.c", "NPB/NPB3.4-MPI/IS/is.c"] {
+        let path = peers.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    peers
+}
+
+#[test]
+fn compare_plans_the_programs_whose_peers_are_there() {
+    let peers = peers();
+    let peers = peers.path().to_str().unwrap();
+    let ended = compare(OPEN_MPI, &["--programs", peers, "--dry-run", "--launches", "5"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let built = "target/with-programs";
+    for part in [
+        "the peers of stencil is, and",
+        "would run 5 times each, in turn, 13 commands:\n",
+        &format!("  mpirun -n 2 --bind-to core {built}/peers/stencil 100 2000\n"),
+        &format!("  mpirun -n 1 --bind-to core {built}/release/examples/is --class A\n"),
+        &format!("  {built}/release/examples/stencil --engine local -n 1 --threads 2 --size 2000"),
+    ] {
+        assert!(ended.out.contains(part), "no `{part}` in {ended:?}");
+    }
+    assert!(ended.err.contains("no NPB3.4-MPI/CG below"), "{ended:?}");
+}
+
+#[test]
+fn compare_says_where_programs_come_from() {
+    let nothing = tempfile::tempdir().unwrap();
+    for place in [nothing.path().to_str().unwrap(), "/nowhere"] {
+        let ended = compare(OPEN_MPI, &["--programs", place, "--dry-run"]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.err.contains("https://github.com/ParRes/Kernels"), "{ended:?}");
+    }
+}
+
+/// What each kind of program prints becomes seconds, if it says that it is right; rounds become a
+/// median and the smallest and largest ratio.
+#[test]
+fn compare_reads_times_and_makes_ratios_of_them() {
+    let script = r#"
+        cd "$1" && . scripts/lib.sh && . scripts/programs.sh
+        say 'time: 1.5 s, 3 flop/s
+verification: passed (well)' | seconds_of mpi 100
+        say 'time: 1.5 s, 3 flop/s
+verification: FAILED (ill)' | seconds_of mpi 100
+        say 'Solution validates
+Rate (MFlops/s): 7.0  Avg time (s): 0.02' | seconds_of peer 100
+        say ' Mop/s total     =                    50.00
+ Verification    =               SUCCESSFUL' | seconds_of peer 100
+        say ' Mop/s total     =                    50.00
+ Verification    =             UNSUCCESSFUL' | seconds_of peer 100
+        for round in 1 2 3; do
+            say "ep,2,peer,$round,$((2 * round))"
+            say "ep,2,mpi,$round,4"
+        done >"$2"
+        table_of_programs "$2" | tail -1
+    "#;
+    let times = tempfile::NamedTempFile::new().unwrap();
+    let output = Command::new("/bin/bash")
+        .args(["-euc", script, "bash"])
+        .args([root(), times.path()])
+        .output();
+    let ended = Ended::from(output.unwrap());
+    let row = "| ep | 2 | 4.000 | 4.000 | **1.00** [0.50, 1.50] ✓ | – | – | – | – |";
+    assert_eq!(ended.out, format!("1.5000\n2.0000\n2.0000\n{row}\n"), "{ended:?}");
 }
