@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use spmd::{
     array::{DistArray, Halo, Layout},
+    io::{CheckpointArgs, State},
     prelude::*,
 };
 
@@ -41,6 +42,8 @@ struct Args {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     iterations: u32,
     #[command(flatten)]
+    kept: CheckpointArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -58,9 +61,14 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
         DistArray::from_fn(world, &layout, Halo::star(RADIUS), |[i, j]| (i + j) as f64)?;
     let mut sums = input.like(|_| 0.0);
 
+    let mut done = 0;
+    let mut checkpoint =
+        common::resume(world, &args.kept, state(&mut input, &mut sums, &mut done))?;
     let progress = Progress::new(world, u64::from(args.iterations) + 1, "iterations");
-    let mut iterate = |times: u32| -> Result<(), Failure> {
-        for _ in 0..times {
+    progress.advance(done.into());
+    let from = done.max(1);
+    let mut iterate = |until: u32| -> Result<(), Failure> {
+        while done < until {
             // In one pass over memory: what is added to a sum is stored nowhere.
             input.update_lines(&mut sums, |sums, line| {
                 let points = POINTS.map(|point| &line.at(point)[..sums.len()]);
@@ -69,12 +77,14 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
                 }
             })?;
             input.map_inplace(|value| value + 1.0);
+            done += 1;
             progress.advance(1);
+            checkpoint.step(state(&mut input, &mut sums, &mut done))?;
         }
         Ok(())
     };
     iterate(1)?; // the first one touches all memory
-    let ((), seconds) = common::timed(world, || iterate(args.iterations))?;
+    let ((), seconds) = common::timed(world, || iterate(args.iterations + 1))?;
     drop(progress);
 
     // The points within two steps of the border see cells that are no input: they do not count.
@@ -86,9 +96,20 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
         },
     );
     let norm = sums.sum_reproducible()? / active;
-    let flops = (2 * POINTS.len() + 1) as f64 * active * f64::from(args.iterations);
+    let flops = (2 * POINTS.len() + 1) as f64
+        * active
+        * f64::from((args.iterations + 1).saturating_sub(from));
     let rate = format!("{:.0} Mflop/s", flops / seconds / 1e6);
     common::conclude(world, seconds, &rate, verify(norm, args.iterations))
+}
+
+/// What a run goes on from.
+fn state<'a>(
+    input: &'a mut DistArray<f64, 2>,
+    sums: &'a mut DistArray<f64, 2>,
+    done: &'a mut u32,
+) -> State<'a> {
+    State::new().array("input", input).array("sums", sums).value("iterations", done)
 }
 
 pub(crate) fn verify(norm: f64, iterations: u32) -> common::Verdict {

@@ -237,3 +237,33 @@ fn a_full_disk_leaves_the_checkpoints_before_and_says_what_is_needed() {
     );
     assert_eq!(text.lines().filter(|line| line.starts_with("00000")).count(), 2, "{text}");
 }
+
+#[test]
+fn every_program_that_keeps_checkpoints_goes_on_to_the_same_result() {
+    let programs: [(&str, &[&str], &str); 3] = [
+        ("life", &["--pattern", "glider", "--size", "20"], "verification: "),
+        ("nbody", &["--bodies", "200", "--steps", "6"], "checksum: "),
+        ("stencil", &["--size", "90", "--iterations", "6"], "verification: "),
+    ];
+    for (name, arguments, result) in programs {
+        let directory = tempfile::tempdir().unwrap();
+        let run = |ranks: &str, more: &[&str]| {
+            let mut command = program(example(name));
+            command.args(["--engine", "local", "--threads", "1", "-n", ranks]).args(arguments);
+            words(&command.args(more).output().unwrap())
+        };
+        let line = |text: &str| {
+            let line = text.lines().find(|line| line.starts_with(result));
+            line.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
+        };
+        let kept = ["--checkpoint", directory.path().to_str().unwrap()];
+        // Stopped by the end of its time after the first step.
+        let stopped = run("3", &[&kept[..], &["--walltime", "0.5"]].concat());
+        assert!(stopped.contains("stopped (its time is nearly up), to be continued"), "{stopped}");
+        let continued = run("2", &kept);
+        assert!(continued.contains("continued: from "), "{name}: {continued}");
+        let undisturbed = run("1", &[]);
+        assert!(undisturbed.contains("verification: passed"), "{undisturbed}");
+        assert_eq!(line(&continued), line(&undisturbed));
+    }
+}
