@@ -105,13 +105,12 @@ impl Watchdog {
             _ => (Vec::new(), 0, 0),
         };
         let address: Address = comm.bcast_obj(0, || address)?;
-        let role = match listener {
-            Ok(Some((listener, (.., word)))) => Role::Lead(listener, word),
-            _ => {
-                // Before the program begins: a rank that is frozen from then on is missed.
-                let stream = reach(&address, me.rank);
-                Role::Follow(address, stream)
-            }
+        let role = if let Ok(Some((listener, (.., word)))) = listener {
+            Role::Lead(listener, word)
+        } else {
+            // Before the program begins: a rank that is frozen from then on is missed.
+            let stream = reach(&address, me.rank);
+            Role::Follow(address, stream)
         };
         let hosts = places.iter().map(|place| place.host.clone()).collect();
         // Without a thread nobody takes it, which has been told.
