@@ -57,6 +57,8 @@ pub(super) enum What {
     Common(Vec<u8>),
     /// A value that must be what it was.
     Constant(Vec<u8>),
+    /// Items of a distributed vector, in the parts.
+    Items { element: String, bytes: u32 },
     /// A value of each rank, in its part.
     PerRank,
 }
@@ -68,6 +70,7 @@ impl What {
             Self::Array { .. } => "an array",
             Self::Common(_) => "a value of all ranks",
             Self::Constant(_) => "a constant",
+            Self::Items { .. } => "a distributed vector",
             Self::PerRank => "a value of each rank",
         }
     }
@@ -257,6 +260,11 @@ impl PartReader {
             let what = format!("a record has {bytes} bytes, and should have {}", into.len());
             return Err(damaged(&self.path, what));
         }
+        self.rest_into(into)
+    }
+
+    /// Reads the record that comes next, as long as [`next_len`](Self::next_len) has said.
+    pub(super) fn rest_into(&mut self, into: &mut [u8]) -> Result<(), FileError> {
         into.chunks_mut(PIECE).try_for_each(|piece| self.take(piece))
     }
 
@@ -268,7 +276,7 @@ impl PartReader {
             return Err(self.too_large(vec![usize::try_from(bytes).unwrap_or(usize::MAX)]));
         };
         into.resize(len, 0);
-        into.chunks_mut(PIECE).try_for_each(|piece| self.take(piece))?;
+        self.rest_into(&mut into)?;
         Ok(into)
     }
 

@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::format::{Described, PartReader, PartWriter, What, record_size};
 use crate::{
-    array::{Axes, Block, DistArray},
+    array::{Axes, Block, DistArray, DistVec},
     comm::{Comm, pack, unpack},
     datum::{Datum, Landing, bytes_of},
     error::Failure,
@@ -51,6 +51,14 @@ impl<'a> State<'a> {
         [usize; D]: Axes,
     {
         self.with(name, ArrayItem { array })
+    }
+
+    /// A distributed vector on the ranks of the checkpoint's communicator. On as many ranks each
+    /// gets its own items again; else those of the ranks in whose place it stands, in the global
+    /// order: to where they belong they go by [`migrate`](DistVec::migrate) or
+    /// [`rebalance`](DistVec::rebalance).
+    pub fn items<T: Datum + Default>(self, name: &str, items: &'a mut DistVec<T>) -> Self {
+        self.with(name, Items { items, found: Vec::new() })
     }
 
     /// A value that is the same on all ranks, as the number of the step is.
@@ -221,6 +229,17 @@ where
     array: &'a mut DistArray<T, D>,
 }
 
+/// What lies on ranks lies on those of the checkpoint.
+fn on_the_same(comm: &Comm, own: &Comm) -> Result<(), String> {
+    if (own.size(), own.rank()) == (comm.size(), comm.rank()) {
+        return Ok(());
+    }
+    let (own, all) = (own.size(), comm.size());
+    Err(format!(
+        "it lies on {own} ranks, and the checkpoint is of {all}; make both on the same communicator"
+    ))
+}
+
 /// Lengths as they stand in a file.
 fn words(lengths: &[usize]) -> Vec<u64> {
     lengths.iter().map(|&length| length as u64).collect()
@@ -259,14 +278,8 @@ where
     [usize; D]: Axes,
 {
     fn describe(&mut self, comm: &Comm) -> Result<What, String> {
-        let (own, layout) = (self.array.comm(), self.array.layout());
-        if (own.size(), own.rank()) != (comm.size(), comm.rank()) {
-            return Err(format!(
-                "it lies on {} ranks, and the checkpoint is of {}; make both on the same communicator",
-                own.size(),
-                comm.size()
-            ));
-        }
+        on_the_same(comm, self.array.comm())?;
+        let layout = self.array.layout();
         let block = |rank| {
             let block = layout.block(rank);
             (words(&block.start()), words(&block.shape()))
@@ -354,6 +367,66 @@ fn read_cells<T: Datum, const D: usize>(
         Landing::<T>::new(cells).map_err(|_| part.too_large(block.shape().to_vec()))?;
     part.record(landing.bytes_mut())?;
     landing.into_values(cells).map_err(|why| part.damaged(why.to_string()))
+}
+
+struct Items<'a, T: Datum + Default> {
+    items: &'a mut DistVec<T>,
+    /// What has come for this rank.
+    found: Vec<T>,
+}
+
+impl<T: Datum + Default> Item for Items<'_, T> {
+    fn describe(&mut self, comm: &Comm) -> Result<What, String> {
+        on_the_same(comm, self.items.comm())?;
+        self.found.clear(); // of a checkpoint that was damaged
+        let element = std::any::type_name::<T>().to_owned();
+        Ok(What::Items { element, bytes: size_of::<T>() as u32 })
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        Some(bytes_of(self.items.local()).len() as u64)
+    }
+
+    fn write(&mut self, part: &mut PartWriter) -> Result<(), FileError> {
+        let bytes = bytes_of(self.items.local());
+        part.record(bytes.len() as u64, |put| put(bytes))
+    }
+
+    fn check(&self, kept: &What) -> Result<(), String> {
+        let What::Items { element, bytes } = kept else { return Ok(()) };
+        let own = std::any::type_name::<T>();
+        if element != own || *bytes as usize != size_of::<T>() {
+            return Err(format!("has items of {element} there, and of {own} here"));
+        }
+        Ok(())
+    }
+
+    fn load(
+        &mut self,
+        _kept: &What,
+        round: &Round<'_>,
+        part: Option<&mut PartReader>,
+    ) -> Result<Result<(), String>, Failure> {
+        let read = part.map(read_items::<T>).transpose();
+        Ok(round.agree(read)?.map(|items| self.found.extend(items.unwrap_or_default())))
+    }
+
+    fn settle(&mut self, _kept: &What, _same: bool) -> Result<(), String> {
+        *self.items.local_mut() = std::mem::take(&mut self.found);
+        Ok(())
+    }
+}
+
+/// All items of the record that comes next.
+fn read_items<T: Datum>(part: &mut PartReader) -> Result<Vec<T>, FileError> {
+    let (bytes, each) = (part.next_len()?, size_of::<T>() as u64);
+    let count = bytes.checked_div(each).and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+    if count as u64 * each != bytes {
+        return Err(part.damaged(format!("{bytes} bytes are no items of {each} bytes")));
+    }
+    let mut landing = Landing::<T>::new(count).map_err(|_| part.too_large(vec![count]))?;
+    part.rest_into(landing.bytes_mut())?;
+    landing.into_values(count).map_err(|why| part.damaged(why.to_string()))
 }
 
 struct Common<'a, T> {

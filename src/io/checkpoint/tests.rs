@@ -1,15 +1,18 @@
 use std::fs;
 
 use super::*;
-use crate::array::{DistArray, Halo, Layout};
+use crate::array::{DistArray, DistVec, Halo, Layout};
 
 /// What a program has: arrays of several kinds and layouts, values of all and of each rank.
 struct Program {
     field: DistArray<f64, 2>,
     flags: DistArray<bool, 1>,
+    walkers: DistVec<[u32; 2]>,
     step: u32,
     seen: Vec<usize>,
 }
+
+type Sums = (u64, u64, Vec<[u32; 2]>, u32);
 
 impl Program {
     fn new(world: &Comm) -> Self {
@@ -18,8 +21,10 @@ impl Program {
         let field = DistArray::from_fn(world, &layout, Halo::star(1), |[i, j]| (i * 11 + j) as f64);
         let layout = Layout::along([5], ranks, &[0]); // some have nothing
         let flags = DistArray::from_fn(world, &layout, Halo::none(), |[i]| i % 2 == 0);
+        let walkers = (0..if world.rank() == 0 { 40 } else { 0 }).map(|walker| [walker, 0]);
+        let walkers = DistVec::new(world, walkers.collect()).unwrap();
         let seen = vec![world.rank()];
-        Self { field: field.unwrap(), flags: flags.unwrap(), step: 0, seen }
+        Self { field: field.unwrap(), flags: flags.unwrap(), walkers, step: 0, seen }
     }
 
     fn state(&mut self) -> State<'_> {
@@ -27,6 +32,7 @@ impl Program {
             .array("field", &mut self.field)
             .value("step", &mut self.step)
             .array("flags", &mut self.flags)
+            .items("walkers", &mut self.walkers)
             .per_rank("seen", &mut self.seen, |all| all.concat())
             .constant("flow", &0.2)
     }
@@ -35,10 +41,18 @@ impl Program {
         self.step += 1;
         self.field.map_inplace(|cell| (1.25 * cell).sin());
         self.flags.map_inplace(|flag| !flag);
+        for [walker, place] in &mut self.walkers {
+            *place = (*place + *walker) % 97;
+        }
+        let ranks = self.walkers.comm().size();
+        self.walkers.migrate(|[_, place]| *place as usize % ranks).unwrap();
     }
 
-    fn sums(&self) -> (u64, u64, u32) {
-        (self.field.checksum().unwrap(), self.flags.checksum().unwrap(), self.step)
+    /// The arrays, the walkers in any order, the step.
+    fn sums(&self) -> Sums {
+        let mut walkers = self.walkers.gather(0).unwrap().unwrap_or_default();
+        walkers.sort_unstable();
+        (self.field.checksum().unwrap(), self.flags.checksum().unwrap(), walkers, self.step)
     }
 }
 
@@ -49,7 +63,7 @@ fn run(
     directory: &Path,
     ranks: usize,
     steps: u32,
-) -> Result<(Option<String>, (u64, u64, u32), Vec<Vec<usize>>), Error> {
+) -> Result<(Option<String>, Sums, Vec<Vec<usize>>), Error> {
     let all = crate::local(ranks, |world| {
         let mut program = Program::new(world);
         let mut checkpoint = Checkpoint::open(world, directory, Every::steps(2))?;
@@ -63,11 +77,11 @@ fn run(
         Ok((from, program.sums(), seen))
     })?;
     let (from, sums, _) = all[0].clone();
-    assert!(all.iter().all(|(other, same, _)| (other, same) == (&from, &sums)));
+    assert!(all.iter().all(|(other, same, _)| (other, same.0) == (&from, sums.0)));
     Ok((from, sums, all.into_iter().map(|(_, _, seen)| seen).collect()))
 }
 
-fn at_once(steps: u32) -> (u64, u64, u32) {
+fn at_once(steps: u32) -> Sums {
     let directory = tempfile::tempdir().unwrap();
     run(directory.path(), 1, steps).unwrap().1
 }
@@ -185,6 +199,7 @@ fn the_state_of_another_program_is_told_and_stays() {
         let (field, step) = (&mut program.field, &mut program.step);
         let (flags, seen) = (&mut program.flags, &mut program.seen);
         let state = State::new().array("field", field).value("step", step).array("flags", flags);
+        let state = state.items("walkers", &mut program.walkers);
         let state = state.per_rank("seen", seen, |all| all.concat()).constant("flow", &0.3);
         checkpoint.resume(state)?;
         Ok(())
