@@ -38,7 +38,7 @@ pub use crate::scalar::Element;
 use crate::{
     array::{Axes, Block, Layout},
     comm::Comm,
-    datum::bytes_of,
+    datum::{Datum, Landing, bytes_of},
     error::{Call, Failure, With},
 };
 
@@ -637,15 +637,14 @@ fn open_file(path: &Path) -> Result<(File, u64), FileError> {
     Ok((File::open(path).map_err(refuse)?, about.len()))
 }
 
-/// Room for a part of the array in a file, whatever size the file claims.
-fn zeros<T: Default + Clone>(path: &Path, shape: &[usize]) -> Result<Vec<T>, FileError> {
+/// Room for a part of the array in a file, whatever size the file claims: zeros, which the system
+/// may hand over when they are written.
+fn zeros<T: Datum>(path: &Path, shape: &[usize]) -> Result<Vec<T>, FileError> {
     let refuse = || FileError::TooLarge { path: path.to_owned(), shape: shape.to_vec() };
     let cells = shape.iter().try_fold(1_usize, |cells, &len| cells.checked_mul(len));
     let cells = cells.ok_or_else(refuse)?;
-    let mut values = Vec::new();
-    values.try_reserve_exact(cells).map_err(|_| refuse())?;
-    values.resize(cells, T::default());
-    Ok(values)
+    let room = Landing::new(cells).and_then(|room| room.into_values(cells));
+    room.map_err(|_| refuse())
 }
 
 #[cfg(feature = "hdf5")]
