@@ -47,8 +47,7 @@ pub(super) struct Described {
 pub(super) enum What {
     /// An array; its cells are in the parts.
     Array {
-        element: String,
-        bytes: u32,
+        element: ElementType,
         shape: Vec<u64>,
         /// Start and shape of the block in each part.
         blocks: Vec<(Vec<u64>, Vec<u64>)>,
@@ -58,9 +57,22 @@ pub(super) enum What {
     /// A value that must be what it was.
     Constant(Vec<u8>),
     /// Items of a distributed vector, in the parts.
-    Items { element: String, bytes: u32 },
+    Items(ElementType),
     /// A value of each rank, in its part.
     PerRank,
+}
+
+/// The type of cells or items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ElementType {
+    pub(super) name: String,
+    bytes: u64,
+}
+
+impl ElementType {
+    pub(super) fn of<T>() -> Self {
+        Self { name: std::any::type_name::<T>().to_owned(), bytes: size_of::<T>() as u64 }
+    }
 }
 
 impl What {
@@ -70,7 +82,7 @@ impl What {
             Self::Array { .. } => "an array",
             Self::Common(_) => "a value of all ranks",
             Self::Constant(_) => "a constant",
-            Self::Items { .. } => "a distributed vector",
+            Self::Items(_) => "a distributed vector",
             Self::PerRank => "a value of each rank",
         }
     }
@@ -251,16 +263,6 @@ impl PartReader {
             return Err(damaged(&self.path, "it ends within a record"));
         }
         Ok(bytes)
-    }
-
-    /// Reads the record that comes next, which must be as long as there is room.
-    pub(super) fn record(&mut self, into: &mut [u8]) -> Result<(), FileError> {
-        let bytes = self.next_len()?;
-        if bytes != into.len() as u64 {
-            let what = format!("a record has {bytes} bytes, and should have {}", into.len());
-            return Err(damaged(&self.path, what));
-        }
-        self.rest_into(into)
     }
 
     /// Reads the record that comes next, as long as [`next_len`](Self::next_len) has said.

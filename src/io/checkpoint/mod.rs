@@ -183,10 +183,12 @@ impl Checkpoint {
     /// Keeps checkpoints in `directory`, which is made if there is none.
     ///
     /// # Collective
-    /// All ranks of `comm`, with the same directory; one [`dup`](Comm::dup).
+    /// All ranks of `comm`, with the same directory: the one that it is for rank 0. One
+    /// [`dup`](Comm::dup), and an allgather of the names.
     ///
     /// # Errors
-    /// If rank 0 cannot make the directory, or another job uses it.
+    /// If rank 0 cannot make the directory, or another job uses it;
+    /// [`ErrorKind::CollectiveMismatch`] if the ranks name different ones.
     #[track_caller]
     pub fn open(comm: &Comm, directory: impl AsRef<Path>, every: Every) -> Result<Self, Failure> {
         Self::at(comm, Some(directory.as_ref()), every, Location::caller())
@@ -200,20 +202,21 @@ impl Checkpoint {
     ) -> Result<Self, Failure> {
         let open = || {
             let comm = comm.dup()?;
+            let call = call("Checkpoint::open", at);
+            let directory = same_directory(&comm, directory, call)?;
             let (mut folder, mut numbers) = (None, Vec::new());
-            if let Some(directory) = directory {
+            if let Some(directory) = &directory {
                 stop::listen();
                 let opened = (comm.rank() == 0).then(|| {
                     let folder = Folder::open(directory)?;
                     let numbers = folder.numbers()?;
                     Ok((folder, numbers))
                 });
-                let opened = agree_on(&comm, call("Checkpoint::open", at), opened.transpose())?;
+                let opened = agree_on(&comm, call, opened.transpose())?;
                 let (opened, found) = opened.unzip();
                 folder = opened;
                 numbers = comm.bcast_obj(0, || found.unwrap_or_default())?;
             }
-            let directory = directory.map(Path::to_owned);
             let (steps, last, good) = (0, Instant::now(), None);
             Ok(Self { comm, directory, folder, numbers, every, steps, last, good })
         };
@@ -377,6 +380,29 @@ fn call(op: &'static str, at: &'static Location<'static>) -> Call {
     Call { op, with: With::ALL, at }
 }
 
+/// Makes sure that all ranks name the same directory, or none; where that is for rank 0, since ranks
+/// may run in directories of their own.
+fn same_directory(
+    comm: &Comm,
+    directory: Option<&Path>,
+    call: Call,
+) -> Result<Option<PathBuf>, Failure> {
+    let mine = directory.map(Path::to_owned);
+    let absolute = mine.as_ref().and_then(|path| std::path::absolute(path).ok());
+    let all = comm.allgather_obj(&(mine.clone(), absolute))?;
+    let tell = |directory: &Option<PathBuf>| match directory {
+        Some(directory) => format!("checkpoints in {}", directory.display()),
+        None => "no checkpoints".to_owned(),
+    };
+    if let Some(rank) = all.iter().position(|(theirs, _)| *theirs != mine) {
+        let (mine, theirs) = (tell(&mine), tell(&all[rank].0));
+        let kind = ErrorKind::CollectiveMismatch { mine, rank, theirs };
+        return Err(Error::new(kind, comm.rank(), call).into());
+    }
+    let (named, absolute) = all.into_iter().next().unwrap_or_default();
+    Ok(if comm.rank() == 0 { named } else { absolute.or(named) })
+}
+
 /// What the system says of a part is told with what the whole checkpoint needs.
 fn for_all_hosts(error: FileError, directory: &Path, needed: u64) -> FileError {
     let FileError::System { path, verb, source } = error else { return error };
@@ -431,6 +457,9 @@ fn load(
         Ok(index) => index,
         Err(why) => return Ok(Err(why)),
     };
+    if index.parts.is_empty() {
+        return Ok(Err(format!("{}: damaged: it has no parts", path.display())));
+    }
     let checked = state.check(comm, &index.items).map_err(|why| {
         Failure::new(format!(
             "{}: the state of another program: {why}\n  help: start it with the options that it was begun with, or name \

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::format::{Described, PartReader, PartWriter, What, record_size};
+use super::format::{Described, ElementType, PartReader, PartWriter, What, record_size};
 use crate::{
     array::{Axes, Block, DistArray, DistVec},
     comm::{Comm, pack, unpack},
@@ -285,8 +285,7 @@ where
             (words(&block.start()), words(&block.shape()))
         };
         Ok(What::Array {
-            element: std::any::type_name::<T>().to_owned(),
-            bytes: size_of::<T>() as u32, // a type of 4 GiB is none
+            element: ElementType::of::<T>(),
             shape: words(&layout.shape()),
             blocks: (0..comm.size()).map(block).collect(),
         })
@@ -311,18 +310,15 @@ where
     }
 
     fn check(&self, kept: &What) -> Result<(), String> {
-        let What::Array { element, bytes, shape, .. } = kept else { return Ok(()) };
-        let tell = |shape: &[u64], element: &str| {
+        let What::Array { element, shape, .. } = kept else { return Ok(()) };
+        let tell = |shape: &[u64], element: &ElementType| {
             let shape: Vec<String> = shape.iter().map(ToString::to_string).collect();
-            format!("an array of {} of {element}", shape.join(" x "))
+            format!("an array of {} of {}", shape.join(" x "), element.name)
         };
-        let (mine, own) = (words(&self.array.shape()), std::any::type_name::<T>());
-        if *shape != mine || element != own || *bytes as usize != size_of::<T>() {
-            return Err(format!(
-                "is {} there, and {} here",
-                tell(shape, element),
-                tell(&mine, own)
-            ));
+        let (mine, own) = (words(&self.array.shape()), ElementType::of::<T>());
+        if (shape, element) != (&mine, &own) {
+            let (there, here) = (tell(shape, element), tell(&mine, &own));
+            return Err(format!("is {there} there, and {here} here"));
         }
         Ok(())
     }
@@ -341,7 +337,9 @@ where
         let number = round.parts[round.comm.rank()];
         let mine = number.and_then(|number| blocks.get(number).copied());
         let read = match (mine, part) {
-            (Some(block), Some(part)) => read_cells(&block, part).map(|cells| Some((block, cells))),
+            (Some(block), Some(part)) => {
+                read_values(part, Some(block.len())).map(|cells| Some((block, cells)))
+            }
             _ => Ok(None),
         };
         let own = match round.agree(read)? {
@@ -357,16 +355,18 @@ where
     }
 }
 
-/// The cells of a block, from the record that comes next.
-fn read_cells<T: Datum, const D: usize>(
-    block: &Block<D>,
-    part: &mut PartReader,
-) -> Result<Vec<T>, FileError> {
-    let cells = block.len();
-    let mut landing =
-        Landing::<T>::new(cells).map_err(|_| part.too_large(block.shape().to_vec()))?;
-    part.record(landing.bytes_mut())?;
-    landing.into_values(cells).map_err(|why| part.damaged(why.to_string()))
+/// The values of the record that comes next, which is to have so many if that is known.
+fn read_values<T: Datum>(part: &mut PartReader, count: Option<usize>) -> Result<Vec<T>, FileError> {
+    let (bytes, each) = (part.next_len()?, size_of::<T>() as u64);
+    let held = bytes.checked_div(each).and_then(|count| usize::try_from(count).ok());
+    let count = count.or(held).unwrap_or(0);
+    if (count as u64).checked_mul(each) != Some(bytes) {
+        return Err(part
+            .damaged(format!("a record of {bytes} bytes does not have {count} values of {each}")));
+    }
+    let mut landing = Landing::<T>::new(count).map_err(|_| part.too_large(vec![count]))?;
+    part.rest_into(landing.bytes_mut())?;
+    landing.into_values(count).map_err(|why| part.damaged(why.to_string()))
 }
 
 struct Items<'a, T: Datum + Default> {
@@ -379,8 +379,7 @@ impl<T: Datum + Default> Item for Items<'_, T> {
     fn describe(&mut self, comm: &Comm) -> Result<What, String> {
         on_the_same(comm, self.items.comm())?;
         self.found.clear(); // of a checkpoint that was damaged
-        let element = std::any::type_name::<T>().to_owned();
-        Ok(What::Items { element, bytes: size_of::<T>() as u32 })
+        Ok(What::Items(ElementType::of::<T>()))
     }
 
     fn bytes(&self) -> Option<u64> {
@@ -393,12 +392,12 @@ impl<T: Datum + Default> Item for Items<'_, T> {
     }
 
     fn check(&self, kept: &What) -> Result<(), String> {
-        let What::Items { element, bytes } = kept else { return Ok(()) };
-        let own = std::any::type_name::<T>();
-        if element != own || *bytes as usize != size_of::<T>() {
-            return Err(format!("has items of {element} there, and of {own} here"));
+        match (kept, ElementType::of::<T>()) {
+            (What::Items(element), own) if *element != own => {
+                Err(format!("has items of {} there, and of {} here", element.name, own.name))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn load(
@@ -407,7 +406,7 @@ impl<T: Datum + Default> Item for Items<'_, T> {
         round: &Round<'_>,
         part: Option<&mut PartReader>,
     ) -> Result<Result<(), String>, Failure> {
-        let read = part.map(read_items::<T>).transpose();
+        let read = part.map(|part| read_values::<T>(part, None)).transpose();
         Ok(round.agree(read)?.map(|items| self.found.extend(items.unwrap_or_default())))
     }
 
@@ -415,18 +414,6 @@ impl<T: Datum + Default> Item for Items<'_, T> {
         *self.items.local_mut() = std::mem::take(&mut self.found);
         Ok(())
     }
-}
-
-/// All items of the record that comes next.
-fn read_items<T: Datum>(part: &mut PartReader) -> Result<Vec<T>, FileError> {
-    let (bytes, each) = (part.next_len()?, size_of::<T>() as u64);
-    let count = bytes.checked_div(each).and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
-    if count as u64 * each != bytes {
-        return Err(part.damaged(format!("{bytes} bytes are no items of {each} bytes")));
-    }
-    let mut landing = Landing::<T>::new(count).map_err(|_| part.too_large(vec![count]))?;
-    part.rest_into(landing.bytes_mut())?;
-    landing.into_values(count).map_err(|why| part.damaged(why.to_string()))
 }
 
 struct Common<'a, T> {

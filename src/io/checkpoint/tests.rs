@@ -223,6 +223,24 @@ fn ranks_that_keep_different_things_are_told() {
 }
 
 #[test]
+fn ranks_that_name_different_directories_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, other) = (directory.path().join("one"), directory.path().join("other"));
+    for other in [Some(other), None] {
+        let ended = crate::local(3, |world| {
+            let named = if world.rank() == 1 { other.clone() } else { Some(one.clone()) };
+            let args = CheckpointArgs { checkpoint: named, every: Every::steps(1) };
+            Ok(args.open(world).map(drop).map_err(|why| why.to_string()))
+        });
+        for words in ended.unwrap() {
+            let words = words.unwrap_err();
+            assert!(words.contains("checkpoints in ") && words.contains("/one"), "{words}");
+        }
+    }
+    assert!(names(directory.path()).is_empty());
+}
+
+#[test]
 fn a_directory_has_one_job() {
     let directory = tempfile::tempdir().unwrap();
     let first = Folder::open(directory.path()).unwrap();
@@ -283,7 +301,8 @@ fn large_records_go_round_in_pieces() {
     let mut reader = PartReader::open(part.clone(), 7, 3, size).unwrap();
     for len in [0, 1, 1 << 20] {
         let mut got = vec![0; len];
-        reader.record(&mut got).unwrap();
+        assert_eq!(reader.next_len().unwrap(), len as u64);
+        reader.rest_into(&mut got).unwrap();
         assert_eq!(got, bytes[..len]);
     }
     let len = reader.next_len().unwrap();
