@@ -49,6 +49,7 @@ mod scalar;
 #[allow(unsafe_code)] // signal handlers; each block states its reasons
 mod signals;
 mod stop;
+pub mod trace;
 
 /// Derive [`Datum`]'s traits for your own types with this crate.
 pub use bytemuck;
@@ -103,9 +104,9 @@ pub mod buffer {
     pub use crate::comm::{Borrowed, OwnedBuf, PlanBuffer, Rows};
 }
 
-/// What [`Comm::stats`] counts.
+/// What [`Comm::stats`] counts, and [`Comm::span`].
 pub mod stats {
-    pub use crate::comm::{OperationStats, PeerStats, Stats};
+    pub use crate::comm::{OperationStats, PeerStats, Span, Stats};
 }
 
 /// The values of [`RunArgs`].

@@ -195,6 +195,12 @@ mod affinity {
             .map_err(|error| format!("cannot run on cpu {cpu} only: {error}"))
     }
 
+    /// The CPU on which the calling thread is.
+    #[inline]
+    pub(crate) fn current_cpu() -> Option<usize> {
+        nix::sched::sched_getcpu().ok()
+    }
+
     fn list(mask: &CpuSet) -> Vec<usize> {
         (0..CpuSet::count()).filter(|&cpu| mask.is_set(cpu).unwrap_or(false)).collect()
     }
@@ -212,13 +218,18 @@ mod affinity {
         super::counted().len()
     }
 
+    /// The CPU on which the calling thread is, which this system does not tell.
+    pub(crate) fn current_cpu() -> Option<usize> {
+        None
+    }
+
     /// Keeps the calling thread on one CPU.
     pub(crate) fn pin(_cpu: usize) -> Result<(), String> {
         Err("this system cannot keep a thread on one cpu; leave --share-cpu out".to_owned())
     }
 }
 
-pub(crate) use affinity::{available, cpus, pin};
+pub(crate) use affinity::{available, cpus, current_cpu, pin};
 
 /// As many CPUs as the standard library counts.
 fn counted() -> Vec<usize> {

@@ -467,7 +467,7 @@ where
         if !self.is_of(&array.frame) {
             let what = "the exchange was begun for another array".to_owned();
             let why = ErrorKind::InvalidArgument { what };
-            return Err(array.frame.comm.refuse("finish", why, at));
+            return Err(array.frame.comm.refuse("halo finish", why, at));
         }
         self.finish_into(&mut [&mut array.cells[..]], at)
     }

@@ -102,18 +102,21 @@ where
         }
     }
 
-    /// Moves messages of these arrays by `body`. If it does not come to a good end nothing is sent
-    /// any more.
+    /// Moves messages of these arrays by `body`: one call of the program, which begins something
+    /// or, if not `starts`, completes it. If it does not come to a good end nothing is sent any
+    /// more.
     pub(super) fn moving<R>(
         &self,
         op: &'static str,
+        starts: bool,
         at: &'static Location<'static>,
         body: impl FnOnce() -> Result<R>,
     ) -> Result<R> {
         if self.broken.replace(true) {
             return Err(self.comm.refuse(op, ErrorKind::BrokenCommunicator, at));
         }
-        let result = body().map_err(|error| error.called_at(at))?;
+        let result = self.comm.as_one_call(op, starts, at, body);
+        let result = result.map_err(|error| error.called_at(at))?;
         self.broken.set(false);
         Ok(result)
     }
@@ -150,7 +153,7 @@ where
         for cells in fields.iter_mut() {
             self.copy_own(cells);
         }
-        let messages = self.moving("begin", at, || {
+        let messages = self.moving("halo begin", true, at, || {
             let mut messages = self.messages(fields)?;
             for (neighbor, &outgoing) in self.neighbors.iter().zip(&messages.outgoing) {
                 let mut rest = messages.plan.get_mut(outgoing)?;
@@ -291,10 +294,14 @@ where
         if messages.fields != fields.len() {
             self.messages = Some(messages);
             let what = "the exchange was begun with another number of fields".to_owned();
-            return Err(self.frame.comm.refuse("finish", ErrorKind::InvalidArgument { what }, at));
+            return Err(self.frame.comm.refuse(
+                "halo finish",
+                ErrorKind::InvalidArgument { what },
+                at,
+            ));
         }
         let frame = Rc::clone(&self.frame);
-        frame.moving("finish", at, || {
+        frame.moving("halo finish", false, at, || {
             messages.plan.wait()?;
             for (neighbor, &incoming) in frame.neighbors.iter().zip(&messages.incoming) {
                 let mut rest = messages.plan.get(incoming)?;

@@ -184,7 +184,7 @@ where
             return refuse(format!("the arrays lie on {} and {} ranks", sizes.0, sizes.1));
         }
         if axes.is_sorted() && self.layout() == other.layout() {
-            return self.frame.moving("redistribute", at, || {
+            return self.frame.moving("redistribute", true, at, || {
                 other.view_mut().assign(&self.view());
                 Ok(())
             });
@@ -196,8 +196,9 @@ where
             from.into_iter().map(|(rank, block)| (rank, permuted(&block, axes))).collect();
         let to = blocks_of(&layout, &ranks);
         let own = (permuted(&self.block(), axes), self.view().permuted_axes(axes.dim()));
-        self.frame
-            .moving("redistribute", at, || transfer(comm, (&from, Some(own)), (&to, Some(other))))
+        self.frame.moving("redistribute", true, at, || {
+            transfer(comm, (&from, Some(own)), (&to, Some(other)))
+        })
     }
 
     /// Takes the cells of blocks that ranks of `comm`, which are those of this array, hold: each

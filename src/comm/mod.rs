@@ -10,6 +10,7 @@ mod group;
 mod lengths;
 mod located;
 mod object;
+mod observe;
 mod op;
 #[allow(unsafe_code)] // says that what belongs to one thread need not say so itself
 mod own;
@@ -37,14 +38,15 @@ use std::{
 pub(crate) use self::object::{pack, unpack};
 use self::{
     address::Space,
+    observe::Observer,
     own::{Bound, Own},
-    stats::Recorder,
 };
 pub use self::{
     address::{ANY, Any, Dest, NULL_RANK, Src, Status},
     ext::{ExchangeSparse, GridAlltoall, Partition, Sort},
     group::Comparison,
     located::{Located, MaxLoc, MinLoc},
+    observe::Span,
     op::{And, Bits, Commutative, Max, Min, Number, Or, Prod, ReduceOp, Sum, Xor, commutative},
     p2p::Message,
     plan::{Plan, PlanBuffer},
@@ -110,7 +112,11 @@ pub struct Comm {
     scraps: Own<Cell<scope::Entries>>,
     /// Room for the lengths of rows that are sent and received.
     lengths: Own<Cell<[Vec<usize>; 2]>>,
-    recorder: Own<Rc<Recorder>>,
+    observer: Own<Rc<Observer>>,
+    /// What it was made of, and when: the same on all its ranks; 0 is the world's.
+    lineage: u64,
+    /// The number of its name in the trace that is made.
+    traced_as: Own<Cell<Option<u32>>>,
     /// Made by the first window.
     dropped_regions: Own<OnceCell<Rc<rma::DroppedRegions>>>,
     bound: Bound,
@@ -122,23 +128,24 @@ pub struct Comm {
 impl Comm {
     /// The communicator of all ranks.
     pub(crate) fn world(engine: Rc<dyn Engine>, rank: usize, size: usize) -> Self {
-        Self::open(engine, Rc::default(), Context::WORLD, rank, size)
+        Self::open(engine, Rc::default(), Context::WORLD, 0, [rank, size])
     }
 
     /// The communicator of another context of this rank's engine.
     fn sibling(&self, context: Context, rank: usize, size: usize) -> Self {
-        Self::open(Rc::clone(&self.engine), Rc::clone(&self.recorder), context, rank, size)
+        let (engine, observer) = (Rc::clone(&self.engine), Rc::clone(&self.observer));
+        Self::open(engine, observer, context, self.next_lineage(), [rank, size])
     }
 
     fn open(
         engine: Rc<dyn Engine>,
-        recorder: Rc<Recorder>,
+        observer: Rc<Observer>,
         context: Context,
-        rank: usize,
-        size: usize,
+        lineage: u64,
+        [rank, size]: [usize; 2],
     ) -> Self {
         let max_tag = engine.max_tag();
-        let (engine, recorder) = (Own::new(engine), Own::new(recorder));
+        let (engine, observer) = (Own::new(engine), Own::new(observer));
         let (seq, name, scraps) = (Own::default(), Own::default(), Own::default());
         let (lengths, dropped_regions, bound) = (Own::default(), Own::default(), Bound::default());
         Self {
@@ -151,7 +158,9 @@ impl Comm {
             name,
             scraps,
             lengths,
-            recorder,
+            observer,
+            lineage,
+            traced_as: Own::default(),
             dropped_regions,
             bound,
         }
@@ -251,8 +260,8 @@ impl Comm {
     ) -> Result<R> {
         // In parts, as by `enter`: whole it is put together only where it is told of.
         self.engine.enter(op, with, at);
-        let done = if self.is_recording() {
-            self.record(Call { op, with, at }, true, body)
+        let done = if self.is_observed() {
+            self.observe(Call { op, with, at }, true, body)
         } else {
             body()
         };
@@ -266,8 +275,14 @@ impl Comm {
     #[inline]
     fn proceed<R>(&self, call: Call, body: impl FnOnce() -> Result<R, Fault>) -> Result<R> {
         self.enter(call);
-        let done = if self.is_recording() { self.record(call, false, body) } else { body() };
+        let done = if self.is_observed() { self.observe(call, false, body) } else { body() };
         done.map_err(|fault| self.failed(fault, call))
+    }
+
+    /// A call that needs no other rank: the complaint of `body` becomes an error of it.
+    #[inline]
+    fn judge<R>(&self, call: Call, body: impl FnOnce() -> Result<R, Fault>) -> Result<R> {
+        body().map_err(|fault| self.failed(fault, call))
     }
 
     /// Tells the engine whose call it serves from now on.

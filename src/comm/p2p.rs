@@ -247,7 +247,7 @@ impl Comm {
             return self.receive_into(into, |into| self.engine.recv(&from, into));
         }
         let to = self.target(to, signature)?;
-        self.sent(to.rank, bytes.len());
+        self.sent(to.rank, to.tag, bytes.len());
         self.receive_into(into, |into| self.engine.sendrecv(&to, bytes, &from, into))
     }
 
@@ -359,7 +359,7 @@ impl Comm {
         self.perform(call, || {
             let to = self.target(to, Signature::of::<B::Elem>())?;
             let memory = Memory::Owned(Box::new(Outbound::new(values)));
-            self.sent(to.rank, memory.bytes().len());
+            self.sent(to.rank, to.tag, memory.bytes().len());
             Ok(Request::sending(self, call, self.engine.isend(&to, mode, memory)?))
         })
     }
@@ -428,7 +428,7 @@ impl Comm {
             return Ok(());
         }
         let to = self.target(to, signature)?;
-        self.sent(to.rank, bytes.len());
+        self.sent(to.rank, to.tag, bytes.len());
         self.engine.send(&to, mode, bytes)
     }
 

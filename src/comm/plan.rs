@@ -20,7 +20,10 @@ use self::store::{AnyStore, Store, Stores, store};
 use super::{Comm, Dest, Src, Status, all, p2p::status};
 use crate::{
     datum::{Datum, LentRead, LentWrite, Memory, Signature},
-    engine::{CollectiveKind, Done, Exchanged, LentCollective, Mode, Op, Preparation, Reduction},
+    engine::{
+        CollectiveKind, Done, Exchanged, LentCollective, Mode, Op, Preparation, Rank, Reduction,
+        Tag,
+    },
     error::{Call, ErrorKind, Fault, Result},
 };
 
@@ -126,9 +129,18 @@ enum How<'c> {
     /// Not at all: nobody is on its other side.
     Never,
     /// The engine has prepared it.
-    Prepared(Op),
+    Prepared(Op, Gives),
     /// Anew each time.
     Anew(Box<Start<'c>>),
+}
+
+/// What a prepared operation moves each time, in bytes.
+enum Gives {
+    Nothing,
+    /// A message.
+    Message(Rank, Tag, usize),
+    /// What a collective takes and brings.
+    Rows(usize, usize),
 }
 
 /// What there is to do with what came.
@@ -206,7 +218,7 @@ impl<'c> Plan<'c> {
     /// [`ErrorKind::InvalidArgument`] while the plan is under way, or if the buffer is another plan's.
     #[track_caller]
     pub fn get<T: Datum>(&self, buffer: PlanBuffer<T>) -> Result<&[T]> {
-        self.comm.proceed(all("get"), || {
+        self.comm.judge(all("get"), || {
             let place = self.rested(&buffer)?;
             let store = self.stores[place].as_any().downcast_ref::<Store<T>>();
             store.map(Store::values).ok_or_else(|| ErrorKind::Closed.into())
@@ -220,7 +232,7 @@ impl<'c> Plan<'c> {
     #[track_caller]
     pub fn get_mut<T: Datum>(&mut self, buffer: PlanBuffer<T>) -> Result<&mut [T]> {
         let comm = self.comm.clone();
-        comm.proceed(all("get_mut"), || {
+        comm.judge(all("get_mut"), || {
             let place = self.rested(&buffer)?;
             store::<T>(&mut self.stores, place).map(Store::values_mut)
         })
@@ -233,7 +245,7 @@ impl<'c> Plan<'c> {
     /// buffer.
     #[track_caller]
     pub fn status<T: Datum>(&self, buffer: PlanBuffer<T>) -> Result<Status> {
-        self.comm.proceed(all("status"), || {
+        self.comm.judge(all("status"), || {
             let place = self.rested(&buffer)?;
             let received = self.stores[place].received();
             let none = || invalid("no message has been received into this buffer");
@@ -256,7 +268,14 @@ impl<'c> Plan<'c> {
         for Step { call, how, going, .. } in &mut self.steps {
             *going = comm.perform(*call, || match how {
                 How::Never => Ok(None),
-                How::Prepared(op) => comm.engine.start(*op).map(|()| Some(*op)),
+                How::Prepared(op, gives) => {
+                    match *gives {
+                        Gives::Nothing => {}
+                        Gives::Message(to, tag, bytes) => comm.sent(to, tag, bytes),
+                        Gives::Rows(sent, received) => comm.moved(sent, received),
+                    }
+                    comm.engine.start(*op).map(|()| Some(*op))
+                }
                 How::Anew(start) => start(comm, &mut self.stores).map(Some),
             })?;
         }
@@ -319,7 +338,7 @@ impl<'c> Plan<'c> {
             let how = plan.prepare(&Preparation::Send { to, mode, bytes })?.unwrap_or_else(|| {
                 How::Anew(Box::new(move |comm, stores| {
                     let bytes = stores[place].outlet();
-                    comm.sent(to.rank, bytes.len());
+                    comm.sent(to.rank, to.tag, bytes.len());
                     comm.engine.isend(&to, mode, Memory::Read(bytes))
                 }))
             });
@@ -334,7 +353,8 @@ impl<'c> Plan<'c> {
         build: impl FnOnce(&mut Self, Call) -> Result<(R, How<'c>, Brings<'c>), Fault>,
     ) -> Result<R> {
         let comm = self.comm.clone();
-        comm.proceed(call, || {
+        comm.enter(call);
+        comm.judge(call, || {
             if self.under_way {
                 return Err(invalid(UNDER_WAY));
             }
@@ -352,7 +372,12 @@ impl<'c> Plan<'c> {
     }
 
     fn prepare(&self, what: &Preparation<'_>) -> Result<Option<How<'c>>, Fault> {
-        Ok(self.comm.engine.prepare(what)?.map(How::Prepared))
+        let gives = match what {
+            Preparation::Send { to, bytes, .. } => Gives::Message(to.rank, to.tag, bytes.len()),
+            Preparation::Collective(what) => Gives::Rows(what.mine.len(), what.out.len()),
+            Preparation::Recv { .. } => Gives::Nothing,
+        };
+        Ok(self.comm.engine.prepare(what)?.map(|op| How::Prepared(op, gives)))
     }
 
     /// Prepares a collective: what this rank gives, what it gets, and how they are combined.
@@ -388,7 +413,7 @@ impl Step<'_> {
     fn finish(&mut self, comm: &Comm, stores: &mut Stores, wait: bool) -> Result<bool> {
         let Some(op) = self.going else { return Ok(true) };
         comm.proceed(self.call, || {
-            let prepared = matches!(self.how, How::Prepared(_));
+            let prepared = matches!(self.how, How::Prepared(..));
             let done = if prepared {
                 comm.engine.finish(op, wait).transpose().map(|received| {
                     received.map(|received| Done { buffer: None, received, exchanged: None })
@@ -422,7 +447,7 @@ impl Drop for Plan<'_> {
         for Step { how, going, .. } in &self.steps {
             under_way |= going.is_some();
             match (going, how) {
-                (Some(op), _) | (None, How::Prepared(op)) => engine.detach(*op),
+                (Some(op), _) | (None, How::Prepared(op, _)) => engine.detach(*op),
                 (None, How::Never | How::Anew(_)) => {}
             }
         }

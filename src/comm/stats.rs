@@ -1,19 +1,15 @@
 //! What a rank's calls have cost: messages, bytes and time, by operation and by peer.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::{BTreeMap, HashMap},
     fmt,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{Comm, lengths};
-use crate::{
-    engine::{Collective, Done, Rank, Received},
-    error::{Call, Fault, Result},
-};
+use super::Comm;
 
 /// What calls have cost: messages, bytes and time, by operation and by peer; see [`Comm::stats`].
 ///
@@ -76,148 +72,32 @@ impl Comm {
     /// println!("{}", stats[0]);
     /// ```
     pub fn stats(&self) -> Stats {
-        self.recorder.stats()
+        self.observer.counters.stats()
     }
 
     /// Begins or ceases to record what the calls of this rank cost, on all its communicators.
     ///
     /// Costs nothing while off; while on, two looks at the clock per call.
     pub fn record_stats(&self, on: bool) {
-        self.recorder.on.set(on);
-    }
-
-    #[inline]
-    pub(super) fn is_recording(&self) -> bool {
-        self.recorder.on.get()
-    }
-
-    /// A call while statistics are recorded.
-    #[cold]
-    pub(super) fn record<R>(
-        &self,
-        call: Call,
-        starts: bool,
-        body: impl FnOnce() -> Result<R, Fault>,
-    ) -> Result<R, Fault> {
-        let outer = self.recorder.current.replace(Some(call.op));
-        let start = Instant::now();
-        let result = body();
-        self.recorder.current.set(outer);
-        // A call inside a call is part of it.
-        if outer.is_none() {
-            self.recorder.operation(call.op, |operation| {
-                operation.calls += u64::from(starts);
-                operation.time += start.elapsed();
-            });
-        }
-        result
-    }
-
-    /// Notes a message to a rank.
-    #[inline]
-    pub(super) fn sent(&self, to: Rank, bytes: usize) {
-        if self.is_recording() {
-            self.recorder.moved(bytes, 0);
-            self.recorder.peer(self.engine.world_rank(self.context, to), |peer| {
-                peer.messages_sent += 1;
-                peer.bytes_sent += bytes as u64;
-            });
-        }
-    }
-
-    /// Notes a message from a rank.
-    #[inline]
-    pub(super) fn received(&self, Received { rank: from, bytes, .. }: Received) {
-        if self.is_recording() {
-            self.recorder.moved(0, bytes);
-            self.recorder.peer(self.engine.world_rank(self.context, from), |peer| {
-                peer.messages_received += 1;
-                peer.bytes_received += bytes as u64;
-            });
-        }
-    }
-
-    /// Notes what a finished operation has brought.
-    #[inline]
-    pub(super) fn arrived(&self, done: &Done) {
-        if self.is_recording() {
-            if let Some(received) = done.received {
-                self.received(received);
-            }
-            if let Some(exchanged) = &done.exchanged {
-                self.moved(0, lengths::told(&exchanged.counts));
-            }
-        }
-    }
-
-    /// Notes the bytes that a collective takes from this rank and brings to it.
-    #[inline]
-    pub(super) fn moved(&self, sent: usize, received: usize) {
-        if self.is_recording() {
-            self.recorder.moved(sent, received);
-        }
-    }
-
-    /// Notes the bytes of a collective.
-    #[inline]
-    pub(super) fn moved_by(&self, what: &Collective<'_>) {
-        if self.is_recording() {
-            let (sent, received) = bytes_of(what, Rank::from(self.rank));
-            self.recorder.moved(sent, received);
-        }
+        self.observer.count(on);
     }
 }
 
-/// The bytes of a collective that this rank gives and gets.
-fn bytes_of(what: &Collective<'_>, me: Rank) -> (usize, usize) {
-    match what {
-        Collective::Barrier => (0, 0),
-        Collective::Bcast { root, buffer } if *root == me => (buffer.len(), 0),
-        Collective::Bcast { buffer, .. } => (0, buffer.len()),
-        Collective::Scatter { root, rows, out, .. } => {
-            (if *root == me { rows.len() } else { 0 }, out.len())
-        }
-        Collective::Gather { mine, out, .. }
-        | Collective::Allgather { mine, out, .. }
-        | Collective::Reduce { mine, out, .. }
-        | Collective::Allreduce { mine, out, .. }
-        | Collective::ReduceScatter { mine, out, .. }
-        | Collective::Scan { mine, out, .. }
-        | Collective::Exscan { mine, out, .. }
-        | Collective::NeighborAllgather { mine, out, .. } => (mine.len(), out.len()),
-        Collective::Alltoall { rows, out, .. } | Collective::NeighborAlltoall { rows, out, .. } => {
-            (rows.len(), out.len())
-        }
-    }
-}
-
-/// Where a rank notes what its calls cost; all its communicators share it.
+/// What a rank has counted so far.
 #[derive(Default)]
-pub(super) struct Recorder {
-    pub(super) on: Cell<bool>,
-    /// The call under way.
-    current: Cell<Option<&'static str>>,
+pub(super) struct Counters {
     operations: RefCell<HashMap<&'static str, OperationStats>>,
     peers: RefCell<HashMap<usize, PeerStats>>,
 }
 
-impl Recorder {
-    fn operation(&self, op: &'static str, note: impl FnOnce(&mut OperationStats)) {
+impl Counters {
+    pub(super) fn operation(&self, op: &'static str, note: impl FnOnce(&mut OperationStats)) {
         let op = op.split('(').next().unwrap_or(op); // without the operator of a reduction
         note(self.operations.borrow_mut().entry(op).or_default());
     }
 
-    fn peer(&self, world_rank: usize, note: impl FnOnce(&mut PeerStats)) {
+    pub(super) fn peer(&self, world_rank: usize, note: impl FnOnce(&mut PeerStats)) {
         note(self.peers.borrow_mut().entry(world_rank).or_default());
-    }
-
-    fn moved(&self, sent: usize, received: usize) {
-        if let Some(op) = self.current.get() {
-            self.operation(op, |operation| {
-                operation.bytes_sent += sent as u64;
-                operation.bytes_received += received as u64;
-            });
-        }
     }
 
     fn stats(&self) -> Stats {

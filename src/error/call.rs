@@ -62,6 +62,14 @@ impl With {
         ((self.whom >> 32) as u32, self.whom as u32, self.tag)
     }
 
+    /// The rank that has a special part, or is on the other side, if it is one.
+    pub(crate) fn peer(self) -> Option<usize> {
+        match self.parts() {
+            (EVERYBODY, ..) | (_, ANY | NOBODY, _) => None,
+            (_, rank, _) => Some(rank as usize),
+        }
+    }
+
     /// The number by which calls are told apart that are alike but for the root: 0 is none.
     pub(crate) fn root_number(self) -> u32 {
         match self.parts() {

@@ -13,8 +13,10 @@ pub(crate) mod places;
 #[cfg(feature = "mpi")]
 mod processes;
 mod progress;
+mod sampler;
 mod threads;
 mod time;
+mod tracing;
 #[cfg(feature = "mpi")]
 mod watchdog;
 
@@ -39,6 +41,7 @@ pub(crate) use self::launcher::Launcher;
 use self::{
     identity::{Identity, Voice, Words, discard},
     threads::Layout,
+    tracing::Tracing,
 };
 pub use self::{
     logging::{Color, RankSet},
@@ -63,6 +66,13 @@ const HOLD_BACK: Duration = Duration::from_millis(300);
 
 /// How long the other ranks have to end by themselves after the first has failed.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// Who looks on, as all ranks have agreed.
+#[derive(Clone, Copy)]
+struct Asked {
+    stats: bool,
+    trace: bool,
+}
 
 /// What moves the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -132,6 +142,22 @@ pub struct RunArgs {
     /// by peer
     #[arg(long, env = given("SPMD_STATS"), hide_env = true, value_parser = BoolishValueParser::new())]
     pub stats: bool,
+    /// Write what every rank did, when and for whom it waited: Chrome's trace events, for `spmd
+    /// view FILE` and for ui.perfetto.dev
+    #[arg(long, value_name = "FILE", env = given("SPMD_TRACE"), hide_env = true)]
+    pub trace: Option<PathBuf>,
+    /// Memory and disk for the trace of each rank, which keeps the last that has room: 16000 calls
+    /// or so in a MiB
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value = "8",
+        env = given("SPMD_TRACE_BUFFER"),
+        hide_env = true,
+        hide_default_value = true,
+        value_parser = clap::value_parser!(u32).range(1..=4096)
+    )]
+    pub trace_buffer: u32,
     /// What the engine mpi checks between ranks; local checks everything [default: local, in debug
     /// builds full]
     #[arg(long, value_enum, value_name = "LEVEL", env = given("SPMD_CHECKS"), hide_env = true)]
@@ -330,10 +356,14 @@ impl RunArgs {
     #[track_caller]
     pub fn run(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
         ending::refuse_second_job();
-        let app = |world: &Comm, stats: bool| {
-            world.record_stats(stats);
+        let app = |world: &Comm, asked: Asked| {
+            let tracing = asked.trace.then(|| Tracing::begin(world, self)).transpose()?;
+            world.record_stats(asked.stats);
             app(world)?;
-            if stats { report_stats(world) } else { Ok(()) }
+            let stats = asked.stats.then(|| world.stats());
+            world.record_stats(false); // what follows is none of the program's
+            tracing.map_or(Ok(()), |tracing| tracing.end(world))?;
+            stats.map_or(Ok(()), |stats| report_stats(world, &stats))
         };
         stop::limit(self.walltime, self.stop_file.as_deref());
         let launcher = Launcher::detect();
@@ -345,7 +375,9 @@ impl RunArgs {
             Ok(EngineKind::Local) => match self.stand_apart(launcher.as_ref()) {
                 Ok(()) => {
                     let _job = ending::watch(EngineKind::Local);
-                    self.run_threads(|world| app(world, self.stats))
+                    let asked = Asked { stats: self.stats, trace: self.trace.is_some() };
+                    sampler::enlist(asked.trace);
+                    self.run_threads(|world| app(world, asked))
                 }
                 Err(code) => ExitCode::from(code),
             },
@@ -398,7 +430,7 @@ impl RunArgs {
 
 #[cfg(not(feature = "mpi"))]
 mod processes {
-    use super::{Comm, ExitCode, Failure, Launcher, RunArgs};
+    use super::{Asked, Comm, ExitCode, Failure, Launcher, RunArgs};
 
     pub(super) fn end(code: u8) -> ! {
         std::process::exit(code.into())
@@ -407,7 +439,7 @@ mod processes {
     pub(super) fn run(
         _args: &RunArgs,
         _launcher: Option<Launcher>,
-        _app: impl Fn(&Comm, bool) -> Result<(), Failure>,
+        _app: impl Fn(&Comm, Asked) -> Result<(), Failure>,
     ) -> ExitCode {
         unreachable!("`choose` refuses mpi where it is not built in")
     }
@@ -444,9 +476,8 @@ fn choose(
 }
 
 /// Rank 0 says what all ranks' calls have cost.
-fn report_stats(world: &Comm) -> Result<(), Failure> {
-    world.record_stats(false); // what follows is none of the program's
-    let Some(stats) = world.gather_obj(0, &world.stats())? else { return Ok(()) };
+fn report_stats(world: &Comm, mine: &Stats) -> Result<(), Failure> {
+    let Some(stats) = world.gather_obj(0, mine)? else { return Ok(()) };
     let mut total = Stats::default();
     for stats in &stats {
         total.add(stats);
@@ -547,7 +578,10 @@ fn pool(
         .use_current_thread()
         .thread_name(move |thread| format!("rank {rank} thread {thread}"))
         .stack_size(placement::stack_bytes())
-        .start_handler(move |_| Arc::clone(&me).assume())
+        .start_handler(move |thread| {
+            sampler::enroll(rank, thread);
+            Arc::clone(&me).assume();
+        })
         .panic_handler(move |payload| lost(Cause::panic(&them, payload)))
 }
 

@@ -12,9 +12,9 @@ use std::{
 };
 
 use super::{
-    Cause, EngineKind, Launcher, RunArgs, ending, identity,
+    Asked, Cause, EngineKind, Launcher, RunArgs, ending, identity,
     identity::{Identity, Voice},
-    no_threads, on_failure, places, pool, print_line, run_tasks, warn,
+    no_threads, on_failure, places, pool, print_line, run_tasks, sampler, warn,
     watchdog::Watchdog,
 };
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
 pub(super) fn run(
     args: &RunArgs,
     launcher: Option<Launcher>,
-    app: impl Fn(&Comm, bool) -> Result<(), Failure>,
+    app: impl Fn(&Comm, Asked) -> Result<(), Failure>,
 ) -> ExitCode {
     identity::note_panics();
     placement::widen_stack();
@@ -61,6 +61,7 @@ pub(super) fn run(
         check_size(launcher.as_ref(), world, args).map_err(Failure::usage)?;
         let comm = Comm::world(Rc::<MpiEngine>::clone(&engine), world.rank, world.size);
         let common = engine.common();
+        sampler::enlist(common.trace);
         let places = settle(&comm, args, common.share_cpu, launcher.as_ref(), &me)?;
         if let (Some(watch), Some(limit)) = (engine.watch(), engine.timeout()) {
             let watchdog =
@@ -69,7 +70,7 @@ pub(super) fn run(
             watch.begin(Stage::Program);
         }
         engine.share_cpus(common.share_cpu || placement::is_oversubscribed(&places));
-        app(&comm, common.stats)?;
+        app(&comm, Asked { stats: common.stats, trace: common.trace })?;
         run_tasks();
         Ok(())
     }));
@@ -121,6 +122,7 @@ pub(super) fn refuse(launcher: &Launcher, what: &str) -> u8 {
         threads: ThreadLevel::Funneled,
         share_cpu: false,
         stats: false,
+        trace: false,
         apart: false,
         trouble: Some((what.to_owned(), super::USAGE)),
         watch: None,
@@ -173,6 +175,7 @@ fn settings(args: &RunArgs, early: Option<&Watchdog>) -> Settings {
         threads: threads(args),
         share_cpu: args.share_cpu,
         stats: args.stats,
+        trace: args.trace.is_some(),
         apart: false,
         trouble: None,
         watch: early.map(Watchdog::watch),
@@ -233,6 +236,7 @@ fn settle(
     } else {
         warn_if_narrow(comm, &places, launcher);
     }
+    sampler::enroll(me.rank, 0);
     let lost = |cause: Cause| on_failure::of_a_process(&cause);
     if let Err(error) = pool(me, threads, lost).build_global() {
         // What the system refuses has a source; else rayon has its threads already.

@@ -14,7 +14,7 @@ use std::{
 use super::{
     Cause, ending, identity,
     identity::{Identity, Voice},
-    on_failure, run_tasks, time, warn,
+    on_failure, run_tasks, sampler, time, warn,
 };
 use crate::{
     comm::Comm,
@@ -153,6 +153,7 @@ fn settle(
     if let Some(cpu) = layout.shared_cpu {
         placement::pin(cpu)?;
     }
+    sampler::enroll(me.rank, 0);
     // Rayon never forgets the pool of a thread that has joined one, and the supervisor waits until
     // no rank has the ground.
     let ground = Arc::downgrade(ground);

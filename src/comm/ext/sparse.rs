@@ -87,7 +87,7 @@ fn exchange<T: Datum>(
     let mut open = Open { comm, ops: VecDeque::with_capacity(out.len() + 1) };
     for ((_, values), rank) in out.into_iter().zip(ranks) {
         let memory = Memory::Owned(Box::new(Outgoing(values)));
-        comm.sent(rank, memory.bytes().len());
+        comm.sent(rank, tag, memory.bytes().len());
         let to = Target { context, rank, tag, label: *label };
         // Synchronous: done means received.
         open.ops.push_back(engine.isend(&to, Mode::Synchronous, memory)?);

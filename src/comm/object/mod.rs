@@ -161,7 +161,7 @@ impl Comm {
             return Ok(None);
         }
         let to = self.target(to, Signature::OBJECT)?;
-        self.sent(to.rank, bytes.len());
+        self.sent(to.rank, to.tag, bytes.len());
         let memory = Memory::Owned(Box::new(Outgoing(bytes)));
         self.engine.isend(&to, Mode::Standard, memory).map(Some)
     }

@@ -116,12 +116,12 @@ impl<'c> Board<'c> {
             let to = self.comm.target(to, Signature::of::<V::Elem>())?;
             let Some(slice) = values.as_slice() else {
                 let packed = packed(values);
-                self.comm.sent(to.rank, size_of_val(&*packed));
+                self.comm.sent(to.rank, to.tag, size_of_val(&*packed));
                 let memory = Memory::Owned(Box::new(Outgoing(packed)));
                 return self.comm.engine.isend(&to, mode, memory).map(enter);
             };
             let bytes = bytes_of(slice);
-            self.comm.sent(to.rank, bytes.len());
+            self.comm.sent(to.rank, to.tag, bytes.len());
             // SAFETY: the loan is over when the operation is (waited for, or revoked), at the end
             // of the scope at the latest (`End`); until then `values`, borrowed for `'scope`, keep
             // the slice valid and unchanged: elements are `Copy`, so they have no interior
@@ -294,7 +294,7 @@ impl<'c> Board<'c> {
         else {
             return false;
         };
-        if self.comm.is_recording() {
+        if self.comm.is_observed() {
             return false;
         }
         self.comm.enter(call);

@@ -53,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) share_cpu: bool,
     /// Whether the costs of calls are to be reported.
     pub(crate) stats: bool,
+    pub(crate) trace: bool,
     /// Whether this process was told to run a job of its own, of threads.
     pub(crate) apart: bool,
     /// Why this rank cannot run, and the exit code of that.
@@ -100,6 +101,7 @@ pub(crate) struct World {
 pub(crate) struct Common {
     pub(crate) share_cpu: bool,
     pub(crate) stats: bool,
+    pub(crate) trace: bool,
 }
 
 impl MpiEngine {
@@ -145,7 +147,7 @@ impl MpiEngine {
                 return Ok(Started::Refused(Refused { world, refusal, _universe: universe }));
             }
         };
-        let Agreed { checks, timeout, share_cpu, stats, guarded, spins, multiple } = agreed;
+        let Agreed { checks, timeout, share_cpu, stats, trace, guarded, spins, multiple } = agreed;
         let guard = guarded.then(Guard::new).transpose()?;
         let about = About {
             engine: "mpi",
@@ -174,7 +176,7 @@ impl MpiEngine {
             retired: RefCell::default(),
             checks,
             timeout,
-            common: Common { share_cpu, stats },
+            common: Common { share_cpu, stats, trace },
             multiple,
             guard,
             operators,

@@ -28,6 +28,7 @@ pub(super) struct Agreed {
     /// Whether some rank wants this.
     pub(super) share_cpu: bool,
     pub(super) stats: bool,
+    pub(super) trace: bool,
     /// Whether the library of some rank lets messages overrun buffers: who guards starts none of
     /// its reductions that do not wait.
     pub(super) guarded: bool,
@@ -78,6 +79,7 @@ pub(super) fn call(
         settings.timeout.map_or(0, milliseconds),
         settings.share_cpu.into(),
         settings.stats.into(),
+        settings.trace.into(),
         findings.overruns.into(),
         findings.spins.into(),
         (!findings.multiple).into(),
@@ -92,6 +94,7 @@ pub(super) fn call(
         limit,
         share_cpu,
         stats,
+        trace,
         overruns,
         spins,
         lacks_threads,
@@ -117,6 +120,7 @@ pub(super) fn call(
         timeout: (limit > 0).then(|| Duration::from_millis(limit as u64)),
         share_cpu: share_cpu != 0,
         stats: stats != 0,
+        trace: trace != 0,
         guarded: overruns != 0,
         spins: spins != 0,
         multiple: lacks_threads == 0,
