@@ -36,7 +36,7 @@ pub(super) struct Observer {
 
 impl Observer {
     /// Begins or ceases to count.
-    pub(super) fn count(&self, on: bool) {
+    pub(super) fn set_counting(&self, on: bool) {
         self.counts.set(on);
         self.on.set(on || self.tape.borrow().is_some());
     }

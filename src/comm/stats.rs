@@ -79,7 +79,7 @@ impl Comm {
     ///
     /// Costs nothing while off; while on, two looks at the clock per call.
     pub fn record_stats(&self, on: bool) {
-        self.observer.count(on);
+        self.observer.set_counting(on);
     }
 }
 

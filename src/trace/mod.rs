@@ -184,8 +184,7 @@ impl Trace {
 
     /// Some ranks only, and what lies between two times only.
     #[must_use]
-    pub fn window(mut self, ranks: Option<&[usize]>, from_ns: u64, to_ns: u64) -> Self {
-        let wanted = |rank: usize| ranks.is_none_or(|ranks| ranks.contains(&rank));
+    pub fn window(mut self, wanted: impl Fn(usize) -> bool, from_ns: u64, to_ns: u64) -> Self {
         let within = |start: u64, end: u64| end >= from_ns && start <= to_ns;
         self.ranks.retain(|rank| wanted(rank.rank));
         for rank in &mut self.ranks {

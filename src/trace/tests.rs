@@ -249,7 +249,7 @@ fn a_window_has_what_lies_in_it() {
     }
     let whole = merged(directory.path());
     let first = whole.ranks[0].calls[0].start_ns;
-    let part = whole.window(Some(&[1]), first + 2_200, first + 4_200);
+    let part = whole.window(|rank| rank == 1, first + 2_200, first + 4_200);
     assert_eq!(part.ranks.len(), 1);
     assert_eq!(part.ranks[0].rank, 1);
     let times: Vec<u64> = part.ranks[0].calls.iter().map(|call| call.start_ns - first).collect();

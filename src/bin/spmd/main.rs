@@ -3,6 +3,7 @@
 mod bench;
 mod cli;
 mod selftest;
+mod view;
 
 use std::process::ExitCode;
 
@@ -14,6 +15,7 @@ fn main() -> ExitCode {
         Command::Selftest(args) => cli::selftest(&args),
         Command::Bench(args) => cli::bench(&args),
         Command::Footprint(args) => cli::footprint(&args),
+        Command::View(options) => cli::view(&options),
         Command::List => cli::list(),
         Command::BenchReport(args) => cli::bench_report(&args),
         Command::Completions(args) => cli::completions(&args),

@@ -5,7 +5,7 @@ mod output;
 mod report;
 mod run;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -27,6 +27,7 @@ Examples:
   spmd bench latency bandwidth -n 2         How fast messages are between two threads
   mpirun -n 2 spmd bench all --format csv   Everything that is measured, on a real MPI, for a spreadsheet
   spmd footprint -n 1000                    What a thousand ranks cost in time and memory
+  spmd view trace.json --html trace.html    What a program did that ran with --trace trace.json
   spmd list                                 Programs to try, to read and to begin with
   spmd info -n 4 --share-cpu                The concurrent form: all ranks on one cpu
   spmd completions bash > ~/.local/share/bash-completion/completions/spmd
@@ -52,6 +53,9 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Show what ranks cost before they do anything: time to start and end, and memory
     Footprint(FootprintArgs),
+    /// Show a trace that a program has made with --trace FILE: time, waiting and messages by call
+    /// and rank, the longest waits, and a timeline
+    View(crate::view::Options),
     /// Name the programs that come with it: what each shows, and how to run it
     List,
     /// Print the ratios of what scripts/compare.sh has measured
@@ -109,6 +113,17 @@ pub(crate) struct BenchReportArgs {
 pub(crate) struct CompletionsArgs {
     /// The shell
     shell: Shell,
+}
+
+pub(crate) fn view(options: &crate::view::Options) -> ExitCode {
+    match crate::view::run(options, &mut Reader) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            // Where standard error is closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "error: {what}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 pub(crate) fn completions(args: &CompletionsArgs) -> ExitCode {

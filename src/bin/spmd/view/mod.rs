@@ -1,0 +1,127 @@
+//! `spmd view`: a trace in the terminal, as a page, and in parts.
+
+pub(crate) mod page;
+mod read;
+pub(crate) mod summary;
+pub(crate) mod text;
+pub(crate) mod timeline;
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use spmd::options::RankSet;
+
+pub(crate) use self::read::read;
+use self::{summary::Summary, timeline::Timeline};
+
+/// What to show of a trace.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The trace (`--trace FILE`), or what a job has left that did not end (`FILE.parts`)
+    #[arg(value_name = "FILE")]
+    trace: PathBuf,
+    /// Ranks to show: `all`, or a list like `0,2-5`
+    #[arg(long, default_value = "all")]
+    ranks: RankSet,
+    /// Leave out what ends before this time: `0.5`, `500ms`, `20us`; seconds without a unit
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    from: Option<Duration>,
+    /// Leave out what begins after this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    to: Option<Duration>,
+    /// How many of the longest waits to name
+    #[arg(long, default_value_t = 10)]
+    waits: usize,
+    /// Characters of a timeline
+    #[arg(long, default_value_t = 72, value_parser = clap::value_parser!(u16).range(10..=1000))]
+    width: u16,
+    /// Also make a page with the timeline as a picture (.html)
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Also write what is shown as Chrome's trace events (.json)
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|letter: char| letter.is_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "" | "s" => 1.0,
+        "ms" => 1e-3,
+        "us" => 1e-6,
+        "ns" => 1e-9,
+        _ => return Err(format!("`{unit}` is no unit of time; write s, ms, us or ns")),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| format!("`{number}` is no number"))?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
+}
+
+/// Shows a trace.
+///
+/// # Errors
+/// In words, with the file.
+pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
+    let mut trace = read(&options.trace)?;
+    let whole = trace.ranks.len();
+    let ns = |time: Duration| time.as_nanos() as u64;
+    let (from, to) = (options.from.map_or(0, ns), options.to.map_or(u64::MAX, ns));
+    if from >= to {
+        return Err("--from is not before --to".to_owned());
+    }
+    trace = trace.window(|rank| options.ranks.contains(rank), from, to);
+    if trace.ranks.is_empty() {
+        return Err(format!(
+            "the trace has ranks 0 to {}, none of them is asked for",
+            whole.saturating_sub(1)
+        ));
+    }
+    let summary = Summary::new(&trace, options.waits);
+    let timeline = Timeline::new(&trace, options.width.into());
+    let drawn = text::draw(&timeline);
+    write!(out, "{summary}\n{}\n{drawn}", text::LEGEND)
+        .map_err(|error| format!("cannot print: {error}"))?;
+    if let Some(path) = &options.json {
+        write_to(path, |file| trace.write_chrome(file))?;
+    }
+    if let Some(path) = &options.html {
+        let page = page::of_trace(&trace, &summary);
+        write_to(path, |file| file.write_all(page.as_bytes()))?;
+    }
+    Ok(())
+}
+
+/// Writes a file.
+///
+/// # Errors
+/// In words, with its name.
+pub(crate) fn write_to(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<(), String> {
+    let written = File::create(path).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        write(&mut file)?;
+        file.flush()
+    });
+    written.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(time("0.5").unwrap(), Duration::from_millis(500));
+        assert_eq!(time("20us").unwrap(), Duration::from_micros(20));
+        assert_eq!(time("3 ms").unwrap(), Duration::from_millis(3));
+        assert!(time("3 days").unwrap_err().contains("no unit"));
+        assert!(time("ms").unwrap_err().contains("no number"));
+        assert!(time("-1").is_err());
+    }
+}
