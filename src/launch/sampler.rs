@@ -5,7 +5,8 @@
 //! record.
 
 use std::{
-    fs,
+    fs::File,
+    os::unix::fs::FileExt,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +23,7 @@ use nix::{
 use crate::trace::{CpuRecord, CpuTape, now_ns};
 
 /// How often the threads are looked at.
-const PERIOD: Duration = Duration::from_millis(2);
+const PERIOD: Duration = Duration::from_millis(1);
 
 /// The looks may take this share of one CPU at most: one in so many.
 const SHARE: u32 = 50;
@@ -48,6 +49,8 @@ struct Thread {
     /// Its number among the rank's.
     number: usize,
     id: i32,
+    /// What the system tells of it, kept open: a look is cheap then.
+    files: Option<[File; 2]>,
     seen: Option<Look>,
     /// What has not been noted yet.
     open: Option<CpuRecord>,
@@ -75,7 +78,9 @@ pub(super) fn enlist(yes: bool) {
 pub(super) fn enroll(rank: usize, number: usize) {
     if cfg!(target_os = "linux") && ENLISTS.load(Ordering::Relaxed) {
         let id = gettid().as_raw();
-        roll().threads.push(Thread { rank, number, id, seen: None, open: None });
+        let file = |name: &str| File::open(format!("/proc/self/task/{id}/{name}"));
+        let files = file("schedstat").and_then(|one| Ok([one, file("stat")?])).ok();
+        roll().threads.push(Thread { rank, number, id, files, seen: None, open: None });
     }
 }
 
@@ -138,7 +143,7 @@ impl Roll {
 impl Thread {
     /// What it had since the last look; an older record, if that was of another kind.
     fn look(&mut self) -> Option<CpuRecord> {
-        let now = Look::at(self.id, self.seen)?;
+        let now = Look::at(self.id, self.files.as_ref()?, self.seen)?;
         let before = self.seen.replace(now)?;
         let new = CpuRecord {
             start_ns: before.at_ns,
@@ -183,31 +188,36 @@ fn alike(one: &CpuRecord, two: &CpuRecord) -> bool {
 
 impl Look {
     /// `None` if there is no such thread any more.
-    fn at(id: i32, before: Option<Self>) -> Option<Self> {
+    fn at(id: i32, [times, state]: &[File; 2], before: Option<Self>) -> Option<Self> {
         // How Linux numbers the CPU clock of any thread of the process.
         let clock = clock_gettime(ClockId::from_raw((!id << 3) | 6)).ok()?;
         let ran_ns = clock.tv_sec() as u64 * 1_000_000_000 + clock.tv_nsec() as u64;
         let at_ns = now_ns();
         if let Some(before) = before.filter(|before| before.ran_ns == ran_ns) {
             // It did not run; only whether it would have liked to may have changed.
-            let waited_ns = waited(id).unwrap_or(before.waited_ns);
+            let waited_ns = waited(times).unwrap_or(before.waited_ns);
             return Some(Self { at_ns, waited_ns, ..before });
         }
-        let waited_ns = waited(id)?;
-        Some(Self { at_ns, ran_ns, waited_ns, cpu: cpu(id)? })
+        let waited_ns = waited(times)?;
+        Some(Self { at_ns, ran_ns, waited_ns, cpu: cpu(state)? })
     }
 }
 
 /// How long a thread has waited for a CPU.
-fn waited(id: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).ok()?;
-    text.split_whitespace().nth(1)?.parse().ok()
+fn waited(times: &File) -> Option<u64> {
+    text(times, &mut [0; 128])?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The CPU on which a thread is, or was last.
-fn cpu(id: i32) -> Option<u32> {
-    let text = fs::read_to_string(format!("/proc/self/task/{id}/stat")).ok()?;
+fn cpu(state: &File) -> Option<u32> {
+    let mut room = [0; 1024];
     // Behind the name, which may hold anything, the CPU is the 37th.
-    let (_, rest) = text.rsplit_once(')')?;
+    let (_, rest) = text(state, &mut room)?.rsplit_once(')')?;
     rest.split_whitespace().nth(36)?.parse().ok()
+}
+
+/// What the system says now in one of its files.
+fn text<'r>(file: &File, room: &'r mut [u8]) -> Option<&'r str> {
+    let bytes = file.read_at(room, 0).ok()?;
+    std::str::from_utf8(&room[..bytes]).ok()
 }

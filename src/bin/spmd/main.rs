@@ -3,6 +3,7 @@
 mod bench;
 mod cli;
 mod selftest;
+mod tour;
 mod view;
 
 use std::process::ExitCode;
@@ -15,6 +16,8 @@ fn main() -> ExitCode {
         Command::Selftest(args) => cli::selftest(&args),
         Command::Bench(args) => cli::bench(&args),
         Command::Footprint(args) => cli::footprint(&args),
+        Command::Tour(options) => cli::tour(&options),
+        Command::TourKernel(kernel) => kernel.run.run(|world| tour::run_kernel(world, &kernel)),
         Command::View(options) => cli::view(&options),
         Command::List => cli::list(),
         Command::BenchReport(args) => cli::bench_report(&args),

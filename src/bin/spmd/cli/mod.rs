@@ -20,6 +20,7 @@ pub(crate) use self::{
 
 const EXAMPLES: &str = "\
 Examples:
+  spmd tour                                 What concurrent, parallel and distributed are, measured
   spmd info                                 Where ranks and threads would run on this machine
   mpirun -n 4 spmd info                     The same under an MPI launcher (built with --features mpi)
   spmd selftest -n 7                        All operations on 7 ranks that are threads
@@ -53,6 +54,11 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Show what ranks cost before they do anything: time to start and end, and memory
     Footprint(FootprintArgs),
+    /// See one program in three forms, measured: concurrent, parallel, distributed
+    Tour(crate::tour::Options),
+    /// The program of the tour
+    #[command(hide = true)]
+    TourKernel(crate::tour::Kernel),
     /// Show a trace that a program has made with --trace FILE: time, waiting and messages by call
     /// and rank, the longest waits, and a timeline
     View(crate::view::Options),
@@ -115,14 +121,24 @@ pub(crate) struct CompletionsArgs {
     shell: Shell,
 }
 
+pub(crate) fn tour(options: &crate::tour::Options) -> ExitCode {
+    match crate::tour::run(options, &mut Reader) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(what) => complain(&what),
+    }
+}
+
+fn complain(what: &str) -> ExitCode {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "error: {what}");
+    ExitCode::FAILURE
+}
+
 pub(crate) fn view(options: &crate::view::Options) -> ExitCode {
     match crate::view::run(options, &mut Reader) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(what) => {
-            // Where standard error is closed there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "error: {what}");
-            ExitCode::FAILURE
-        }
+        Err(what) => complain(&what),
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Summary<'t> {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Operation {
     pub(crate) calls: u64,
+    /// Those that completed what another call had begun.
+    completions: u64,
     pub(crate) time_ns: u64,
     pub(crate) waited_ns: u64,
     pub(crate) longest_ns: u64,
@@ -69,6 +71,7 @@ impl<'t> Summary<'t> {
             for call in &rank.calls {
                 let operation = operations.entry(&*call.name).or_default();
                 operation.calls += u64::from(!call.completes);
+                operation.completions += u64::from(call.completes);
                 operation.time_ns += call.time_ns();
                 operation.waited_ns += call.waited_ns;
                 operation.longest_ns = operation.longest_ns.max(call.time_ns());
@@ -81,6 +84,10 @@ impl<'t> Summary<'t> {
         }
         waits.sort_by_key(|(rank, call)| (u64::MAX - call.waited_ns, *rank));
         waits.truncate(longest);
+        // What only completes has a name of its own.
+        for operation in operations.values_mut().filter(|operation| operation.calls == 0) {
+            operation.calls = operation.completions;
+        }
         let mut operations: Vec<_> = operations.into_iter().collect();
         operations.sort_by_key(|(_, operation)| u64::MAX - operation.time_ns);
         let places: BTreeMap<usize, usize> =

@@ -1,0 +1,220 @@
+//! The forms of the tour: how each is started, and what is measured of it.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use spmd::trace::{RankTrace, Trace};
+
+use super::kernel::STEPS;
+use crate::view::read;
+
+/// The script that makes hosts out of namespaces of this machine.
+const HOSTS: &str = include_str!("../../../../scripts/hosts.sh");
+
+/// A way to run the program.
+pub(super) struct Form {
+    pub(super) name: &'static str,
+    pub(super) title: String,
+    /// What one sees, in three sentences.
+    pub(super) sees: [&'static str; 3],
+    pub(super) ranks: usize,
+    pub(super) threads: usize,
+    pub(super) start: Start,
+}
+
+/// How ranks are started.
+pub(super) enum Start {
+    /// As threads of one process; all on one CPU or not.
+    Threads { share_cpu: bool },
+    /// As processes, by this launcher and its options.
+    Launcher { command: Vec<OsString> },
+    /// As processes on throw-away hosts, by this launcher.
+    Hosts { script: PathBuf, line: String },
+}
+
+/// What is known of a form.
+pub(super) struct Measured {
+    /// Of the time in which the steps were made.
+    pub(super) trace: Trace,
+    pub(super) time_ns: u64,
+    pub(super) cpu_ns: u64,
+    /// Of the ranks' own threads: given up, and taken away.
+    pub(super) switches: [u64; 2],
+    pub(super) messages: usize,
+    pub(super) bytes: u64,
+    /// Of these, between hosts.
+    pub(super) network_bytes: u64,
+}
+
+impl Form {
+    /// Runs the program; its trace goes into `directory` meanwhile.
+    ///
+    /// # Errors
+    /// In words, with what the program complained of.
+    pub(super) fn measure(
+        &self,
+        directory: &Path,
+        cells: usize,
+        steps: u32,
+    ) -> Result<Measured, String> {
+        let own = env::current_exe().map_err(|error| format!("where am I? {error}"))?;
+        let trace = directory.join("trace.json");
+        let mut words: Vec<OsString> = vec![own.into(), "tour-kernel".into()];
+        words.extend(["--cells".into(), cells.to_string().into()]);
+        words.extend(["--steps".into(), steps.to_string().into()]);
+        words.extend(["--threads".into(), self.threads.to_string().into()]);
+        words.extend(["--trace".into(), trace.clone().into()]);
+        let mut command = match &self.start {
+            Start::Threads { share_cpu } => {
+                words.extend(["--engine".into(), "local".into()]);
+                words.extend(["--ranks".into(), self.ranks.to_string().into()]);
+                words.extend(share_cpu.then(|| "--share-cpu".into()));
+                let mut command = Command::new(&words[0]);
+                command.args(&words[1..]);
+                command
+            }
+            Start::Launcher { command: launcher } => {
+                let mut command = Command::new(&launcher[0]);
+                command.args(&launcher[1..]).args(&words);
+                command
+            }
+            Start::Hosts { script, line } => {
+                let quoted: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+                let mut command = Command::new("bash");
+                let line = format!("{line} {}", quoted.join(" "));
+                command.arg(script).args(["2", "sh", "-c", &line]);
+                command
+            }
+        };
+        // The settings of this run are none of that one's.
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("SPMD_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        let ended = command.stdin(Stdio::null()).output();
+        let ended = ended.map_err(|error| {
+            format!("{} cannot be started: {error}", command.get_program().display())
+        })?;
+        let complaints = String::from_utf8_lossy(&ended.stderr);
+        if !ended.status.success() {
+            return Err(format!("it ended with {}: {}", ended.status, complaints.trim()));
+        }
+        let whole = read(&trace)?;
+        let _ = fs::remove_file(&trace); // it was read
+        Measured::of(whole)
+    }
+}
+
+/// A word of a line of shell.
+fn quoted(word: &OsString) -> String {
+    format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))
+}
+
+impl Measured {
+    fn of(whole: Trace) -> Result<Self, String> {
+        let spans = || whole.ranks.iter().flat_map(|rank| &rank.spans);
+        let steps = || spans().filter(|span| &*span.name == STEPS);
+        let (Some(from), Some(to)) =
+            (steps().map(|span| span.start_ns).min(), steps().map(|span| span.end_ns).max())
+        else {
+            return Err("the trace has no steps".to_owned());
+        };
+        let sum = |count: fn(&RankTrace) -> u64| whole.ranks.iter().map(count).sum();
+        let switches = [sum(|rank| rank.switches[0]), sum(|rank| rank.switches[1])];
+        let trace = whole.window(|_| true, from, to);
+        let times = trace.ranks.iter().flat_map(|rank| &rank.cpu);
+        let cpu_ns = times.map(|time| time.ran_ns).sum();
+        let host = |rank: usize| trace.ranks.iter().find(|other| other.rank == rank);
+        let apart = |from: usize, to: usize| {
+            host(from).map(|rank| &rank.host) != host(to).map(|rank| &rank.host)
+        };
+        let network = trace.messages.iter().filter(|message| apart(message.from, message.to));
+        Ok(Self {
+            time_ns: to - from,
+            cpu_ns,
+            switches,
+            messages: trace.messages.len(),
+            bytes: trace.messages.iter().map(|message| message.bytes).sum(),
+            network_bytes: network.map(|message| message.bytes).sum(),
+            trace,
+        })
+    }
+}
+
+/// How the distributed form can be started here, or what is missing for it.
+///
+/// # Errors
+/// In words.
+pub(super) fn distributed(
+    hostfile: Option<&Path>,
+    ranks: usize,
+    directory: &Path,
+) -> Result<(Start, &'static str), String> {
+    if cfg!(not(feature = "mpi")) {
+        return Err("this spmd was built without MPI; `scripts/setup.sh` installs one, then \
+                    `cargo run --release --features mpi -- tour` shows it"
+            .to_owned());
+    }
+    let mpirun = env::var_os("SPMD_MPIRUN").filter(|name| !name.is_empty());
+    let mpirun = mpirun.unwrap_or_else(|| "mpirun".into());
+    let said = Command::new(&mpirun).arg("--version").output();
+    let said = said.map_err(|error| format!("{}: {error}", mpirun.display()))?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let open_mpi = said.contains("Open MPI") || said.contains("Open RTE");
+    let mut words = vec![mpirun.clone(), "-n".into(), ranks.to_string().into()];
+    if open_mpi {
+        // Binding needs topologies that containers and virtual machines often hide.
+        words.extend(["--bind-to".into(), "none".into()]);
+        words.extend(["--mca", "mpi_yield_when_idle", "1"].map(OsString::from));
+    }
+    if let Some(file) = hostfile {
+        let option = if open_mpi { "--hostfile" } else { "-f" };
+        words.extend([option.into(), file.as_os_str().to_owned()]);
+        return Ok((Start::Launcher { command: words }, "the hosts of the hostfile"));
+    }
+    if env::var("SLURM_JOB_NUM_NODES").is_ok_and(|nodes| nodes != "1") {
+        return Ok((Start::Launcher { command: words }, "the hosts of the SLURM allocation"));
+    }
+    if open_mpi && hosts_can_be_made() {
+        let script = directory.join("hosts.sh");
+        fs::write(&script, HOSTS).map_err(|error| format!("{}: {error}", script.display()))?;
+        let newer =
+            if said.contains(") 5.") { "--prtemca plm_ssh_agent $HOSTS_AGENT " } else { "" };
+        let line = format!(
+            "{} --mca plm_rsh_agent $HOSTS_AGENT {newer}--hostfile $HOSTS_FILE --bind-to none \
+             --mca mpi_yield_when_idle 1 --map-by node -n {ranks}",
+            quoted(&mpirun)
+        );
+        return Ok((
+            Start::Hosts { script, line },
+            "two hosts made out of namespaces of this machine: their own names, networks and \
+             process numbers, a cable between them, the same CPUs",
+        ));
+    }
+    if open_mpi {
+        words.push("--oversubscribe".into());
+    }
+    Ok((
+        Start::Launcher { command: words },
+        "processes on this machine (a hostfile, a SLURM allocation or, as root on Linux with Open \
+         MPI, throw-away hosts would set them apart)",
+    ))
+}
+
+/// Whether `hosts.sh` works here: it takes root, namespaces and bridges.
+fn hosts_can_be_made() -> bool {
+    let works = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(words).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    works(&["--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "true"])
+        && works(&["--net", "ip", "link", "add", "cables", "type", "bridge"])
+}
