@@ -6,11 +6,12 @@ use std::{
     hash::BuildHasher,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::{RunArgs, sampler};
+use super::{RunArgs, print_line, sampler};
 use crate::{
     comm::Comm,
     error::{Call, Failure, With},
@@ -31,6 +32,19 @@ pub(super) struct Tracing {
     comm: Comm,
     /// By rank: its host.
     nodes: Vec<u32>,
+    /// Whether there is a trace, and the parts are gone.
+    ended: bool,
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        /// Once for all ranks of a process.
+        static TOLD: AtomicBool = AtomicBool::new(false);
+        if !self.ended && !TOLD.swap(true, Ordering::Relaxed) {
+            let left = directory(&self.file);
+            print_line(&format!("what ranks have noted until now: spmd view {}", left.display()));
+        }
+    }
 }
 
 impl Tracing {
@@ -60,43 +74,44 @@ impl Tracing {
             .map_err(|error| cannot(&part, error))?;
         if rank == 0 {
             // A file that cannot be written is a pity after an hour of computing.
-            File::create(&file).map_err(|error| cannot(&file, error))?;
+            try_to_write(&file).map_err(|error| cannot(&file, error))?;
         }
         tape.set_clocks(false, compare(&comm, &nodes)?);
         sampler::begin(rank, cpu);
         world.begin_trace(tape);
-        Ok(Self { file, part, comm, nodes })
+        Ok(Self { file, part, comm, nodes, ended: false })
     }
 
     /// Rank 0 gathers the parts and writes the trace. Collective.
-    pub(super) fn end(self, world: &Comm) -> Result<(), Failure> {
-        let Self { file, part, comm, nodes } = self;
+    pub(super) fn end(mut self, world: &Comm) -> Result<(), Failure> {
+        let Self { file, part, comm, nodes, .. } = &self;
         let Some(tape) = world.end_trace() else { return Ok(()) };
         sampler::end(comm.rank());
         let (switches, cpu_ns) = cost();
         tape.end(switches, cpu_ns);
-        tape.set_clocks(true, compare(&comm, &nodes)?);
+        tape.set_clocks(true, compare(comm, nodes)?);
         drop(tape);
         let cannot = |path: &Path, what: String| {
             Failure::new(format!("the trace {} cannot be made: {what}", path.display()))
         };
-        let mine = fs::read(&part).map_err(|error| cannot(&part, error.to_string()))?;
-        let mine = Part::parse(&mine).map_err(|what| cannot(&part, what))?;
+        let mine = fs::read(part).map_err(|error| cannot(part, error.to_string()))?;
+        let mine = Part::parse(&mine).map_err(|what| cannot(part, what))?;
         if comm.rank() == 0 {
             let mut parts = vec![mine];
             for rank in 1..comm.size() {
                 let (bytes, _) = comm.recv::<u8>(rank)?;
-                parts.push(Part::parse(&bytes).map_err(|what| cannot(&part, what))?);
+                parts.push(Part::parse(&bytes).map_err(|what| cannot(part, what))?);
             }
             let trace = Trace::of_parts(parts);
-            write(&file, &trace).map_err(|error| cannot(&file, error.to_string()))?;
+            write(file, &trace).map_err(|error| cannot(file, error.to_string()))?;
             log::info!("trace in {}: spmd view {0}", file.display());
         } else {
             comm.send(&mine.to_bytes(), 0)?;
         }
         comm.barrier()?; // what is left of the parts is needed no more
-        let _ = fs::remove_file(&part);
-        let _ = fs::remove_dir(directory(&file)); // the last one on this host
+        let _ = fs::remove_file(part);
+        let _ = fs::remove_dir(directory(file)); // the last one on this host
+        self.ended = true;
         Ok(())
     }
 }
@@ -106,6 +121,13 @@ fn directory(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".parts");
     PathBuf::from(name)
+}
+
+/// Whether a file can be written; what is in it stays until there is something better.
+fn try_to_write(file: &Path) -> std::io::Result<()> {
+    let is_new = !file.exists();
+    File::options().append(true).create(true).open(file)?;
+    if is_new { fs::remove_file(file) } else { Ok(()) }
 }
 
 fn write(file: &Path, trace: &Trace) -> std::io::Result<()> {

@@ -129,6 +129,8 @@ enum Fault {
     Child,
     /// All ranks ask for what not every one may be ready for.
     Threads,
+    /// Rank 1 sends after so many milliseconds what rank 0 waits for: `LATE_MS`.
+    LateSender,
     /// Nothing at all.
     None,
 }
@@ -236,6 +238,7 @@ fn main() -> ExitCode {
         Fault::TooLargeForShm => Ok(world.split_node()?.node_array::<u8>(24 << 20)?.close()?),
         Fault::Threads => Ok(world.shared().and_then(|_| world.barrier())?),
         Fault::WhileWriting => write_in_vain(world),
+        Fault::LateSender => late_sender(world),
         Fault::None => Ok(world.barrier()?),
         Fault::NeverReceived => send_in_vain(world),
         Fault::NeverReceivable => send_what_nobody_can_receive(world),
@@ -462,5 +465,22 @@ fn fail(world: &Comm, fault: Fault) -> Result<(), Failure> {
 /// Sends this process a signal.
 fn signal(name: &str) -> Result<(), Failure> {
     Command::new("kill").args([name, &std::process::id().to_string()]).status()?;
+    Ok(())
+}
+
+fn late_sender(world: &Comm) -> Result<(), Failure> {
+    let late = std::env::var("LATE_MS").unwrap_or_else(|_| "200".to_owned()).parse()?;
+    match world.rank() {
+        0 => {
+            let _waiting = world.span("waiting");
+            world.recv::<u8>((1, 7))?;
+        }
+        1 => {
+            let _late = world.span("being late");
+            std::thread::sleep(Duration::from_millis(late));
+            world.send(&[1_u8; 100], (0, 7))?;
+        }
+        _ => {}
+    }
     Ok(())
 }

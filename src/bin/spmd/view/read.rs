@@ -87,11 +87,6 @@ pub(crate) fn read(path: &Path) -> Result<Trace, String> {
         };
         format!("{name}: {error}{help}")
     })?;
-    if file.metadata().is_ok_and(|meta| meta.len() == 0) {
-        return Err(format!(
-            "{name} is empty: the job has not come to its end\n  help: what its ranks have noted is in {name}.parts"
-        ));
-    }
     let chrome: Chrome = serde_json::from_reader(BufReader::new(file))
         .map_err(|error| format!("{name} is no trace of spmd: {error}"))?;
     if chrome.other_data.spmd_trace != 1 {
