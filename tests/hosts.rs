@@ -125,3 +125,43 @@ fn a_window_that_does_not_fit_into_shared_memory_is_an_error_on_all_ranks() {
     let text = ending.code(1).stderr;
     assert!(text.contains(" bytes of /dev/shm are wanted, "), "{text}");
 }
+
+#[test]
+fn a_trace_over_hosts_is_on_one_clock() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace.json");
+    let heat = example("heat2d");
+    let line = "$JOB $HEAT --size 64,48 --steps 50 --trace $TRACE && $SPMD view $TRACE";
+    let variables = [("HEAT", heat.to_str().unwrap()), ("TRACE", trace.to_str().unwrap())];
+    let Some(ending) = beside_hosts(&variables, line) else { return };
+    let out = ending.success().stdout;
+    assert!(out.contains("note: clocks of hosts: compared to "), "{out}");
+    for host in ["node1", "node2"] {
+        assert_eq!(out.lines().filter(|line| line.contains(host)).count(), 2, "{out}");
+    }
+    let text = std::fs::read_to_string(trace).unwrap();
+    let whole: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let events = whole["traceEvents"].as_array().unwrap();
+    let sent: Vec<_> = events.iter().filter(|event| event["ph"] == "s").collect();
+    assert!(sent.len() >= 200, "{} messages", sent.len());
+    for message in sent {
+        let sent_ns = message["ts"].as_f64().unwrap() * 1000.0;
+        assert!(message["args"]["received_ns"].as_f64().unwrap() >= sent_ns - 1.0, "{message}");
+    }
+}
+
+#[test]
+fn the_tour_makes_hosts_of_its_own() {
+    if WITHOUT.is_some() {
+        return println!("skipped: no hosts can be made here");
+    }
+    let mut command = program(env!("CARGO_BIN_EXE_spmd"));
+    command.args(["tour", "--cells", "128", "--seconds", "0.05", "--width", "40"]);
+    if let Ok(launcher) = env::var("SPMD_MPIRUN") {
+        command.env("SPMD_MPIRUN", launcher);
+    }
+    let out = support::run(&mut command, LIMIT).success().stdout;
+    assert!(out.contains("on two hosts made out of namespaces"), "{out}");
+    let last = out.lines().rfind(|line| line.starts_with("distributed")).unwrap_or_default();
+    assert!(last.ends_with("right") && last.contains("kB"), "bytes cross the cables: {out}");
+}

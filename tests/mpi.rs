@@ -658,3 +658,33 @@ fn a_job_that_is_asked_to_stop_goes_on_on_another_engine() {
     let (here, undisturbed) = (on_local("5", &steps, &continued), on_local("1", &steps, &[]));
     assert_eq!(checksum(here), checksum(undisturbed));
 }
+
+#[test]
+fn a_trace_is_made_of_processes_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace.json");
+    let mut command = mpirun(3, &example("heat2d"));
+    command.args(["--size", "64,48", "--steps", "10", "--trace"]).arg(&trace);
+    run(&mut command).success();
+    assert!(!directory.path().join("trace.json.parts").exists(), "the parts are gone");
+    let view = |path: &std::path::Path| {
+        let mut command = program(spmd());
+        support::run(command.arg("view").arg(path), Duration::from_secs(60)).success().stdout
+    };
+    let told = view(&trace);
+    assert!(told.contains("\n3 ranks, "), "{told}");
+    // Ten steps between three ranks in a row.
+    let row = |rank: &str| {
+        let messages = told.lines().skip_while(|line| !line.starts_with("messages from"));
+        let line = messages.skip(2).find(|line| line.split(' ').next() == Some(rank));
+        line.unwrap_or_default().split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!([row("0"), row("1"), row("2")], [". 10 .", "10 . 10", ". 10 ."], "{told}");
+
+    // Of a job that is ended there is what was noted until then, with the late sender's line.
+    let mut command = mpirun(2, &example("faults"));
+    command.args(["error", "--trace"]).arg(&trace);
+    let ended = run(&mut command).code(1).stderr;
+    assert!(ended.contains("trace.json.parts"), "{ended}");
+    assert!(view(&directory.path().join("trace.json.parts")).contains("ranks, "));
+}

@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -184,7 +185,10 @@ pub(super) fn distributed(
     }
     if open_mpi && hosts_can_be_made() {
         let script = directory.join("hosts.sh");
-        fs::write(&script, HOSTS).map_err(|error| format!("{}: {error}", script.display()))?;
+        // It starts itself again inside the namespaces.
+        fs::write(&script, HOSTS)
+            .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o700)))
+            .map_err(|error| format!("{}: {error}", script.display()))?;
         let newer =
             if said.contains(") 5.") { "--prtemca plm_ssh_agent $HOSTS_AGENT " } else { "" };
         let line = format!(
