@@ -60,7 +60,7 @@ fn iterate(world: &Comm, class: Class) -> Result<(), Failure> {
     solve(world, &matrix, &x)?; // warms up memory and network
 
     let progress = Progress::new(world, iterations.into(), "iterations");
-    let (zeta, seconds) = common::timed(world, || {
+    let (zeta, seconds) = world.timed(|| {
         let mut zeta = 0.0;
         for _ in 0..iterations {
             let z = solve(world, &matrix, &x)?;

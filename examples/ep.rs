@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 fn simulate(world: &Comm, class: Class) -> Result<(), Failure> {
     let candidates = 1_u64 << log2_candidates(class);
     common::announce(world, &format!("EP class {class:?}: {candidates} candidates"));
-    let (tally, seconds) = common::timed(world, || {
+    let (tally, seconds) = world.timed(|| {
         let blocks = block_range((candidates / BLOCK) as usize, world.size(), world.rank());
         let mine = blocks.into_par_iter().map(|block| tally_block(block as u64));
         let Tally { sums, pairs, annuli } = mine.reduce(Tally::default, Tally::plus);

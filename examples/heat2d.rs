@@ -15,7 +15,7 @@ mod common;
 use std::{f64::consts::PI, process::ExitCode};
 
 use clap::Parser;
-use common::{announce, conclude, resume, timed};
+use common::{announce, conclude, resume};
 use spmd::{
     array::{Boundary, DistArray, Halo, Layout},
     io::{ArrayFile, CheckpointArgs, PictureFile, Provenance, State},
@@ -103,7 +103,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     }
     let (progress, from) = (Progress::new(world, args.steps.into(), "steps"), step);
     progress.advance(from.into());
-    let ((), seconds) = timed(world, || {
+    let ((), seconds) = world.timed(|| {
         while step < args.steps {
             // The border cells travel while the inner ones are computed. The order of the
             // operations is fixed, so that every cell gets the same bits whoever computes it.

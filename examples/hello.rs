@@ -39,7 +39,7 @@ fn greet(world: &Comm) -> Result<(), Failure> {
     let host = gethostname()?.to_string_lossy().into_owned();
     let mine = Greeting { rank: world.rank(), host, threads: rayon::current_num_threads() };
     // Lines that ranks print themselves come in any order, and a launcher may mix them up.
-    let (all, seconds) = common::timed(world, || Ok(world.gather_obj(0, &mine)?))?;
+    let (all, seconds) = world.timed(|| Ok(world.gather_obj(0, &mine)?))?;
     for Greeting { rank, host, threads } in all.iter().flatten() {
         println!("hello from rank {rank} of {} on {host}, threads: {threads}", world.size());
     }

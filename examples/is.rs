@@ -65,7 +65,7 @@ fn sort(world: &Comm, class: Class) -> Result<(), Failure> {
     let mut ranking = Ranking::default();
     ranking.rank(world, &keys, problem.log2_max)?; // warms up memory and network
     let mut right = 0;
-    let ((), seconds) = common::timed(world, || {
+    let ((), seconds) = world.timed(|| {
         for iteration in 1..=ITERATIONS {
             let changed = [(iteration, iteration), (iteration + ITERATIONS, max - iteration)];
             for (place, key) in changed {

@@ -114,7 +114,7 @@ fn play(world: &Comm, args: &Args) -> Result<(), Failure> {
     let mut checkpoint = common::resume(world, &args.kept, state(&mut now, &mut done, before))?;
     let (progress, from) = (Progress::new(world, generations.into(), "generations"), done);
     progress.advance(from.into());
-    let ((), seconds) = common::timed(world, || {
+    let ((), seconds) = world.timed(|| {
         while done < generations {
             now.update(&mut next, AROUND, |[here, a, b, c, d, e, f, g, h]| {
                 let neighbors = a + b + c + d + e + f + g + h;

@@ -51,7 +51,7 @@ fn draw(world: &Comm, args: &Args) -> Result<(), Failure> {
     }
     let progress = Progress::new(world, size as u64, "rows");
     let farm = Farm::new(world)?;
-    let (pixels, seconds) = common::timed(world, || {
+    let (pixels, seconds) = world.timed(|| {
         farm.run(
             |tasks| {
                 (0..size).for_each(|row| _ = tasks.submit(row)); // numbered like the rows

@@ -80,7 +80,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
     let (progress, from) = (Progress::new(world, steps.into(), "steps"), step);
     let mut pulls = attract(world, bodies, &places)?;
     let dt = 1.0 / 256.0;
-    let ((), seconds) = common::timed(world, || {
+    let ((), seconds) = world.timed(|| {
         while step < steps {
             // Leapfrog: half a kick, drift, half a kick.
             kick(&mut speeds, &pulls, dt / 2.0);

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 fn integrate(world: &Comm, strips: usize) -> Result<(), Failure> {
     common::announce(world, &format!("pi: {strips} strips"));
     let width = 1.0 / strips as f64;
-    let (pi, seconds) = common::timed(world, || {
+    let (pi, seconds) = world.timed(|| {
         let mine = block_range(strips, world.size(), world.rank());
         // Some strips at a time: a task should be worth the trouble of handing it over.
         let tasks = mine.len().div_ceil(65_536);

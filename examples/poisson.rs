@@ -54,7 +54,7 @@ fn solve(world: &Comm, args: &Args) -> Result<(), Failure> {
 
     common::announce(world, &format!("Poisson's equation, {}", fft.real_layout()));
 
-    let (u, seconds) = common::timed(world, || {
+    let (u, seconds) = world.timed(|| {
         let mut spectrum = fft.forward_real(&f)?;
         spectrum.map_indexed(|index, value| {
             let squares = fft.wave_numbers(index).map(|k| (2.0 * PI * k as f64).powi(2));

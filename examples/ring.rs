@@ -37,9 +37,8 @@ fn measure(world: &Comm, args: &Args) -> Result<(), Failure> {
         world,
         &format!("ring: {laps} laps of 8 bytes, {large_laps} of {numbers} x 8"),
     );
-    let (small, seconds) = common::timed(world, || go_round(world, vec![0], laps))?;
-    let (large, large_seconds) =
-        common::timed(world, || go_round(world, vec![0; numbers], large_laps))?;
+    let (small, seconds) = world.timed(|| go_round(world, vec![0], laps))?;
+    let (large, large_seconds) = world.timed(|| go_round(world, vec![0; numbers], large_laps))?;
 
     let size = world.size() as f64;
     let latency_us = seconds / (laps as f64 * size) * 1e6;

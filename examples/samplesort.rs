@@ -56,7 +56,7 @@ fn sort(world: &Comm, total: usize, skew: f64) -> Result<(), Failure> {
         .collect();
     let before = checksum(&mine);
 
-    let (sorted, seconds) = common::timed(world, || sample_sort(world, mine, f64::total_cmp))?;
+    let (sorted, seconds) = world.timed(|| sample_sort(world, mine, f64::total_cmp))?;
 
     let largest = world.allreduce_one(sorted.len(), Max)?;
     let found = Found {

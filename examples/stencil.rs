@@ -84,7 +84,7 @@ fn simulate(world: &Comm, args: &Args) -> Result<(), Failure> {
         Ok(())
     };
     iterate(1)?; // the first one touches all memory
-    let ((), seconds) = common::timed(world, || iterate(args.iterations + 1))?;
+    let ((), seconds) = world.timed(|| iterate(args.iterations + 1))?;
     drop(progress);
 
     // The points within two steps of the border see cells that are no input: they do not count.

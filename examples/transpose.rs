@@ -45,7 +45,7 @@ fn repeat(world: &Comm, order: usize, iterations: u32) -> Result<(), Failure> {
     let mut matrices = Matrices::new(world, order);
     let progress = Progress::new(world, iterations.into(), "iterations");
     matrices.step(world)?; // warms up memory and network
-    let ((), seconds) = common::timed(world, || {
+    let ((), seconds) = world.timed(|| {
         for _ in 0..iterations {
             matrices.step(world)?;
             progress.advance(1);

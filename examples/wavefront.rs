@@ -67,7 +67,7 @@ fn repeat(world: &Comm, args: &Args) -> Result<(), Failure> {
 
     let progress = Progress::new(world, args.iterations.into(), "iterations");
     wave(world, &mut grid, width)?; // warms up memory and network
-    let (corner, seconds) = common::timed(world, || {
+    let (corner, seconds) = world.timed(|| {
         for _ in 0..args.iterations {
             wave(world, &mut grid, width)?;
             progress.advance(1);

@@ -50,6 +50,7 @@ mod scalar;
 mod signals;
 mod stop;
 pub mod trace;
+mod usage;
 
 /// Derive [`Datum`]'s traits for your own types with this crate.
 pub use bytemuck;
@@ -107,6 +108,15 @@ pub mod buffer {
 /// What [`Comm::stats`] counts, and [`Comm::span`].
 pub mod stats {
     pub use crate::comm::{OperationStats, PeerStats, Span, Stats};
+}
+
+/// The record that a run leaves: see [`RunArgs::record`] and [`Record::read`](record::Record::read).
+pub mod record {
+    pub use crate::{
+        comm::{Timed, Verification},
+        launch::{Failed, RankRecord, Record},
+        usage::Usage,
+    };
 }
 
 /// The values of [`RunArgs`].

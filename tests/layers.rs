@@ -20,6 +20,7 @@ const LAYERS: [&[&str]; 7] = [
         "scalar",
         "signals",
         "stop",
+        "usage",
     ],
     &["engine"],
     &["comm"],

@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::Mutex,
@@ -13,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use spmd::record::Record;
 use support::{Ending, OPEN_MPI, alone, beside_others, example, mpirun, program, side_by_side};
 
 /// No job of these tests needs as long: one that does, hangs.
@@ -69,6 +71,48 @@ fn info_tells_engine_library_and_ranks() {
     let library = if *OPEN_MPI { "Open MPI" } else { "MPICH" };
     assert!(out.contains("mpi") && out.contains(library), "{out}");
     assert!(out.contains("3 on 1 host"), "{out}");
+}
+
+#[test]
+fn a_run_leaves_the_parts_of_all_ranks() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("record.json");
+    let small = ["--size", "61,47", "--steps", "50", "--record", file.to_str().unwrap()];
+    run(mpirun(3, &example("heat2d")).args(small)).success();
+    let record = Record::read(&file).unwrap();
+    assert_eq!((&*record.engine, record.ranks, record.exit_code), ("mpi", 3, 0));
+    assert!(record.library.contains(if *OPEN_MPI { "Open MPI" } else { "MPICH" }));
+    assert!(record.launcher.is_some() && record.verification().unwrap().passed);
+    assert_eq!(record.by_rank.iter().map(|part| part.rank).collect::<Vec<_>>(), [0, 1, 2]);
+    for part in &record.by_rank {
+        let timed = part.timed.as_ref().unwrap();
+        assert!(timed.stats.peers.values().all(|peer| peer.messages_sent == 50), "{timed:?}");
+        assert!(part.usage.unwrap().cpu_s > 0.0);
+    }
+    // Who alone was told tells the others.
+    fs::remove_file(&file).unwrap();
+    let mut command = mpirun(1, &example("heat2d"));
+    let told = format!("SPMD_RECORD={}", file.display());
+    command.args(&small[..4]).args([":", "-n", "1", "env", &told]).arg(example("heat2d"));
+    run(command.args(&small[..4])).success();
+    assert_eq!(Record::read(&file).unwrap().by_rank.len(), 2);
+}
+
+#[test]
+fn a_failed_run_leaves_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("record.json");
+    let record = |what| {
+        let ending = fault(3, &[what, "barrier", "--record", file.to_str().unwrap()]);
+        (ending.code, Record::read(&file).unwrap())
+    };
+    let (code, failed) = record("error");
+    assert_eq!((code, failed.exit_code), (Some(1), 1));
+    assert!(failed.failed.as_ref().is_some_and(|failed| failed.rank == 1), "{failed:?}");
+    assert_eq!(failed.by_rank.len(), 1, "others cannot be asked");
+    let (code, wrong) = record("wrong-result");
+    assert_eq!((code, wrong.exit_code), (Some(3), 3));
+    assert!(!wrong.verification().unwrap().passed);
 }
 
 #[test]

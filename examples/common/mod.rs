@@ -1,7 +1,5 @@
 //! What all the programs here begin and end with.
 
-use std::time::Instant;
-
 use spmd::{
     io::{Checkpoint, CheckpointArgs, State},
     prelude::*,
@@ -39,18 +37,6 @@ pub(crate) fn resume(
     Ok(checkpoint)
 }
 
-/// Does the work that counts on all ranks, and says how many seconds it took the slowest.
-pub(crate) fn timed<R>(
-    world: &Comm,
-    work: impl FnOnce() -> Result<R, Failure>,
-) -> Result<(R, f64), Failure> {
-    world.barrier()?;
-    let clock = Instant::now();
-    let result = work()?;
-    let seconds = world.allreduce_one(clock.elapsed().as_secs_f64(), Max)?;
-    Ok((result, seconds))
-}
-
 /// The last lines: how long it took, how fast that is, and whether the result is right. A wrong one
 /// ends the job with exit code 3.
 pub(crate) fn conclude(
@@ -63,6 +49,9 @@ pub(crate) fn conclude(
         Ok(why) => ("passed", why),
         Err(why) => ("FAILED", why),
     };
+    // For the record of the run (--record FILE).
+    world.result("time_s", seconds);
+    world.verified(verdict.is_ok(), why);
     if world.rank() == 0 {
         println!("time: {seconds:.3} s, {rate}\nverification: {word} ({why})");
     }

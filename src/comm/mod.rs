@@ -18,6 +18,7 @@ mod p2p;
 mod plan;
 mod ragged;
 mod request;
+mod results;
 mod rma;
 #[allow(unsafe_code)] // lends borrowed memory to the engine; each block states its reasons
 mod scope;
@@ -35,7 +36,6 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::object::{pack, unpack};
 use self::{
     address::Space,
     observe::Observer,
@@ -52,12 +52,17 @@ pub use self::{
     plan::{Plan, PlanBuffer},
     ragged::{Ragged, Rows},
     request::{Request, test_all, test_any, test_some, wait_all, wait_any, wait_some},
+    results::{Timed, Verification},
     rma::{AtomicOp, Epoch, Lock, LockedPart, NoOp, NodeArray, Passive, Plain, Replace, Window},
     scope::{Borrowed, Scope, ScopedRequest},
     shared::SharedComm,
     stats::{OperationStats, PeerStats, Stats},
     topology::{Cart, Graph, NeighborRequest},
     view::{OwnedBuf, View, ViewMut},
+};
+pub(crate) use self::{
+    object::{pack, unpack},
+    results::Results,
 };
 use crate::{
     checks::Checks,

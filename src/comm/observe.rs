@@ -12,7 +12,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Comm, lengths, stats::Counters};
+use super::{
+    Comm, lengths,
+    results::Results,
+    stats::{Counters, Place},
+};
 use crate::{
     engine::{Collective, Done, Rank, Received, Tag},
     error::{Call, Result, With},
@@ -29,12 +33,18 @@ pub(super) struct Observer {
     pub(super) counters: Counters,
     tape: RefCell<Option<Tape>>,
     /// The call under way.
-    current: Cell<Option<&'static str>>,
+    current: Cell<Option<(&'static str, Place)>>,
     /// The bytes that it has sent and received.
     moved: Cell<[u64; 2]>,
+    /// What the program has said of its run.
+    pub(super) results: RefCell<Results>,
 }
 
 impl Observer {
+    pub(super) fn is_counting(&self) -> bool {
+        self.counts.get()
+    }
+
     /// Begins or ceases to count.
     pub(super) fn set_counting(&self, on: bool) {
         self.counts.set(on);
@@ -44,8 +54,8 @@ impl Observer {
     fn moved(&self, sent: usize, received: usize) {
         let [out, into] = self.moved.get();
         self.moved.set([out + sent as u64, into + received as u64]);
-        if let Some(op) = self.current.get().filter(|_| self.counts.get()) {
-            self.counters.operation(op, |operation| {
+        if let Some(place) = self.current.get().filter(|_| self.counts.get()) {
+            self.counters.operation(place, |operation| {
                 operation.bytes_sent += sent as u64;
                 operation.bytes_received += received as u64;
             });
@@ -140,7 +150,8 @@ impl Comm {
         if observer.current.get().is_some() {
             return body(); // a call inside a call is part of it
         }
-        observer.current.set(Some(call.op));
+        let whence = (call.op, Place(call.at));
+        observer.current.set(Some(whence));
         let under_way = UnderWay(observer);
         observer.moved.set([0, 0]);
         let (seq, start_ns) = (self.seq.get(), now_ns());
@@ -170,7 +181,7 @@ impl Comm {
             tape.leave();
         }
         if observer.counts.get() {
-            observer.counters.operation(call.op, |operation| {
+            observer.counters.operation(whence, |operation| {
                 operation.calls += u64::from(starts);
                 operation.time += Duration::from_nanos(end_ns - start_ns);
             });

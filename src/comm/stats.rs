@@ -4,6 +4,9 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
     fmt,
+    hash::{Hash, Hasher},
+    panic::Location,
+    ptr,
     time::Duration,
 };
 
@@ -18,6 +21,8 @@ use super::Comm;
 pub struct Stats {
     /// By the name of the call: `send`, `allreduce`.
     pub operations: BTreeMap<String, OperationStats>,
+    /// The same by call and place in the source: `allreduce at src/main.rs:7`.
+    pub places: BTreeMap<String, OperationStats>,
     /// By world rank: the messages of point-to-point calls.
     pub peers: BTreeMap<usize, PeerStats>,
 }
@@ -86,14 +91,36 @@ impl Comm {
 /// What a rank has counted so far.
 #[derive(Default)]
 pub(super) struct Counters {
-    operations: RefCell<HashMap<&'static str, OperationStats>>,
+    operations: RefCell<HashMap<(&'static str, Place), OperationStats>>,
     peers: RefCell<HashMap<usize, PeerStats>>,
 }
 
+/// A place in the source, told apart by its address: to compare the names of files would take
+/// longer than many a call. One place may have several addresses.
+#[derive(Clone, Copy)]
+pub(super) struct Place(pub(super) &'static Location<'static>);
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Place {}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        ptr::hash(self.0, state);
+    }
+}
+
 impl Counters {
-    pub(super) fn operation(&self, op: &'static str, note: impl FnOnce(&mut OperationStats)) {
-        let op = op.split('(').next().unwrap_or(op); // without the operator of a reduction
-        note(self.operations.borrow_mut().entry(op).or_default());
+    pub(super) fn operation(
+        &self,
+        place: (&'static str, Place),
+        note: impl FnOnce(&mut OperationStats),
+    ) {
+        note(self.operations.borrow_mut().entry(place).or_default());
     }
 
     pub(super) fn peer(&self, world_rank: usize, note: impl FnOnce(&mut PeerStats)) {
@@ -101,31 +128,92 @@ impl Counters {
     }
 
     fn stats(&self) -> Stats {
-        let operations = self.operations.borrow();
-        Stats {
-            operations: operations.iter().map(|(op, stats)| ((*op).to_owned(), *stats)).collect(),
-            peers: self.peers.borrow().iter().map(|(rank, stats)| (*rank, *stats)).collect(),
+        let peers = self.peers.borrow().iter().map(|(rank, stats)| (*rank, *stats)).collect();
+        let mut stats = Stats { peers, ..Stats::default() };
+        for ((op, Place(at)), cost) in &*self.operations.borrow() {
+            let op = op.split('(').next().unwrap_or(op); // without the operator of a reduction
+            let place = format!("{op} at {}:{}", at.file(), at.line());
+            stats.operations.entry(op.to_owned()).or_default().add(cost);
+            stats.places.entry(place).or_default().add(cost);
+        }
+        stats
+    }
+}
+
+impl OperationStats {
+    fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.time += other.time;
+    }
+
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(earlier.calls),
+            bytes_sent: self.bytes_sent.saturating_sub(earlier.bytes_sent),
+            bytes_received: self.bytes_received.saturating_sub(earlier.bytes_received),
+            time: self.time.saturating_sub(earlier.time),
+        }
+    }
+}
+
+impl PeerStats {
+    fn add(&mut self, other: &Self) {
+        self.messages_sent += other.messages_sent;
+        self.bytes_sent += other.bytes_sent;
+        self.messages_received += other.messages_received;
+        self.bytes_received += other.bytes_received;
+    }
+
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            messages_sent: self.messages_sent.saturating_sub(earlier.messages_sent),
+            bytes_sent: self.bytes_sent.saturating_sub(earlier.bytes_sent),
+            messages_received: self.messages_received.saturating_sub(earlier.messages_received),
+            bytes_received: self.bytes_received.saturating_sub(earlier.bytes_received),
         }
     }
 }
 
 impl Stats {
-    /// Adds the costs of another rank.
+    /// Adds the costs of another rank, or of another part of the run.
     pub fn add(&mut self, other: &Self) {
         for (op, theirs) in &other.operations {
-            let mine = self.operations.entry(op.clone()).or_default();
-            mine.calls += theirs.calls;
-            mine.bytes_sent += theirs.bytes_sent;
-            mine.bytes_received += theirs.bytes_received;
-            mine.time += theirs.time;
+            self.operations.entry(op.clone()).or_default().add(theirs);
+        }
+        for (place, theirs) in &other.places {
+            self.places.entry(place.clone()).or_default().add(theirs);
         }
         for (rank, theirs) in &other.peers {
-            let mine = self.peers.entry(*rank).or_default();
-            mine.messages_sent += theirs.messages_sent;
-            mine.bytes_sent += theirs.bytes_sent;
-            mine.messages_received += theirs.messages_received;
-            mine.bytes_received += theirs.bytes_received;
+            self.peers.entry(*rank).or_default().add(theirs);
         }
+    }
+
+    /// What has been added since; without what has not changed.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        fn changed<K: Ord + Clone, C: Copy + Default + PartialEq>(
+            now: &BTreeMap<K, C>,
+            before: &BTreeMap<K, C>,
+            since: impl Fn(&C, &C) -> C,
+        ) -> BTreeMap<K, C> {
+            let none = C::default();
+            let parts = now
+                .iter()
+                .map(|(key, cost)| (key.clone(), since(cost, before.get(key).unwrap_or(&none))));
+            parts.filter(|(_, cost)| *cost != none).collect()
+        }
+        Self {
+            operations: changed(&self.operations, &earlier.operations, OperationStats::since),
+            places: changed(&self.places, &earlier.places, OperationStats::since),
+            peers: changed(&self.peers, &earlier.peers, PeerStats::since),
+        }
+    }
+
+    /// The time in all calls together.
+    pub fn time(&self) -> Duration {
+        self.operations.values().fold(Duration::ZERO, |sum, cost| sum + cost.time)
     }
 }
 
@@ -184,8 +272,14 @@ mod tests {
             world.sendrecv(&[1_u8; 5], next, &mut [0_u8; 5], (world.rank() + 2) % 3)?;
             Ok(world.stats())
         });
+        let stats = stats.unwrap();
         let mut total = Stats::default();
-        stats.unwrap().iter().for_each(|stats| total.add(stats));
+        stats.iter().for_each(|stats| total.add(stats));
+        assert_eq!(total.since(&total), Stats::default());
+        assert_eq!(total.since(&stats[1]).operations["sendrecv"].calls, 2);
+        let place = total.places.keys().next().unwrap();
+        assert!(place.starts_with(concat!("allreduce at ", file!(), ":")), "{place}");
+        assert_eq!(total.places[place], total.operations["allreduce"]);
         assert_eq!(total.operations["sendrecv"].calls, 3);
         assert_eq!(total.operations["sendrecv"].bytes_received, 15);
         assert_eq!(total.operations["allreduce"].calls, 3);

@@ -281,12 +281,12 @@ pub enum FileError {
 
 impl FileError {
     /// Turns the system's complaint about `path` into an error.
-    pub(super) fn system(path: &Path, verb: &'static str) -> impl Fn(io::Error) -> Self {
+    pub(crate) fn system(path: &Path, verb: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::System { path: path.to_owned(), verb, source }
     }
 
     /// Turns a format library's complaint about `path` into an error.
-    pub(super) fn format<E: fmt::Display>(path: &Path, verb: &'static str) -> impl Fn(E) -> Self {
+    pub(crate) fn format<E: fmt::Display>(path: &Path, verb: &'static str) -> impl Fn(E) -> Self {
         move |error| Self::Format {
             path: path.to_owned(),
             verb,

@@ -27,13 +27,14 @@ use std::{
 
 use ndarray::{Array, ArrayRef, CowArray, ShapeBuilder};
 
+pub(crate) use self::unfinished::Unfinished;
 pub use self::{
     checkpoint::{Checkpoint, CheckpointArgs, Every, State},
     error::FileError,
     picture::PictureFile,
     stored::Stored,
 };
-use self::{part::Part, storage::Storage, unfinished::Unfinished};
+use self::{part::Part, storage::Storage};
 pub use crate::scalar::Element;
 use crate::{
     array::{Axes, Block, Layout},

@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::print_line;
-use crate::error::Place;
+use crate::{error::Place, usage::Threads};
 
 /// So many panics of a rank are remembered: which of them ends the job is known only when it has
 /// been caught.
@@ -32,6 +32,7 @@ pub(crate) struct Identity {
     panics: Mutex<VecDeque<Panic>>,
     /// Whether a panic has been told.
     spoke: AtomicBool,
+    threads: Arc<Threads>,
 }
 
 /// Who tells of a rank's panics, at once: one that aborts the process leaves no other time.
@@ -73,13 +74,14 @@ static PROCESS: OnceLock<Arc<Identity>> = OnceLock::new();
 
 impl Identity {
     pub(crate) fn new(rank: usize, host: String, voice: Voice) -> Arc<Self> {
-        let spoke = AtomicBool::new(false);
-        Arc::new(Self { rank, host, voice, panics: Mutex::default(), spoke })
+        let (spoke, threads) = (AtomicBool::new(false), Arc::default());
+        Arc::new(Self { rank, host, voice, panics: Mutex::default(), spoke, threads })
     }
 
     /// The calling thread works for this rank from now on.
     pub(crate) fn assume(self: Arc<Self>) {
         RANK.set(Some(self.rank));
+        self.threads.join();
         ME.set(Some(self));
     }
 

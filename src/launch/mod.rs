@@ -13,6 +13,7 @@ pub(crate) mod places;
 #[cfg(feature = "mpi")]
 mod processes;
 mod progress;
+mod record;
 mod sampler;
 mod threads;
 mod time;
@@ -40,12 +41,14 @@ use clap::builder::BoolishValueParser;
 pub(crate) use self::launcher::Launcher;
 use self::{
     identity::{Identity, Voice, Words, discard},
+    record::{Outcome, Recording},
     threads::Layout,
     tracing::Tracing,
 };
 pub use self::{
     logging::{Color, RankSet},
     progress::Progress,
+    record::{Failed, RankRecord, Record},
 };
 use crate::{
     checks::Checks,
@@ -72,6 +75,7 @@ const GRACE: Duration = Duration::from_secs(1);
 struct Asked {
     stats: bool,
     trace: bool,
+    record: bool,
 }
 
 /// What moves the messages.
@@ -158,6 +162,10 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u32).range(1..=4096)
     )]
     pub trace_buffer: u32,
+    /// At the end, write what the run has cost each rank and how it ended into this file, as JSON;
+    /// calls are timed for it. A job that leaves none did not come to its end
+    #[arg(long, value_name = "FILE", env = given("SPMD_RECORD"), hide_env = true)]
+    pub record: Option<PathBuf>,
     /// What the engine mpi checks between ranks; local checks everything [default: local, in debug
     /// builds full]
     #[arg(long, value_enum, value_name = "LEVEL", env = given("SPMD_CHECKS"), hide_env = true)]
@@ -356,10 +364,13 @@ impl RunArgs {
     #[track_caller]
     pub fn run(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
         ending::refuse_second_job();
+        let recording = Recording::new(self.record.as_deref());
         let app = |world: &Comm, asked: Asked| {
             let tracing = asked.trace.then(|| Tracing::begin(world, self)).transpose()?;
-            world.record_stats(asked.stats);
+            let part = asked.record.then(|| recording.begin(world)).transpose()?;
+            world.record_stats(asked.stats || asked.record);
             app(world)?;
+            drop(part);
             let stats = asked.stats.then(|| world.stats());
             world.record_stats(false); // what follows is none of the program's
             tracing.map_or(Ok(()), |tracing| tracing.end(world))?;
@@ -375,13 +386,14 @@ impl RunArgs {
             Ok(EngineKind::Local) => match self.stand_apart(launcher.as_ref()) {
                 Ok(()) => {
                     let _job = ending::watch(EngineKind::Local);
-                    let asked = Asked { stats: self.stats, trace: self.trace.is_some() };
+                    let (trace, record) = (self.trace.is_some(), self.record.is_some());
+                    let asked = Asked { stats: self.stats, trace, record };
                     sampler::enlist(asked.trace);
-                    self.run_threads(|world| app(world, asked))
+                    self.run_threads(|world| app(world, asked), &recording)
                 }
                 Err(code) => ExitCode::from(code),
             },
-            Ok(EngineKind::Mpi) => processes::run(self, launcher, app),
+            Ok(EngineKind::Mpi) => processes::run(self, launcher, app, &recording),
             Err(what) => ExitCode::from(refused(launcher.as_ref(), &what)),
         }
     }
@@ -406,31 +418,40 @@ impl RunArgs {
         limit(self.timeout)
     }
 
-    fn run_threads(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
+    fn run_threads(
+        &self,
+        app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync,
+        recording: &Recording,
+    ) -> ExitCode {
+        if let Err(what) = recording.prepare() {
+            print_line(&format!("error: {what}"));
+            return ExitCode::from(USAGE);
+        }
         let number = |number: Option<NonZeroUsize>| number.map(NonZeroUsize::get);
         let layout = Layout::new(number(self.ranks), number(self.threads), self.share_cpu);
         let voice = Voice::Launch(Duration::ZERO);
         let limit = limit(self.timeout);
-        let (code, _) = threads::run(layout, voice, limit, app, |causes: Receiver<Cause>| {
-            let Ok(cause) = causes.recv() else { return ExitCode::SUCCESS };
+        let (outcome, _) = threads::run(layout, voice, limit, app, |causes: Receiver<Cause>| {
+            let Ok(cause) = causes.recv() else { return Outcome::success() };
             cause.print();
+            let outcome = Outcome::of(&cause);
             // Waiting ranks end at once; one that computes cannot be stopped but with the process.
             let deadline = Instant::now() + GRACE;
             loop {
                 match causes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                     Ok(_) => {}
-                    Err(RecvTimeoutError::Disconnected) => return ExitCode::from(cause.code),
-                    Err(RecvTimeoutError::Timeout) => ending::exit(cause.code),
+                    Err(RecvTimeoutError::Disconnected) => return outcome,
+                    Err(RecvTimeoutError::Timeout) => ending::exit(recording.finish(&outcome)),
                 }
             }
         });
-        code
+        ExitCode::from(recording.finish(&outcome))
     }
 }
 
 #[cfg(not(feature = "mpi"))]
 mod processes {
-    use super::{Asked, Comm, ExitCode, Failure, Launcher, RunArgs};
+    use super::{Asked, Comm, ExitCode, Failure, Launcher, Recording, RunArgs};
 
     pub(super) fn end(code: u8) -> ! {
         std::process::exit(code.into())
@@ -440,6 +461,7 @@ mod processes {
         _args: &RunArgs,
         _launcher: Option<Launcher>,
         _app: impl Fn(&Comm, Asked) -> Result<(), Failure>,
+        _recording: &Recording,
     ) -> ExitCode {
         unreachable!("`choose` refuses mpi where it is not built in")
     }

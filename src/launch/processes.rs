@@ -14,7 +14,9 @@ use std::{
 use super::{
     Asked, Cause, EngineKind, Launcher, RunArgs, ending, identity,
     identity::{Identity, Voice},
-    no_threads, on_failure, places, pool, print_line, run_tasks, sampler, warn,
+    no_threads, on_failure, places, pool, print_line,
+    record::{Outcome, Recording},
+    run_tasks, sampler, warn,
     watchdog::Watchdog,
 };
 use crate::{
@@ -35,6 +37,7 @@ pub(super) fn run(
     args: &RunArgs,
     launcher: Option<Launcher>,
     app: impl Fn(&Comm, Asked) -> Result<(), Failure>,
+    recording: &Recording,
 ) -> ExitCode {
     identity::note_panics();
     placement::widen_stack();
@@ -70,15 +73,24 @@ pub(super) fn run(
             watch.begin(Stage::Program);
         }
         engine.share_cpus(common.share_cpu || placement::is_oversubscribed(&places));
-        app(&comm, Asked { stats: common.stats, trace: common.trace })?;
+        if world.rank == 0 {
+            recording.prepare().map_err(Failure::usage)?;
+        }
+        let (stats, trace, record) = (common.stats, common.trace, common.record);
+        app(&comm, Asked { stats, trace, record })?;
         run_tasks();
+        if record {
+            recording.gather(&comm)?;
+        }
         Ok(())
     }));
     let cause = match outcome {
         Ok(Ok(())) => match catch_unwind(AssertUnwindSafe(|| engine.finish())) {
             Ok(Ok(())) => {
                 warn(&engine.leftovers());
-                return ExitCode::SUCCESS;
+                let first = world.rank == 0; // who has all parts
+                let code = first.then(|| recording.finish(&Outcome::success()));
+                return ExitCode::from(code.unwrap_or(0));
             }
             Ok(Err(error)) => Cause::new(world.rank, format!("the job cannot end: {error}")),
             Err(payload) => Cause::panic(&me, payload),
@@ -89,6 +101,7 @@ pub(super) fn run(
     if !cause.told {
         thread::sleep(turn);
     }
+    recording.finish(&Outcome::of(&cause));
     on_failure::of_a_process(&cause)
 }
 
@@ -123,6 +136,7 @@ pub(super) fn refuse(launcher: &Launcher, what: &str) -> u8 {
         share_cpu: false,
         stats: false,
         trace: false,
+        record: false,
         apart: false,
         trouble: Some((what.to_owned(), super::USAGE)),
         watch: None,
@@ -176,6 +190,7 @@ fn settings(args: &RunArgs, early: Option<&Watchdog>) -> Settings {
         share_cpu: args.share_cpu,
         stats: args.stats,
         trace: args.trace.is_some(),
+        record: args.record.is_some(),
         apart: false,
         trouble: None,
         watch: early.map(Watchdog::watch),

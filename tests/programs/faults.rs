@@ -99,6 +99,8 @@ enum Fault {
     InvalidRank,
     /// Rank 1 finds its result wrong.
     Verification,
+    /// Every rank finds the result wrong.
+    WrongResult,
     /// Rank 1 finds the program called wrongly.
     Usage,
     /// Rank 1 returns an error while the others are inside a call.
@@ -240,11 +242,22 @@ fn main() -> ExitCode {
         Fault::WhileWriting => write_in_vain(world),
         Fault::LateSender => late_sender(world),
         Fault::None => Ok(world.barrier()?),
+        Fault::WrongResult => find_wrong(world),
         Fault::NeverReceived => send_in_vain(world),
         Fault::NeverReceivable => send_what_nobody_can_receive(world),
         _ if world.rank() != 1 => wait(world, args.others),
         fault => fail(world, fault),
     })
+}
+
+/// Notes what it has found for the record of the run, and that it is wrong.
+fn find_wrong(world: &Comm) -> Result<(), Failure> {
+    let what = "the energy has changed";
+    world.result("energy_j", world.rank() as f64);
+    world.result("loss", f64::NAN);
+    world.verified(false, what);
+    world.barrier()?;
+    Err(Failure::verification(what))
 }
 
 /// Makes communicators until there are no more.

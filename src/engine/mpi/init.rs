@@ -54,6 +54,8 @@ pub(crate) struct Settings {
     /// Whether the costs of calls are to be reported.
     pub(crate) stats: bool,
     pub(crate) trace: bool,
+    /// Whether the run is to be recorded.
+    pub(crate) record: bool,
     /// Whether this process was told to run a job of its own, of threads.
     pub(crate) apart: bool,
     /// Why this rank cannot run, and the exit code of that.
@@ -102,6 +104,7 @@ pub(crate) struct Common {
     pub(crate) share_cpu: bool,
     pub(crate) stats: bool,
     pub(crate) trace: bool,
+    pub(crate) record: bool,
 }
 
 impl MpiEngine {
@@ -147,7 +150,8 @@ impl MpiEngine {
                 return Ok(Started::Refused(Refused { world, refusal, _universe: universe }));
             }
         };
-        let Agreed { checks, timeout, share_cpu, stats, trace, guarded, spins, multiple } = agreed;
+        let Agreed { checks, timeout, share_cpu, stats, trace, record, guarded, spins, multiple } =
+            agreed;
         let guard = guarded.then(Guard::new).transpose()?;
         let about = About {
             engine: "mpi",
@@ -176,7 +180,7 @@ impl MpiEngine {
             retired: RefCell::default(),
             checks,
             timeout,
-            common: Common { share_cpu, stats, trace },
+            common: Common { share_cpu, stats, trace, record },
             multiple,
             guard,
             operators,

@@ -29,6 +29,7 @@ pub(super) struct Agreed {
     pub(super) share_cpu: bool,
     pub(super) stats: bool,
     pub(super) trace: bool,
+    pub(super) record: bool,
     /// Whether the library of some rank lets messages overrun buffers: who guards starts none of
     /// its reductions that do not wait.
     pub(super) guarded: bool,
@@ -80,6 +81,7 @@ pub(super) fn call(
         settings.share_cpu.into(),
         settings.stats.into(),
         settings.trace.into(),
+        settings.record.into(),
         findings.overruns.into(),
         findings.spins.into(),
         (!findings.multiple).into(),
@@ -95,6 +97,7 @@ pub(super) fn call(
         share_cpu,
         stats,
         trace,
+        record,
         overruns,
         spins,
         lacks_threads,
@@ -121,6 +124,7 @@ pub(super) fn call(
         share_cpu: share_cpu != 0,
         stats: stats != 0,
         trace: trace != 0,
+        record: record != 0,
         guarded: overruns != 0,
         spins: spins != 0,
         multiple: lacks_threads == 0,

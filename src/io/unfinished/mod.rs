@@ -25,7 +25,7 @@ use super::FileError;
 /// A file being written, in the directory of its final name; gone if it is never finished, however
 /// the process ends.
 #[derive(Debug)]
-pub(super) struct Unfinished {
+pub(crate) struct Unfinished {
     /// The name that the file has beside its final one, or gets for a moment before it.
     temporary: PathBuf,
     file: File,
@@ -53,7 +53,7 @@ impl Unfinished {
     ///
     /// # Errors
     /// If `target` is a directory or read-only, or no file can be created beside it.
-    pub(super) fn create(target: &Path) -> Result<Self, FileError> {
+    pub(crate) fn create(target: &Path) -> Result<Self, FileError> {
         let (place, temporary) = prepare(target)?;
         if let Some((file, way)) = unnamed(&temporary) {
             let (target, unnamed) = (target.to_owned(), Some(way));
@@ -85,7 +85,7 @@ impl Unfinished {
     }
 
     /// The file, open.
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
@@ -164,7 +164,7 @@ impl Unfinished {
 
     /// Gives the complete file its name, in place of a file that had it before, and the permissions
     /// of that one.
-    pub(super) fn finish(self) -> Result<(), FileError> {
+    pub(crate) fn finish(self) -> Result<(), FileError> {
         self.file.sync_all().map_err(FileError::system(&self.target, "write"))?;
         let refuse = FileError::system(&self.target, "give the written file its name");
         match &self.place {
