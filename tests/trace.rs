@@ -56,7 +56,7 @@ fn check_as_a_viewer(events: &[Value]) {
                 );
             }
             "s" => {
-                assert!(arrows.insert(event["id"].as_u64().unwrap(), event).is_none(), "{event}")
+                assert!(arrows.insert(event["id"].as_u64().unwrap(), event).is_none(), "{event}");
             }
             "f" => {
                 let begin = arrows.remove(&event["id"].as_u64().unwrap()).expect("it has begun");

@@ -272,9 +272,10 @@ mod tests {
             world.sendrecv(&[1_u8; 5], next, &mut [0_u8; 5], (world.rank() + 2) % 3)?;
             Ok(world.stats())
         });
-        let stats = stats.unwrap();
-        let mut total = Stats::default();
-        stats.iter().for_each(|stats| total.add(stats));
+        let (stats, mut total) = (stats.unwrap(), Stats::default());
+        for stats in &stats {
+            total.add(stats);
+        }
         assert_eq!(total.since(&total), Stats::default());
         assert_eq!(total.since(&stats[1]).operations["sendrecv"].calls, 2);
         let place = total.places.keys().next().unwrap();

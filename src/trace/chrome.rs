@@ -5,11 +5,12 @@
 //! that it can be read back.
 
 use std::{
+    collections::BTreeSet,
     fmt::{self, Display},
     io::{self, Write},
 };
 
-use super::{Event, Trace};
+use super::{CpuTime, Event, Message, RankTrace, Trace};
 
 /// The track of a thread's CPU time.
 const CPU_TRACK: usize = 1000;
@@ -27,109 +28,99 @@ impl Trace {
              \"clock_error_ns\":{clock_error_ns},\"moved_messages\":{moved_messages}}},\"traceEvents\":[",
             Text(program)
         )?;
-        let mut between = "\n";
-        let mut line = |out: &mut dyn Write, what: fmt::Arguments<'_>| {
-            write!(out, "{between}{{{what}}}")?;
-            between = ",\n";
-            Ok::<_, io::Error>(())
-        };
+        let mut lines = Lines { out, between: "\n" };
         for rank in &self.ranks {
+            lines.head(rank)?;
             let pid = rank.rank;
-            let title = format!("rank {pid} on {}", rank.host);
-            for (what, value) in
-                [("process_name", Text(&title).to_string()), ("thread_name", "\"calls\"".into())]
-            {
-                line(
-                    out,
-                    format_args!(
-                        "\"ph\":\"M\",\"pid\":{pid},\"tid\":0,\"name\":\"{what}\",\"args\":{{\"name\":{value}}}"
-                    ),
-                )?;
-            }
-            line(
-                out,
-                format_args!(
-                    "\"ph\":\"M\",\"pid\":{pid},\"tid\":0,\"name\":\"process_sort_index\",\"args\":{{\"sort_index\":{pid}}}"
-                ),
-            )?;
-            let [given, taken] = rank.switches;
-            let inside =
-                rank.inside.as_deref().map_or("null".into(), |text| Text(text).to_string());
-            line(
-                out,
-                format_args!(
-                    "\"ph\":\"M\",\"pid\":{pid},\"tid\":0,\"name\":\"spmd_rank\",\"args\":{{\"host\":{},\"began_ns\":{},\
-                 \"ended_ns\":{},\"forgotten\":{},\"switches\":[{given},{taken}],\"cpu_ns\":{},\"inside\":{inside}}}",
-                    Text(&rank.host),
-                    rank.began_ns,
-                    rank.ended_ns,
-                    rank.forgotten,
-                    rank.cpu_ns
-                ),
-            )?;
             for (kind, events) in [("span", &rank.spans), ("call", &rank.calls)] {
                 for event in events {
-                    line(
-                        out,
-                        format_args!("\"pid\":{pid},\"tid\":0,\"cat\":\"{kind}\",{}", Slice(event)),
-                    )?;
+                    let slice = Slice(event);
+                    lines
+                        .put(format_args!("\"pid\":{pid},\"tid\":0,\"cat\":\"{kind}\",{slice}"))?;
                 }
             }
-            let mut threads: Vec<usize> = rank.cpu.iter().map(|time| time.thread).collect();
-            threads.sort_unstable();
-            threads.dedup();
-            for thread in threads {
-                let tid = CPU_TRACK + thread;
-                let title = if thread == 0 {
-                    "cpu".into()
-                } else {
-                    format!("cpu of rayon thread {thread}")
-                };
-                line(
-                    out,
-                    format_args!(
-                        "\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"thread_name\",\"args\":{{\"name\":\"{title}\"}}"
-                    ),
-                )?;
-            }
-            for time in &rank.cpu {
-                let tid = CPU_TRACK + time.thread;
-                let name = if time.ran_ns >= time.waited_ns {
-                    format!("on cpu {}", time.cpu)
-                } else {
-                    "without a cpu".into()
-                };
-                let (start, length) = (Micros(time.start_ns), Micros(time.end_ns - time.start_ns));
-                line(
-                    out,
-                    format_args!(
-                        "\"ph\":\"X\",\"pid\":{pid},\"tid\":{tid},\"cat\":\"cpu\",\"name\":\"{name}\",\"ts\":{start},\"dur\":{length},\
-                     \"args\":{{\"cpu\":{},\"ran_ns\":{},\"waited_ns\":{}}}",
-                        time.cpu, time.ran_ns, time.waited_ns
-                    ),
-                )?;
-            }
+            lines.cpu_times(rank)?;
         }
         for (id, message) in self.messages.iter().enumerate() {
-            let super::Message { from, to, sent_ns, received_ns, bytes } = *message;
-            line(
-                out,
-                format_args!(
-                    "\"ph\":\"s\",\"pid\":{from},\"tid\":0,\"cat\":\"message\",\"name\":\"message\",\"id\":{id},\"ts\":{},\
-                 \"args\":{{\"to\":{to},\"received_ns\":{received_ns},\"bytes\":{bytes}}}",
-                    Micros(sent_ns)
-                ),
-            )?;
-            // An arrow ends in the slice that is open there: not one that has just ended.
-            let arrived = Micros(received_ns.saturating_sub(1).max(sent_ns));
-            line(
-                out,
-                format_args!(
-                    "\"ph\":\"f\",\"bp\":\"e\",\"pid\":{to},\"tid\":0,\"cat\":\"message\",\"name\":\"message\",\"id\":{id},\"ts\":{arrived}"
-                ),
-            )?;
+            lines.message(id, *message)?;
         }
-        writeln!(out, "\n]}}")
+        writeln!(lines.out, "\n]}}")
+    }
+}
+
+/// Objects of a list, a line each.
+struct Lines<'o> {
+    out: &'o mut dyn Write,
+    between: &'static str,
+}
+
+impl Lines<'_> {
+    fn put(&mut self, what: fmt::Arguments<'_>) -> io::Result<()> {
+        write!(self.out, "{}{{{what}}}", self.between)?;
+        self.between = ",\n";
+        Ok(())
+    }
+
+    /// What is said of a process or track.
+    fn about(&mut self, [pid, tid]: [usize; 2], what: &str, args: &str) -> io::Result<()> {
+        self.put(format_args!(
+            "\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"name\":\"{what}\",\"args\":{{{args}}}"
+        ))
+    }
+
+    fn head(&mut self, rank: &RankTrace) -> io::Result<()> {
+        let (track, host) = ([rank.rank, 0], &rank.host);
+        let title = format!("rank {} on {host}", rank.rank);
+        self.about(track, "process_name", &format!("\"name\":{}", Text(&title)))?;
+        self.about(track, "thread_name", "\"name\":\"calls\"")?;
+        self.about(track, "process_sort_index", &format!("\"sort_index\":{}", rank.rank))?;
+        let RankTrace { began_ns, ended_ns, forgotten, cpu_ns, .. } = rank;
+        let ([given, taken], host) = (rank.switches, Text(host));
+        let inside = rank.inside.as_deref().map_or("null".into(), |text| Text(text).to_string());
+        let args = format!(
+            "\"host\":{host},\"began_ns\":{began_ns},\"ended_ns\":{ended_ns},\"forgotten\":{forgotten},\
+             \"switches\":[{given},{taken}],\"cpu_ns\":{cpu_ns},\"inside\":{inside}"
+        );
+        self.about(track, "spmd_rank", &args)
+    }
+
+    fn cpu_times(&mut self, rank: &RankTrace) -> io::Result<()> {
+        let pid = rank.rank;
+        let threads: BTreeSet<usize> = rank.cpu.iter().map(|time| time.thread).collect();
+        for thread in threads {
+            let title = match thread {
+                0 => "cpu".to_owned(),
+                _ => format!("cpu of rayon thread {thread}"),
+            };
+            let track = [pid, CPU_TRACK + thread];
+            self.about(track, "thread_name", &format!("\"name\":\"{title}\""))?;
+        }
+        for time in &rank.cpu {
+            let CpuTime { thread, start_ns, end_ns, ran_ns, waited_ns, cpu } = *time;
+            let had_one = ran_ns >= waited_ns;
+            let name = if had_one { format!("on cpu {cpu}") } else { "without a cpu".to_owned() };
+            let (tid, start, length) =
+                (CPU_TRACK + thread, Micros(start_ns), Micros(end_ns - start_ns));
+            self.put(format_args!(
+                "\"ph\":\"X\",\"pid\":{pid},\"tid\":{tid},\"cat\":\"cpu\",\"name\":\"{name}\",\"ts\":{start},\
+                 \"dur\":{length},\"args\":{{\"cpu\":{cpu},\"ran_ns\":{ran_ns},\"waited_ns\":{waited_ns}}}"
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// An arrow. It ends in the slice that is open there: not one that has just ended.
+    fn message(&mut self, id: usize, message: Message) -> io::Result<()> {
+        const WHAT: &str = "\"tid\":0,\"cat\":\"message\",\"name\":\"message\"";
+        let Message { from, to, sent_ns, received_ns, bytes } = message;
+        let (sent, arrived) = (Micros(sent_ns), Micros(received_ns.saturating_sub(1).max(sent_ns)));
+        self.put(format_args!(
+            "\"ph\":\"s\",\"pid\":{from},{WHAT},\"id\":{id},\"ts\":{sent},\
+             \"args\":{{\"to\":{to},\"received_ns\":{received_ns},\"bytes\":{bytes}}}"
+        ))?;
+        self.put(format_args!(
+            "\"ph\":\"f\",\"bp\":\"e\",\"pid\":{to},{WHAT},\"id\":{id},\"ts\":{arrived}"
+        ))
     }
 }
 

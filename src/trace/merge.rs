@@ -77,7 +77,9 @@ pub(super) fn merge(mut parts: Vec<Part>) -> Trace {
     let mut clocks: Vec<Clock> =
         parts.iter().map(|part| Clock { origin: 0, head: part.head }).collect();
     let began = clocks.iter().map(|clock| clock.common(clock.head.began_ns)).min().unwrap_or(0);
-    clocks.iter_mut().for_each(|clock| clock.origin = began);
+    for clock in &mut clocks {
+        clock.origin = began;
+    }
 
     let mut texts = Texts::default();
     let (mut sends, mut receives) = (HashMap::new(), HashMap::new());

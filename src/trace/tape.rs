@@ -118,6 +118,7 @@ pub(crate) struct CpuRecord {
 /// How far this rank's clock is behind rank 0's at a time, and by how much that may be wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
+#[allow(clippy::struct_field_names, reason = "the unit is said with each number")]
 pub(crate) struct Clocks {
     /// The time by its own clock; 0 if they were not compared.
     pub(crate) at_ns: u64,
@@ -214,7 +215,7 @@ impl Mapping {
         // SAFETY: within the mapping, which is longer than a head; aligned, as mappings begin at a
         // page; a number of the head is written in this way only while others may read it.
         unsafe {
-            let place = self.begin.as_ptr().cast::<u8>().add(at).cast::<u64>();
+            let place = self.begin.as_ptr().cast::<u64>().add(at / 8);
             AtomicU64::from_ptr(place).store(number, Ordering::Release);
         }
     }
@@ -278,7 +279,9 @@ struct AddressHasher(u64);
 
 impl Hasher for AddressHasher {
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_usize(byte.into()));
+        for &byte in bytes {
+            self.write_usize(byte.into());
+        }
     }
 
     #[inline]
@@ -363,8 +366,10 @@ impl Tape {
         if let Some(&number) = words.made.get(text) {
             return number;
         }
-        let short = &text[..text.floor_char_boundary(u16::MAX.into())];
-        let length = short.len() as u16;
+        // Longer ones are cut, at the end of a letter.
+        let cuts = (0..=text.len().min(u16::MAX.into())).rev();
+        let end = cuts.into_iter().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        let (short, length) = (&text[..end], end as u16);
         if words.bytes + 2 + short.len() > WORD_BYTES {
             return 0;
         }

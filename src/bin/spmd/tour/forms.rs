@@ -85,7 +85,7 @@ impl Form {
                 command
             }
             Start::Hosts { script, line } => {
-                let quoted: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+                let quoted: Vec<String> = words.iter().map(quoted).collect();
                 let mut command = Command::new("bash");
                 let line = format!("{line} {}", quoted.join(" "));
                 command.arg(script).args(["2", "sh", "-c", &line]);

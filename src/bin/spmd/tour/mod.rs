@@ -117,6 +117,16 @@ impl Shown {
         self.how.is_empty() && self.result.is_err() && self.form.name == "distributed"
     }
 
+    /// Its row of the table.
+    fn row(&self, base: &Measured) -> ([String; 10], &'static str) {
+        if let Ok(measured) = &self.result {
+            return (cells_of(&self.form, measured, base), "right");
+        }
+        let mut cells = [const { String::new() }; 10];
+        self.form.name.clone_into(&mut cells[0]);
+        (cells, "not shown")
+    }
+
     fn print(&self, out: &mut dyn Write, steps: u32, width: u16) -> io::Result<()> {
         let Form { name, title, sees, .. } = &self.form;
         writeln!(out, "{}: {title}", name.to_uppercase())?;
@@ -274,14 +284,8 @@ fn print_table(out: &mut dyn Write, base: &Measured, shown: &[Shown]) -> io::Res
     line(&HEADS.map(str::to_owned), "result")?;
     line(&cells_of(&alone(), base, base), "right")?;
     for one in shown {
-        match &one.result {
-            Ok(measured) => line(&cells_of(&one.form, measured, base), "right")?,
-            Err(_) => {
-                let mut cells = [const { String::new() }; 10];
-                one.form.name.clone_into(&mut cells[0]);
-                line(&cells, "not shown")?;
-            }
-        }
+        let (cells, result) = one.row(base);
+        line(&cells, result)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::{Measured, Shown, alone, cells_of};
 use crate::view::{
-    page::{COLUMNS, Escaped, KEY, in_words, page, table, timeline},
+    page::{COLUMNS, Escaped, Html, KEY, in_words, page, table, timeline},
     timeline::{Timeline, duration},
 };
 
@@ -17,13 +17,13 @@ pub(super) struct Told<'a> {
 
 pub(super) fn make(told: &Told<'_>) -> String {
     let Told { cells, steps, cores, base, shown } = told;
-    let mut body = format!(
+    let mut body = Html(format!(
         "<h1>One program in three forms, measured</h1>\n\
          <p>The 2-D heat equation on {cells} × {cells} cells, {steps} steps, on a machine with {cores} cores. The ranks of \
          a program are its copies, each with a block of the field of its own. They were run <em>concurrently</em> on one \
          CPU, in <em>parallel</em> on several, and <em>distributed</em> as processes that share nothing. Every form made \
          the same steps and found the exact solution.</p>\n"
-    );
+    ));
     let head = [
         "<form",
         "ranks × threads",
@@ -39,33 +39,27 @@ pub(super) fn make(told: &Told<'_>) -> String {
     ];
     let mut rows = vec![row(cells_of(&alone(), base, base), "right")];
     for one in *shown {
-        match &one.result {
-            Ok(measured) => rows.push(row(cells_of(&one.form, measured, base), "right")),
-            Err(_) => {
-                let mut cells = [const { String::new() }; 10];
-                one.form.name.clone_into(&mut cells[0]);
-                rows.push(row(cells, "not shown"));
-            }
-        }
+        let (cells, result) = one.row(base);
+        rows.push(row(cells, result));
     }
-    body += &table("What each form took", &head, &rows);
-    body += KEY;
+    body.0.push_str(&table("What each form took", &head, &rows));
+    body.0.push_str(KEY);
     for (number, one) in shown.iter().enumerate() {
         let name = one.form.name;
         let (first, rest) = name.split_at(1);
         let (title, how) = (Escaped(&one.form.title), Escaped(&one.how));
-        body += &format!("<h2>{}{rest}: {title}</h2>\n", first.to_uppercase());
+        body.add(format_args!("<h2>{}{rest}: {title}</h2>\n", first.to_uppercase()));
         if !one.how.is_empty() {
-            body += &format!("<p class=\"soft\">On {how}.</p>\n");
+            body.add(format_args!("<p class=\"soft\">On {how}.</p>\n"));
         }
         let measured = match &one.result {
             Ok(measured) => measured,
             Err(what) => {
-                body += &format!("<p>Not shown: {}.</p>\n", Escaped(what));
+                body.add(format_args!("<p>Not shown: {}.</p>\n", Escaped(what)));
                 continue;
             }
         };
-        body += &format!("<p>{}</p>\n", one.form.sees.join(" "));
+        body.add(format_args!("<p>{}</p>\n", one.form.sees.join(" ")));
         let (from, to) = measured.closer(*steps);
         let close = measured.trace.clone().window(|_| true, from, to);
         let views = [(&measured.trace, "All steps"), (&close, "A closer look: a dozen steps")];
@@ -73,13 +67,13 @@ pub(super) fn make(told: &Told<'_>) -> String {
             let picture = Timeline::new(trace, COLUMNS);
             let words = in_words(&picture);
             let length = duration((picture.to_ns - picture.from_ns) as f64);
-            body += &format!(
+            body.add(format_args!(
                 "<figure>\n{}<figcaption>{what}, {length}. {words}</figcaption>\n</figure>\n",
                 timeline(&format!("f{number}{view}"), trace, &picture, &words)
-            );
+            ));
         }
     }
-    page("One program in three forms, measured", &body)
+    page("One program in three forms, measured", &body.0)
 }
 
 fn row(cells: [String; 10], result: &str) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! Pages of one file that need nothing else: no script, no network, light and dark, printable.
 
-use std::fmt::{Display, Write};
+use std::fmt::{self, Display, Write};
 
 use spmd::trace::Trace;
 
@@ -31,6 +31,15 @@ th:first-child,td:first-child,.text{text-align:left}caption{text-align:left;colo
 .key i{display:inline-block;width:.9em;height:.9em;margin-right:.4em;vertical-align:-.08em;border-radius:2px}\
 @media print{body{max-width:none;margin:0}.wide{overflow:visible}svg{min-width:0}}";
 
+/// HTML that grows.
+pub(crate) struct Html(pub(crate) String);
+
+impl Html {
+    pub(crate) fn add(&mut self, what: fmt::Arguments<'_>) {
+        let _ = self.0.write_fmt(what); // writing to a string does not fail
+    }
+}
+
 /// A whole page.
 pub(crate) fn page(title: &str, body: &str) -> String {
     let title = Escaped(title);
@@ -45,7 +54,7 @@ pub(crate) fn page(title: &str, body: &str) -> String {
 pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
 impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for letter in self.0.chars() {
             match letter {
                 '<' => f.write_str("&lt;"),
@@ -65,23 +74,23 @@ pub(crate) fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> Strin
     let is_text: Vec<bool> = head.iter().map(|cell| cell.starts_with('<')).collect();
     let class =
         |column: usize| if is_text.get(column) == Some(&true) { " class=\"text\"" } else { "" };
-    let mut html = format!(
+    let mut html = Html(format!(
         "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\"><table>\n<caption>{0}</caption>\n<thead><tr>",
         Escaped(caption)
-    );
+    ));
     for (column, cell) in head.iter().enumerate() {
         let cell = Escaped(cell.trim_start_matches('<'));
-        html += &format!("<th scope=\"col\"{}>{cell}</th>", class(column));
+        html.add(format_args!("<th scope=\"col\"{}>{cell}</th>", class(column)));
     }
-    html += "</tr></thead>\n<tbody>\n";
+    html.0.push_str("</tr></thead>\n<tbody>\n");
     for row in rows {
-        html += "<tr>";
+        html.0.push_str("<tr>");
         for (column, cell) in row.iter().enumerate() {
-            html += &format!("<td{}>{}</td>", class(column), Escaped(cell));
+            html.add(format_args!("<td{}>{}</td>", class(column), Escaped(cell)));
         }
-        html += "</tr>\n";
+        html.0.push_str("</tr>\n");
     }
-    html + "</tbody></table></div>\n"
+    html.0 + "</tbody></table></div>\n"
 }
 
 /// What the colours of timelines mean.
@@ -246,7 +255,7 @@ pub(crate) fn of_trace(trace: &Trace, summary: &Summary<'_>) -> String {
     let words = in_words(&picture);
     let Efficiency { balance, communication } = summary.efficiency;
     let (messages, moved) = summary.messages();
-    let mut body = format!(
+    let mut body = Html(format!(
         "<h1>What {} ranks did in {}</h1>\n<p><code>{}</code></p>\n\
          <p>Parallel efficiency {:.0} % = load balance {:.0} % × communication {:.0} %. {messages} messages, {}.</p>\n",
         trace.ranks.len(),
@@ -256,17 +265,17 @@ pub(crate) fn of_trace(trace: &Trace, summary: &Summary<'_>) -> String {
         100.0 * balance,
         100.0 * communication,
         bytes(moved)
-    );
+    ));
     for remark in remarks(trace) {
-        body += &format!("<p class=\"soft\">{}</p>\n", Escaped(&remark));
+        body.add(format_args!("<p class=\"soft\">{}</p>\n", Escaped(&remark)));
     }
     let drawn = trace.messages.len().div_ceil(trace.messages.len().div_ceil(DRAWN).max(1));
-    body += &format!(
+    body.add(format_args!(
         "<h2>Timeline</h2>\n<figure>\n{}{KEY}<figcaption>{words} {drawn} of {} messages are drawn.</figcaption>\n</figure>\n",
         timeline("t", trace, &picture, &words),
         trace.messages.len()
-    );
-    body += "<h2>Ranks</h2>\n";
+    ));
+    body.0.push_str("<h2>Ranks</h2>\n");
     let rows: Vec<Vec<String>> = trace
         .ranks
         .iter()
@@ -296,8 +305,8 @@ pub(crate) fn of_trace(trace: &Trace, summary: &Summary<'_>) -> String {
         "gave its CPU up",
         "lost its CPU",
     ];
-    body += &table("What each rank did", &head, &rows);
-    body += "<h2>Calls</h2>\n";
+    body.0.push_str(&table("What each rank did", &head, &rows));
+    body.0.push_str("<h2>Calls</h2>\n");
     let rows: Vec<Vec<String>> = summary
         .operations
         .iter()
@@ -315,9 +324,9 @@ pub(crate) fn of_trace(trace: &Trace, summary: &Summary<'_>) -> String {
         })
         .collect();
     let head = ["<operation", "calls", "time", "waiting", "longest", "sent", "received"];
-    body += &table("All ranks' calls by name", &head, &rows);
+    body.0.push_str(&table("All ranks' calls by name", &head, &rows));
     if !summary.waits.is_empty() {
-        body += "<h2>The longest waits</h2>\n";
+        body.0.push_str("<h2>The longest waits</h2>\n");
         let rows: Vec<Vec<String>> = summary
             .waits
             .iter()
@@ -336,7 +345,7 @@ pub(crate) fn of_trace(trace: &Trace, summary: &Summary<'_>) -> String {
             })
             .collect();
         let head = ["waited", "<who", "<in", "<for", "<which came with", "since"];
-        body += &table("Who waited for whom", &head, &rows);
+        body.0.push_str(&table("Who waited for whom", &head, &rows));
     }
-    page(&format!("Trace of {} ranks", trace.ranks.len()), &body)
+    page(&format!("Trace of {} ranks", trace.ranks.len()), &body.0)
 }

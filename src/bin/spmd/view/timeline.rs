@@ -142,8 +142,8 @@ pub(crate) fn bytes(count: u64) -> String {
         count if count >= 1e3 => (count / 1e3, "kB"),
         count => (count, "B"),
     };
-    let digits = if value.fract() == 0.0 || value >= 100.0 { 0 } else { 1 };
-    format!("{value:.digits$} {unit}")
+    let is_round = value.fract() == 0.0 || value >= 100.0;
+    format!("{value:.0$} {unit}", usize::from(!is_round))
 }
 
 /// Times of a scale from 0 on: few, round, in order, with their texts.
