@@ -157,7 +157,8 @@ impl Reader<'_> {
                 }
             }
         }
-        let cpu: Vec<CpuTime> = self.part.cpu.iter().map(|record| self.cpu_time(record)).collect();
+        let times = self.part.cpu.iter().map(|record| self.cpu_time(record)).collect();
+        let cpu = waiting_where_it_was(times);
         let heard = calls.last().map_or(0, |call| call.end_ns);
         let heard = heard.max(cpu.last().map_or(0, |time| time.end_ns));
         let ended_ns = if head.ended_ns > 0 { self.clock.ns(head.ended_ns) } else { heard };
@@ -237,6 +238,32 @@ impl Reader<'_> {
         self.sizes.insert(Arc::clone(&name), size.parse().unwrap_or(0));
         name
     }
+}
+
+/// The system counts the time for which a thread has waited for a CPU when the thread gets one: all
+/// at once, and too late. It belongs to the end of the time before in which the thread did not run.
+fn waiting_where_it_was(mut times: Vec<CpuTime>) -> Vec<CpuTime> {
+    times.sort_by_key(|time| (time.thread, time.start_ns));
+    let mut found: Vec<CpuTime> = Vec::with_capacity(times.len());
+    let mut owed = 0;
+    for mut time in times.into_iter().rev() {
+        if found.last().is_some_and(|later| later.thread != time.thread) {
+            owed = 0;
+        }
+        owed += time.waited_ns;
+        let length = time.end_ns - time.start_ns;
+        time.waited_ns = owed.min(length.saturating_sub(time.ran_ns));
+        owed -= time.waited_ns;
+        if time.ran_ns == 0 && (1..length).contains(&time.waited_ns) {
+            // It rested first, and wanted a CPU then.
+            let since_ns = time.end_ns - time.waited_ns;
+            found.push(CpuTime { start_ns: since_ns, ..time });
+            (time.end_ns, time.waited_ns) = (since_ns, 0);
+        }
+        found.push(time);
+    }
+    found.sort_by_key(|time| (time.start_ns, time.thread));
+    found
 }
 
 /// A name without the operator of a reduction.

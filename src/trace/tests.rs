@@ -7,14 +7,14 @@ use super::*;
 /// A part whose rank notes what the test says, at times that the test says.
 struct Rank {
     tape: Tape,
-    _cpu: CpuTape,
+    cpu: CpuTape,
 }
 
 impl Rank {
     fn new(directory: &Path, rank: u64, size: u64, bytes: usize) -> Self {
         let path = directory.join(format!("rank-{rank}.part"));
         let (tape, cpu) = Tape::create(&path, [7, rank, size], ("host", "program"), bytes).unwrap();
-        Self { tape, _cpu: cpu }
+        Self { tape, cpu }
     }
 
     fn record(&self, kind: u8, name: &'static str, place: &str, times: [u64; 2]) -> CallRecord {
@@ -172,6 +172,26 @@ fn no_message_arrives_before_it_is_sent() {
     let trace = merged(directory.path());
     assert_eq!(trace.moved_messages, 1);
     assert_eq!(trace.messages[0].sent_ns, trace.messages[0].received_ns);
+}
+
+#[test]
+fn waiting_for_a_cpu_is_where_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut rank = Rank::new(directory.path(), 0, 1, 1 << 16);
+    let t = now();
+    // Told when the thread runs again: 25 of waiting, in an interval of 10.
+    for (start, ran_ns, waited_ns) in [(0, 10, 0), (10, 0, 0), (20, 0, 0), (30, 8, 15), (40, 10, 0)]
+    {
+        let (start_ns, end_ns) = (t + start, t + start + 10);
+        rank.cpu.note(&CpuRecord { start_ns, end_ns, ran_ns, waited_ns, thread: 0, cpu: 1 });
+    }
+    rank.tape.end([0; 2], 0);
+    let cpu = merged(directory.path()).ranks.remove(0).cpu;
+    let first = cpu[0].start_ns;
+    let told: Vec<_> =
+        cpu.iter().map(|time| (time.start_ns - first, time.ran_ns, time.waited_ns)).collect();
+    // 2 in its own interval, 10 in the one before, 3 at the end of the one before that.
+    assert_eq!(told, [(0, 10, 0), (10, 0, 0), (17, 0, 3), (20, 0, 10), (30, 8, 2), (40, 10, 0)]);
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn forms(cores: usize, options: &Options, scratch: &std::path::Path) -> Vec<Plan
         sees: [
             "The threads of a rank share its block: nothing is sent between them.",
             "Fewer and larger blocks have shorter borders, so that there are fewer messages.",
-            "The lanes show the ranks' own threads; the CPU time counts all of them.",
+            "The lane shows the rank's own thread, the strips below it the CPU that each thread had.",
         ],
         ranks: few,
         threads: many,

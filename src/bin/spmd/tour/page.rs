@@ -3,7 +3,7 @@
 use super::{Measured, Shown, alone, cells_of};
 use crate::view::{
     page::{COLUMNS, Escaped, Html, KEY, in_words, page, table, timeline},
-    timeline::{Timeline, duration},
+    timeline::Timeline,
 };
 
 /// What the page tells of.
@@ -55,7 +55,7 @@ pub(super) fn make(told: &Told<'_>) -> String {
         let measured = match &one.result {
             Ok(measured) => measured,
             Err(what) => {
-                body.add(format_args!("<p>Not shown: {}.</p>\n", Escaped(what)));
+                body.add(format_args!("<p>Not shown: {}.</p>\n", Escaped(&what.replace('`', ""))));
                 continue;
             }
         };
@@ -66,9 +66,8 @@ pub(super) fn make(told: &Told<'_>) -> String {
         for (view, (trace, what)) in views.into_iter().enumerate() {
             let picture = Timeline::new(trace, COLUMNS);
             let words = in_words(&picture);
-            let length = duration((picture.to_ns - picture.from_ns) as f64);
             body.add(format_args!(
-                "<figure>\n{}<figcaption>{what}, {length}. {words}</figcaption>\n</figure>\n",
+                "<figure>\n{}<figcaption>{what}. {words}</figcaption>\n</figure>\n",
                 timeline(&format!("f{number}{view}"), trace, &picture, &words)
             ));
         }

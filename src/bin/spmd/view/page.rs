@@ -6,7 +6,7 @@ use spmd::trace::Trace;
 
 use super::{
     summary::{Efficiency, Summary, remarks},
-    timeline::{Timeline, bytes, duration, ticks},
+    timeline::{Lane, Timeline, bytes, duration, ticks},
 };
 
 /// What all pages look like.
@@ -26,7 +26,7 @@ svg text{font:11px system-ui,sans-serif;fill:var(--ink)}svg .soft{fill:var(--sof
 .cpu6{fill:#9c755f}.cpu7{fill:#ff9da7}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}\
 th,td{padding:.25rem .7rem .25rem 0;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}\
-th:first-child,td:first-child,.text{text-align:left}caption{text-align:left;color:var(--soft);padding-bottom:.3rem}\
+td{white-space:nowrap}th:first-child,td:first-child,.text{text-align:left}caption{text-align:left;color:var(--soft);padding-bottom:.3rem}\
 .key{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;padding:0;list-style:none;font-size:.92rem}\
 .key i{display:inline-block;width:.9em;height:.9em;margin-right:.4em;vertical-align:-.08em;border-radius:2px}\
 @media print{body{max-width:none;margin:0}.wide{overflow:visible}svg{min-width:0}}";
@@ -75,7 +75,7 @@ pub(crate) fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> Strin
     let class =
         |column: usize| if is_text.get(column) == Some(&true) { " class=\"text\"" } else { "" };
     let mut html = Html(format!(
-        "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\"><table>\n<caption>{0}</caption>\n<thead><tr>",
+        "<div class=\"wide\" tabindex=\"0\" role=\"group\" aria-label=\"{0}\"><table>\n<caption>{0}</caption>\n<thead><tr>",
         Escaped(caption)
     ));
     for (column, cell) in head.iter().enumerate() {
@@ -99,7 +99,7 @@ pub(crate) const KEY: &str = "<ul class=\"key\">\
 <li><i style=\"background:var(--call)\"></i>in calls: moving bytes</li>\
 <li><i style=\"background:var(--wait)\"></i>waiting for another rank</li>\
 <li><i style=\"background:var(--lost)\"></i>ready, but without a CPU</li>\
-<li>thin strip: the CPU that the rank had, a colour for each</li><li>lines: messages</li></ul>\n";
+<li>thin strips: the CPU that each thread of the rank had, a colour for each</li><li>lines: messages</li></ul>\n";
 
 /// Columns of a picture.
 pub(crate) const COLUMNS: usize = 600;
@@ -112,21 +112,34 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
 const LANE: f64 = 26.0;
 const STRIP: f64 = 6.0;
-const PITCH: f64 = LANE + STRIP + 10.0;
+const GAP: f64 = 10.0;
+const TOP: f64 = 8.0;
+
+/// Threads of a rank beyond these are not drawn.
+const STRIPS: usize = 16;
 
 /// A timeline as a picture; `what` says in words what is on it.
 pub(crate) fn timeline(id: &str, trace: &Trace, timeline: &Timeline, what: &str) -> String {
-    let lanes = timeline.lanes.len() as f64;
-    let (bottom, height) = (8.0 + lanes * PITCH, 8.0 + lanes * PITCH + 22.0);
+    let lanes = timeline.lanes.len();
+    let strips = |lane: &Lane| lane.threads.len().clamp(1, STRIPS) as f64;
+    let mut tops = Vec::with_capacity(lanes);
+    let mut bottom = TOP;
+    for lane in &timeline.lanes {
+        tops.push(bottom);
+        bottom += LANE + strips(lane) * STRIP + GAP;
+    }
+    let height = bottom + 22.0;
     let length_ns = (timeline.to_ns - timeline.from_ns) as f64;
     let inner = WIDTH - LEFT - RIGHT;
     let x = |ns: f64| LEFT + (ns - timeline.from_ns as f64) / length_ns * inner;
     let mut svg = format!(
-        "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"timeline\"><svg viewBox=\"0 0 {WIDTH} {height}\" \
+        "<div class=\"wide\" tabindex=\"0\" role=\"group\" aria-label=\"timeline\"><svg viewBox=\"0 0 {WIDTH} {height}\" \
          role=\"img\" aria-labelledby=\"{id}-t {id}-d\">\n\
-         <title id=\"{id}-t\">Timeline of {lanes} ranks</title><desc id=\"{id}-d\">{}</desc>\n\
+         <title id=\"{id}-t\">Timeline of {}</title><desc id=\"{id}-d\">{}</desc>\n\
          <defs><marker id=\"{id}-a\" viewBox=\"0 0 6 6\" refX=\"5\" refY=\"3\" markerWidth=\"5\" markerHeight=\"5\" \
-         orient=\"auto\"><path d=\"M0 0 6 3 0 6z\" fill=\"var(--ink)\"/></marker></defs>\n",
+         orient=\"auto\"><path d=\"M0 0 6 3 0 6z\" fill=\"var(--ink)\"/></marker>\
+         <clipPath id=\"{id}-c\"><rect x=\"{LEFT}\" y=\"0\" width=\"{inner}\" height=\"{height}\"/></clipPath></defs>\n",
+        ranks(lanes),
         Escaped(what)
     );
     for (time_ns, label) in ticks(length_ns) {
@@ -145,8 +158,7 @@ pub(crate) fn timeline(id: &str, trace: &Trace, timeline: &Timeline, what: &str)
             }
         ); // writing to a string does not fail, here and below
     }
-    for (number, lane) in timeline.lanes.iter().enumerate() {
-        let top = 8.0 + number as f64 * PITCH;
+    for (lane, &top) in timeline.lanes.iter().zip(&tops) {
         let _ = writeln!(svg, "<text x=\"4\" y=\"{:.1}\">rank {}</text>", top + 17.0, lane.rank);
         if timeline.lanes.iter().any(|other| other.host != lane.host) {
             // Short names stand before the lane; a long one would reach into it.
@@ -180,29 +192,17 @@ pub(crate) fn timeline(id: &str, trace: &Trace, timeline: &Timeline, what: &str)
                 let _ = writeln!(svg, "<path class=\"{class}\" d=\"{path}\"/>");
             }
         }
-        let cpus: Vec<Option<(usize, u8)>> = lane
-            .cpus
-            .iter()
-            .map(|cpu| cpu.map(|(cpu, share)| (cpu, (share * 4.0).ceil() as u8)))
-            .collect();
-        runs(&cpus, |from, to, cpu| {
-            if let Some((cpu, share)) = cpu {
-                let (left, width, y) = (place(from), place(to) - place(from), top + LANE + 1.0);
-                let _ = writeln!(
-                    svg,
-                    "<rect class=\"cpu{}\" x=\"{left:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{STRIP}\" \
-                     opacity=\"{:.2}\"/>",
-                    cpu % 8,
-                    f64::from(*share) / 4.0
-                );
-            }
-        });
+        for (thread, cpus) in lane.threads.iter().take(STRIPS).enumerate() {
+            let y = top + LANE + 1.0 + thread as f64 * STRIP;
+            svg += &strip(y, cpus);
+        }
     }
     let lane_of = |rank: usize| timeline.lanes.iter().position(|lane| lane.rank == rank);
+    let _ = writeln!(svg, "<g clip-path=\"url(#{id}-c)\">");
     let step = trace.messages.len().div_ceil(DRAWN).max(1);
     for message in trace.messages.iter().step_by(step) {
         if let (Some(from), Some(to)) = (lane_of(message.from), lane_of(message.to)) {
-            let y = |lane: usize| 8.0 + lane as f64 * PITCH + LANE / 2.0;
+            let y = |lane: usize| tops[lane] + LANE / 2.0;
             let _ = writeln!(
                 svg,
                 "<line class=\"message\" x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" marker-end=\"url(#{id}-a)\"/>",
@@ -213,7 +213,29 @@ pub(crate) fn timeline(id: &str, trace: &Trace, timeline: &Timeline, what: &str)
             );
         }
     }
-    svg + "</svg></div>\n"
+    svg + "</g></svg></div>\n"
+}
+
+/// The CPUs that a thread had.
+fn strip(y: f64, cpus: &[Option<(usize, f64)>]) -> String {
+    let mut svg = String::new();
+    let shade = |share: f64| (share * 4.0).ceil() as u8;
+    let shaded: Vec<Option<(usize, u8)>> =
+        cpus.iter().map(|cpu| cpu.map(|(cpu, share)| (cpu, shade(share)))).collect();
+    runs(&shaded, |from, to, cpu| {
+        if let Some((cpu, share)) = cpu {
+            let (left, width) = (place(from), place(to) - place(from));
+            let _ = writeln!(
+                svg,
+                "<rect class=\"cpu{}\" x=\"{left:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{:.0}\" \
+                 opacity=\"{:.2}\"/>",
+                cpu % 8,
+                STRIP - 1.0,
+                f64::from(*share) / 4.0
+            ); // writing to a string does not fail
+        }
+    });
+    svg
 }
 
 /// Where a column begins.
@@ -238,15 +260,19 @@ pub(crate) fn in_words(timeline: &Timeline) -> String {
         100.0 * columns().map(part).sum::<f64>() / count
     };
     format!(
-        "{} ranks over {}: computing {:.0} % of the time, in calls {:.0} %, waiting for another rank {:.0} %, ready but \
+        "{} over {}: computing {:.0} % of the time, in calls {:.0} %, waiting for another rank {:.0} %, ready but \
          without a CPU {:.0} %.",
-        timeline.lanes.len(),
+        ranks(timeline.lanes.len()),
         duration((timeline.to_ns - timeline.from_ns) as f64),
         share(|column| column.computed),
         share(|column| column.communicated),
         share(|column| column.waited),
         share(|column| column.without_cpu)
     )
+}
+
+fn ranks(count: usize) -> String {
+    if count == 1 { "1 rank".to_owned() } else { format!("{count} ranks") }
 }
 
 /// The page of a trace.

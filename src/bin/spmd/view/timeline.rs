@@ -21,8 +21,9 @@ pub(crate) struct Lane {
     pub(crate) rank: usize,
     pub(crate) host: String,
     pub(crate) columns: Vec<Column>,
-    /// The CPU that its own thread had most of a column, and the share that it had of it.
-    pub(crate) cpus: Vec<Option<(usize, f64)>>,
+    /// For each of its threads, its own first, the CPU that it had most of a column, and the share
+    /// that it had of it.
+    pub(crate) threads: Vec<Vec<Option<(usize, f64)>>>,
 }
 
 /// A trace in columns.
@@ -58,19 +59,23 @@ impl Grid {
     fn lane(&self, rank: &RankTrace) -> Lane {
         let [mut there, mut called, mut waited, mut lost] =
             [(); 4].map(|()| vec![0.0; self.columns]);
-        let mut ran = vec![Vec::<(usize, f64)>::new(); self.columns];
+        let threads = rank.cpu.iter().map(|time| time.thread + 1).max().unwrap_or(0);
+        let mut ran = vec![vec![Vec::<(usize, f64)>::new(); self.columns]; threads];
         self.spread(rank.began_ns, rank.ended_ns, 1.0, |at, share| there[at] += share);
         for call in &rank.calls {
             let came_ns = call.start_ns + call.waited_ns;
             self.spread(call.start_ns, came_ns, 1.0, |at, share| waited[at] += share);
             self.spread(came_ns, call.end_ns, 1.0, |at, share| called[at] += share);
         }
-        for time in rank.cpu.iter().filter(|time| time.thread == 0) {
+        for time in &rank.cpu {
             let length = (time.end_ns - time.start_ns).max(1) as f64;
             let part = |ns: u64| (ns as f64 / length).min(1.0);
             let (start, end) = (time.start_ns, time.end_ns);
-            self.spread(start, end, part(time.waited_ns), |at, share| lost[at] += share);
+            let ran = &mut ran[time.thread];
             self.spread(start, end, part(time.ran_ns), |at, share| ran[at].push((time.cpu, share)));
+            if time.thread == 0 {
+                self.spread(start, end, part(time.waited_ns), |at, share| lost[at] += share);
+            }
         }
         let column = |at: usize| {
             let there: f64 = there[at];
@@ -99,7 +104,7 @@ impl Grid {
             rank: rank.rank,
             host: rank.host.clone(),
             columns: (0..self.columns).map(column).collect(),
-            cpus: ran.iter().map(cpu).collect(),
+            threads: ran.iter().map(|ran| ran.iter().map(cpu).collect()).collect(),
         }
     }
 
@@ -206,8 +211,8 @@ mod tests {
         assert!(near(columns[2].waited, 0.5) && near(columns[2].communicated, 0.5));
         assert!(near(columns[3].communicated, 0.5) && near(columns[3].computed, 0.5));
         assert!(near(columns[7].computed, 0.25) && near(columns[7].without_cpu, 0.75));
-        assert_eq!(timeline.lanes[0].cpus[7].map(|(cpu, _)| cpu), Some(3));
-        assert_eq!(timeline.lanes[0].cpus[2], None);
+        assert_eq!(timeline.lanes[0].threads[0][7].map(|(cpu, _)| cpu), Some(3));
+        assert_eq!(timeline.lanes[0].threads[0][2], None);
     }
 
     #[test]
