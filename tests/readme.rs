@@ -62,11 +62,31 @@ fn the_commands_that_need_only_rust_work() {
 }
 
 #[test]
+fn the_first_command_shows_what_the_readme_shows() {
+    let first = &commands()[0];
+    let words = first.strip_prefix("cargo run --release -- ").expect("it is spmd");
+    let mut command = support::spmd();
+    command.args(words.split(' ')).args(["--cells", "128", "--seconds", "0.05"]);
+    let out = support::run(&mut command, LIMIT).success().stdout;
+    // The heads of its table, and its forms.
+    let heads = |text: &str| {
+        let line = text.lines().find(|line| line.starts_with("form ")).unwrap_or_default();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let readme = include_str!("../README.md");
+    assert!(!heads(&out).is_empty(), "{out}");
+    assert_eq!(heads(&out), heads(readme));
+    for form in ["alone", "concurrent", "parallel", "distributed"] {
+        assert!([&out, readme].iter().all(|text| text.contains(&format!("\n{form} "))), "{form}");
+    }
+}
+
+#[test]
 fn every_command_is_one_that_a_test_runs() {
     for command in commands() {
         let words: Vec<&str> = command.split_whitespace().collect();
         let known = match &*words {
-            ["cargo", "run", "--release", "--example", ..] | ["mpirun", ..] => true,
+            ["cargo", "run", "--release", "--example" | "--", ..] | ["mpirun", ..] => true,
             // It builds what is in `examples/`; the programs of tests are a package of their own.
             ["cargo", "build", "--release", "--bins", "--examples", "--features", feature] => {
                 let manifest = include_str!("../Cargo.toml");

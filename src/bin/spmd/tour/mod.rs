@@ -263,7 +263,7 @@ fn cells_of(form: &Form, measured: &Measured, base: &Measured) -> [String; 10] {
 /// The heads of these cells.
 const HEADS: [&str; 10] = [
     "form",
-    "ranks x thr.",
+    "ranks x thr",
     "time",
     "speed-up",
     "CPU time",
@@ -275,17 +275,17 @@ const HEADS: [&str; 10] = [
 ];
 
 fn print_table(out: &mut dyn Write, base: &Measured, shown: &[Shown]) -> io::Result<()> {
-    let mut line = |cells: &[String; 10], last: &str| {
-        let [form, rest @ ..] = cells;
-        write!(out, "{form:<12}")?;
-        rest.iter().try_for_each(|cell| write!(out, " {cell:>12}"))?;
-        writeln!(out, "  {last}")
-    };
-    line(&HEADS.map(str::to_owned), "result")?;
-    line(&cells_of(&alone(), base, base), "right")?;
-    for one in shown {
-        let (cells, result) = one.row(base);
-        line(&cells, result)?;
+    let mut rows = vec![(HEADS.map(str::to_owned), "result")];
+    rows.push((cells_of(&alone(), base, base), "right"));
+    rows.extend(shown.iter().map(|one| one.row(base)));
+    let width = |column: usize| rows.iter().map(|(cells, _)| cells[column].chars().count()).max();
+    let widths: [usize; 10] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    for (cells, result) in &rows {
+        write!(out, "{:<1$}", cells[0], widths[0])?;
+        for (cell, width) in cells.iter().zip(widths).skip(1) {
+            write!(out, "  {cell:>width$}")?;
+        }
+        writeln!(out, "  {result}")?;
     }
     Ok(())
 }
