@@ -15,10 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    time::{ClockId, clock_gettime},
-    unistd::gettid,
-};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::trace::{CpuRecord, CpuTape, now_ns};
 
@@ -77,11 +74,19 @@ pub(super) fn enlist(yes: bool) {
 /// The calling thread works for a rank, as its thread of this number: 0 is the rank's own.
 pub(super) fn enroll(rank: usize, number: usize) {
     if cfg!(target_os = "linux") && ENLISTS.load(Ordering::Relaxed) {
-        let id = gettid().as_raw();
+        let id = thread_id();
         let file = |name: &str| File::open(format!("/proc/self/task/{id}/{name}"));
         let files = file("schedstat").and_then(|one| Ok([one, file("stat")?])).ok();
         roll().threads.push(Thread { rank, number, id, files, seen: None, open: None });
     }
+}
+
+/// The calling thread, as Linux numbers it.
+fn thread_id() -> i32 {
+    #[cfg(target_os = "linux")]
+    return nix::unistd::gettid().as_raw();
+    #[cfg(not(target_os = "linux"))]
+    return 0; // nobody asks
 }
 
 /// Notes from now on on `tape` what the threads of a rank have of the CPUs.
