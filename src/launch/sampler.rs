@@ -15,8 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::time::{ClockId, clock_gettime};
-
 use crate::trace::{CpuRecord, CpuTape, now_ns};
 
 /// How often the threads are looked at.
@@ -194,9 +192,7 @@ fn alike(one: &CpuRecord, two: &CpuRecord) -> bool {
 impl Look {
     /// `None` if there is no such thread any more.
     fn at(id: i32, [times, state]: &[File; 2], before: Option<Self>) -> Option<Self> {
-        // How Linux numbers the CPU clock of any thread of the process.
-        let clock = clock_gettime(ClockId::from_raw((!id << 3) | 6)).ok()?;
-        let ran_ns = clock.tv_sec() as u64 * 1_000_000_000 + clock.tv_nsec() as u64;
+        let ran_ns = ran(id)?;
         let at_ns = now_ns();
         if let Some(before) = before.filter(|before| before.ran_ns == ran_ns) {
             // It did not run; only whether it would have liked to may have changed.
@@ -205,6 +201,22 @@ impl Look {
         }
         let waited_ns = waited(times)?;
         Some(Self { at_ns, ran_ns, waited_ns, cpu: cpu(state)? })
+    }
+}
+
+/// How long a thread of this process has run: up to this moment, which its files do not say.
+fn ran(id: i32) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        // How Linux numbers the CPU clock of any thread of the process.
+        let clock = nix::time::ClockId::from_raw((!id << 3) | 6);
+        let time = nix::time::clock_gettime(clock).ok()?;
+        Some(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = id;
+        None
     }
 }
 
