@@ -13,7 +13,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rayon::prelude::*;
-use spmd::{array::block_range, prelude::*};
+use spmd::{
+    array::{DistArray, Halo, Layout},
+    io::{CheckpointArgs, State},
+    prelude::*,
+};
 
 mod common;
 
@@ -32,38 +36,46 @@ struct Args {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     iterations: u32,
     #[command(flatten)]
+    kept: CheckpointArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
 fn main() -> ExitCode {
     let args: Args = spmd::parse();
-    args.run.run(|world| repeat(world, args.order as usize, args.iterations))
+    args.run.run(|world| repeat(world, &args)) // every rank runs `repeat`
 }
 
-fn repeat(world: &Comm, order: usize, iterations: u32) -> Result<(), Failure> {
+fn repeat(world: &Comm, args: &Args) -> Result<(), Failure> {
+    let (order, iterations) = (args.order as usize, args.iterations);
     common::announce(world, &format!("transpose: {order} x {order}, {iterations} iterations"));
-    let mut matrices = Matrices::new(world, order);
-    let progress = Progress::new(world, iterations.into(), "iterations");
-    matrices.step(world)?; // warms up memory and network
-    let ((), seconds) = world.timed(|| {
-        for _ in 0..iterations {
+    let mut matrices = Matrices::new(world, order)?;
+    let mut checkpoint = common::resume(world, &args.kept, matrices.state())?;
+    let progress = Progress::new(world, u64::from(iterations) + 1, "iterations");
+    progress.advance(matrices.done.into());
+    let from = matrices.done.max(1);
+    let mut iterate = |until: u32| -> Result<(), Failure> {
+        while matrices.done < until {
             matrices.step(world)?;
             progress.advance(1);
+            checkpoint.step(matrices.state())?;
         }
         Ok(())
-    })?;
+    };
+    iterate(1)?; // warms up memory and network
+    let ((), seconds) = world.timed(|| iterate(iterations + 1))?;
     drop(progress);
-    let error = world.allreduce_one(matrices.error(iterations), Sum)?;
-    let bytes = 16.0 * (order as f64).powi(2) * f64::from(iterations);
+    let error = world.allreduce_one(matrices.error(), Sum)?;
+    let bytes = 16.0 * (order as f64).powi(2) * f64::from((iterations + 1).saturating_sub(from));
     common::conclude(world, seconds, &format!("{:.3e} bytes/s", bytes / seconds), verify(error))
 }
 
 /// This rank's rows of both matrices, and what travels between the ranks.
 struct Matrices {
-    order: usize,
-    first_row: usize,
-    from: Vec<f64>,
-    to: Vec<f64>,
+    from: DistArray<f64, 2>,
+    to: DistArray<f64, 2>,
+    /// How often the one has been added to the other.
+    done: u32,
     /// The columns of each rank.
     columns: Vec<std::ops::Range<usize>>,
     /// For each other rank its columns of our rows, as rows.
@@ -75,30 +87,41 @@ struct Matrices {
 }
 
 impl Matrices {
-    fn new(world: &Comm, order: usize) -> Self {
-        let columns: Vec<_> =
-            (0..world.size()).map(|rank| block_range(order, world.size(), rank)).collect();
-        let rows = columns[world.rank()].clone();
-        let mut counts: Vec<_> = columns.iter().map(|block| block.len() * rows.len()).collect();
+    fn new(world: &Comm, order: usize) -> Result<Self, Failure> {
+        let layout = Layout::on_grid([order, order], [world.size(), 1]);
+        let columns: Vec<_> = (0..world.size()).map(|rank| layout.block(rank).range(0)).collect();
+        let rows = columns[world.rank()].len();
+        let mut counts: Vec<_> = columns.iter().map(|block| block.len() * rows).collect();
         counts[world.rank()] = 0;
         let total = counts.iter().sum();
-        let places = rows.clone().flat_map(|row| (0..order).map(move |column| (row, column)));
-        Self {
-            order,
-            first_row: rows.start,
-            from: places.map(|(row, column)| (order * column + row) as f64).collect(),
-            to: vec![0.0; rows.len() * order],
+        let value = |[row, column]: [usize; 2]| (order * column + row) as f64;
+        let from = DistArray::from_fn(world, &layout, Halo::none(), value)?;
+        Ok(Self {
+            to: from.like(|_| 0.0),
+            from,
+            done: 0,
             outgoing: Ragged::from_flat(vec![0.0; total], counts.iter().copied()),
             incoming: vec![0.0; total],
             columns,
             counts,
-        }
+        })
+    }
+
+    /// What a run goes on from.
+    fn state(&mut self) -> State<'_> {
+        let Self { from, to, done, .. } = self;
+        State::new().array("from", from).array("to", to).value("iterations", done)
     }
 
     /// to ← to + fromᵀ, from ← from + 1.
     fn step(&mut self, world: &Comm) -> Result<(), Failure> {
-        let Self { order, first_row, from, to, columns, outgoing, incoming, counts } = self;
-        let (order, first, height) = (*order, *first_row, from.len() / *order);
+        let Self { from, to, done, columns, outgoing, incoming, counts } = self;
+        let [order, _] = from.shape();
+        let first = columns[world.rank()].start;
+        // Without a halo they are slices.
+        let from = from.view_mut().into_slice().unwrap_or_default();
+        let to = to.view_mut().into_slice().unwrap_or_default();
+        let height = from.len() / order;
         if height > 0 {
             // A task has some columns of our rows: rows of the block.
             for (block, columns) in outgoing.iter_mut().zip(&*columns) {
@@ -124,19 +147,18 @@ impl Matrices {
             }
         });
         from.par_iter_mut().for_each(|value| *value += 1.0);
+        *done += 1;
         Ok(())
     }
 
     /// The sum of all errors in this rank's rows; every element is known exactly.
-    fn error(&self, iterations: u32) -> f64 {
-        let times = f64::from(iterations);
-        let added = times * (times + 1.0) / 2.0;
-        let rows = self.to.chunks_exact(self.order).zip(self.first_row..);
-        let errors = rows.flat_map(|(row, i)| {
-            row.iter().enumerate().map(move |(j, value)| {
-                let exact = (self.order * i + j) as f64 * (times + 1.0) + added;
-                (value - exact).abs()
-            })
+    fn error(&self) -> f64 {
+        let (times, [order, _]) = (f64::from(self.done), self.to.shape());
+        let added = times * (times - 1.0) / 2.0;
+        let values = &self.to.view();
+        let errors = self.to.block().indices().zip(values).map(|([i, j], value)| {
+            let exact = (order * i + j) as f64 * times + added;
+            (value - exact).abs()
         });
         errors.sum()
     }

@@ -11,7 +11,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use spmd::{array::block_range, prelude::*};
+use spmd::{
+    array::{DistArray, Halo, Layout, block_range},
+    io::{CheckpointArgs, State},
+    prelude::*,
+};
 
 mod common;
 
@@ -30,6 +34,8 @@ struct Args {
     /// Waves, behind one that is not measured
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     iterations: u32,
+    #[command(flatten)]
+    kept: CheckpointArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -65,25 +71,41 @@ fn repeat(world: &Comm, args: &Args) -> Result<(), Failure> {
         }
     }
 
-    let progress = Progress::new(world, args.iterations.into(), "iterations");
-    wave(world, &mut grid, width)?; // warms up memory and network
-    let (corner, seconds) = world.timed(|| {
-        for _ in 0..args.iterations {
+    // A wave makes all points anew, but for the border. Of that only the corner changes.
+    let layout = Layout::new([1], world.size()); // rank 0 has it
+    let mut corner = DistArray::from_fn(world, &layout, Halo::none(), |_| 0.0)?;
+    let mut done = 0;
+    let kept = state(&mut corner, &mut done, [columns, rows]);
+    let mut checkpoint = common::resume(world, &args.kept, kept)?;
+    if let Some(corner) = corner.get([0]) {
+        grid[0] = corner;
+    }
+    let progress = Progress::new(world, u64::from(args.iterations) + 1, "iterations");
+    progress.advance(done.into());
+    let from = done.max(1);
+    let mut iterate = |until: u32| -> Result<(), Failure> {
+        while done < until {
             wave(world, &mut grid, width)?;
+            corner.set([0], grid[0]);
+            done += 1;
             progress.advance(1);
+            checkpoint.step(state(&mut corner, &mut done, [columns, rows]))?;
         }
-        // The last rank has the upper right corner.
-        Ok(world.bcast_one(world.size() - 1, || grid[rows * width - 1])?)
-    })?;
+        Ok(())
+    };
+    iterate(1)?; // warms up memory and network
+    let ((), seconds) = world.timed(|| iterate(args.iterations + 1))?;
     drop(progress);
-    let points = (columns - 1) as f64 * (rows - 1) as f64 * f64::from(args.iterations);
-    let exact = (f64::from(args.iterations) + 1.0) * (columns + rows - 2) as f64;
-    common::conclude(
-        world,
-        seconds,
-        &format!("{:.3e} points/s", points / seconds),
-        verify(corner, exact),
-    )
+    let last = world.bcast_one(0, || -corner.get([0]).unwrap_or_default())?;
+    let waves = f64::from((args.iterations + 1).saturating_sub(from));
+    let rate = (columns - 1) as f64 * (rows - 1) as f64 * waves / seconds;
+    let exact = f64::from(done) * (columns + rows - 2) as f64;
+    common::conclude(world, seconds, &format!("{rate:.3e} points/s"), verify(last, exact))
+}
+
+/// What a run goes on from.
+fn state<'a>(corner: &'a mut DistArray<f64, 1>, done: &'a mut u32, grid: [usize; 2]) -> State<'a> {
+    State::new().array("corner", corner).value("iterations", done).constant("grid", &grid)
 }
 
 /// A wave from the lower left to the upper right; the corner that it ends in goes, with its sign
