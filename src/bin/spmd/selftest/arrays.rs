@@ -14,6 +14,8 @@ pub(super) const CASES: &[Case] = &[
     ("an array moves from any layout to any other", moved),
     ("sums, extremes and updates of a distributed array", numbers),
     ("items go to their owners, and lengths are evened out", items),
+    #[cfg(feature = "fft")]
+    ("Fourier transforms of a single cell are waves, and come back", waves),
 ];
 
 const SHAPE: [usize; 3] = [5, 4, 7];
@@ -147,5 +149,42 @@ fn items(ground: &Ground<'_>) -> Result<()> {
     let share = items.total_len()? / size;
     ground.holds("an even share", (share..=share + 1).contains(&items.len()));
     ground.equal("the order", items.gather(size - 1)?, in_order);
+    Ok(())
+}
+
+#[cfg(feature = "fft")]
+fn waves(ground: &Ground<'_>) -> Result<()> {
+    use num_complex::Complex64;
+    use spmd::array::Fft;
+    const SPOT: [usize; 3] = [1, 2, 3];
+    let fft = Fft::new(ground, SHAPE)?;
+    let wave = |index| {
+        let turns = fft.wave_numbers(index).into_iter().zip(SPOT).zip(SHAPE);
+        let turns: f64 = turns.map(|((k, at), n)| k as f64 * at as f64 / n as f64).sum();
+        Complex64::cis(-2.0 * std::f64::consts::PI * turns)
+    };
+    let spot = |index| if index == SPOT { 1.0 } else { 0.0 };
+    let close = |one: Complex64, other: Complex64| (one - other).norm() < 1e-13;
+    let half = DistArray::from_fn(ground, fft.real_layout(), Halo::none(), spot)?;
+    let half = fft.forward_real(&half)?;
+    let whole = DistArray::from_fn(ground, fft.layout(), Halo::none(), |index| spot(index).into())?;
+    let whole = fft.forward(&whole)?;
+    for spectrum in [&half, &whole] {
+        let cells = spectrum
+            .block()
+            .indices()
+            .zip(&spectrum.view())
+            .all(|(index, &cell)| close(cell, wave(index)));
+        ground.holds("the spectrum is a wave", cells);
+    }
+    let (real, complex) = (fft.inverse_real(&half)?, fft.inverse(&whole)?);
+    for index in real.block().indices() {
+        let cell = real.get(index).unwrap_or(f64::NAN);
+        ground.holds("the real cell is what it was", close(cell.into(), spot(index).into()));
+    }
+    for index in complex.block().indices() {
+        let cell = complex.get(index).unwrap_or_default();
+        ground.holds("the complex cell is what it was", close(cell, spot(index).into()));
+    }
     Ok(())
 }
