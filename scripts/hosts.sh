@@ -8,7 +8,14 @@
 # With HOSTS_NOWHERE=yes each has a second interface, `nowhere`, whose cable ends nowhere: an MPI that takes it hangs.
 #
 # The command finds: HOSTS_FILE, a hostfile for Open MPI with 2 slots each; HOSTS_AGENT, what starts a program on a host, as
-# ssh does. It is where the cables end: `ip link set node2 down` cuts a host off.
+# ssh does; HOSTS_SLOW. It is where the cables end: `ip link set node2 down` cuts a host off.
+#
+#     $HOSTS_SLOW node2 1         every packet to and from that host (or: all) takes a millisecond more, each way
+#     $HOSTS_SLOW node2 1 1000    and the cable carries 1000 Mbit/s each way
+#     $HOSTS_SLOW node2 0         and now as before
+#
+# takes packets through a program of the tests: HOSTS_RELAY, as `cargo build --release -p test-programs --examples` puts it
+# into target/release/examples/relay.
 #
 # Needs root and Linux with ip, unshare and nsenter. Nothing outside changes.
 set -euo pipefail
@@ -93,7 +100,47 @@ exec nsenter -t "\$host" -m -u -i -n -p -- env -i HOME="\$HOME" PATH="\$PATH" TM
 EOF
 chmod +x "$state/agent"
 
-export HOSTS_AGENT="$state/agent" HOSTS_FILE="$state/hostfile"
+# From the host's cable a bridge leads to one tap, and another tap to where the cable was: the relay is between them.
+cat >"$state/slow" <<EOF
+#!/bin/sh
+# slow HOST|all MILLISECONDS [MEGABITS_PER_SECOND]
+set -eu
+fail() { echo "error: \$1" >&2; exit 1; }
+[ \$# -ge 2 ] || fail 'which host, and how many milliseconds? (slow HOST|all MILLISECONDS [MEGABITS_PER_SECOND])'
+relay=\${HOSTS_RELAY:-target/release/examples/relay}
+[ -x "\$relay" ] || fail "\$relay is not there: cargo build --release -p test-programs --examples, or set HOSTS_RELAY"
+hosts=\$1 delay=\$2
+shift 2
+[ "\$hosts" != all ] || hosts=\$(seq -f node%.0f $count)
+for host in \$hosts; do
+    number=\${host#node}
+    ip link show "node\$number" >/dev/null 2>&1 || fail "there is no host \$host"
+    ip link set "node\$number" master cables
+    if [ -e "$state/relay\$number" ]; then
+        kill "\$(cat "$state/relay\$number")" 2>/dev/null || true
+        rm "$state/relay\$number"
+        for link in near far away; do ip link del "\$link\$number"; done
+    fi
+    if [ "\$delay" = 0 ] && [ \$# = 0 ]; then continue; fi
+    ip link add "away\$number" type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+    for tap in far near; do ip tuntap add dev "\$tap\$number" mode tap; done
+    ip link set "far\$number" master "away\$number"
+    ip link set "near\$number" master cables
+    for link in near far away; do ip link set "\$link\$number" up; done
+    "\$relay" "\$delay" "far\$number" "near\$number" "\$@" </dev/null >/dev/null &
+    echo \$! >"$state/relay\$number"
+    tries=0
+    until ip link show "near\$number" | grep -q LOWER_UP; do
+        tries=\$((tries + 1))
+        kill -0 "\$(cat "$state/relay\$number")" 2>/dev/null && [ \$tries -lt 3000 ] || fail "the relay of \$host does not run"
+        sleep 0.02
+    done
+    ip link set "node\$number" master "away\$number"
+done
+EOF
+chmod +x "$state/slow"
+
+export HOSTS_AGENT="$state/agent" HOSTS_FILE="$state/hostfile" HOSTS_SLOW="$state/slow"
 code=0
 "$@" || code=$?
 # The hosts end with this process, the first here.

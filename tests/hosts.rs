@@ -63,6 +63,7 @@ fn beside_hosts(variables: &[(&str, &str)], line: &str) -> Option<Ending> {
     command.args(["2", "sh", "-c", &format!("JOB=\"{job}\"; {line}")]);
     command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     command.env("FAULTS", example("faults")).env("SPMD", env!("CARGO_BIN_EXE_spmd"));
+    command.env("HOSTS_RELAY", example("relay"));
     command.envs(variables.iter().copied());
     Some(support::run(&mut command, LIMIT))
 }
@@ -164,4 +165,18 @@ fn the_tour_makes_hosts_of_its_own() {
     assert!(out.contains("on two hosts made out of namespaces"), "{out}");
     let last = out.lines().rfind(|line| line.starts_with("distributed")).unwrap_or_default();
     assert!(last.ends_with("right") && last.contains("kB"), "bytes cross the cables: {out}");
+}
+
+#[test]
+fn a_slow_cable_delays_every_message() {
+    let line = "\
+        latency() { $JOB --map-by node $SPMD bench latency --sizes 8 --iterations 10 --warmup 1 --format csv; }
+        $HOSTS_SLOW node2 5 && latency && $HOSTS_SLOW all 1 100 && latency && $HOSTS_SLOW all 0 && latency";
+    let Some(ending) = beside_hosts(&[], line) else { return };
+    let out = ending.success().stdout;
+    let rows = out.lines().filter(|line| line.starts_with("mpi,"));
+    let times: Vec<f64> = rows.map(|row| row.split(',').nth(7).unwrap().parse().unwrap()).collect();
+    // One cable of the two, or both; microseconds.
+    let [one, both, _none] = times[..] else { panic!("{out}") };
+    assert!(one >= 5_000.0 && both >= 2_000.0, "{out}");
 }

@@ -7,7 +7,7 @@ use ndarray::{ArrayView, ArrayViewMut};
 use super::{
     Axes, Block, Exchange, Halo, Layout,
     frame::Frame,
-    lines::{Ground, Line, flat, rows, shell},
+    lines::{Ground, Line, flat, parts, rows, shell},
 };
 use crate::{
     comm::Comm,
@@ -53,6 +53,10 @@ where
     /// The block and its halo.
     pub(super) cells: Vec<T>,
 }
+
+/// So many cells are computed by a thread before its rank looks after messages: some 100 µs. Tests
+/// have small arrays.
+const PART: usize = if cfg!(test) { 8 } else { 1 << 17 };
 
 /// The widest halo: the owner of each of its cells along an axis is looked up.
 const WIDEST: usize = 1 << 20;
@@ -166,6 +170,11 @@ where
     /// The global indices of this rank's block.
     pub fn block(&self) -> Block<D> {
         self.frame.block
+    }
+
+    /// Where the block lies in the array with its halo.
+    pub(crate) fn inner(&self) -> Block<D> {
+        self.frame.inner
     }
 
     pub(super) fn ground(&self) -> Ground<'_, D> {
@@ -441,8 +450,15 @@ where
             let what = "the arrays have other blocks or halos of another width".to_owned();
             return Err(frame.refuse("update", what, at));
         }
-        let exchange = frame.begin(&mut [&mut self.cells[..]], at)?;
-        self.ground().write(&self.cells, (&mut out.cells, 0), &frame.early, &kernel);
+        let mut exchange = frame.begin(&mut [&mut self.cells[..]], at)?;
+        // Between parts, messages that are too large to be on their way by themselves are helped on.
+        let parts = parts(&frame.early, PART * rayon::current_num_threads());
+        for (number, part) in parts.enumerate() {
+            if number > 0 {
+                exchange.test().map_err(|error| error.called_at(at))?;
+            }
+            self.ground().write(&self.cells, (&mut out.cells, 0), &part, &kernel);
+        }
         exchange.finish_into(&mut [&mut self.cells[..]], at)?;
         for rest in shell(&frame.inner, &frame.early) {
             self.ground().write(&self.cells, (&mut out.cells, 0), &rest, &kernel);

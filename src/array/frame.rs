@@ -166,7 +166,7 @@ where
             messages.plan.start()?;
             Ok(messages)
         })?;
-        Ok(Exchange { messages: Some(messages), frame: Rc::clone(self) })
+        Ok(Exchange { messages: Some(messages), is_done: false, frame: Rc::clone(self) })
     }
 
     /// Messages for so many fields that are not under way.
@@ -272,6 +272,8 @@ where
     [usize; D]: Axes,
 {
     messages: Option<Box<Messages<T>>>,
+    /// Whether all have come.
+    is_done: bool,
     frame: Rc<Frame<D>>,
 }
 
@@ -282,6 +284,23 @@ where
     /// Whether this exchange was begun for arrays of this frame.
     pub(super) fn is_of(&self, frame: &Rc<Frame<D>>) -> bool {
         Rc::ptr_eq(&self.frame, frame)
+    }
+
+    /// Whether the neighbours' cells have come, without waiting for them.
+    ///
+    /// An MPI library moves large messages only while the program is in one of its calls: a long
+    /// computation calls this now and then, so that they are on their way meanwhile. `update` does.
+    ///
+    /// # Errors
+    /// As [`Plan::test`].
+    #[track_caller]
+    pub fn test(&mut self) -> Result<bool> {
+        let Some(messages) = self.messages.as_mut().filter(|_| !self.is_done) else {
+            return Ok(true);
+        };
+        let test = || messages.plan.test();
+        self.is_done = self.frame.moving("halo test", false, Location::caller(), test)?;
+        Ok(self.is_done)
     }
 
     /// Waits for the neighbours' cells and writes them into the halo of these fields.
@@ -301,8 +320,11 @@ where
             ));
         }
         let frame = Rc::clone(&self.frame);
+        let is_done = self.is_done;
         frame.moving("halo finish", false, at, || {
-            messages.plan.wait()?;
+            if !is_done {
+                messages.plan.wait()?;
+            }
             for (neighbor, &incoming) in frame.neighbors.iter().zip(&messages.incoming) {
                 let mut rest = messages.plan.get(incoming)?;
                 for cells in fields.iter_mut() {
@@ -326,7 +348,7 @@ where
         // What comes later must not be taken for what the next exchange waits for. While a panic
         // ends the job nobody waits.
         let Some(mut messages) = self.messages.take() else { return };
-        if !std::thread::panicking() && messages.plan.wait().is_ok() {
+        if self.is_done || !std::thread::panicking() && messages.plan.wait().is_ok() {
             self.frame.idle.borrow_mut().push(messages);
         } else {
             self.frame.broken.set(true);

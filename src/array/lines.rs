@@ -5,7 +5,7 @@
 //! that axis: consecutive cells. Kernels see whole lines, so that the compiler can use vector
 //! instructions; threads share blocks, cut along the first axis that is longer than one.
 
-use super::{Block, Halo};
+use super::{Block, Halo, block_range};
 
 /// A block with no more cells is the work of one thread: handing it over must be worth the trouble.
 const TOGETHER: usize = 16_384;
@@ -51,6 +51,23 @@ fn halves<const D: usize>(block: &Block<D>) -> Option<[Block<D>; 2]> {
     start[axis] += half;
     shape[axis] = block.shape()[axis] - half;
     Some([first, Block::new(start, shape)])
+}
+
+/// A block in parts of about so many cells, cut along its first axis that is longer than one.
+pub(super) fn parts<const D: usize>(
+    block: &Block<D>,
+    cells: usize,
+) -> impl Iterator<Item = Block<D>> + use<D> {
+    let (start, shape) = (block.start(), block.shape());
+    let axis = (0..D).find(|&axis| shape[axis] > 1).unwrap_or(0);
+    let count = (block.len() / cells.max(1)).clamp(1, shape[axis].max(1));
+    (0..count).map(move |part| {
+        let range = block_range(shape[axis], count, part);
+        let (mut start, mut shape) = (start, shape);
+        start[axis] += range.start;
+        shape[axis] = range.len();
+        Block::new(start, shape)
+    })
 }
 
 /// A line of cells, and the cells around it.
@@ -222,6 +239,19 @@ mod tests {
                 };
                 assert!(block.indices().all(|index| count(index) == 1), "{part}");
                 assert_eq!(pieces.iter().map(Block::len).sum::<usize>() + part.len(), block.len());
+            }
+        }
+    }
+
+    #[test]
+    fn parts_are_the_block_in_order() {
+        for shape in Block::whole([3, 7, 6]).indices() {
+            let block = Block::new([1, 2, 3], shape);
+            for cells in [0, 1, 5, 40, 1000] {
+                let all: Vec<_> = parts(&block, cells)
+                    .flat_map(|part| part.indices().collect::<Vec<_>>())
+                    .collect();
+                assert_eq!(all, block.indices().collect::<Vec<_>>(), "{block} by {cells}");
             }
         }
     }

@@ -104,10 +104,18 @@ where
     let done = crate::local(*ranks, |world| {
         let mut one = DistArray::from_fn(world, layout, *halo, number)?;
         let mut other = one.map(|value| -value);
-        for round in 0..3 {
+        for round in 0..4 {
             match round {
                 0 => one.exchange()?,
                 1 => one.begin()?.finish(&mut one)?,
+                2 => {
+                    let mut exchange = one.begin()?;
+                    while !exchange.test()? {
+                        std::thread::yield_now();
+                    }
+                    assert!(exchange.test()?);
+                    exchange.finish(&mut one)?;
+                }
                 _ => DistArray::exchange_all([&mut one, &mut other])?,
             }
         }
