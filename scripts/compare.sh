@@ -14,7 +14,8 @@ launches of each in random order, and prints how many times as long one takes as
 
   --launches N       Launches of each program [default: 7]
   --quick            Few sizes, 3 launches: to see that it works
-  --groups LIST      Some of p2p,rate,touched,collective,one_sided,crowd [default: all]
+  --groups LIST      Some of p2p,rate,touched,collective,one_sided,crowd [default: all]; or files, which needs a parallel HDF5
+  --directory DIR    Where the files of that group go: on a disk, or in memory as /dev/shm [default: /tmp]
   --mpis LIST        Some of the MPIs, by the names that --dry-run shows [default: all]
   --statistic NAME   mean (OSU's number) or median (of batches, less disturbed) [default: mean]
   --seed N           Of the random order [default: 1]
@@ -30,7 +31,7 @@ Results are kept in target/compare/results.csv (programs.csv), what the programs
 USAGE
 }
 
-launches='' quick=false groups=p2p,rate,touched,collective,one_sided,crowd wanted='' statistic=mean seed=1 page='' programs='' force=false
+launches='' quick=false groups=p2p,rate,touched,collective,one_sided,crowd wanted='' directory=/tmp statistic=mean seed=1 page='' programs='' force=false
 dry_run=false
 
 # Where a word is missing behind an option.
@@ -40,6 +41,7 @@ while [ $# -gt 0 ]; do
     case "$1" in
         --launches) launches=$(value "$@"); shift ;;
         --groups) groups=$(value "$@"); shift ;;
+        --directory) directory=$(value "$@"); shift ;;
         --mpis) wanted=$(value "$@"); shift ;;
         --statistic) statistic=$(value "$@"); shift ;;
         --seed) seed=$(value "$@"); shift ;;
@@ -59,10 +61,10 @@ case "$launches$seed" in *[!0-9]*) usage >&2; exit 2 ;; esac
 
 if $quick; then
     : "${launches:=3}"
-    sizes=8,64K small=8 medium=64K few=8,64K
+    sizes=8,64K small=8 medium=64K few=8,64K large=4M
 else
     : "${launches:=7}"
-    sizes=8,128,512,8K,64K,512K,4M small=8,128,512 medium=8K,64K,512K few=8,8K,512K
+    sizes=8,128,512,8K,64K,512K,4M small=8,128,512 medium=8K,64K,512K few=8,8K,512K large=8M,128M
 fi
 
 cpus=$(getconf _NPROCESSORS_ONLN)
@@ -125,6 +127,7 @@ benchmarks_of() {
         collective) say barrier bcast reduce allreduce allgather alltoall ;;
         one_sided) say put get ;;
         crowd) say barrier bcast allreduce alltoall ;;
+        files) say file-write file-read ;;
     esac
 }
 ranks_of() { case "$1" in crowd) say $crowd ;; *) say 2 ;; esac; }
@@ -133,10 +136,11 @@ options_of() {
         rate) say --sizes $small ;;
         touched) say --sizes $medium --touched ;;
         crowd) say --sizes $few ;;
+        files) say --sizes $large --directory "$directory" ;;
         *) say --sizes $sizes ;;
     esac
 }
-peer_of() { case "$1" in collective | crowd) say collective ;; one_sided) say one_sided ;; *) say p2p ;; esac; }
+peer_of() { case "$1" in collective | crowd) say collective ;; one_sided | files) say "$1" ;; *) say p2p ;; esac; }
 
 IFS=, read -r -a group_names <<<"$groups"
 for group in "${group_names[@]}"; do
@@ -205,13 +209,21 @@ command_of() {
 
 # Everything that is launched once in a round: PLACE PROGRAM GROUP.
 jobs=()
+features=mpi
 for group in "${group_names[@]}"; do
-    jobs+=("local spmd $group")
+    if [ "$group" = files ]; then
+        # Of the system's MPI, and no other, there is an HDF5.
+        have_parallel_hdf5 || fail 'there is no parallel HDF5' 'see scripts/setup.sh, or leave files out of --groups'
+        features=phdf5
+    else
+        jobs+=("local spmd $group")
+    fi
     for at in ${keys[@]+"${!keys[@]}"}; do
         if [ "$group" = crowd ] && ! is_open_mpi "${labels[at]}"; then
             say "note: ${labels[at]} always spins, with more ranks than cpus for milliseconds a call: not measured there" >&2
             continue
         fi
+        [ "$group" != files ] || [ "${keys[at]}" = "$(system_mpi)" ] || continue
         jobs+=("$at C $group" "$at spmd $group")
     done
 done
@@ -219,22 +231,27 @@ done
 # build PLACE: once for all MPIs that share a directory.
 build() {
     [ "$1" -eq 0 ] || [ "${keys[$1]}" != "${keys[$1 - 1]}" ] || return 0
-    local key=${keys[$1]} bin=${bins[$1]} peers peer
+    local key=${keys[$1]} bin=${bins[$1]} peers peer feature=mpi
     peers=target/with-$key/peers
     mkdir -p "$peers"
     for peer in p2p collective one_sided; do
         # The directory of a wheel's library is known to nobody else.
         "$bin/mpicc" -O3 -o "$peers/$peer" "benches/peers/$peer.c" -lm -Wl,-rpath,"$(dirname "$bin")/lib"
     done
+    if [ "$key" = "$(system_mpi)" ] && [ $features = phdf5 ]; then
+        feature=phdf5
+        # shellcheck disable=SC2046 # several flags
+        "$bin/mpicc" -O3 -o "$peers/files" benches/peers/files.c $(hdf5_flags) -lm
+    fi
     env "MPICC=$bin/mpicc" "PATH=$bin:$PATH" "CARGO_TARGET_DIR=target/with-$key" \
-        cargo build --quiet --release --features mpi
+        cargo build --quiet --release --features $feature
 }
 
 if $dry_run; then
     say "would build: CARGO_TARGET_DIR=target/with-threads cargo build --release"
     for at in ${keys[@]+"${!keys[@]}"}; do
         [ "$at" -gt 0 ] && [ "${keys[at]}" = "${keys[at - 1]}" ] ||
-            say "would build for ${labels[at]}: benches/peers/*.c with ${bins[at]}/mpicc -O3, spmd with --features mpi"
+            say "would build for ${labels[at]}: benches/peers/*.c with ${bins[at]}/mpicc -O3, spmd with --features $features"
     done
     say "would run $launches times each, in random order, ${#jobs[@]} commands:"
     for job in "${jobs[@]}"; do

@@ -41,6 +41,15 @@ have_parallel_hdf5() {
         cc $flags -E -x c - >/dev/null 2>&1
 }
 
+# What a C compiler is told to use that HDF5.
+hdf5_flags() {
+    if [ -n "${HDF5_DIR:-}" ]; then
+        say "-I$HDF5_DIR/include -L$HDF5_DIR/lib -lhdf5 -Wl,-rpath,$HDF5_DIR/lib"
+    else
+        pkg-config --cflags --libs hdf5
+    fi
+}
+
 # bindgen loads it at build time; it is looked for where bindgen looks.
 have_libclang() {
     [ -z "${LIBCLANG_PATH:-}" ] || return 0

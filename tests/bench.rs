@@ -44,7 +44,7 @@ fn every_benchmark_runs_and_every_number_is_one() {
     for ranks in [2, 3, 5] {
         for touched in ["", " --touched"] {
             let words = format!(
-                "all -n {ranks} --sizes 4,16K --iterations 7 --warmup 1 --window 3 --format csv{touched}"
+                "all file-write file-read -n {ranks} --sizes 4,16K --iterations 7 --warmup 1 --window 3 --format csv{touched}"
             );
             let rows = rows(&bench(&words).success().stdout);
             let seen: HashSet<&str> = rows.iter().map(|row| row[3].as_str()).collect();

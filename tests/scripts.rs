@@ -440,6 +440,28 @@ fn compare_plans_c_and_ours_on_each_mpi() {
 }
 
 #[test]
+fn compare_measures_files_where_hdf5_is_parallel() {
+    let stand_ins = || StandIns::new().add("mpicc", "exit 1").add("mpirun", OPEN_MPI);
+    let arguments =
+        ["--dry-run", "--mpis", "Open MPI 4.1.4", "--groups", "files", "--directory", "/dev/shm"];
+    let run = |stand_ins: StandIns| {
+        stand_ins.run("compare.sh", &arguments, &[("LIBCLANG_PATH", "/opt/lib")], true)
+    };
+    let ended = run(stand_ins().add("cc", "cat >/dev/null").add("pkg-config", "exit 0"));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for part in [
+        "spmd with --features phdf5\n",
+        "2 commands:\n",
+        "/peers/files file-write file-read --sizes 8M,128M --directory /dev/shm\n",
+        "/release/spmd bench file-write file-read --sizes 8M,128M --directory /dev/shm --format csv\n",
+    ] {
+        assert!(ended.out.contains(part), "no `{part}` in {ended:?}");
+    }
+    let ended = run(stand_ins().add("cc", "cat >/dev/null; exit 1").add("pkg-config", "exit 0"));
+    assert!(ended.code == Some(1) && ended.err.contains("no parallel HDF5"), "{ended:?}");
+}
+
+#[test]
 fn compare_takes_open_mpi_4_also_without_cma() {
     let ended =
         compare(OPEN_MPI, &["--dry-run", "--quick", "--mpis", "Open MPI 4.1.4 without CMA"]);

@@ -16,7 +16,7 @@
 enum { SMALL_BYTES = 8192, MOST_BATCHES = 100, MOST_SIZES = 64, PAGE_BYTES = 4096 };
 
 /* What is measured, as `src/bin/spmd/bench/options.rs` has it. */
-typedef enum { SINGLE, WINDOWED, COLLECTIVE } Kind;
+typedef enum { SINGLE, WINDOWED, COLLECTIVE, FILES } Kind;
 typedef enum { MICROSECONDS, MEGABYTES, MESSAGES } Unit;
 
 typedef struct {
@@ -31,6 +31,7 @@ typedef struct {
     long warmup;     /* below 0: OSU's */
     int window;
     int touched;
+    const char *directory; /* of files */
 } Options;
 
 /* Repeats the communication so many times and returns the seconds that what is measured took on this rank. */
@@ -51,7 +52,7 @@ static int rank, ranks;
 
 static void usage(const char *names) {
     if (rank == 0)
-        fprintf(stderr, "usage: NAME... [--sizes BYTES,...] [--iterations COUNT] [--warmup COUNT] [--window COUNT] [--touched]\n"
+        fprintf(stderr, "usage: NAME... [--sizes BYTES,...] [--iterations COUNT] [--warmup COUNT] [--window COUNT] [--directory DIR] [--touched]\n"
                         "  NAME is one of: %s\n", names);
     MPI_Finalize();
     exit(2);
@@ -71,7 +72,7 @@ static size_t parse_bytes(const char **text, const char *names) {
 }
 
 static Options parse(int count, char **words, const char *names) {
-    Options options = {.warmup = -1, .window = 64};
+    Options options = {.warmup = -1, .window = 64, .directory = "/tmp"};
     options.names = words + 1;
     while (1 + options.name_count < count && strncmp(words[1 + options.name_count], "--", 2)) options.name_count++;
     if (!options.name_count) usage(names);
@@ -86,6 +87,7 @@ static Options parse(int count, char **words, const char *names) {
             while (*value && options.given_count < MOST_SIZES) options.given[options.given_count++] = parse_bytes(&value, names);
         } else if (!strcmp(word, "--iterations") && atol(value) > 0) options.iterations = atol(value);
         else if (!strcmp(word, "--warmup") && *value) options.warmup = atol(value);
+        else if (!strcmp(word, "--directory") && *value) options.directory = value;
         else if (!strcmp(word, "--window") && atoi(value) > 0) options.window = atoi(value);
         else usage(names);
     }
@@ -117,11 +119,11 @@ static void *buffer(size_t bytes) {
 
 static inline unsigned char pattern(size_t key, size_t index) { return (unsigned char)(key * 37 + index * 7 + index / 256); }
 
-static void write_pattern(unsigned char *bytes, size_t count, size_t key) {
+static inline void write_pattern(unsigned char *bytes, size_t count, size_t key) {
     for (size_t index = 0; index < count; index++) bytes[index] = pattern(key, index);
 }
 
-static int has_pattern(const unsigned char *bytes, size_t count, size_t key) {
+static inline int has_pattern(const unsigned char *bytes, size_t count, size_t key) {
     for (size_t index = 0; index < count; index++)
         if (bytes[index] != pattern(key, index)) return 0;
     return 1;
@@ -165,6 +167,7 @@ static void measure(const Benchmark *what, const Options *options, size_t bytes)
     int small = bytes <= SMALL_BYTES;
     long usual = what->kind == WINDOWED ? (small ? 100 : 20) : what->kind == COLLECTIVE ? (small ? 1000 : 100) : (small ? 10000 : 1000);
     long usual_warmup = what->kind == WINDOWED ? (small ? 10 : 2) : (small ? 100 : 10);
+    if (what->kind == FILES) usual = 5, usual_warmup = 1;
     long iterations = options->iterations ? options->iterations : usual;
     long warmup = options->warmup >= 0 ? options->warmup : usual_warmup;
 

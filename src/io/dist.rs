@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 
-use super::{ArrayFile, PictureFile, Provenance, Stored};
+use super::{ArrayFile, FileError, Part, PictureFile, Provenance, Stored};
 use crate::{
     array::{Axes, DistArray, Halo, Layout},
     comm::Comm,
@@ -57,6 +57,67 @@ impl ArrayFile {
             Ok(DistArray::from_fn(comm, &layout, halo, next)?)
         };
         made().map_err(|failure: Failure| failure.called_at(at))
+    }
+
+    /// As [`read_array`](Self::read_array), into an array that is there, in whatever layout: its
+    /// cells are replaced, its halo stays as it is. Elements that are of the type `T` already go
+    /// straight to their places from HDF5 files, and from a `.npy` file in C's order if there is no
+    /// halo: no memory is taken then, which saves much of the time where the file is in memory.
+    ///
+    /// Each rank reads its own block, and talks to no other.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and if the array in the file has another shape. Which cells have
+    /// been replaced then is not defined.
+    ///
+    /// # Examples
+    /// ```
+    /// use spmd::{
+    ///     array::{DistArray, Halo, Layout},
+    ///     io::{ArrayFile, Provenance},
+    /// };
+    /// # let folder = tempfile::tempdir()?;
+    /// # let name = folder.path().join("numbers.npy").display().to_string();
+    /// let file: ArrayFile = name.parse()?;
+    /// let about = Provenance { title: "numbers".into(), units: "1".into(), version: "1".into() };
+    /// let sums = spmd::local(3, |world| {
+    ///     let layout = Layout::new([4, 5], world.size());
+    ///     let mut field = DistArray::from_fn(world, &layout, Halo::star(1), |[i, j]| i + j)?
+    ///         .map(|number| number as f64);
+    ///     file.write_array(&field, &about)?;
+    ///     field.map_inplace(|_| 0.0);
+    ///     file.read_array_into(&mut field)?;
+    ///     Ok(field.sum()?)
+    /// });
+    /// assert_eq!(sums?, [70.0; 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_array_into<T: Stored, const D: usize>(
+        &self,
+        array: &mut DistArray<T, D>,
+    ) -> Result<(), FileError>
+    where
+        [usize; D]: Axes,
+    {
+        let (block, inner, wanted) = (array.block(), array.inner(), array.shape());
+        let mut reader = self.open(Some(D))?;
+        let shape: [usize; D] = self.check_axes(&reader)?;
+        if shape != wanted {
+            let (path, dataset) = (self.path.clone(), reader.dataset());
+            let (shape, wanted) = (shape.to_vec(), wanted.to_vec());
+            return Err(FileError::WrongShape { path, dataset, shape, wanted });
+        }
+        if block.is_empty() {
+            return Ok(());
+        }
+        let (part, place) = (Part::from(&block), Part::from(&inner));
+        let mut all = array.view_with_halo_mut();
+        let room = all.shape().to_vec();
+        let values = all.as_slice_mut().unwrap_or_default(); // in this order it is one
+        if !self.read_part_into(&mut reader, &part, (values, &room, &place))? {
+            array.view_mut().assign(&self.read(&block)?);
+        }
+        Ok(())
     }
 
     /// Writes an array; see [`write`](Self::write).

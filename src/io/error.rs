@@ -82,6 +82,21 @@ pub enum FileError {
         /// How many axes are needed.
         wanted: usize,
     },
+    /// The array is not as long along each axis as the one that is to be filled.
+    #[error(
+        "{}: the array has shape {shape:?}, and the one to be filled {wanted:?}; `read_array` makes one that fits",
+        Place(path, dataset)
+    )]
+    WrongShape {
+        /// The file.
+        path: PathBuf,
+        /// In an HDF5 file, which of its datasets.
+        dataset: Option<String>,
+        /// The shape in the file.
+        shape: Vec<usize>,
+        /// The shape of the array to be filled.
+        wanted: Vec<usize>,
+    },
     /// Values of the file would not be what they were.
     #[error(
         "{}: holds {holds}, which {wanted} has not all values of; {}",

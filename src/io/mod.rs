@@ -302,12 +302,34 @@ impl ArrayFile {
         })
     }
 
-    fn read_part<T: Stored>(&self, reader: &mut Reader, part: Part) -> Result<Cells<T>, FileError> {
+    fn check_conversion<T: Stored>(&self, reader: &Reader) -> Result<(), FileError> {
         let (holds, wanted) = (reader.element(), T::ELEMENT);
-        if !holds.converts_to(wanted) {
-            let (path, dataset) = (self.path.clone(), reader.dataset());
-            return Err(FileError::LossyConversion { path, dataset, holds, wanted });
+        if holds.converts_to(wanted) {
+            return Ok(());
         }
+        let (path, dataset) = (self.path.clone(), reader.dataset());
+        Err(FileError::LossyConversion { path, dataset, holds, wanted })
+    }
+
+    /// Reads a block to a place in an array of the shape `room`, if it can go there as it comes out
+    /// of the file; says whether it can.
+    fn read_part_into<T: Stored>(
+        &self,
+        reader: &mut Reader,
+        part: &Part,
+        (values, room, place): (&mut [T], &[usize], &Part),
+    ) -> Result<bool, FileError> {
+        self.check_conversion::<T>(reader)?;
+        match reader {
+            Reader::Npy(reader) if *room == *place.lens => reader.read_into(part, values),
+            Reader::Npy(_) => Ok(false),
+            #[cfg(feature = "hdf5")]
+            Reader::Hdf5(reader) => reader.read_into(part, (values, room, place)),
+        }
+    }
+
+    fn read_part<T: Stored>(&self, reader: &mut Reader, part: Part) -> Result<Cells<T>, FileError> {
+        self.check_conversion::<T>(reader)?;
         match reader {
             Reader::Npy(reader) => reader.read(part),
             #[cfg(feature = "hdf5")]

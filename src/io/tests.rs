@@ -5,6 +5,7 @@ use ndarray::{Array, Array2, Dimension, ShapeBuilder};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::array::{DistArray, Halo};
 
 fn about() -> Provenance {
     let text = |text: &str| text.to_owned();
@@ -171,6 +172,19 @@ where
     };
     let other = any_layout(u, shape, 7)?;
     (0..other.ranks()).for_each(|rank| check(to, &other.block(rank)));
+    let halo = *u.choose(&[Halo::none(), Halo::star(1), Halo::cube(2)])?;
+    let fill = |from: &ArrayFile| {
+        let filled = crate::local(other.ranks(), |world| {
+            let mut filled = DistArray::from_fn(world, &other, halo, |_| T::default())?;
+            from.read_array_into(&mut filled)?;
+            assert_eq!(filled.view(), filled.block().of(&array), "{from} {halo:?}");
+            filled.view_mut().fill(T::default());
+            assert!(filled.view_with_halo().iter().all(|cell| *cell == T::default()), "{from}");
+            Ok(())
+        });
+        filled.unwrap();
+    };
+    fill(to);
     let mut block = Block::whole(shape);
     for axis in 0..D {
         let (mut start, mut lens) = (block.start(), block.shape());
@@ -195,7 +209,9 @@ where
         let length = (header.len() as u16).to_le_bytes();
         let parts = [b"\x93NUMPY\x01\0", &length[..], header.as_bytes(), &bytes];
         fs::write(&from, parts.concat()).unwrap();
-        check(&from.to_str().unwrap().parse().unwrap(), &block);
+        let from = from.to_str().unwrap().parse().unwrap();
+        check(&from, &block);
+        fill(&from);
     }
     Ok(())
 }
@@ -244,6 +260,26 @@ fn every_type_and_number_of_axes_goes_round_through_every_layout() {
         }
     })
     .budget_ms(2000);
+}
+
+#[test]
+fn an_array_is_filled_from_one_of_its_own_shape() {
+    let directory = tempdir().unwrap();
+    let from = file(&directory, "numbers.npy");
+    write(&from, &numbers([4, 6]), 2);
+    let fill = |shape| {
+        let filled = crate::local(2, |world| {
+            let layout = Layout::new(shape, 2);
+            let mut filled = DistArray::from_fn(world, &layout, Halo::star(1), |_| 0.0)?;
+            from.read_array_into(&mut filled)?;
+            assert_eq!(filled.view(), filled.block().of(&numbers(shape)));
+            Ok(())
+        });
+        filled.map(drop).map_err(|failure| failure.to_string())
+    };
+    fill([4, 6]).unwrap();
+    let told = fill([6, 4]).unwrap_err();
+    assert!(told.contains("has shape [4, 6], and the one to be filled [6, 4]"), "{told}");
 }
 
 #[test]

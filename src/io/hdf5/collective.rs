@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hdf5::Dataset;
+use hdf5::{Dataset, Datatype};
 use mpi::ffi::MPI_Comm;
 
 use super::{
@@ -22,7 +22,6 @@ use super::{
 use crate::{
     comm::{Comm, Max},
     error::Failure,
-    scalar::Element,
 };
 
 /// A transfer moves less than so many bytes of a rank: some MPI libraries count them in 31 bits.
@@ -100,11 +99,15 @@ impl Shared<'_> {
         let rounds = mine.rounds(ROUND_BYTES / each);
         let count = comm.allreduce_one(rounds.len(), Max)?;
         let open = self.together(|| Open::new(self.mpi, path, &new.dataset))?;
+        let memory = self.together(|| raw::datatype(new.element))?;
         let nothing = (0..0, mine.nothing());
         for number in 0..count {
             let (cells, part) = rounds.get(number).unwrap_or(&nothing);
             let bytes = &bytes[cells.start * each..cells.end * each];
-            self.together(|| open.write(new.element, part, bytes))?;
+            // What a rank can do by itself comes first: the others would wait in the transfer for
+            // one that fails before it.
+            let block = self.together(|| open.block(&memory, part, bytes))?;
+            self.together(|| block.write())?;
         }
         self.together(|| open.flush())?;
         self.together(|| open.close())
@@ -170,10 +173,14 @@ impl Open {
         Ok(Self(ManuallyDrop::new((ManuallyDrop::into_inner(file), dataset))))
     }
 
-    /// Writes a block, which may be empty, in one transfer of all ranks.
-    fn write(&self, element: Element, part: &Part, bytes: &[u8]) -> hdf5::Result<()> {
-        let memory = raw::datatype(element)?;
-        raw::write(&self.0.1, &memory, part, bytes, &raw::Transfer::together()?)
+    /// A block, which may be empty, to be written in one transfer of all ranks.
+    fn block<'a>(
+        &'a self,
+        memory: &'a Datatype,
+        part: &Part,
+        bytes: &'a [u8],
+    ) -> hdf5::Result<raw::Write<'a>> {
+        raw::Write::new(&self.0.1, memory, part, bytes, raw::Transfer::together()?)
     }
 
     /// Closing would not tell whether the last bytes reached the file.
@@ -196,6 +203,7 @@ mod tests {
     use crate::{
         array::Layout,
         io::{Format, New, Record, storage::Storage},
+        scalar::Element,
     };
 
     /// Under `mpirun` all its processes write together; in a plain test run there is one.
@@ -246,13 +254,15 @@ mod tests {
             }
             meet();
             let open = Open::new(world, &path, "/a/b").unwrap();
+            let memory = raw::datatype(Element::F64).unwrap();
             let bytes = bytemuck::cast_slice(block.as_slice().unwrap());
             // In two transfers, of which the second has nothing for some.
             let part = Part::from(&mine);
             let rounds = part.rounds(7);
             for number in 0..2 {
                 let (cells, part) = rounds.get(number).cloned().unwrap_or((0..0, part.nothing()));
-                open.write(Element::F64, &part, &bytes[cells.start * 8..cells.end * 8]).unwrap();
+                let bytes = &bytes[cells.start * 8..cells.end * 8];
+                open.block(&memory, &part, bytes).unwrap().write().unwrap();
             }
             open.flush().unwrap();
             open.close().unwrap();

@@ -78,23 +78,33 @@ impl Reader {
 
     pub(super) fn read<T: Stored>(&self, part: &Part) -> Result<Cells<T>, FileError> {
         let mut values: Vec<T> = zeros(&self.path, &part.lens)?;
-        let element = in_memory::<T>(self.element);
-        let done = if let Some(bytes) = stored::in_place(element, &mut values) {
-            let memory = raw::datatype(element);
-            memory.and_then(|memory| raw::read(&self.dataset, &memory, part, bytes))
-        } else {
+        let whole = Part::whole(&part.lens);
+        if !self.read_into(part, (&mut values, &part.lens, &whole))? {
+            let element = in_memory::<T>(self.element);
             let mut bytes: Vec<u8> =
                 zeros(&self.path, &[&part.lens[..], &[element.bytes()]].concat())?;
             // By the numbers that the names stand for: a file may have others than two.
             let number = if element == Element::Bool { Element::U8 } else { element };
-            let memory = raw::datatype(number);
-            let done =
-                memory.and_then(|memory| raw::read(&self.dataset, &memory, part, &mut bytes));
+            let room = (&mut bytes[..], &part.lens[..], &whole);
+            let read = |memory| raw::read(&self.dataset, &memory, part, room);
+            raw::datatype(number).and_then(read).map_err(|error| self.complaint(error))?;
             stored::convert(element, &bytes, &mut values);
-            done
-        };
-        done.map_err(|error| self.complaint(error))?;
+        }
         Ok(Cells { values, fortran: false })
+    }
+
+    /// Reads a block to a place in an array of the shape `room`, if its elements lie in memory as
+    /// HDF5 hands them over; says whether they do.
+    pub(super) fn read_into<T: Stored>(
+        &self,
+        part: &Part,
+        (values, room, place): (&mut [T], &[usize], &Part),
+    ) -> Result<bool, FileError> {
+        let element = in_memory::<T>(self.element);
+        let Some(bytes) = stored::in_place(element, values) else { return Ok(false) };
+        let read = |memory| raw::read(&self.dataset, &memory, part, (bytes, room, place));
+        raw::datatype(element).and_then(read).map_err(|error| self.complaint(error))?;
+        Ok(true)
     }
 
     fn complaint(&self, error: hdf5::Error) -> FileError {
@@ -250,17 +260,21 @@ impl Writer {
             Ok((file, dataset, raw::datatype(new.element)?))
         };
         let (file, dataset, memory) = create().map_err(&refuse)?;
-        // The library has emptied the file. Where the cells lie together it tells now where.
-        if let Some(start) = dataset.offset() {
-            unfinished.reserve(start.saturating_add(byte_count(&new.shape, new.element)))?;
+        // Not before: the library has emptied the file. How much compressed cells take shows when
+        // they are written.
+        if new.storage.deflate.is_none() {
+            // Where the cells lie together it tells where.
+            let cells = byte_count(&new.shape, new.element);
+            let end = dataset.offset().map(|start| start.saturating_add(cells));
+            unfinished.reserve(end.unwrap_or_else(|| size(&new.shape, new.element)))?;
         }
         Ok(Self { unfinished, file, dataset, memory })
     }
 
     /// Writes the cells of a block, which lie together, the last axis fastest.
     pub(super) fn write(&self, part: &Part, bytes: &[u8]) -> Result<(), FileError> {
-        raw::write(&self.dataset, &self.memory, part, bytes, &Transfer::ALONE)
-            .map_err(complaint(self.unfinished.target()))
+        let write = raw::Write::new(&self.dataset, &self.memory, part, bytes, Transfer::ALONE);
+        write.and_then(|write| write.write()).map_err(complaint(self.unfinished.target()))
     }
 
     pub(super) fn finish(self) -> Result<(), FileError> {
@@ -281,9 +295,8 @@ impl Writer {
 /// An empty file for a new dataset, if there is room for it.
 fn begin(new: &New) -> Result<Unfinished, FileError> {
     let unfinished = Unfinished::create_named(&new.path)?;
-    // How much compressed cells take shows when they are written.
     if new.storage.deflate.is_none() {
-        unfinished.reserve(size(&new.shape, new.element))?;
+        unfinished.look_for_room(size(&new.shape, new.element))?;
     }
     Ok(unfinished)
 }

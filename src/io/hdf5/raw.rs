@@ -187,20 +187,26 @@ pub(super) fn is_hdf5(path: &Path) -> bool {
 }
 
 /// Reads a block of a dataset, each element converted by HDF5, which knows every size and order, to
-/// the type that it has in memory.
+/// the type that it has in memory; `bytes` are those of an array of the shape `room`, in which the
+/// block goes to `place`.
 pub(super) fn read(
     dataset: &Dataset,
     memory: &Datatype,
     part: &Part,
-    bytes: &mut [u8],
+    (bytes, room, place): (&mut [u8], &[usize], &Part),
 ) -> hdf5::Result<()> {
-    let selection = Selection::new(dataset, part)?;
-    assert_eq!(Some(bytes.len()), room(memory, part), "room for the block");
+    assert!(place.lens == part.lens && place.is_within(room), "room for the block");
+    assert_eq!(Some(bytes.len()), size(memory, room), "the bytes are those of the array");
+    let mut selection = Selection::new(dataset, part)?;
+    if !part.is_empty() && *room != *part.lens {
+        selection.in_memory = Handle::space(room)?;
+        selection.in_memory.select(place)?;
+    }
     // SAFETY:
     // 1. All ids are open: `dataset`, `memory` and the handles outlive the call.
-    // 2. HDF5 writes to the pointer what is selected in `in_memory`: nothing, or as many elements
-    //    of the type `memory` as `bytes` has room for; checked above. None of our types in memory
-    //    has pointers.
+    // 2. HDF5 writes to the pointer what is selected in `in_memory`: nothing, or elements of the
+    //    type `memory` within an array that has as many bytes as `bytes`; checked above. None of
+    //    our types in memory has pointers.
     // 3. `sync` holds the library's lock.
     let mut read = || unsafe {
         H5Dread(
@@ -215,43 +221,60 @@ pub(super) fn read(
     sync(|| h5check(read())).map(drop)
 }
 
-/// Writes a block of a dataset, which may be empty; `bytes` are its elements, the last axis fastest.
-///
-/// # Collective
-/// With `Transfer::together()`: all ranks of the communicator that the file was opened on.
-pub(super) fn write(
-    dataset: &Dataset,
-    memory: &Datatype,
-    part: &Part,
-    bytes: &[u8],
-    transfer: &Transfer,
-) -> hdf5::Result<()> {
-    let selection = Selection::new(dataset, part)?;
-    assert_eq!(Some(bytes.len()), room(memory, part), "the block is complete");
-    // SAFETY:
-    // 1. All ids are open: `dataset`, `memory` and the handles outlive the call.
-    // 2. HDF5 reads from the pointer what is selected in `in_memory`: nothing, or as many elements
-    //    of the type `memory` as `bytes` holds; checked above.
-    // 3. `sync` holds the library's lock.
-    let write = || unsafe {
-        H5Dwrite(
-            dataset.id(),
-            memory.id(),
-            selection.in_memory.id,
-            selection.in_file.id,
-            transfer.id(),
-            bytes.as_ptr().cast::<c_void>(),
-        )
-    };
-    sync(|| h5check(write())).map(drop)
+/// A block of a dataset, which may be empty, that is to be written.
+pub(super) struct Write<'a> {
+    dataset: &'a Dataset,
+    memory: &'a Datatype,
+    selection: Selection,
+    bytes: &'a [u8],
+    transfer: Transfer,
 }
 
-/// The bytes of a block in memory, if they can be counted.
-fn room(memory: &Datatype, part: &Part) -> Option<usize> {
-    if part.is_empty() {
+impl<'a> Write<'a> {
+    /// All that a rank can do by itself; `bytes` are the elements of the block, the last axis
+    /// fastest.
+    pub(super) fn new(
+        dataset: &'a Dataset,
+        memory: &'a Datatype,
+        part: &Part,
+        bytes: &'a [u8],
+        transfer: Transfer,
+    ) -> hdf5::Result<Self> {
+        let selection = Selection::new(dataset, part)?;
+        assert_eq!(Some(bytes.len()), size(memory, &part.lens), "the block is complete");
+        Ok(Self { dataset, memory, selection, bytes, transfer })
+    }
+
+    /// Writes it.
+    ///
+    /// # Collective
+    /// With `Transfer::together()`: all ranks of the communicator that the file was opened on.
+    pub(super) fn write(&self) -> hdf5::Result<()> {
+        // SAFETY:
+        // 1. All ids are open: the dataset, the type and the handles outlive the call.
+        // 2. HDF5 reads from the pointer what is selected in `in_memory`: nothing, or as many
+        //    elements of the type `memory` as `bytes` holds; checked in `new`.
+        // 3. `sync` holds the library's lock.
+        let write = || unsafe {
+            H5Dwrite(
+                self.dataset.id(),
+                self.memory.id(),
+                self.selection.in_memory.id,
+                self.selection.in_file.id,
+                self.transfer.id(),
+                self.bytes.as_ptr().cast::<c_void>(),
+            )
+        };
+        sync(|| h5check(write())).map(drop)
+    }
+}
+
+/// The bytes of an array of this shape in memory, if they can be counted.
+fn size(memory: &Datatype, shape: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
         return Some(0);
     }
-    part.lens.iter().try_fold(memory.size(), |bytes, &len| bytes.checked_mul(len))
+    shape.iter().try_fold(memory.size(), |bytes, &len| bytes.checked_mul(len))
 }
 
 /// Who takes part in a transfer.

@@ -145,7 +145,8 @@ impl Extension {
 
     /// Writes the cells of a block, which lie together, the last axis fastest.
     pub(in crate::io) fn write(&self, part: &Part, bytes: &[u8]) -> Result<(), FileError> {
-        raw::write(&self.dataset, &self.memory, part, bytes, &Transfer::ALONE)
+        raw::Write::new(&self.dataset, &self.memory, part, bytes, Transfer::ALONE)
+            .and_then(|write| write.write())
             .map_err(complaint(&self.new.path))
     }
 
@@ -172,7 +173,8 @@ pub(in crate::io) fn note_time(new: &New) -> Result<(), FileError> {
         times.resize(number + 1)?;
         let part = Part { start: vec![number], lens: vec![1] };
         let memory = raw::datatype(crate::scalar::Element::F64)?;
-        raw::write(&times, &memory, &part, &time.to_ne_bytes(), &Transfer::ALONE)?;
+        let time = time.to_ne_bytes();
+        raw::Write::new(&times, &memory, &part, &time, Transfer::ALONE)?.write()?;
         if new.times().starts_with(vtk::STEPS) {
             file.group(vtk::STEPS)?.attr("NSteps")?.write_scalar(&(number as i64 + 1))?;
         }

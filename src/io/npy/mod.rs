@@ -57,9 +57,29 @@ impl Reader {
     }
 
     pub(super) fn read<T: Stored>(&mut self, part: Part) -> Result<Cells<T>, FileError> {
+        let mut values: Vec<T> = zeros(&self.path, &part.lens)?;
+        self.fill(part, &mut values)?;
+        Ok(Cells { values, fortran: self.fortran })
+    }
+
+    /// Reads the cells of a block, the last axis fastest, if they lie so in the file; says whether
+    /// they do.
+    pub(super) fn read_into<T: Stored>(
+        &mut self,
+        part: &Part,
+        values: &mut [T],
+    ) -> Result<bool, FileError> {
+        if self.fortran {
+            return Ok(false);
+        }
+        self.fill(part.clone(), values)?;
+        Ok(true)
+    }
+
+    /// Reads the cells of a block in the order of the file.
+    fn fill<T: Stored>(&mut self, part: Part, values: &mut [T]) -> Result<(), FileError> {
         /// Elements that are converted are read in rounds of about so many bytes.
         const ROUND: usize = 1 << 20;
-        let mut values: Vec<T> = zeros(&self.path, &part.lens)?;
         // In Fortran's order the first axis lies together.
         let (part, shape) = if self.fortran {
             (part.reversed(), self.shape.iter().rev().copied().collect())
@@ -67,7 +87,7 @@ impl Reader {
             (part, self.shape.clone())
         };
         let (piece, starts) = part.pieces(&shape);
-        let mut rest = &mut values[..];
+        let mut rest = values;
         let mut bytes = Vec::new();
         for start in starts {
             let (into, behind) = rest.split_at_mut(piece);
@@ -84,7 +104,7 @@ impl Reader {
             });
             done.map_err(FileError::system(&self.path, "read"))?;
         }
-        Ok(Cells { values, fortran: self.fortran })
+        Ok(())
     }
 
     fn seek(&mut self, element: usize) -> std::io::Result<()> {

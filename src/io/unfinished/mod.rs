@@ -125,7 +125,7 @@ impl Unfinished {
     }
 
     /// Looks whether there is room for so many bytes.
-    fn look_for_room(&self, bytes: u64) -> Result<(), FileError> {
+    pub(super) fn look_for_room(&self, bytes: u64) -> Result<(), FileError> {
         within_limit(&self.target, bytes)?;
         match self.free() {
             free if bytes > free => Err(self.no_room(bytes, free)),

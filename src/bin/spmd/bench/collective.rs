@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use spmd::{Comm, Result, op::Sum};
+use spmd::{Comm, Failure, Result, op::Sum};
 
 use super::{
     buffer::{Buffer, has_pattern, pattern, read},
@@ -29,7 +29,12 @@ impl<'c> Barrier<'c> {
 impl Repeat for Barrier<'_> {
     fn prepare(&mut self) {}
 
-    fn repeat<C: Clock>(&mut self, times: usize, _touched: bool, clock: &C) -> Result<Duration> {
+    fn repeat<C: Clock>(
+        &mut self,
+        times: usize,
+        _touched: bool,
+        clock: &C,
+    ) -> Result<Duration, Failure> {
         let start = clock.now();
         for _ in 0..times {
             self.world.barrier()?;
@@ -99,7 +104,12 @@ impl Repeat for Moves<'_> {
         }
     }
 
-    fn repeat<C: Clock>(&mut self, times: usize, touched: bool, clock: &C) -> Result<Duration> {
+    fn repeat<C: Clock>(
+        &mut self,
+        times: usize,
+        touched: bool,
+        clock: &C,
+    ) -> Result<Duration, Failure> {
         let Self { world, movement, outgoing, incoming, .. } = self;
         let is_root = world.rank() == ROOT;
         let mut took = Duration::ZERO;
@@ -170,7 +180,12 @@ impl Repeat for Sums<'_> {
         self.total.fill(-1.0);
     }
 
-    fn repeat<C: Clock>(&mut self, times: usize, touched: bool, clock: &C) -> Result<Duration> {
+    fn repeat<C: Clock>(
+        &mut self,
+        times: usize,
+        touched: bool,
+        clock: &C,
+    ) -> Result<Duration, Failure> {
         let Self { world, reduction, mine, total } = self;
         let mut took = Duration::ZERO;
         for turn in 0..times {

@@ -9,6 +9,7 @@ mod buffer;
 mod clock;
 mod collective;
 mod compare;
+mod files;
 mod footprint;
 mod one_sided;
 mod options;
@@ -26,6 +27,7 @@ use spmd::{Comm, Failure, Progress, Result};
 use self::{
     clock::{Clock, Monotonic},
     collective::{Barrier, Movement, Moves, Reduction, Sums},
+    files::{Files, Transfer},
     one_sided::{Access, OneSided},
     options::Task,
     output::{Output, Row, Setting, Silence, Unit},
@@ -107,12 +109,13 @@ fn run_task<C: Clock>(
     world: &Comm,
     task: &Task,
     options: &Options,
-) -> Result<Option<Seconds>> {
+) -> Result<Option<Seconds>, Failure> {
     let (bytes, window, touched) = (task.bytes, options.window.get(), options.touched);
     let windows = |both_ways| Windows::one_pair(world, bytes, window, both_ways);
     let moves = |movement| Moves::new(world, movement, bytes);
     let sums = |reduction| Sums::new(world, reduction, bytes);
     let one_sided = |access| OneSided::new(world, access, bytes);
+    let files = |transfer| Files::new(world, transfer, bytes, &options.directory);
     match task.benchmark {
         Benchmark::Latency => {
             measure(world, &mut PingPong::new(world, bytes), task, touched, clock)
@@ -136,13 +139,18 @@ fn run_task<C: Clock>(
         Benchmark::Sparse => measure(world, &mut Sparse::new(world, bytes), task, touched, clock),
         Benchmark::Put => measure(world, &mut one_sided(Access::Put)?, task, touched, clock),
         Benchmark::Get => measure(world, &mut one_sided(Access::Get)?, task, touched, clock),
+        Benchmark::FileWrite => measure(world, &mut files(Transfer::Write)?, task, touched, clock),
+        Benchmark::FileRead => measure(world, &mut files(Transfer::Read)?, task, touched, clock),
         Benchmark::All => unreachable!("stands for the others"),
     }
 }
 
 fn unit(benchmark: Benchmark) -> Unit {
     match benchmark {
-        Benchmark::Bandwidth | Benchmark::Bibandwidth => Unit::Megabytes,
+        Benchmark::Bandwidth
+        | Benchmark::Bibandwidth
+        | Benchmark::FileWrite
+        | Benchmark::FileRead => Unit::Megabytes,
         Benchmark::MessageRate => Unit::Messages,
         _ => Unit::Microseconds,
     }
@@ -155,6 +163,7 @@ fn work(world: &Comm, task: &Task, options: &Options) -> f64 {
     match task.benchmark {
         Benchmark::Bandwidth => bytes * window / 1e6,
         Benchmark::Bibandwidth => 2.0 * bytes * window / 1e6,
+        Benchmark::FileWrite | Benchmark::FileRead => bytes / 1e6,
         Benchmark::MessageRate => (world.size() / 2) as f64 * window,
         _ => 1.0,
     }

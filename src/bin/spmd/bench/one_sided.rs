@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spmd::{Comm, Result, rma::Window};
+use spmd::{Comm, Failure, Result, rma::Window};
 
 use super::{
     buffer::{Buffer, has_pattern, read, write_pattern},
@@ -44,9 +44,14 @@ impl Repeat for OneSided<'_> {
         write_pattern(self.window.local_mut(), OF_TARGET);
     }
 
-    fn repeat<C: Clock>(&mut self, times: usize, touched: bool, clock: &C) -> Result<Duration> {
+    fn repeat<C: Clock>(
+        &mut self,
+        times: usize,
+        touched: bool,
+        clock: &C,
+    ) -> Result<Duration, Failure> {
         let Self { world, access, window, mine } = self;
-        window.epoch(|epoch| {
+        let took = window.epoch(|epoch| {
             let start = clock.now();
             for turn in (0..times).filter(|_| world.rank() == ORIGIN) {
                 match access {
@@ -66,7 +71,8 @@ impl Repeat for OneSided<'_> {
                 }
             }
             Ok(clock.since(start))
-        })
+        });
+        Ok(took?)
     }
 
     fn is_right(&self) -> bool {

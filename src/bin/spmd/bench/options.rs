@@ -1,6 +1,6 @@
 //! What to measure: names, sizes, how often.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 /// A micro-benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -34,7 +34,11 @@ pub(crate) enum Benchmark {
     Put,
     /// Rank 0 reads from the window of rank 1
     Get,
-    /// Every one of these
+    /// All ranks write one file (HDF5, or .npy in a command without it), until it is on its disk
+    FileWrite,
+    /// All ranks read their parts of one file into memory that they have
+    FileRead,
+    /// Every one of these but those of files
     All,
 }
 
@@ -45,7 +49,7 @@ const MIB: usize = 1 << 20;
 
 impl Benchmark {
     /// All but `All`, in the order of the list.
-    pub(super) const EACH: [Self; 14] = [
+    pub(super) const EACH: [Self; 16] = [
         Self::Latency,
         Self::Bandwidth,
         Self::Bibandwidth,
@@ -60,6 +64,8 @@ impl Benchmark {
         Self::Sparse,
         Self::Put,
         Self::Get,
+        Self::FileWrite,
+        Self::FileRead,
     ];
 
     /// Its name on the command line.
@@ -79,6 +85,8 @@ impl Benchmark {
             Self::Sparse => "sparse",
             Self::Put => "put",
             Self::Get => "get",
+            Self::FileWrite => "file-write",
+            Self::FileRead => "file-read",
             Self::All => "all",
         }
     }
@@ -91,6 +99,10 @@ impl Benchmark {
         !self.is_windowed() && !matches!(self, Self::Latency | Self::Put | Self::Get)
     }
 
+    fn is_of_files(self) -> bool {
+        matches!(self, Self::FileWrite | Self::FileRead)
+    }
+
     fn is_reduction(self) -> bool {
         matches!(self, Self::Reduce | Self::Allreduce | Self::Scan)
     }
@@ -100,13 +112,19 @@ impl Benchmark {
         if self.is_reduction() { size_of::<f32>() } else { 1 }
     }
 
-    /// The smallest and the largest size that OSU measures.
+    /// The smallest and the largest size that OSU measures; it has no files.
     fn usual_range(self) -> (usize, usize) {
+        if self.is_of_files() {
+            return (MIB, 64 * MIB);
+        }
         (self.unit(), if self.is_collective() { MIB } else { 4 * MIB })
     }
 
     /// OSU's numbers of iterations and warm-ups.
     fn usual_counts(self, bytes: usize) -> (usize, usize) {
+        if self.is_of_files() {
+            return (5, 1);
+        }
         match (bytes <= SMALL, self.is_windowed(), self.is_collective()) {
             (true, true, _) => (100, 10),
             (false, true, _) => (20, 2),
@@ -140,10 +158,10 @@ pub(crate) struct Options {
     /// Message sizes in bytes, like 8,1K,4M
     #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = bytes, conflicts_with_all = ["min_size", "max_size"])]
     pub(crate) sizes: Vec<usize>,
-    /// Smallest size; the others are its doubles [default: 1, for reductions 4]
+    /// Smallest size; the others are its doubles [default: 1, for reductions 4, for files 1M]
     #[arg(long, value_name = "BYTES", value_parser = some_bytes)]
     pub(crate) min_size: Option<usize>,
-    /// Largest size [default: 4M, for collectives 1M]
+    /// Largest size [default: 4M, for collectives 1M, for files 64M]
     #[arg(long, value_name = "BYTES", value_parser = some_bytes)]
     pub(crate) max_size: Option<usize>,
     /// Repetitions that are timed [default: OSU's, fewer for messages above 8K]
@@ -158,6 +176,9 @@ pub(crate) struct Options {
     /// Write each buffer before it is sent and read it after it was received, every time
     #[arg(long)]
     pub(crate) touched: bool,
+    /// Where files go that are measured: a directory that all hosts share
+    #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+    pub(crate) directory: PathBuf,
     /// How to print the results
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) format: Format,
@@ -210,8 +231,11 @@ impl Options {
     fn each(&self) -> Vec<Benchmark> {
         let mut each = Vec::new();
         for &name in &self.benchmarks {
-            let group = if name == Benchmark::All { &Benchmark::EACH[..] } else { &[name][..] };
-            each.extend(group);
+            if name == Benchmark::All {
+                each.extend(Benchmark::EACH.iter().filter(|each| !each.is_of_files()));
+            } else {
+                each.push(name);
+            }
         }
         each
     }
@@ -280,6 +304,7 @@ mod tests {
         let allreduce = sizes("allreduce");
         assert_eq!((allreduce[0], allreduce[allreduce.len() - 1]), (4, 1 << 20));
         assert_eq!(sizes("barrier"), [0]);
+        assert_eq!(sizes("file-read --max-size 4M"), [1 << 20, 2 << 20, 4 << 20]);
         assert_eq!(sizes("bcast --sizes 0,8,3K,1m"), [0, 8, 3072, 1 << 20]);
         assert_eq!(sizes("latency --min-size 16 --max-size 100"), [16, 32, 64]);
         assert_eq!(sizes("scan --min-size 1 --max-size 10"), [4, 8]);
@@ -296,6 +321,7 @@ mod tests {
         assert_eq!(counts("message-rate --sizes 8"), (100, 10));
         assert_eq!(counts("bandwidth --sizes 1M"), (20, 2));
         assert_eq!(counts("bcast --sizes 8"), (1000, 100));
+        assert_eq!(counts("file-write --sizes 8M"), (5, 1));
         assert_eq!(counts("bcast --sizes 1M --iterations 7 --warmup 0"), (7, 0));
     }
 

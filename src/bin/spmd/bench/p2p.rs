@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spmd::{Comm, Result};
+use spmd::{Comm, Failure, Result};
 
 use super::{
     buffer::{Buffer, read},
@@ -86,7 +86,12 @@ impl Repeat for PingPong<'_> {
         self.incoming.write_pattern(other + 1);
     }
 
-    fn repeat<C: Clock>(&mut self, times: usize, touched: bool, clock: &C) -> Result<Duration> {
+    fn repeat<C: Clock>(
+        &mut self,
+        times: usize,
+        touched: bool,
+        clock: &C,
+    ) -> Result<Duration, Failure> {
         let start = clock.now();
         match self.role {
             Role::First(peer) => {
@@ -202,7 +207,12 @@ impl Repeat for Windows<'_> {
         write(&mut self.incoming, other + 1);
     }
 
-    fn repeat<C: Clock>(&mut self, times: usize, touched: bool, clock: &C) -> Result<Duration> {
+    fn repeat<C: Clock>(
+        &mut self,
+        times: usize,
+        touched: bool,
+        clock: &C,
+    ) -> Result<Duration, Failure> {
         let start = clock.now();
         if let Role::First(peer) | Role::Second(peer) = self.role {
             for turn in 0..times {

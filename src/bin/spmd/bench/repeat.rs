@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use spmd::{
-    Comm, Result,
+    Comm, Failure, Result,
     op::{Max, Min, Sum},
 };
 
@@ -21,7 +21,12 @@ pub(super) trait Repeat {
 
     /// Repeats the communication; with `touched`, writes every buffer before it is sent and reads
     /// it after it was received. Returns the time that what is measured took on this rank.
-    fn repeat<C: Clock>(&mut self, times: usize, touched: bool, clock: &C) -> Result<Duration>;
+    fn repeat<C: Clock>(
+        &mut self,
+        times: usize,
+        touched: bool,
+        clock: &C,
+    ) -> Result<Duration, Failure>;
 
     /// Whether the repetition after [`Repeat::prepare`] has brought what it should have.
     fn is_right(&self) -> bool;
@@ -46,7 +51,7 @@ pub(super) fn measure<C: Clock>(
     task: &Task,
     touched: bool,
     clock: &C,
-) -> Result<Option<Seconds>> {
+) -> Result<Option<Seconds>, Failure> {
     what.prepare();
     world.barrier()?;
     what.repeat(1, false, clock)?;
@@ -64,7 +69,7 @@ pub(super) fn measure<C: Clock>(
         samples.push(took.as_secs_f64() / times as f64);
     }
     let mean = total.as_secs_f64() / task.iterations as f64;
-    over_ranks(world, what.is_timed().then_some(mean), samples).map(Some)
+    Ok(Some(over_ranks(world, what.is_timed().then_some(mean), samples)?))
 }
 
 /// Puts the ranks' means (of those that are timed) and samples together.
@@ -116,7 +121,12 @@ mod tests {
             assert!(self.asked.is_empty(), "the check comes first");
         }
 
-        fn repeat<C: Clock>(&mut self, times: usize, touched: bool, clock: &C) -> Result<Duration> {
+        fn repeat<C: Clock>(
+            &mut self,
+            times: usize,
+            touched: bool,
+            clock: &C,
+        ) -> Result<Duration, Failure> {
             self.asked.push((times, touched));
             let start = clock.now();
             Ok(clock.since(start))
@@ -163,7 +173,7 @@ mod tests {
     fn wrong_data_on_one_rank_are_known_to_all() {
         let measured = spmd::local(3, |world| {
             let mut dummy = Dummy { asked: Vec::new(), right: world.rank() != 1, timed: true };
-            Ok(measure(world, &mut dummy, &task(1), false, &Stepping::new(STEP))?)
+            measure(world, &mut dummy, &task(1), false, &Stepping::new(STEP))
         });
         assert_eq!(measured.unwrap(), [None; 3]);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spmd::{Comm, Result, ext::ExchangeSparse};
+use spmd::{Comm, Failure, Result, ext::ExchangeSparse};
 
 use super::{
     buffer::{has_pattern, read, write_pattern},
@@ -38,7 +38,12 @@ impl Repeat for Sparse<'_> {
         self.incoming.clear();
     }
 
-    fn repeat<C: Clock>(&mut self, times: usize, touched: bool, clock: &C) -> Result<Duration> {
+    fn repeat<C: Clock>(
+        &mut self,
+        times: usize,
+        touched: bool,
+        clock: &C,
+    ) -> Result<Duration, Failure> {
         let mut took = Duration::ZERO;
         for turn in 0..times {
             if touched {
