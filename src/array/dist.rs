@@ -455,7 +455,7 @@ where
         let parts = parts(&frame.early, PART * rayon::current_num_threads());
         for (number, part) in parts.enumerate() {
             if number > 0 {
-                exchange.test().map_err(|error| error.called_at(at))?;
+                exchange.test_at(at)?;
             }
             self.ground().write(&self.cells, (&mut out.cells, 0), &part, &kernel);
         }

@@ -295,11 +295,16 @@ where
     /// As [`Plan::test`].
     #[track_caller]
     pub fn test(&mut self) -> Result<bool> {
+        self.test_at(Location::caller())
+    }
+
+    /// As [`Self::test`], called by the program at `at`.
+    pub(super) fn test_at(&mut self, at: &'static Location<'static>) -> Result<bool> {
         let Some(messages) = self.messages.as_mut().filter(|_| !self.is_done) else {
             return Ok(true);
         };
         let test = || messages.plan.test();
-        self.is_done = self.frame.moving("halo test", false, Location::caller(), test)?;
+        self.is_done = self.frame.moving("halo test", false, at, test)?;
         Ok(self.is_done)
     }
 
