@@ -1,4 +1,4 @@
-//! What runs leave for those who look at them afterwards: records.
+//! What runs leave for those who look at them afterwards: records, and studies of how programs scale.
 
 mod support;
 
@@ -132,5 +132,245 @@ mod records {
         let newer = fs::read_to_string(&file).unwrap().replace(r#""format":1"#, r#""format":99"#);
         fs::write(&file, newer).unwrap();
         assert!(why(&file).contains("form 99"), "{}", why(&file));
+    }
+}
+
+mod studies {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// The words of a study into `out`.
+    fn scale(out: &Path, program: &Path, words: &[&str]) -> Command {
+        let mut command = support::spmd();
+        command.arg("scale").arg(program).arg("--out").arg(out).args(words);
+        command
+    }
+
+    const SMALL: [&str; 5] = ["--", "--size", "{40*sqrt(p)},{40*sqrt(p)}", "--steps", "5"];
+
+    fn small(out: &Path, words: &[&str]) -> Ending {
+        run(&mut scale(out, &example("heat2d"), &[words, &SMALL].concat()))
+    }
+
+    fn read(out: &Path, name: &str) -> String {
+        fs::read_to_string(out.join(name)).unwrap()
+    }
+
+    fn json(out: &Path) -> serde_json::Value {
+        serde_json::from_str(&read(out, "study.json")).unwrap()
+    }
+
+    #[test]
+    fn a_study_has_every_point_and_says_the_same_in_every_form() {
+        let (directory, _) = place();
+        let out = directory.path().join("study");
+        let words = [
+            "--ranks",
+            "1,2",
+            "--threads",
+            "1,2",
+            "--mode",
+            "strong,weak",
+            "--launches",
+            "2",
+            "--cores",
+            "2",
+            "--machine",
+            "a machine",
+            "--seed",
+            "7",
+            "--work",
+            "p*p",
+            "--patience",
+            "0.1",
+        ];
+        let ending = small(&out, &words).success();
+        assert!(ending.stderr.contains("100 % (16/16 launches"), "{}", ending.stderr);
+        assert!(ending.stdout.ends_with("report.html\n"), "{}", ending.stdout);
+        let study = json(&out);
+        assert_eq!(study["points"].as_array().unwrap().len(), 8);
+        let samples = study["samples"].as_array().unwrap();
+        assert_eq!(samples.len(), 16);
+        for sample in samples {
+            assert!(sample["seconds"].as_f64().unwrap() > 0.0, "{sample}");
+            assert_eq!(sample["run"]["verified"], true);
+            let point = &study["points"][sample["point"].as_u64().unwrap() as usize]["point"];
+            assert_eq!(
+                sample["run"]["parts"].as_array().unwrap().len() as u64,
+                point["ranks"].as_u64().unwrap()
+            );
+            if cfg!(target_os = "linux") && point["ranks"] == 1 && point["threads"] == 1 {
+                let cpus = sample["run"]["parts"][0]["cpus"].as_str().unwrap();
+                assert!(cpus.parse::<usize>().is_ok(), "kept on one CPU: {cpus}");
+                assert_eq!(sample["binding"], format!("kept on CPUs {cpus}"));
+            }
+        }
+        let crowded = &study["points"][3];
+        assert_eq!(
+            (&crowded["point"]["ranks"], &crowded["point"]["threads"]),
+            (&2.into(), &2.into())
+        );
+        assert_ne!(crowded["state"], "good");
+        let weak = &study["points"][5]["point"];
+        assert_eq!(weak["arguments"][1], "57,57", "40 sqrt(2)");
+        assert_eq!(weak["work"], 4.0, "--work p*p");
+        assert_eq!(read(&out, "study.csv").lines().count(), 17);
+        assert!(read(&out, "study.md").contains("## Weak scaling"));
+        let page = read(&out, "report.html");
+        assert!(page.contains("a machine") && page.contains("Work after rounding"), "{page}");
+        let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+        for name in ["study.json", "study.csv", "study.md", "report.html"] {
+            assert!(!read(&out, name).contains(&host), "{name} names the host");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_study_goes_on_where_it_was() {
+        let (directory, _) = place();
+        let words = ["--ranks", "1,2", "--launches", "3"];
+        small(directory.path(), &words).success();
+        let samples = directory.path().join("samples.jsonl");
+        let text = fs::read_to_string(&samples).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 7);
+        // It was killed while the fourth launch was being written.
+        let left = format!("{}\n{}", lines[..4].join("\n"), &lines[4][..20]);
+        fs::write(&samples, left).unwrap();
+        let ending = small(directory.path(), &words).success();
+        assert!(ending.stderr.contains("going on: 3 of 6 launches are there"), "{}", ending.stderr);
+        let again = fs::read_to_string(&samples).unwrap();
+        let again: Vec<&str> = again.lines().collect();
+        assert_eq!(again.len(), 7);
+        assert_eq!(again[..4], lines[..4], "what was there is kept");
+        let numbers = again[1..].iter().map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["launch"].as_u64().unwrap()
+        });
+        assert_eq!(numbers.collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+        let other = small(directory.path(), &["--ranks", "1,2", "--launches", "4"]).code(2);
+        assert!(other.stderr.contains("has another study (other --launches)"), "{}", other.stderr);
+    }
+
+    #[test]
+    fn what_did_not_work_is_marked_and_told() {
+        let study = |fault: &[&str], words: &[&str]| {
+            let (directory, _) = place();
+            let words = [words, &["--ranks", "2", "--launches", "2", "--"], fault].concat();
+            let ending = run(&mut scale(directory.path(), &example("faults"), &words));
+            (ending, read(directory.path(), "report.html"))
+        };
+        let (ending, page) = study(&["wrong-result"], &[]);
+        assert_eq!(ending.code, Some(3), "{ending:?}");
+        assert!(page.contains("failed: verification failed (the energy has changed)"), "{page}");
+        let (ending, page) = study(&["error", "barrier"], &[]);
+        assert_eq!(ending.code, Some(1), "{ending:?}");
+        let told =
+            ending.stderr.matches("warning: strong 2 x 1: exit code 1: the disk is full").count();
+        assert_eq!(told, 1, "{}", ending.stderr);
+        assert!(page.contains("failed: exit code 1: the disk is full"), "{page}");
+        let (ending, _) = study(&["killed", "barrier"], &[]);
+        assert!(ending.stderr.contains("and it left no record"), "{}", ending.stderr);
+        let (ending, _) = study(&["channel-waits"], &["--limit", "0.3"]);
+        assert!(ending.stderr.contains("(--limit)"), "{}", ending.stderr);
+    }
+
+    #[test]
+    fn what_cannot_be_is_a_usage_error() {
+        let (directory, file) = place();
+        let out = directory.path().join("study");
+        let why = |words: &[&str]| small(&out, words).code(2).stderr;
+        fs::write(&file, "{}").unwrap();
+        assert!(why(&["--compare", file.to_str().unwrap()]).contains("this is no study.json"));
+        assert!(why(&["--compare", "nowhere.json"]).contains("nowhere.json"));
+        assert!(why(&["--work", "x"]).contains("there is no `x`"));
+        let nothing =
+            run(scale(&out, &example("heat2d"), &["--mode", "weak"]).env("PATH", "")).code(2);
+        assert!(nothing.stderr.contains("no argument of the program grows"), "{}", nothing.stderr);
+        let missing =
+            run(scale(&out, &example("heat2d"), &["--launcher", "srun"]).env("PATH", "")).code(2);
+        assert!(missing.stderr.contains("--launcher srun"), "{}", missing.stderr);
+        assert!(!out.exists(), "nothing was begun");
+    }
+
+    #[test]
+    fn a_study_that_is_slower_than_an_earlier_one_ends_with_6() {
+        let (directory, _) = place();
+        let words = ["--ranks", "1", "--launches", "5"];
+        small(directory.path(), &words).success();
+        let mut old = json(directory.path());
+        let seconds = old["points"][0]["seconds"].as_array_mut().unwrap();
+        // What counted of five launches is known; the earlier ones took half as long.
+        let faster: Vec<f64> =
+            seconds.iter().cycle().take(8).map(|s| s.as_f64().unwrap() / 4.0).collect();
+        *seconds = faster.into_iter().map(Into::into).collect();
+        let file = directory.path().join("old.json");
+        fs::write(&file, old.to_string()).unwrap();
+        let compare = |more: &[&str]| {
+            small(
+                directory.path(),
+                &[&words[..], &["--compare", file.to_str().unwrap()], more].concat(),
+            )
+        };
+        let slower = compare(&[]).code(6);
+        assert!(slower.stdout.contains("SLOWER"), "{}", slower.stdout);
+        assert!(read(directory.path(), "report.html").contains("Beside the earlier study"));
+        compare(&["--threshold", "1000"]).success();
+        // Beside itself nothing is slower.
+        fs::copy(directory.path().join("study.json"), &file).unwrap();
+        compare(&[]).success();
+    }
+
+    /// A launcher of this name that keeps its arguments and runs the program on threads.
+    fn launcher(directory: &Path, name: &str) {
+        let path = directory.join(name);
+        let script = "#!/bin/sh\n\
+            [ \"$1\" != --version ] || exit 0\n\
+            echo \"$*\" >> \"$0.said\"\n\
+            ranks=$2\n\
+            while [ $# -gt 0 ]; do case $1 in */heat2d|*/spmd) break ;; esac; shift; done\n\
+            SPMD_ENGINE=local SPMD_RANKS=$ranks exec \"$@\"\n";
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn srun_and_mpirun_are_told_where_ranks_go() {
+        let (directory, _) = place();
+        let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+        for (name, bound, free) in [
+            (
+                "srun",
+                "-n 2 --cpus-per-task=1 --cpu-bind=cores --partition=small --exclusive",
+                "-n 2 --overcommit --cpu-bind=none --partition=small --exclusive",
+            ),
+            // What does not call itself Open MPI is MPICH.
+            (
+                "mpirun",
+                "-n 2 -bind-to core:1 --partition=small --exclusive",
+                "-n 2 -bind-to none --partition=small --exclusive",
+            ),
+        ] {
+            launcher(directory.path(), name);
+            let out = directory.path().join(format!("study-{name}"));
+            let words = [
+                "--ranks",
+                "2",
+                "--threads",
+                "1,2",
+                "--launches",
+                "1",
+                "--cores",
+                "2",
+                "--launcher",
+                name,
+                "--launcher-args=--partition=small --exclusive",
+            ];
+            let words = [&words[..], &SMALL].concat();
+            run(scale(&out, &example("heat2d"), &words).env("PATH", &path)).success();
+            let said = fs::read_to_string(directory.path().join(format!("{name}.said"))).unwrap();
+            for wanted in [bound, free] {
+                assert!(said.contains(wanted), "{said}");
+            }
+        }
     }
 }

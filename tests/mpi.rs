@@ -116,6 +116,42 @@ fn a_failed_run_leaves_why() {
 }
 
 #[test]
+fn a_study_binds_every_rank_to_cpus_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut study = program(spmd());
+    study.arg("scale").arg(example("heat2d")).arg("--out").arg(directory.path());
+    study.args(["--launcher", "mpirun", "--ranks", "1,2,4", "--launches", "1"]);
+    study.args(["--", "--size", "61,47", "--steps", "20"]);
+    // The command looks for mpirun itself.
+    let mut path = std::env::var_os("SPMD_MPIRUN")
+        .and_then(|launcher| Path::new(&launcher).parent().map(|bin| bin.as_os_str().to_owned()))
+        .unwrap_or_default();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    study.env("PATH", path);
+    study.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    run_alone(&mut study).success();
+    let text = fs::read_to_string(directory.path().join("study.json")).unwrap();
+    let study: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for sample in study["samples"].as_array().unwrap() {
+        let (parts, point) = (&sample["run"]["parts"], sample["point"].as_u64().unwrap());
+        let parts = parts.as_array().unwrap();
+        assert_eq!(parts.len(), [1, 2, 4][point as usize]);
+        assert_eq!(
+            (&sample["run"]["engine"], &sample["run"]["verified"]),
+            (&"mpi".into(), &true.into())
+        );
+        if sample["binding"] == "not bound" {
+            continue; // crowded
+        }
+        let mut cpus: Vec<&str> = parts.iter().map(|part| part["cpus"].as_str().unwrap()).collect();
+        cpus.sort_unstable();
+        cpus.dedup();
+        assert_eq!(cpus.len(), parts.len(), "{sample}");
+    }
+}
+
+#[test]
 fn the_job_gives_the_same_bits_on_any_number_of_ranks_and_on_local() {
     let heat = example("heat2d");
     let small = ["--size", "61,47", "--steps", "50"];

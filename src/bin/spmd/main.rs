@@ -2,6 +2,7 @@
 
 mod bench;
 mod cli;
+mod scale;
 mod selftest;
 mod tour;
 mod view;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         Command::Tour(options) => cli::tour(&options),
         Command::TourKernel(kernel) => kernel.run.run(|world| tour::run_kernel(world, &kernel)),
         Command::View(options) => cli::view(&options),
+        Command::Scale(options) => cli::scale(&options),
         Command::List => cli::list(),
         Command::BenchReport(args) => cli::bench_report(&args),
         Command::Completions(args) => cli::completions(&args),

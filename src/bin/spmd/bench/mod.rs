@@ -17,7 +17,7 @@ mod output;
 mod p2p;
 mod repeat;
 mod sparse;
-mod statistics;
+pub(crate) mod statistics;
 mod targets;
 
 use std::io::{IsTerminal, Write};

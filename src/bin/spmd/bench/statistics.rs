@@ -31,7 +31,7 @@ impl Summary {
 }
 
 /// The middle of ascending numbers, or halfway between the two in the middle.
-pub(super) fn median_of(sorted: &[f64]) -> f64 {
+pub(crate) fn median_of(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 {
         sorted[middle]
@@ -41,7 +41,7 @@ pub(super) fn median_of(sorted: &[f64]) -> f64 {
 }
 
 /// The smallest of ascending numbers that a `share` of all do not exceed.
-fn quantile_of(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile_of(sorted: &[f64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted[rank.clamp(1, sorted.len()) - 1]
 }
@@ -67,7 +67,7 @@ fn student_t(freedom: usize) -> f64 {
 }
 
 /// The median of numbers in any order; one at least.
-pub(super) fn median(samples: &[f64]) -> f64 {
+pub(crate) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     median_of(&sorted)
@@ -75,16 +75,16 @@ pub(super) fn median(samples: &[f64]) -> f64 {
 
 /// The ratio of two medians, and between which values it lies with 95 % confidence.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Ratio {
-    pub(super) value: f64,
-    pub(super) low: f64,
-    pub(super) high: f64,
+pub(crate) struct Ratio {
+    pub(crate) value: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
 }
 
 impl Ratio {
     /// Of launches of one program to launches of another. The interval is a percentile bootstrap:
     /// both are drawn again from what was measured, many times, always in the same way.
-    pub(super) fn of(over: &[f64], under: &[f64]) -> Self {
+    pub(crate) fn of(over: &[f64], under: &[f64]) -> Self {
         const DRAWS: usize = 4000;
         let mut random = Random(0x5eed);
         let mut draw = |from: &[f64]| {
@@ -100,10 +100,10 @@ impl Ratio {
 
 /// Random enough to draw samples: a multiplicative congruential generator (Knuth, TAOCP 3.3.4, the
 /// constants of MMIX).
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, count: usize) -> usize {
+    pub(crate) fn below(&mut self, count: usize) -> usize {
         const FACTOR: u64 = 6_364_136_223_846_793_005;
         const ADDEND: u64 = 1_442_695_040_888_963_407;
         self.0 = self.0.wrapping_mul(FACTOR).wrapping_add(ADDEND);

@@ -15,7 +15,7 @@ use self::output::Reader;
 pub(crate) use self::{
     list::list,
     report::bench_report,
-    run::{bench, footprint, info, selftest},
+    run::{bench, footprint, info, scale, selftest},
 };
 
 const EXAMPLES: &str = "\
@@ -28,12 +28,13 @@ Examples:
   spmd bench latency bandwidth -n 2         How fast messages are between two threads
   mpirun -n 2 spmd bench all --format csv   Everything that is measured, on a real MPI, for a spreadsheet
   spmd footprint -n 1000                    What a thousand ranks cost in time and memory
+  spmd scale PROGRAM --ranks 1,2,4 --out study    How a program scales, with a report
   spmd view trace.json --html trace.html    What a program did that ran with --trace trace.json
   spmd list                                 Programs to try, to read and to begin with
   spmd info -n 4 --share-cpu                The concurrent form: all ranks on one cpu
   spmd completions bash > ~/.local/share/bash-completion/completions/spmd
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank.";
+Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank, 6 slower than before (scale).";
 
 /// MPI-style message passing: what it runs on, whether it works there, and how fast
 #[derive(Parser)]
@@ -59,6 +60,9 @@ pub(crate) enum Command {
     /// The program of the tour
     #[command(hide = true)]
     TourKernel(crate::tour::Kernel),
+    /// Measure how a program scales: separate launches in random order, with statistics, laws and a
+    /// report
+    Scale(crate::scale::Options),
     /// Show a trace that a program has made with --trace FILE: time, waiting and messages by call
     /// and rank, the longest waits, and a timeline
     View(crate::view::Options),

@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode, sync::Mutex, time::Instant};
 use spmd::Failure;
 
 use super::{BenchArgs, FootprintArgs, InfoArgs, SelftestArgs, output::Reader};
-use crate::{bench, selftest};
+use crate::{bench, scale, selftest};
 
 pub(crate) fn info(args: &InfoArgs) -> ExitCode {
     args.run.run(|world| {
@@ -50,4 +50,8 @@ pub(crate) fn footprint(args: &FootprintArgs) -> ExitCode {
         let _ = writeln!(Reader, "{:<10} {:.3} ms", "end", when.elapsed().as_secs_f64() * 1e3);
     }
     code
+}
+
+pub(crate) fn scale(options: &scale::Options) -> ExitCode {
+    scale::run(options, &mut Reader)
 }

@@ -1,0 +1,286 @@
+//! One launch: on which CPUs, by which command, and what came of it.
+
+use std::{
+    fs,
+    io::Read,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::{
+        resource::{UsageWho, getrusage},
+        signal::{Signal, kill},
+        time::TimeValLike,
+    },
+    unistd::Pid,
+};
+use spmd::record::Record;
+
+use super::{
+    cpus,
+    options::{LauncherKind, Mode},
+    plan::{Plan, Point},
+    samples::{Doubt, Run, Sample},
+};
+
+/// So much of the CPUs may others have, or of the time threads wait for a CPU, before a launch is in
+/// doubt.
+const IDLE: f64 = 0.05;
+
+/// What starts the program, and how it is told where ranks go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Launcher {
+    Local,
+    OpenMpi,
+    Mpich,
+    Srun,
+}
+
+impl Launcher {
+    /// # Errors
+    /// If it is not there.
+    pub(super) fn find(kind: LauncherKind) -> Result<Self, String> {
+        let version = |name: &str| {
+            let said = Command::new(name).arg("--version").stdin(Stdio::null()).output();
+            let said = said.map_err(|error| {
+                format!("--launcher {name}: {error}\n  help: it has to be in the PATH")
+            })?;
+            Ok::<_, String>(String::from_utf8_lossy(&said.stdout).into_owned())
+        };
+        match kind {
+            LauncherKind::Local => Ok(Self::Local),
+            LauncherKind::Srun => version("srun").map(|_| Self::Srun),
+            LauncherKind::Mpirun => {
+                let open_mpi = version("mpirun")?.contains("Open MPI");
+                Ok(if open_mpi { Self::OpenMpi } else { Self::Mpich })
+            }
+        }
+    }
+
+    /// The words before a program on two ranks, and the settings for it.
+    pub(super) fn for_two(
+        self,
+        more: &[String],
+    ) -> (Vec<String>, Vec<(&'static str, &'static str)>) {
+        let (mode, arguments, values) = (Mode::Strong, Vec::new(), Vec::new());
+        let two = Point { mode, ranks: 2, threads: 1, arguments, values, work: 1.0, uneven: 0.0 };
+        if self == Self::Local {
+            return (Vec::new(), vec![("SPMD_ENGINE", "local"), ("SPMD_RANKS", "2")]);
+        }
+        let (words, _) = self.words(&two, false);
+        ([words, more.to_vec()].concat(), vec![("SPMD_THREADS", "1")])
+    }
+
+    /// The words before the program, and what they say of binding.
+    fn words(self, point: &Point, crowded: bool) -> (Vec<String>, String) {
+        let (ranks, threads) = (point.ranks.to_string(), point.threads);
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        match (self, crowded) {
+            (Self::Local, _) => (Vec::new(), String::new()),
+            (Self::OpenMpi, false) => (
+                words(&format!(
+                    "mpirun -n {ranks} --map-by slot:PE={threads} --bind-to core -x SPMD_RECORD -x SPMD_THREADS"
+                )),
+                format!("each rank bound to {threads} of its own"),
+            ),
+            (Self::OpenMpi, true) => (
+                words(&format!(
+                    "mpirun -n {ranks} --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 -x SPMD_RECORD -x \
+                     SPMD_THREADS"
+                )),
+                "not bound".to_owned(),
+            ),
+            (Self::Mpich, false) => (
+                words(&format!("mpirun -n {ranks} -bind-to core:{threads}")),
+                format!("each rank bound to {threads} of its own"),
+            ),
+            (Self::Mpich, true) => {
+                (words(&format!("mpirun -n {ranks} -bind-to none")), "not bound".to_owned())
+            }
+            (Self::Srun, false) => (
+                words(&format!("srun -n {ranks} --cpus-per-task={threads} --cpu-bind=cores")),
+                format!("each rank bound to {threads} of its own"),
+            ),
+            (Self::Srun, true) => (
+                words(&format!("srun -n {ranks} --overcommit --cpu-bind=none")),
+                "not bound".to_owned(),
+            ),
+        }
+    }
+}
+
+/// Makes launches.
+pub(super) struct Runner<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) launcher: Launcher,
+    /// The CPUs of this host, those of different cores first.
+    pub(super) cpus: Vec<usize>,
+    pub(super) directory: &'a Path,
+    pub(super) limit: Duration,
+    pub(super) patience: Duration,
+}
+
+impl Runner<'_> {
+    /// Launches a point and waits for its end.
+    ///
+    /// # Errors
+    /// If the launcher or the program cannot be started at all.
+    pub(super) fn launch(&self, which: usize, launch: usize) -> Result<Sample, String> {
+        let point = &self.plan.points[which];
+        let crowded = self.plan.is_crowded(point);
+        let (mut words, mut binding) = self.launcher.words(point, crowded);
+        words.extend(
+            self.plan.launcher_args.iter().filter(|_| self.launcher != Launcher::Local).cloned(),
+        );
+        words.push(self.plan.program.clone());
+        words.extend(point.arguments.iter().cloned());
+        let record = self.directory.join("record.json");
+        let record = std::path::absolute(&record).unwrap_or(record);
+        let _ = fs::remove_file(&record);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.env("SPMD_RECORD", &record).env("SPMD_THREADS", point.threads.to_string());
+        for name in ["SPMD_TRACE", "SPMD_STATS", "SPMD_SHARE_CPU", "SPMD_RANKS", "SPMD_ENGINE"] {
+            command.env_remove(name);
+        }
+        let mut mask = self.cpus.clone();
+        if self.launcher == Launcher::Local {
+            command.env("SPMD_ENGINE", "local").env("SPMD_RANKS", point.ranks.to_string());
+            mask.truncate(point.cores());
+            mask.sort_unstable();
+            binding = format!("kept on CPUs {}", cpus::list(&mask));
+        }
+        cpus::wait_for_idle(&self.cpus, IDLE, self.patience);
+        let before = Used::now(&self.cpus);
+        let started = Instant::now();
+        let child = cpus::on(&mask, || command.spawn());
+        let mut child =
+            child.map_err(|error| format!("`{}` cannot be started: {error}", words.join(" ")))?;
+        let said = child.stderr.take().map(|mut stderr| {
+            thread::spawn(move || {
+                let mut text = String::new();
+                let _ = stderr.read_to_string(&mut text); // what can be told of it
+                text
+            })
+        });
+        let ending = wait(&mut child, self.limit);
+        let wall = started.elapsed();
+        let said = said.and_then(|said| said.join().ok()).unwrap_or_default();
+        let others = before.others(&Used::now(&self.cpus), wall, self.cpus.len());
+        let file = record;
+        let record = Record::read(&file);
+        let _ = fs::remove_file(&file); // if it is there
+        let mut sample = Sample {
+            point: which,
+            launch,
+            seconds: None,
+            wall_s: wall.as_secs_f64(),
+            failed: None,
+            doubts: Vec::new(),
+            command: words.join(" "),
+            binding,
+            run: record.as_ref().ok().map(Run::of),
+        };
+        match (&record, &ending) {
+            (Ok(record), Some(_)) if record.ranks != point.ranks => {
+                sample.failed = Some(format!("it ran {} ranks", record.ranks));
+            }
+            (Ok(record), Some(_)) => match (record.exit_code, record.verification()) {
+                (0 | 3, Some(verification)) if !verification.passed => {
+                    sample.doubts.push(Doubt::WrongResult(verification.how.clone()));
+                    sample.seconds = record.time_s();
+                }
+                (0, _) => sample.seconds = record.time_s(),
+                (code, _) => {
+                    let why = record.failed.as_ref().map_or("", |failed| &failed.why);
+                    sample.failed = Some(format!("exit code {code}: {why}"));
+                }
+            },
+            (_, None) => {
+                sample.failed = Some(format!("ended after {:.0} s (--limit)", wall.as_secs_f64()));
+            }
+            (Err(error), Some(status)) => {
+                let last = said.lines().rfind(|line| !line.trim().is_empty());
+                let last = last.map_or_else(|| error.to_string(), |line| line.trim().to_owned());
+                sample.failed = Some(format!("{status}, and it left no record: {last}"));
+            }
+        }
+        if let Some(others) = others.filter(|share| *share > IDLE) {
+            sample.doubts.push(Doubt::NotIdle(others));
+        }
+        if let Some(share) = sample.run.as_ref().and_then(|run| waited(run, point.threads))
+            && share > IDLE
+            && !crowded
+        {
+            sample.doubts.push(Doubt::Disturbed(share));
+        }
+        Ok(sample)
+    }
+}
+
+/// For which share of its time the worst rank's threads waited for a CPU, on whatever host.
+fn waited(run: &Run, threads: usize) -> Option<f64> {
+    let shares =
+        run.parts.iter().filter_map(|part| Some(part.queued_s? / (part.own_s * threads as f64)));
+    shares.filter(|share| share.is_finite()).reduce(f64::max)
+}
+
+/// Waits for the end; `None` if the time was over before.
+fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    const FAREWELL: Duration = Duration::from_secs(5);
+    let deadline = Instant::now() + limit;
+    let mut told = None;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return told.is_none().then_some(status),
+            Ok(None) => {}
+            Err(_) => return None,
+        }
+        let now = Instant::now();
+        if told.is_none() && now > deadline {
+            // A launcher takes its ranks with it.
+            let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+            told = Some(now);
+        }
+        if told.is_some_and(|told| now > told + FAREWELL) {
+            let _ = child.kill();
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
+/// What CPUs have done so far.
+struct Used {
+    /// CPU seconds of everybody; `None` where the system does not tell.
+    all_s: Option<f64>,
+    /// Of this process and of what it has waited for.
+    ours_s: f64,
+}
+
+impl Used {
+    fn now(cpus: &[usize]) -> Self {
+        let seconds = |who| {
+            getrusage(who).map_or(0, |used| {
+                used.user_time().num_microseconds() + used.system_time().num_microseconds()
+            }) as f64
+                * 1e-6
+        };
+        let ours_s = seconds(UsageWho::RUSAGE_SELF) + seconds(UsageWho::RUSAGE_CHILDREN);
+        Self { all_s: cpus::busy_s(cpus), ours_s }
+    }
+
+    /// The share of the CPUs that others had until `now`. Short launches are given the grain of the
+    /// system's clock.
+    fn others(&self, now: &Self, wall: Duration, cpus: usize) -> Option<f64> {
+        const GRAIN_S: f64 = 0.02;
+        let all = now.all_s? - self.all_s?;
+        let others = all - (now.ours_s - self.ours_s) - GRAIN_S * cpus as f64;
+        Some((others / (wall.as_secs_f64() * cpus as f64)).clamp(0.0, 1.0))
+    }
+}
