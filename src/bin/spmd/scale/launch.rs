@@ -231,7 +231,7 @@ fn waited(run: &Run, threads: usize) -> Option<f64> {
 
 /// Waits for the end; `None` if the time was over before.
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    const FAREWELL: Duration = Duration::from_secs(5);
+    const FAREWELL: Duration = Duration::from_secs(2);
     let deadline = Instant::now() + limit;
     let mut told = None;
     let mut pause = Duration::from_micros(200);
