@@ -66,6 +66,7 @@ impl Matrix {
     }
 
     /// This rank's rows of the product with a vector, of which `all` has all elements.
+    #[inline]
     pub(crate) fn times(&self, all: &[f64], product: &mut [f64]) {
         let rows = product.par_iter_mut().zip(self.starts.par_windows(2));
         rows.with_min_len(256).for_each(|(product, ends)| {
