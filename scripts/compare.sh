@@ -31,7 +31,7 @@ Results are kept in target/compare/results.csv (programs.csv), what the programs
 USAGE
 }
 
-launches='' quick=false groups=p2p,rate,touched,collective,one_sided,crowd wanted='' directory=/tmp statistic=mean seed=1 page='' programs='' force=false
+launches='' quick=false groups=p2p,rate,touched,collective,one_sided,crowd wanted='' files_in=/tmp statistic=mean seed=1 page='' programs='' force=false
 dry_run=false
 
 # Where a word is missing behind an option.
@@ -41,7 +41,7 @@ while [ $# -gt 0 ]; do
     case "$1" in
         --launches) launches=$(value "$@"); shift ;;
         --groups) groups=$(value "$@"); shift ;;
-        --directory) directory=$(value "$@"); shift ;;
+        --directory) files_in=$(value "$@"); shift ;;
         --mpis) wanted=$(value "$@"); shift ;;
         --statistic) statistic=$(value "$@"); shift ;;
         --seed) seed=$(value "$@"); shift ;;
@@ -136,7 +136,7 @@ options_of() {
         rate) say --sizes $small ;;
         touched) say --sizes $medium --touched ;;
         crowd) say --sizes $few ;;
-        files) say --sizes $large --directory "$directory" ;;
+        files) say --sizes $large --directory "$files_in" ;;
         *) say --sizes $sizes ;;
     esac
 }
