@@ -49,13 +49,8 @@ pub(crate) struct Settings {
     /// What this rank wants checked.
     pub(crate) checks: Checks,
     pub(crate) threads: ThreadLevel,
-    /// Whether ranks are to take turns on one CPU.
-    pub(crate) share_cpu: bool,
-    /// Whether the costs of calls are to be reported.
-    pub(crate) stats: bool,
-    pub(crate) trace: bool,
-    /// Whether the run is to be recorded.
-    pub(crate) record: bool,
+    /// What all ranks do if one wants it.
+    pub(crate) common: Common,
     /// Whether this process was told to run a job of its own, of threads.
     pub(crate) apart: bool,
     /// Why this rank cannot run, and the exit code of that.
@@ -99,11 +94,16 @@ pub(crate) struct World {
 }
 
 /// What all ranks do because one was told to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub(crate) struct Common {
+    /// They take turns on one CPU.
     pub(crate) share_cpu: bool,
+    /// They report what their calls have cost.
     pub(crate) stats: bool,
+    /// They make a trace.
     pub(crate) trace: bool,
+    /// They leave a record of the run.
     pub(crate) record: bool,
 }
 
@@ -150,8 +150,7 @@ impl MpiEngine {
                 return Ok(Started::Refused(Refused { world, refusal, _universe: universe }));
             }
         };
-        let Agreed { checks, timeout, share_cpu, stats, trace, record, guarded, spins, multiple } =
-            agreed;
+        let Agreed { checks, timeout, common, guarded, spins, multiple } = agreed;
         let guard = guarded.then(Guard::new).transpose()?;
         let about = About {
             engine: "mpi",
@@ -180,7 +179,7 @@ impl MpiEngine {
             retired: RefCell::default(),
             checks,
             timeout,
-            common: Common { share_cpu, stats, trace, record },
+            common,
             multiple,
             guard,
             operators,

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fmt::Write, time::Duration};
 use mpi::ffi;
 use serde::{Deserialize, Serialize};
 
-use super::{Settings, communicator::Communicator, program, raw::check};
+use super::{Common, Settings, communicator::Communicator, program, raw::check};
 use crate::{
     checks::Checks,
     error::{ErrorKind, Fault},
@@ -19,17 +19,13 @@ use crate::{
 };
 
 /// How all ranks are.
-#[allow(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub(super) struct Agreed {
     /// The highest level that a rank wants.
     pub(super) checks: Checks,
     /// The longest time that a rank wants.
     pub(super) timeout: Option<Duration>,
-    /// Whether some rank wants this.
-    pub(super) share_cpu: bool,
-    pub(super) stats: bool,
-    pub(super) trace: bool,
-    pub(super) record: bool,
+    /// What some rank wants.
+    pub(super) common: Common,
     /// Whether the library of some rank lets messages overrun buffers: who guards starts none of
     /// its reductions that do not wait.
     pub(super) guarded: bool,
@@ -78,10 +74,10 @@ pub(super) fn call(
     let mine = [
         level as i64,
         settings.timeout.map_or(0, milliseconds),
-        settings.share_cpu.into(),
-        settings.stats.into(),
-        settings.trace.into(),
-        settings.record.into(),
+        settings.common.share_cpu.into(),
+        settings.common.stats.into(),
+        settings.common.trace.into(),
+        settings.common.record.into(),
         findings.overruns.into(),
         findings.spins.into(),
         (!findings.multiple).into(),
@@ -121,10 +117,12 @@ pub(super) fn call(
     Ok(Roll::Complete(Agreed {
         checks: LEVELS[level as usize % LEVELS.len()],
         timeout: (limit > 0).then(|| Duration::from_millis(limit as u64)),
-        share_cpu: share_cpu != 0,
-        stats: stats != 0,
-        trace: trace != 0,
-        record: record != 0,
+        common: Common {
+            share_cpu: share_cpu != 0,
+            stats: stats != 0,
+            trace: trace != 0,
+            record: record != 0,
+        },
         guarded: overruns != 0,
         spins: spins != 0,
         multiple: lacks_threads == 0,

@@ -194,7 +194,7 @@ fn numbers(page: &mut String, caption: &str, columns: &[&str], rows: impl Iterat
     let caption = escape(caption);
     let _ = write!(
         page,
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\">\n<table>\n<caption>{caption}</caption>\n\
+        "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{caption}\">\n<table>\n<caption>{caption}</caption>\n\
          <thead><tr>"
     );
     for column in columns {
