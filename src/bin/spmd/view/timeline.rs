@@ -57,44 +57,41 @@ struct Grid {
 
 impl Grid {
     fn lane(&self, rank: &RankTrace) -> Lane {
-        let [mut there, mut called, mut waited, mut lost] =
-            [(); 4].map(|()| vec![0.0; self.columns]);
-        let threads = rank.cpu.iter().map(|time| time.thread + 1).max().unwrap_or(0);
-        let mut ran = vec![vec![Vec::<(usize, f64)>::new(); self.columns]; threads];
-        self.spread(rank.began_ns, rank.ended_ns, 1.0, |at, share| there[at] += share);
+        let [mut there, mut called, mut waited] = [(); 3].map(|()| vec![0.0; self.columns]);
+        self.spread(rank.began_ns, rank.ended_ns, |at, share| there[at] += share);
         for call in &rank.calls {
             let came_ns = call.start_ns + call.waited_ns;
-            self.spread(call.start_ns, came_ns, 1.0, |at, share| waited[at] += share);
-            self.spread(came_ns, call.end_ns, 1.0, |at, share| called[at] += share);
+            self.spread(call.start_ns, came_ns, |at, share| waited[at] += share);
+            self.spread(came_ns, call.end_ns, |at, share| called[at] += share);
         }
+        let mut columns: Vec<Column> = (0..self.columns)
+            .map(|at| {
+                // Rounding, and calls within each other, do not make more of a column than there is.
+                let there: f64 = there[at];
+                let waited = waited[at].min(there);
+                let communicated = called[at].min(there - waited);
+                let computed = there - waited - communicated;
+                Column { computed, communicated, waited, without_cpu: 0.0 }
+            })
+            .collect();
+        let threads = rank.cpu.iter().map(|time| time.thread + 1).max().unwrap_or(0);
+        let mut ran = vec![vec![Vec::<(usize, f64)>::new(); self.columns]; threads];
         for time in &rank.cpu {
             let length = (time.end_ns - time.start_ns).max(1) as f64;
             let part = |ns: u64| (ns as f64 / length).min(1.0);
-            let (start, end) = (time.start_ns, time.end_ns);
+            let (had, missed) = (part(time.ran_ns), part(time.waited_ns));
             let ran = &mut ran[time.thread];
-            self.spread(start, end, part(time.ran_ns), |at, share| ran[at].push((time.cpu, share)));
-            if time.thread == 0 {
-                self.spread(start, end, part(time.waited_ns), |at, share| lost[at] += share);
+            if time.ran_ns > 0 {
+                self.spread(time.start_ns, time.end_ns, |at, share| {
+                    ran[at].push((time.cpu, share * had));
+                });
+            }
+            if time.thread == 0 && time.waited_ns > 0 {
+                let mut covered = Vec::new();
+                self.spread(time.start_ns, time.end_ns, |at, share| covered.push((at, share)));
+                without_cpu(&mut columns, &covered, missed);
             }
         }
-        let column = |at: usize| {
-            let there: f64 = there[at];
-            // Rounding, and calls within each other, do not make more of a column than there is.
-            let waited = waited[at].min(there);
-            let called = called[at].min(there - waited);
-            let computed = there - waited - called;
-            // Who has no CPU could be anywhere; most likely it would compute.
-            let mut lost = lost[at].min(there);
-            let mut take = |from: f64| {
-                let taken = lost.min(from);
-                lost -= taken;
-                (from - taken, taken)
-            };
-            let (computed, one) = take(computed);
-            let (communicated, two) = take(called);
-            let (waited, three) = take(waited);
-            Column { computed, communicated, waited, without_cpu: one + two + three }
-        };
         let cpu = |ran: &Vec<(usize, f64)>| {
             let share: f64 = ran.iter().map(|(_, share)| share).sum();
             let most = ran.iter().max_by(|one, two| one.1.total_cmp(&two.1))?;
@@ -103,22 +100,45 @@ impl Grid {
         Lane {
             rank: rank.rank,
             host: rank.host.clone(),
-            columns: (0..self.columns).map(column).collect(),
+            columns,
             threads: ran.iter().map(|ran| ran.iter().map(cpu).collect()).collect(),
         }
     }
 
-    /// Gives the columns between two times their shares of it, times `weight`.
-    fn spread(&self, start_ns: u64, end_ns: u64, weight: f64, mut give: impl FnMut(usize, f64)) {
+    /// Gives the columns between two times their shares of it.
+    fn spread(&self, start_ns: u64, end_ns: u64, mut give: impl FnMut(usize, f64)) {
         let place = |ns: u64| (ns as f64 - self.from_ns) / self.width_ns;
         let (start, end) = (place(start_ns).max(0.0), place(end_ns).min(self.columns as f64));
-        if end <= start || weight <= 0.0 {
+        if end <= start {
             return;
         }
         for at in start as usize..(end.ceil() as usize).min(self.columns) {
             let (left, right) = (start.max(at as f64), end.min(at as f64 + 1.0));
-            give(at, (right - left) * weight);
+            give(at, right - left);
         }
+    }
+}
+
+/// For this share of these columns the rank had no CPU. What it had of one it used to compute, most
+/// likely; so it missed it in calls first, in which it could have gone on.
+fn without_cpu(columns: &mut [Column], covered: &[(usize, f64)], missed: f64) {
+    let called = |column: &Column| column.communicated + column.waited;
+    let sum = |of: &dyn Fn(&Column) -> f64| -> f64 {
+        covered.iter().map(|&(at, share)| share * of(&columns[at])).sum()
+    };
+    let whole: f64 = covered.iter().map(|(_, share)| share).sum();
+    let (in_calls, computing) = (sum(&called), sum(&|column| column.computed));
+    let from_calls = (missed * whole).min(in_calls);
+    let from_computing = (missed * whole - from_calls).min(computing);
+    let factor = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+    let (in_calls, computing) = (factor(from_calls, in_calls), factor(from_computing, computing));
+    for &(at, share) in covered {
+        let column = &mut columns[at];
+        let before = column.computed + called(column);
+        column.communicated -= column.communicated * share * in_calls;
+        column.waited -= column.waited * share * in_calls;
+        column.computed -= column.computed * share * computing;
+        column.without_cpu += before - column.computed - called(column);
     }
 }
 
@@ -192,15 +212,25 @@ mod tests {
     fn columns_say_what_a_rank_did() {
         let ranks = vec![RankTrace {
             ended_ns: 1000,
-            calls: vec![call(150, 350, 100)],
-            cpu: vec![CpuTime {
-                thread: 0,
-                start_ns: 500,
-                end_ns: 1000,
-                ran_ns: 125,
-                waited_ns: 375,
-                cpu: 3,
-            }],
+            calls: vec![call(150, 350, 100), call(430, 470, 10)],
+            cpu: vec![
+                CpuTime {
+                    start_ns: 400,
+                    end_ns: 500,
+                    ran_ns: 40,
+                    waited_ns: 60,
+                    thread: 0,
+                    cpu: 3,
+                },
+                CpuTime {
+                    start_ns: 500,
+                    end_ns: 1000,
+                    ran_ns: 125,
+                    waited_ns: 375,
+                    thread: 0,
+                    cpu: 3,
+                },
+            ],
             ..RankTrace::default()
         }];
         let timeline = Timeline::new(&Trace { ranks, ..Trace::default() }, 10);
@@ -211,6 +241,9 @@ mod tests {
         assert!(near(columns[2].waited, 0.5) && near(columns[2].communicated, 0.5));
         assert!(near(columns[3].communicated, 0.5) && near(columns[3].computed, 0.5));
         assert!(near(columns[7].computed, 0.25) && near(columns[7].without_cpu, 0.75));
+        // 60 of 100 missed, of which the call of 40 is the first.
+        assert!(near(columns[4].waited, 0.0) && near(columns[4].communicated, 0.0));
+        assert!(near(columns[4].without_cpu, 0.6) && near(columns[4].computed, 0.4));
         assert_eq!(timeline.lanes[0].threads[0][7].map(|(cpu, _)| cpu), Some(3));
         assert_eq!(timeline.lanes[0].threads[0][2], None);
     }
