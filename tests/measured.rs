@@ -219,6 +219,8 @@ mod studies {
         assert!(read(&out, "study.md").contains("## Weak scaling"));
         let page = read(&out, "report.html");
         assert!(page.contains("a machine") && page.contains("Work after rounding"), "{page}");
+        assert!(page.contains("<h2>Timeline</h2>") && page.contains("The longest waits"), "{page}");
+        assert!(out.join("trace.json").exists());
         let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
         for name in ["study.json", "study.csv", "study.md", "report.html"] {
             assert!(!read(&out, name).contains(&host), "{name} names the host");

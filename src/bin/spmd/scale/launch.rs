@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use nix::{
     },
     unistd::Pid,
 };
-use spmd::record::Record;
+use spmd::{record::Record, trace::Trace};
 
 use super::{
     cpus,
@@ -25,6 +25,7 @@ use super::{
     plan::{Plan, Point},
     samples::{Doubt, Run, Sample},
 };
+use crate::view;
 
 /// So much of the CPUs may others have, or of the time threads wait for a CPU, before a launch is in
 /// doubt.
@@ -112,6 +113,15 @@ impl Launcher {
     }
 }
 
+/// A launch that is about to be made.
+struct Prepared {
+    words: Vec<String>,
+    binding: String,
+    command: Command,
+    /// The CPUs of the launching process, which those of ranks that are threads are.
+    mask: Vec<usize>,
+}
+
 /// Makes launches.
 pub(super) struct Runner<'a> {
     pub(super) plan: &'a Plan,
@@ -124,26 +134,26 @@ pub(super) struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Launches a point and waits for its end.
-    ///
-    /// # Errors
-    /// If the launcher or the program cannot be started at all.
-    pub(super) fn launch(&self, which: usize, launch: usize) -> Result<Sample, String> {
-        let point = &self.plan.points[which];
-        let crowded = self.plan.is_crowded(point);
-        let (mut words, mut binding) = self.launcher.words(point, crowded);
+    /// A file of the study, for a program that may run elsewhere.
+    fn file(&self, name: &str) -> PathBuf {
+        let file = self.directory.join(name);
+        let file = std::path::absolute(&file).unwrap_or(file);
+        let _ = fs::remove_file(&file); // of an earlier launch
+        file
+    }
+
+    /// What launches a point.
+    fn prepare(&self, point: &Point) -> Prepared {
+        let (mut words, mut binding) = self.launcher.words(point, self.plan.is_crowded(point));
         words.extend(
             self.plan.launcher_args.iter().filter(|_| self.launcher != Launcher::Local).cloned(),
         );
         words.push(self.plan.program.clone());
         words.extend(point.arguments.iter().cloned());
-        let record = self.directory.join("record.json");
-        let record = std::path::absolute(&record).unwrap_or(record);
-        let _ = fs::remove_file(&record);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        command.env("SPMD_RECORD", &record).env("SPMD_THREADS", point.threads.to_string());
+        command.env("SPMD_THREADS", point.threads.to_string());
         for name in ["SPMD_TRACE", "SPMD_STATS", "SPMD_SHARE_CPU", "SPMD_RANKS", "SPMD_ENGINE"] {
             command.env_remove(name);
         }
@@ -154,6 +164,35 @@ impl Runner<'_> {
             mask.sort_unstable();
             binding = format!("kept on CPUs {}", cpus::list(&mask));
         }
+        Prepared { words, binding, command, mask }
+    }
+
+    /// Launches a point once more, for its trace: that launch counts for nothing else.
+    ///
+    /// # Errors
+    /// If it leaves none.
+    pub(super) fn trace(&self, which: usize) -> Result<Trace, String> {
+        let trace = self.file("trace.json");
+        let Prepared { mut command, mask, .. } = self.prepare(&self.plan.points[which]);
+        command.env("SPMD_TRACE", &trace).env_remove("SPMD_RECORD").stderr(Stdio::null());
+        let child = cpus::on(&mask, || command.spawn());
+        let mut child = child.map_err(|error| error.to_string())?;
+        match wait(&mut child, self.limit) {
+            Some(_) => view::read(&trace),
+            None => Err("it was ended (--limit)".to_owned()),
+        }
+    }
+
+    /// Launches a point and waits for its end.
+    ///
+    /// # Errors
+    /// If the launcher or the program cannot be started at all.
+    pub(super) fn launch(&self, which: usize, launch: usize) -> Result<Sample, String> {
+        let point = &self.plan.points[which];
+        let crowded = self.plan.is_crowded(point);
+        let record = self.file("record.json");
+        let Prepared { words, binding, mut command, mask } = self.prepare(point);
+        command.env("SPMD_RECORD", &record);
         cpus::wait_for_idle(&self.cpus, IDLE, self.patience);
         let before = Used::now(&self.cpus);
         let started = Instant::now();

@@ -27,6 +27,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use spmd::trace::Trace;
 
 pub(crate) use self::options::Options;
 use self::{
@@ -35,7 +36,7 @@ use self::{
     machine::{Card, host_names},
     plan::Plan,
     samples::{Sample, Store},
-    study::{FORMAT, Study},
+    study::{FORMAT, State, Study},
 };
 
 /// The exit code of a study that is slower than an earlier one.
@@ -77,13 +78,58 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> ExitCode {
         Err(what) => return told(1, &what),
     };
     let study = Study::new(plan.clone(), card, samples);
-    let study = if options.machine.is_some() { without_hosts(study) } else { study };
-    match conclude(options, &study, old.as_ref(), out) {
+    let traced = traced(&runner, &study);
+    let named = options.machine.is_none();
+    let (study, traced) = match named {
+        true => (study, traced),
+        false => (without_hosts(study), traced.map(Traced::without_hosts)),
+    };
+    match conclude(options, &study, traced.as_ref(), old.as_ref(), out) {
         Ok(slower) => match study.exit_code() {
             0 if slower => ExitCode::from(SLOWER),
             code => ExitCode::from(code),
         },
         Err(what) => told(1, &what),
+    }
+}
+
+/// A launch of which there is a trace.
+struct Traced {
+    point: String,
+    trace: Trace,
+}
+
+impl Traced {
+    /// With numbers in place of hosts' names.
+    fn without_hosts(mut self) -> Self {
+        let names = host_names(self.trace.ranks.iter().map(|rank| &*rank.host));
+        let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        for rank in &mut self.trace.ranks {
+            let number = names.iter().position(|name| *name == rank.host).unwrap_or(0);
+            rank.host = format!("host {number}");
+        }
+        self
+    }
+}
+
+/// One more launch of the point with the most cores, of the good ones if there are any, for a
+/// timeline; a study without one is a study.
+fn traced(runner: &Runner<'_>, study: &Study) -> Option<Traced> {
+    let rank = |state: &State| match state {
+        State::Good => 2,
+        State::Doubtful(_) => 1,
+        State::Crowded | State::Failed(_) => 0,
+    };
+    let points = study.points.iter().enumerate().filter(|(_, found)| rank(&found.state) > 0);
+    let (which, found) = points
+        .max_by_key(|(which, found)| (rank(&found.state), found.cores, usize::MAX - which))?;
+    say("one more launch, for a timeline");
+    match runner.trace(which) {
+        Ok(trace) => Some(Traced { point: found.point.name(), trace }),
+        Err(what) => {
+            say(&format!("warning: no timeline: {what}"));
+            None
+        }
     }
 }
 
@@ -232,6 +278,7 @@ fn without_hosts(mut study: Study) -> Study {
 fn conclude(
     options: &Options,
     study: &Study,
+    traced: Option<&Traced>,
     old: Option<&Study>,
     out: &mut dyn Write,
 ) -> Result<bool, String> {
@@ -242,7 +289,7 @@ fn conclude(
         ("study.json", json),
         ("study.csv", study.csv()),
         ("study.md", study.markdown()),
-        ("report.html", page::html(study, compared.as_ref())?),
+        ("report.html", page::html(study, traced, compared.as_ref())?),
     ];
     for (name, text) in files {
         write(&options.out.join(name), &text)?;

@@ -14,7 +14,7 @@ Examples:
 
 The program is any that spmd runs; it is recorded (SPMD_RECORD). Weak scaling: {EXPRESSION} in its arguments
 is a number that grows with p, the cores (ranks x threads); in strong scaling p is 1. An interrupted study goes on
-with the same command. DIR has report.html, study.json, study.csv, study.md, samples.jsonl, and
+with the same command. DIR has report.html, study.json, study.csv, study.md, samples.jsonl, trace.json, and
 extrap-strong.jsonl, extrap-weak.jsonl for Extra-P.
 
 Exit codes: 0 ok, 1 some point could not be measured, 2 usage, 3 verification failed, 6 slower than --compare.";

@@ -3,11 +3,18 @@
 use std::fmt::Write;
 
 use super::{
+    Traced,
     chart::{self, escape},
     compare::Comparison,
     options::Mode,
     output::{COLUMNS, FACTORS, capital, factors, law, row},
     study::{EFFICIENT, Found, State, Study},
+};
+
+use crate::view::{
+    page::{self as view, TIMELINE_STYLE},
+    summary::Summary,
+    timeline::{Timeline, duration},
 };
 
 const STYLE: &str = include_str!("page.css");
@@ -16,12 +23,16 @@ const STYLE: &str = include_str!("page.css");
 ///
 /// # Errors
 /// If a chart cannot be drawn.
-pub(super) fn html(study: &Study, compared: Option<&Comparison>) -> Result<String, String> {
+pub(super) fn html(
+    study: &Study,
+    traced: Option<&Traced>,
+    compared: Option<&Comparison>,
+) -> Result<String, String> {
     let program = study.plan.program.rsplit('/').next().unwrap_or_default();
     let title = format!("Scaling of {program}");
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\">\n<title>{0}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         content=\"width=device-width, initial-scale=1\">\n<title>{0}</title>\n<style>\n{TIMELINE_STYLE}\n{STYLE}</style>\n</head>\n<body>\n\
          <main>\n<h1>{0}</h1>\n<p><code>{1} {2}</code></p>\n",
         escape(&title),
         escape(&study.plan.program),
@@ -36,6 +47,9 @@ pub(super) fn html(study: &Study, compared: Option<&Comparison>) -> Result<Strin
         mode_section(&mut page, study, mode)?;
     }
     messages(&mut page, study)?;
+    if let Some(traced) = traced {
+        timeline(&mut page, traced);
+    }
     laws(&mut page, study);
     let facts = study.card.facts.iter().map(|(name, value)| [name.clone(), value.clone()]);
     page.push_str("<h2>Machine</h2>\n");
@@ -285,6 +299,30 @@ fn messages(page: &mut String, study: &Study) -> Result<(), String> {
     Ok(())
 }
 
+/// What ranks did in one launch.
+fn timeline(page: &mut String, Traced { point, trace }: &Traced) {
+    let (picture, summary) = (Timeline::new(trace, view::COLUMNS), Summary::new(trace, 5));
+    let words = view::in_words(&picture);
+    let drawn = view::timeline("timeline", trace, &picture, &words);
+    let _ = write!(
+        page,
+        "<h2>Timeline</h2>\n<figure>\n{drawn}{}<figcaption>One more launch of {}, which counts for nothing else. {}</figcaption>\n\
+         </figure>\n",
+        view::KEY,
+        escape(point),
+        escape(&words)
+    );
+    let rows = summary.waits.iter().map(|(rank, call)| {
+        let whom = call
+            .waited_for
+            .as_ref()
+            .map_or_else(String::new, |whom| format!("rank {}: its {}", whom.rank, whom.call));
+        let what = format!("rank {rank} in {} at {}", call.name, call.place);
+        [duration(call.waited_ns as f64), what, whom]
+    });
+    words_table(page, "The longest waits", ["waited", "who", "for whom"], rows);
+}
+
 fn laws(page: &mut String, study: &Study) {
     page.push_str("<h2>Laws</h2>\n");
     let rows = study.series.iter().flat_map(|series| {
@@ -376,7 +414,7 @@ mod tests {
     fn a_page_stands_by_itself_and_says_everything_in_words_too() {
         let study = synthetic(1, &[1, 2, 4, 8, 32], 6, 0.01, |p| 0.01 + 1.0 / p as f64, |_, _| 0.1);
         let compared = Comparison::new(&study, &study, 0.05).unwrap();
-        let page = html(&study, Some(&compared)).unwrap();
+        let page = html(&study, None, Some(&compared)).unwrap();
         for outside in ["<script", "http://", "https://", "<link", "@import", "url("] {
             // The name of SVG's language is no address that is fetched.
             assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");
@@ -402,7 +440,7 @@ mod tests {
     fn what_programs_are_called_is_no_markup() {
         let mut study = synthetic(1, &[1, 2], 3, 0.01, |p| 1.0 / p as f64, |_, _| 0.1);
         study.plan.program = "a<b>&\"c\"".to_owned();
-        let page = html(&study, None).unwrap();
+        let page = html(&study, None, None).unwrap();
         assert!(page.contains("a&lt;b&gt;&amp;&quot;c&quot;") && !page.contains("a<b>"));
     }
 }

@@ -9,27 +9,33 @@ use super::{
     timeline::{Lane, Timeline, bytes, duration, ticks},
 };
 
-/// What all pages look like.
-const STYLE: &str = "\
-:root{color-scheme:light dark;--paper:#fff;--ink:#1c2126;--soft:#5b6670;--line:#d5dade;--compute:#1b7f6b;\
---call:#3b77c2;--wait:#e3a72f;--lost:#c2452d}\
-@media(prefers-color-scheme:dark){:root{--paper:#14181c;--ink:#e6eaed;--soft:#9aa6b0;--line:#343c44;\
---compute:#3aa88f;--call:#6da3e8;--wait:#d9a441;--lost:#e06a52}}\
-body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;\
-padding:0 1rem}h1{font-size:1.6rem;line-height:1.25}h2{font-size:1.25rem;margin-top:2.2rem}\
-code{font:0.9em ui-monospace,monospace;overflow-wrap:anywhere}figure{margin:1rem 0}figcaption,.soft{color:var(--soft)}\
-.wide{overflow-x:auto}.wide:focus-visible{outline:2px solid var(--call)}svg{display:block;width:100%;min-width:44rem;height:auto}\
-svg text{font:11px system-ui,sans-serif;fill:var(--ink)}svg .soft{fill:var(--soft)}svg .grid{stroke:var(--line);fill:none}\
+/// What timelines look like, on these pages and on others.
+pub(crate) const TIMELINE_STYLE: &str = "\
+:root{--ink:#1c2126;--soft:#5b6670;--line:#d5dade;--compute:#1b7f6b;--call:#3b77c2;--wait:#e3a72f;--lost:#c2452d}\
+@media(prefers-color-scheme:dark){:root{--ink:#e6eaed;--soft:#9aa6b0;--line:#343c44;--compute:#3aa88f;--call:#6da3e8;\
+--wait:#d9a441;--lost:#e06a52}}\
+.wide{overflow-x:auto}.wide:focus-visible{outline:2px solid var(--call)}\
+.wide svg{display:block;width:100%;min-width:44rem;max-width:none;height:auto}\
+.wide svg text{font:11px system-ui,sans-serif;fill:var(--ink)}.wide svg .soft{fill:var(--soft)}\
+.wide svg .tick{stroke:var(--line);fill:none}\
 .compute{fill:var(--compute)}.call{fill:var(--call)}.wait{fill:var(--wait)}.lost{fill:var(--lost)}\
 .message{stroke:var(--ink);stroke-width:.6;opacity:.45}\
 .cpu0{fill:#4e79a7}.cpu1{fill:#f28e2b}.cpu2{fill:#59a14f}.cpu3{fill:#b07aa1}.cpu4{fill:#76b7b2}.cpu5{fill:#edc948}\
 .cpu6{fill:#9c755f}.cpu7{fill:#ff9da7}\
+@media print{.wide{overflow:visible}.wide svg{min-width:0}}";
+
+/// What all pages look like.
+const STYLE: &str = "\
+:root{color-scheme:light dark;--paper:#fff}@media(prefers-color-scheme:dark){:root{--paper:#14181c}}\
+body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;\
+padding:0 1rem}h1{font-size:1.6rem;line-height:1.25}h2{font-size:1.25rem;margin-top:2.2rem}\
+code{font:0.9em ui-monospace,monospace;overflow-wrap:anywhere}figure{margin:1rem 0}figcaption,.soft{color:var(--soft)}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}\
 th,td{padding:.25rem .7rem .25rem 0;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}\
 td{white-space:nowrap}th:first-child,td:first-child,.text{text-align:left}caption{text-align:left;color:var(--soft);padding-bottom:.3rem}\
 .key{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;padding:0;list-style:none;font-size:.92rem}\
 .key i{display:inline-block;width:.9em;height:.9em;margin-right:.4em;vertical-align:-.08em;border-radius:2px}\
-@media print{body{max-width:none;margin:0}.wide{overflow:visible}svg{min-width:0}}";
+@media print{body{max-width:none;margin:0}}";
 
 /// HTML that grows.
 pub(crate) struct Html(pub(crate) String);
@@ -46,7 +52,7 @@ pub(crate) fn page(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
-         <style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+         <style>{TIMELINE_STYLE}{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
 }
 
@@ -146,7 +152,7 @@ pub(crate) fn timeline(id: &str, trace: &Trace, timeline: &Timeline, what: &str)
         let x = x(timeline.from_ns as f64 + time_ns);
         let _ = writeln!(
             svg,
-            "<path class=\"grid\" d=\"M{x:.1} 4V{bottom:.0}\"/><text class=\"soft\" x=\"{x:.1}\" y=\"{:.0}\" \
+            "<path class=\"tick\" d=\"M{x:.1} 4V{bottom:.0}\"/><text class=\"soft\" x=\"{x:.1}\" y=\"{:.0}\" \
              text-anchor=\"{}\">{label}</text>",
             bottom + 14.0,
             if time_ns == 0.0 {
