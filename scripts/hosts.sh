@@ -58,7 +58,8 @@ fi
 state=$HOSTS_INSIDE
 net=10.77.0
 ip link set lo up
-ip link add cables type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+# With an address of its own: else it takes the lowest of its ports', and hosts know an old one when cables change.
+ip link add cables address 02:00:0a:4d:00:fa type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 ip addr add "$net.250/24" dev cables
 ip link set cables up
 
