@@ -79,10 +79,10 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> ExitCode {
     };
     let study = Study::new(plan.clone(), card, samples);
     let traced = traced(&runner, &study);
-    let named = options.machine.is_none();
-    let (study, traced) = match named {
-        true => (study, traced),
-        false => (without_hosts(study), traced.map(Traced::without_hosts)),
+    let (study, traced) = if options.machine.is_none() {
+        (study, traced)
+    } else {
+        (without_hosts(study), traced.map(Traced::without_hosts))
     };
     match conclude(options, &study, traced.as_ref(), old.as_ref(), out) {
         Ok(slower) => match study.exit_code() {
