@@ -77,6 +77,11 @@ pub(crate) fn of_this_rank() -> Option<Usage> {
     })
 }
 
+/// What the calling thread has used so far; `None` where the system does not count by threads.
+pub(crate) fn of_this_thread() -> Option<Usage> {
+    system::of_the_calling_thread()
+}
+
 #[cfg(target_os = "linux")]
 mod system {
     use std::fs;
@@ -87,6 +92,10 @@ mod system {
     };
 
     use super::Usage;
+
+    pub(super) fn of_the_calling_thread() -> Option<Usage> {
+        of_thread(nix::unistd::gettid().as_raw())
+    }
 
     /// Of a thread of this process; `None` if it has ended.
     pub(super) fn of_thread(thread: i32) -> Option<Usage> {
@@ -122,6 +131,10 @@ mod system {
 #[cfg(not(target_os = "linux"))]
 mod system {
     pub(super) fn of_thread(_thread: i32) -> Option<super::Usage> {
+        None
+    }
+
+    pub(super) fn of_the_calling_thread() -> Option<super::Usage> {
         None
     }
 }

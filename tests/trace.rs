@@ -270,6 +270,48 @@ fn what_is_no_trace_is_refused_in_words() {
     assert!(told("{\"traceEvents\": []}").contains("no trace of spmd"));
     let newer = "{\"otherData\":{\"spmd_trace\":9,\"program\":\"\",\"clock_error_ns\":0,\"moved_messages\":0},\"traceEvents\":[]}";
     assert!(told(newer).contains("another spmd"));
+    // Numbers that no run has: any answer but a panic, and no memory for what is not there.
+    let most = u64::MAX;
+    let line = |rest: &str| {
+        format!("{{\"ph\":\"X\",\"pid\":7,\"tid\":99999999999,\"ts\":1e300,\"dur\":1e300,{rest}}}")
+    };
+    let lines = [
+        line(&format!(
+            "\"cat\":\"cpu\",\"name\":\"x\",\"args\":{{\"ran_ns\":{most},\"waited_ns\":{most}}}"
+        )),
+        line(&format!("\"cat\":\"call\",\"name\":\"x\",\"args\":{{\"waited_ns\":{most}}}")),
+        format!(
+            "{{\"ph\":\"M\",\"pid\":7,\"name\":\"spmd_rank\",\"args\":{{\"began_ns\":{most},\"ended_ns\":1}}}}"
+        ),
+    ];
+    let head = newer.replace(":9,", ":1,").replace("[]}", "");
+    fs::write(&file, format!("{head}[{}]}}", lines.join(","))).unwrap();
+    run(spmd().arg("view").arg(&file)).success();
+}
+
+#[test]
+fn two_jobs_do_not_take_each_others_parts() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace.json");
+    let start = |late_ms: &str| {
+        let mut command = program(example("faults"));
+        command.args(["late-sender", "-n", "2", "--trace"]).arg(&trace).env("LATE_MS", late_ms);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    let first = start("1500").spawn().unwrap();
+    let parts = directory.path().join("trace.json.parts/rank-1.part");
+    while !parts.exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    let second = start("3000").spawn().unwrap();
+    let ended = first.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(told.contains("another job writes the same trace"), "{told}");
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert!(second.wait_with_output().unwrap().status.success());
+    run(spmd().arg("view").arg(&trace)).success();
 }
 
 #[test]

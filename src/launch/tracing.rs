@@ -2,21 +2,21 @@
 
 use std::{
     collections::hash_map::RandomState,
-    fs::{self, File},
+    fs,
     hash::BuildHasher,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use nix::sys::resource::{UsageWho, getrusage};
-
 use super::{RunArgs, print_line, sampler};
 use crate::{
     comm::Comm,
     error::{Call, Failure, With},
+    io::{FileError, Unfinished},
     placement,
     trace::{Clocks, Part, Tape, Trace, now_ns},
+    usage,
 };
 
 /// How often two clocks are compared; the quickest round trip counts.
@@ -28,6 +28,8 @@ pub(super) struct Tracing {
     file: PathBuf,
     /// This rank's part.
     part: PathBuf,
+    /// The job's number.
+    job: u64,
     /// A message space of its own: the program's messages are never taken for these.
     comm: Comm,
     /// By rank: its host.
@@ -74,12 +76,12 @@ impl Tracing {
             .map_err(|error| cannot(&part, error))?;
         if rank == 0 {
             // A file that cannot be written is a pity after an hour of computing.
-            try_to_write(&file).map_err(|error| cannot(&file, error))?;
+            Unfinished::create(&file).map_err(|error| Failure::new(format!("--trace {error}")))?;
         }
         tape.set_clocks(false, compare(&comm, &nodes)?);
         sampler::begin(rank, cpu);
         world.begin_trace(tape);
-        Ok(Self { file, part, comm, nodes, ended: false })
+        Ok(Self { file, part, job, comm, nodes, ended: false })
     }
 
     /// Rank 0 gathers the parts and writes the trace. Collective.
@@ -87,15 +89,15 @@ impl Tracing {
         let Self { file, part, comm, nodes, .. } = &self;
         let Some(tape) = world.end_trace() else { return Ok(()) };
         sampler::end(comm.rank());
-        let (switches, cpu_ns) = cost();
-        tape.end(switches, cpu_ns);
+        let used = usage::of_this_thread().unwrap_or_default();
+        let switches = [used.voluntary_switches, used.involuntary_switches];
+        tape.end(switches, (used.cpu_s * 1e9) as u64);
         tape.set_clocks(true, compare(comm, nodes)?);
         drop(tape);
         let cannot = |path: &Path, what: String| {
             Failure::new(format!("the trace {} cannot be made: {what}", path.display()))
         };
-        let mine = fs::read(part).map_err(|error| cannot(part, error.to_string()))?;
-        let mine = Part::parse(&mine).map_err(|what| cannot(part, what))?;
+        let mine = own_part(part, self.job).map_err(|what| cannot(part, what))?;
         if comm.rank() == 0 {
             let mut parts = vec![mine];
             for rank in 1..comm.size() {
@@ -123,31 +125,23 @@ fn directory(file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whether a file can be written; what is in it stays until there is something better.
-fn try_to_write(file: &Path) -> std::io::Result<()> {
-    let is_new = !file.exists();
-    File::options().append(true).create(true).open(file)?;
-    if is_new { fs::remove_file(file) } else { Ok(()) }
+/// Complete, or what was there stays.
+fn write(file: &Path, trace: &Trace) -> Result<(), FileError> {
+    let unfinished = Unfinished::create(file)?;
+    let mut out = BufWriter::new(unfinished.file());
+    let written = trace.write_chrome(&mut out).and_then(|()| out.flush());
+    drop(out);
+    written.map_err(FileError::system(file, "write"))?;
+    unfinished.finish()
 }
 
-fn write(file: &Path, trace: &Trace) -> std::io::Result<()> {
-    let mut out = BufWriter::new(File::create(file)?);
-    trace.write_chrome(&mut out)?;
-    out.flush()
-}
-
-/// How often the calling thread gave its CPU up or lost it, and the nanoseconds that it had one.
-fn cost() -> ([u64; 2], u64) {
-    #[cfg(target_os = "linux")]
-    let who = UsageWho::RUSAGE_THREAD;
-    #[cfg(not(target_os = "linux"))]
-    let who = UsageWho::RUSAGE_SELF;
-    let Ok(usage) = getrusage(who) else { return ([0; 2], 0) };
-    let (user, system) = (usage.user_time(), usage.system_time());
-    let micros =
-        |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
-    let switches = [usage.voluntary_context_switches(), usage.involuntary_context_switches()];
-    (switches.map(|count| count as u64), (micros(user) + micros(system)) * 1000)
+/// This rank's part, unless another job that writes the same trace has put its own there.
+fn own_part(path: &Path, job: u64) -> Result<Part, String> {
+    let part = Part::parse(&fs::read(path).map_err(|error| error.to_string())?)?;
+    if part.job() == job {
+        return Ok(part);
+    }
+    Err("another job writes the same trace\n  help: give each job a --trace of its own".to_owned())
 }
 
 /// How this rank's clock stands to rank 0's. Those of a host are one clock; the first rank of each

@@ -58,17 +58,18 @@ impl Clock {
     fn common(&self, local: u64) -> i64 {
         let (first, last) = (self.head.first, self.head.last);
         let behind = if last.at_ns > first.at_ns {
-            let share = (local as f64 - first.at_ns as f64) / (last.at_ns - first.at_ns) as f64;
-            first.behind_ns as f64 + share * (last.behind_ns - first.behind_ns) as f64
+            let share =
+                (local as f64 - first.at_ns as f64) / last.at_ns.saturating_sub(first.at_ns) as f64;
+            first.behind_ns as f64 + share * last.behind_ns.saturating_sub(first.behind_ns) as f64
         } else {
             first.behind_ns as f64
         };
-        local as i64 + behind as i64
+        (local as i64).saturating_add(behind as i64)
     }
 
     /// A time of the rank since the trace began.
     fn ns(&self, local: u64) -> u64 {
-        (self.common(local) - self.origin).max(0) as u64
+        self.common(local).saturating_sub(self.origin).max(0) as u64
     }
 }
 
@@ -145,8 +146,10 @@ impl Reader<'_> {
                     for message in open.drain(..) {
                         let comm = self.comm(message.comm);
                         let (peer, tag) = (message.peer as usize, message.tag);
-                        let (sent, bytes) =
-                            (message.kind == CallRecord::SENT, message.sent + message.received);
+                        let (sent, bytes) = (
+                            message.kind == CallRecord::SENT,
+                            message.sent.saturating_add(message.received),
+                        );
                         let (from, to) = if sent { (rank, peer) } else { (peer, rank) };
                         let ends = if sent { &mut *sends } else { &mut *receives };
                         let route = Route { comm, from, to, tag };
@@ -250,7 +253,7 @@ fn waiting_where_it_was(mut times: Vec<CpuTime>) -> Vec<CpuTime> {
         if found.last().is_some_and(|later| later.thread != time.thread) {
             owed = 0;
         }
-        owed += time.waited_ns;
+        owed = time.waited_ns.saturating_add(owed);
         let length = time.end_ns - time.start_ns;
         time.waited_ns = owed.min(length.saturating_sub(time.ran_ns));
         owed -= time.waited_ns;

@@ -138,7 +138,7 @@ impl Event {
     /// How long it took.
     #[must_use]
     pub fn time_ns(&self) -> u64 {
-        self.end_ns - self.start_ns
+        self.end_ns.saturating_sub(self.start_ns)
     }
 }
 
@@ -146,7 +146,7 @@ impl RankTrace {
     /// How long the rank was there.
     #[must_use]
     pub fn time_ns(&self) -> u64 {
-        self.ended_ns - self.began_ns
+        self.ended_ns.saturating_sub(self.began_ns)
     }
 
     /// How long it was in calls.

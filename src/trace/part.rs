@@ -52,6 +52,11 @@ impl Part {
         Ok(Self { head, words: texts, calls, cpu, forgotten })
     }
 
+    /// The number of the job that it is of.
+    pub(crate) fn job(&self) -> u64 {
+        self.head.job
+    }
+
     /// The part in as few bytes as it needs: what is sent to the rank that merges them.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut words = Vec::new();

@@ -16,7 +16,10 @@ use plotters::{
 };
 
 use super::study::{COMPUTING, ENDED, Found, OTHER_CALLS, State, Study};
-use crate::scale::{options::Mode, samples::Sample};
+use crate::{
+    scale::{options::Mode, samples::Sample},
+    view::page::Escaped,
+};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), String>;
@@ -90,7 +93,7 @@ fn hex(RGBColor(red, green, blue): RGBColor) -> String {
 
 /// Text as a page takes it.
 pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    Escaped(text).to_string()
 }
 
 fn told(error: impl std::fmt::Display) -> String {

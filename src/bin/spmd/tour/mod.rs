@@ -5,8 +5,11 @@ mod kernel;
 mod page;
 
 use std::{
-    fs,
+    collections::hash_map::RandomState,
+    fs::{self, DirBuilder},
+    hash::BuildHasher,
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     thread,
     time::Instant,
@@ -295,9 +298,13 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Result<Self, String> {
-        let name = format!("spmd-tour-{}", std::process::id());
+        let name = format!("spmd-tour-{:016x}", RandomState::new().hash_one(std::process::id()));
         let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        // What is written there is run, perhaps by root: in nobody else's directory.
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Self(path))
     }
 }

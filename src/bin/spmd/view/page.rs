@@ -121,13 +121,10 @@ const STRIP: f64 = 6.0;
 const GAP: f64 = 10.0;
 const TOP: f64 = 8.0;
 
-/// Threads of a rank beyond these are not drawn.
-const STRIPS: usize = 16;
-
 /// A timeline as a picture; `what` says in words what is on it.
 pub(crate) fn timeline(id: &str, trace: &Trace, timeline: &Timeline, what: &str) -> String {
     let lanes = timeline.lanes.len();
-    let strips = |lane: &Lane| lane.threads.len().clamp(1, STRIPS) as f64;
+    let strips = |lane: &Lane| lane.threads.len().max(1) as f64;
     let mut tops = Vec::with_capacity(lanes);
     let mut bottom = TOP;
     for lane in &timeline.lanes {
@@ -198,7 +195,7 @@ pub(crate) fn timeline(id: &str, trace: &Trace, timeline: &Timeline, what: &str)
                 let _ = writeln!(svg, "<path class=\"{class}\" d=\"{path}\"/>");
             }
         }
-        for (thread, cpus) in lane.threads.iter().take(STRIPS).enumerate() {
+        for (thread, cpus) in lane.threads.iter().enumerate() {
             let y = top + LANE + 1.0 + thread as f64 * STRIP;
             svg += &strip(y, cpus);
         }

@@ -109,7 +109,7 @@ fn trace(chrome: Chrome) -> Trace {
         });
         let rank = &mut trace.ranks[place];
         let (start_ns, time_ns) = (nanos(ts), nanos(dur));
-        let end_ns = start_ns + time_ns;
+        let end_ns = start_ns.saturating_add(time_ns);
         match (&*ph, &*cat, &*name) {
             ("M", _, "spmd_rank") => {
                 let Args { host, began_ns, ended_ns, forgotten, switches, cpu_ns, inside, .. } =

@@ -15,8 +15,8 @@ pub(crate) struct Summary<'t> {
     /// From the first rank's beginning to the last one's end.
     pub(crate) time_ns: u64,
     pub(crate) operations: Vec<(&'t str, Operation)>,
-    /// By sender and receiver, both places in `trace.ranks`: messages and bytes.
-    pub(crate) matrix: Vec<Vec<(u64, u64)>>,
+    /// By sender and receiver, both places in `trace.ranks`: messages. Empty for many ranks.
+    matrix: Vec<Vec<u64>>,
     /// The longest first: the rank, and the call.
     pub(crate) waits: Vec<(usize, &'t Event)>,
     pub(crate) efficiency: Efficiency,
@@ -92,12 +92,11 @@ impl<'t> Summary<'t> {
         operations.sort_by_key(|(_, operation)| u64::MAX - operation.time_ns);
         let places: BTreeMap<usize, usize> =
             trace.ranks.iter().enumerate().map(|(place, rank)| (rank.rank, place)).collect();
-        let mut matrix = vec![vec![(0, 0); places.len()]; places.len()];
-        for message in &trace.messages {
+        let shown = if places.len() <= WIDEST_MATRIX { places.len() } else { 0 };
+        let mut matrix = vec![vec![0; shown]; shown];
+        for message in trace.messages.iter().filter(|_| shown > 0) {
             if let (Some(&from), Some(&to)) = (places.get(&message.from), places.get(&message.to)) {
-                let (messages, bytes) = &mut matrix[from][to];
-                *messages += 1;
-                *bytes += message.bytes;
+                matrix[from][to] += 1;
             }
         }
         let efficiency = Efficiency::of(trace, time_ns);
@@ -106,8 +105,8 @@ impl<'t> Summary<'t> {
 
     /// Messages and their bytes.
     pub(crate) fn messages(&self) -> (u64, u64) {
-        let all = self.matrix.iter().flatten();
-        all.fold((0, 0), |sum, (messages, bytes)| (sum.0 + messages, sum.1 + bytes))
+        let bytes = self.trace.messages.iter().map(|message| message.bytes);
+        (self.trace.messages.len() as u64, bytes.fold(0, u64::saturating_add))
     }
 }
 
@@ -198,14 +197,14 @@ impl Display for Summary<'_> {
         }
 
         let ranks = &self.trace.ranks;
-        if self.messages().0 > 0 && ranks.len() <= WIDEST_MATRIX {
+        if !self.trace.messages.is_empty() && !self.matrix.is_empty() {
             write!(f, "\nmessages from (down) to (across)\n{:<6}", "")?;
             for rank in ranks {
                 write!(f, " {:>8}", rank.rank)?;
             }
             for (rank, row) in ranks.iter().zip(&self.matrix) {
                 write!(f, "\n{:<6}", rank.rank)?;
-                for &(messages, _) in row {
+                for &messages in row {
                     let text = if messages == 0 { ".".to_owned() } else { messages.to_string() };
                     write!(f, " {text:>8}")?;
                 }

@@ -1,6 +1,11 @@
 //! What ranks did, in columns of equal time: what pictures and texts draw.
 
+use std::collections::BTreeSet;
+
 use spmd::trace::{RankTrace, Trace};
+
+/// Threads of a rank beyond these are not shown.
+pub(crate) const THREADS: usize = 16;
 
 /// What a rank did in one column: shares that add up to 1, or to 0 where it was not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -38,6 +43,7 @@ impl Timeline {
     /// The whole trace in so many columns.
     pub(crate) fn new(trace: &Trace, columns: usize) -> Self {
         let from_ns = trace.ranks.iter().map(|rank| rank.began_ns).min().unwrap_or(0);
+        let from_ns = from_ns.min(u64::MAX - 1);
         let to_ns = trace.end_ns().max(from_ns + 1);
         let grid = Grid {
             from_ns: from_ns as f64,
@@ -60,7 +66,7 @@ impl Grid {
         let [mut there, mut called, mut waited] = [(); 3].map(|()| vec![0.0; self.columns]);
         self.spread(rank.began_ns, rank.ended_ns, |at, share| there[at] += share);
         for call in &rank.calls {
-            let came_ns = call.start_ns + call.waited_ns;
+            let came_ns = call.start_ns.saturating_add(call.waited_ns);
             self.spread(call.start_ns, came_ns, |at, share| waited[at] += share);
             self.spread(came_ns, call.end_ns, |at, share| called[at] += share);
         }
@@ -74,14 +80,15 @@ impl Grid {
                 Column { computed, communicated, waited, without_cpu: 0.0 }
             })
             .collect();
-        let threads = rank.cpu.iter().map(|time| time.thread + 1).max().unwrap_or(0);
-        let mut ran = vec![vec![Vec::<(usize, f64)>::new(); self.columns]; threads];
+        let threads: BTreeSet<usize> = rank.cpu.iter().map(|time| time.thread).collect();
+        let threads: Vec<usize> = threads.into_iter().take(THREADS).collect();
+        let mut ran = vec![vec![Vec::<(usize, f64)>::new(); self.columns]; threads.len()];
         for time in &rank.cpu {
-            let length = (time.end_ns - time.start_ns).max(1) as f64;
+            let length = time.end_ns.saturating_sub(time.start_ns).max(1) as f64;
             let part = |ns: u64| (ns as f64 / length).min(1.0);
             let (had, missed) = (part(time.ran_ns), part(time.waited_ns));
-            let ran = &mut ran[time.thread];
-            if time.ran_ns > 0 {
+            if let (1.., Ok(place)) = (time.ran_ns, threads.binary_search(&time.thread)) {
+                let ran = &mut ran[place];
                 self.spread(time.start_ns, time.end_ns, |at, share| {
                     ran[at].push((time.cpu, share * had));
                 });
