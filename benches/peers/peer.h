@@ -144,7 +144,7 @@ static int ascending(const void *left, const void *right) {
     return (a > b) - (a < b);
 }
 
-/* Between minus and plus this many standard errors lie 95 % of Student's distribution (see src/bin/spmd/bench/statistics.rs). */
+/* Between minus and plus this many standard errors lie 95 % of Student's distribution (see src/bin/spmd/bench/summary.rs). */
 static double student_t(int freedom) {
     const double z = 1.959964, v = freedom;
     if (freedom == 1) return 12.706;

@@ -1,9 +1,12 @@
 //! The command `spmd`.
 
-mod bench;
 mod cli;
+// For help and completions: what it says is done by `spmd-instruments`.
+#[allow(dead_code)]
+mod options;
+mod output;
 mod scale;
-mod selftest;
+mod statistics;
 mod tour;
 mod view;
 
@@ -14,15 +17,12 @@ use self::cli::{Cli, Command};
 fn main() -> ExitCode {
     match spmd::parse::<Cli>().command {
         Command::Info(args) => cli::info(&args),
-        Command::Selftest(args) => cli::selftest(&args),
-        Command::Bench(args) => cli::bench(&args),
-        Command::Footprint(args) => cli::footprint(&args),
+        Command::Instrument(_) => cli::become_instruments(),
         Command::Tour(options) => cli::tour(&options),
         Command::TourKernel(kernel) => kernel.run.run(|world| tour::run_kernel(world, &kernel)),
         Command::View(options) => cli::view(&options),
         Command::Scale(options) => cli::scale(&options),
         Command::List => cli::list(),
-        Command::BenchReport(args) => cli::bench_report(&args),
         Command::Completions(args) => cli::completions(&args),
     }
 }

@@ -10,23 +10,13 @@ use std::{collections::BTreeMap, fmt::Write};
 use super::{
     options::Benchmark,
     output::{COLUMNS, Unit},
-    statistics::{Ratio, median},
     targets,
 };
+use crate::options::Statistic;
+use crate::statistics::{Ratio, median};
 
 /// What stands for the engine `local` where others have the name of an MPI.
 const LOCAL: &str = "local";
-
-/// Which number of a launch is compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-#[non_exhaustive]
-pub(crate) enum Statistic {
-    /// The mean, OSU's number
-    #[default]
-    Mean,
-    /// The median of the batches, which a disturbed one does not move
-    Median,
-}
 
 /// What was measured: the order is that of the table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

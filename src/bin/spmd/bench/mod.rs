@@ -17,7 +17,7 @@ mod output;
 mod p2p;
 mod repeat;
 mod sparse;
-pub(crate) mod statistics;
+mod summary;
 mod targets;
 
 use std::io::{IsTerminal, Write};
@@ -29,16 +29,15 @@ use self::{
     collective::{Barrier, Movement, Moves, Reduction, Sums},
     files::{Files, Transfer},
     one_sided::{Access, OneSided},
-    options::Task,
+    options::{Benchmark, Options, Task},
     output::{Output, Row, Setting, Silence, Unit},
     p2p::{PingPong, Windows},
     repeat::{Seconds, measure},
     sparse::Sparse,
 };
 pub(crate) use self::{
-    compare::{Comparison, Statistic, between_markers},
+    compare::{Comparison, between_markers},
     footprint::footprint,
-    options::{Benchmark, Options},
 };
 
 /// Measures what `options` say. Rank 0 writes each result to `out` as soon as it is measured.

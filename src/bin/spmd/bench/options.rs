@@ -1,46 +1,8 @@
 //! What to measure: names, sizes, how often.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::num::NonZeroUsize;
 
-/// A micro-benchmark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-#[non_exhaustive]
-pub(crate) enum Benchmark {
-    /// Half a round trip between ranks 0 and 1 (blocking send and receive)
-    Latency,
-    /// Windows of messages from rank 0 to rank 1, each window acknowledged
-    Bandwidth,
-    /// Windows of messages both ways between ranks 0 and 1
-    Bibandwidth,
-    /// Messages per second of all pairs, the lower half of the ranks to the upper
-    MessageRate,
-    /// Barriers, one after the other
-    Barrier,
-    /// The root's bytes to all
-    Bcast,
-    /// A sum of 4-byte floats to the root
-    Reduce,
-    /// A sum of 4-byte floats to all
-    Allreduce,
-    /// All ranks' bytes to all
-    Allgather,
-    /// Bytes from each rank to each; the size is that of one row
-    Alltoall,
-    /// A sum of 4-byte floats over the ranks up to each
-    Scan,
-    /// Messages to the next two ranks, which do not know who sends
-    Sparse,
-    /// Rank 0 writes into the window of rank 1
-    Put,
-    /// Rank 0 reads from the window of rank 1
-    Get,
-    /// All ranks write one file (HDF5, or .npy in a command without it), until it is on its disk
-    FileWrite,
-    /// All ranks read their parts of one file into memory that they have
-    FileRead,
-    /// Every one of these but those of files
-    All,
-}
+pub(crate) use crate::options::{Benchmark, Format, Options};
 
 /// Up to this many bytes a message is small: OSU repeats it more often.
 const SMALL: usize = 8192;
@@ -134,72 +96,6 @@ impl Benchmark {
             (false, ..) => (1000, 10),
         }
     }
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-#[non_exhaustive]
-pub(crate) enum Format {
-    /// For reading
-    #[default]
-    Table,
-    /// An object per line, complete in itself
-    Json,
-    /// A line per result below one line of names
-    Csv,
-}
-
-/// What to measure: flatten it into your own [`clap`] arguments.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Options {
-    /// What to measure
-    #[arg(value_enum, required = true, value_name = "NAME")]
-    pub(crate) benchmarks: Vec<Benchmark>,
-    /// Message sizes in bytes, like 8,1K,4M
-    #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = bytes, conflicts_with_all = ["min_size", "max_size"])]
-    pub(crate) sizes: Vec<usize>,
-    /// Smallest size; the others are its doubles [default: 1, for reductions 4, for files 1M]
-    #[arg(long, value_name = "BYTES", value_parser = some_bytes)]
-    pub(crate) min_size: Option<usize>,
-    /// Largest size [default: 4M, for collectives 1M, for files 64M]
-    #[arg(long, value_name = "BYTES", value_parser = some_bytes)]
-    pub(crate) max_size: Option<usize>,
-    /// Repetitions that are timed [default: OSU's, fewer for messages above 8K]
-    #[arg(long, value_name = "COUNT")]
-    pub(crate) iterations: Option<NonZeroUsize>,
-    /// Repetitions before those [default: OSU's]
-    #[arg(long, value_name = "COUNT")]
-    pub(crate) warmup: Option<usize>,
-    /// Messages under way at once in bandwidth, bibandwidth and message-rate
-    #[arg(long, value_name = "COUNT", default_value = "64")]
-    pub(crate) window: NonZeroUsize,
-    /// Write each buffer before it is sent and read it after it was received, every time
-    #[arg(long)]
-    pub(crate) touched: bool,
-    /// Where files go that are measured: a directory that all hosts share
-    #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
-    pub(crate) directory: PathBuf,
-    /// How to print the results
-    #[arg(long, value_enum, default_value = "table")]
-    pub(crate) format: Format,
-}
-
-/// A number of bytes, perhaps with K, M or G (of 1024) behind it.
-fn bytes(text: &str) -> Result<usize, String> {
-    let (digits, shift) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 10),
-        Some((at, 'm' | 'M')) => (&text[..at], 20),
-        Some((at, 'g' | 'G')) => (&text[..at], 30),
-        _ => (text, 0),
-    };
-    let number: usize =
-        digits.parse().map_err(|_| "a size is a number of bytes, like 8, 64K or 4M".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "more bytes than there can be".to_owned())
-}
-
-fn some_bytes(text: &str) -> Result<usize, String> {
-    bytes(text)
-        .and_then(|bytes| if bytes == 0 { Err("at least 1 byte".to_owned()) } else { Ok(bytes) })
 }
 
 /// One thing to measure.

@@ -11,7 +11,7 @@ use spmd::{
 use super::{
     clock::Clock,
     options::Task,
-    statistics::{Summary, batches},
+    summary::{Summary, batches},
 };
 
 /// One benchmark at one size on one rank.

@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::ExitCode};
 
-use super::output::Reader;
+use crate::output::Reader;
 
 const GALLERY: &str = include_str!("../../../../examples/README.md");
 

@@ -1,22 +1,19 @@
 //! Layer 7: the command line of `spmd`.
 
 mod list;
-mod output;
-mod report;
 mod run;
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{io::Write, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use spmd::RunArgs;
 
-use self::output::Reader;
 pub(crate) use self::{
     list::list,
-    report::bench_report,
-    run::{bench, footprint, info, scale, selftest},
+    run::{become_instruments, info, scale},
 };
+use crate::{options::Instrument, output::Reader};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,12 +46,8 @@ pub(crate) enum Command {
     /// Show engine, MPI library, launcher, hosts, cpus and threads of all ranks, with advice where
     /// something is off
     Info(InfoArgs),
-    /// Try every operation on this engine with this number of ranks; exit code 3 if one fails
-    Selftest(SelftestArgs),
-    /// Measure messages, collectives and one-sided access as the OSU micro-benchmarks do
-    Bench(BenchArgs),
-    /// Show what ranks cost before they do anything: time to start and end, and memory
-    Footprint(FootprintArgs),
+    #[command(flatten)]
+    Instrument(Instrument),
     /// See one program in three forms, measured: concurrent, parallel, distributed
     Tour(crate::tour::Options),
     /// The program of the tour
@@ -68,9 +61,6 @@ pub(crate) enum Command {
     View(crate::view::Options),
     /// Name the programs that come with it: what each shows, and how to run it
     List,
-    /// Print the ratios of what scripts/compare.sh has measured
-    #[command(hide = true)]
-    BenchReport(BenchReportArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
 }
@@ -79,44 +69,6 @@ pub(crate) enum Command {
 pub(crate) struct InfoArgs {
     #[command(flatten)]
     run: RunArgs,
-}
-
-#[derive(Args)]
-pub(crate) struct SelftestArgs {
-    /// Print a line for each case, not for failing ones only
-    #[arg(short, long)]
-    verbose: bool,
-    #[command(flatten)]
-    run: RunArgs,
-}
-
-#[derive(Args)]
-pub(crate) struct BenchArgs {
-    #[command(flatten)]
-    what: crate::bench::Options,
-    #[command(flatten)]
-    run: RunArgs,
-}
-
-#[derive(Args)]
-pub(crate) struct FootprintArgs {
-    #[command(flatten)]
-    run: RunArgs,
-}
-
-#[derive(Args)]
-pub(crate) struct BenchReportArgs {
-    /// The results: which MPI, which program, which launch, and a line of `spmd bench --format csv`
-    results: PathBuf,
-    /// Also put the tables between the markers of this page
-    #[arg(long, value_name = "PAGE")]
-    markdown: Option<PathBuf>,
-    /// A line above the tables in the page; more than once for more lines
-    #[arg(long, value_name = "LINE")]
-    heading: Vec<String>,
-    /// What is compared of each launch
-    #[arg(long, value_enum, default_value = "mean")]
-    statistic: crate::bench::Statistic,
 }
 
 #[derive(Args)]

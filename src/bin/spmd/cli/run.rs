@@ -1,11 +1,14 @@
-//! The commands that run on all ranks.
+//! The commands that start programs.
 
-use std::{io::Write, process::ExitCode, sync::Mutex, time::Instant};
+use std::{
+    env::{self, consts::EXE_SUFFIX},
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+};
 
-use spmd::Failure;
-
-use super::{BenchArgs, FootprintArgs, InfoArgs, SelftestArgs, output::Reader};
-use crate::{bench, scale, selftest};
+use super::{InfoArgs, complain};
+use crate::{output::Reader, scale};
 
 pub(crate) fn info(args: &InfoArgs) -> ExitCode {
     args.run.run(|world| {
@@ -17,41 +20,25 @@ pub(crate) fn info(args: &InfoArgs) -> ExitCode {
     })
 }
 
-pub(crate) fn selftest(args: &SelftestArgs) -> ExitCode {
-    args.run.run(|world| {
-        let summary = selftest::run(world, args.verbose, &mut Reader)?;
-        if summary.failed == 0 {
-            return Ok(());
-        }
-        Err(Failure::verification(format!("{} of the selftest's cases failed", summary.failed)))
-    })
-}
-
-pub(crate) fn bench(args: &BenchArgs) -> ExitCode {
-    args.run.run(|world| bench::run(world, &args.what, &mut Reader))
-}
-
-pub(crate) fn footprint(args: &FootprintArgs) -> ExitCode {
-    let started = Instant::now();
-    // When rank 0 was done, if it runs in this process.
-    let done = Mutex::new(None);
-    let code = args.run.run(|world| {
-        let when = bench::footprint(world, started, &mut Reader)?;
-        if world.rank() == 0
-            && let Ok(mut done) = done.lock()
-        {
-            *done = Some(when);
-        }
-        Ok(())
-    });
-    let when: Option<Instant> = done.into_inner().unwrap_or(None);
-    if let (Some(when), true) = (when, code == ExitCode::SUCCESS) {
-        // The result is out; where standard output is closed nobody misses this line.
-        let _ = writeln!(Reader, "{:<10} {:.3} ms", "end", when.elapsed().as_secs_f64() * 1e3);
-    }
-    code
-}
-
 pub(crate) fn scale(options: &scale::Options) -> ExitCode {
     scale::run(options, &mut Reader)
+}
+
+/// Goes on as the instruments, with the same words: for a launcher it is the same process.
+pub(crate) fn become_instruments() -> ExitCode {
+    let mut words = env::args_os();
+    let name = words.next().unwrap_or_else(|| "spmd".into());
+    let program = match env::current_exe() {
+        Ok(own) => own.with_file_name(format!("spmd-instruments{EXE_SUFFIX}")),
+        Err(error) => return complain(&format!("where this program lies is not known: {error}")),
+    };
+    let error = Command::new(&program).arg0(name).args(words).exec();
+    if error.kind() != io::ErrorKind::NotFound {
+        return complain(&format!("{} cannot be started: {error}", program.display()));
+    }
+    complain(&format!(
+        "{} is not there: it does what selftest, bench and footprint say\n  help: build both with the same features: \
+         cargo build --release --bins",
+        program.display()
+    ))
 }

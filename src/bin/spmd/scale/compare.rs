@@ -6,7 +6,7 @@ use super::{
     statistics::{chance_of_larger, significant},
     study::{Found, Study},
 };
-use crate::bench::statistics::{Ratio, median};
+use crate::statistics::{Ratio, median};
 
 /// If nothing has changed anywhere, a point is called slower with this probability at most.
 pub(super) const ERROR: f64 = 0.05;
@@ -145,7 +145,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{bench::statistics::Random, scale::study::tests::synthetic};
+    use crate::{scale::study::tests::synthetic, statistics::Random};
 
     fn study(seed: u64, factor: f64) -> Study {
         let time = |p: usize| (if p == 4 { factor } else { 1.0 }) / p as f64;

@@ -72,7 +72,7 @@ fn estimate(points: &[Measured], of: impl Fn(&[f64]) -> Option<f64>) -> Option<E
 }
 
 fn medians(points: &[Measured]) -> Vec<f64> {
-    points.iter().map(|point| crate::bench::statistics::median(&point.seconds)).collect()
+    points.iter().map(|point| crate::statistics::median(&point.seconds)).collect()
 }
 
 /// # Errors
@@ -263,7 +263,7 @@ fn gustafson(points: &[Measured]) -> Result<Fit, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::statistics::Random;
+    use crate::statistics::Random;
 
     /// Launches whose times are `truth`, and a little more by chance.
     fn launches(random: &mut Random, truth: f64, noise: f64) -> Vec<f64> {

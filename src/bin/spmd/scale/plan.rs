@@ -7,7 +7,7 @@ use super::{
     expression::{self, Filled, Template},
     options::{LauncherKind, Mode, Options},
 };
-use crate::bench::statistics::Random;
+use crate::statistics::Random;
 
 /// All that decides what a launch does: two studies are one if theirs is the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bench::statistics::{Random, median_of, quantile_of};
+use crate::statistics::{Random, median_of, quantile_of};
 
 /// How sure an interval is to be.
 const CONFIDENCE: f64 = 0.95;

@@ -13,7 +13,7 @@ use super::{
     samples::{Doubt, Run, Sample},
     statistics::{Estimate, Summary},
 };
-use crate::bench::statistics::Ratio;
+use crate::statistics::Ratio;
 
 /// What is written now.
 pub(super) const FORMAT: u32 = 1;
@@ -423,8 +423,8 @@ fn loss(found: &Found) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::{
-        bench::statistics::Random,
         scale::{expression::Template, options::LauncherKind, samples::Part},
+        statistics::Random,
     };
 
     /// A study of points with one thread per rank, whose launches take `time(ranks)` on rank 0 and

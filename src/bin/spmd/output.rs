@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 /// Standard output, which may be closed before all is written: `spmd info | head -1` is no failure.
-pub(super) struct Reader;
+pub(crate) struct Reader;
 
 impl Write for Reader {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
