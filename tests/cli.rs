@@ -309,3 +309,15 @@ fn programs_take_the_same_options_and_variables() {
     let mut command = program(example("faults"));
     run(command.arg("no-such-fault")).code(2);
 }
+
+#[test]
+fn the_command_says_where_its_instruments_are_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let alone = directory.path().join("spmd");
+    std::fs::copy(env!("CARGO_BIN_EXE_spmd"), &alone).unwrap();
+    let ending = support::run(program(&alone).args(["selftest", "-n", "2"]), LIMIT).code(1);
+    assert!(ending.stderr.contains("spmd-instruments is not there"), "{ending:#?}");
+    assert!(ending.stderr.contains("cargo build --release --bins"), "{ending:#?}");
+    let help = support::run(program(&alone).args(["bench", "--help"]), LIMIT).success().stdout;
+    assert!(help.contains("message-rate"), "help needs them not: {help}");
+}

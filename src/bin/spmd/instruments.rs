@@ -1,12 +1,16 @@
 //! `spmd-instruments`: what tries and measures every operation, a program of its own beside `spmd`,
-//! which becomes it for `spmd selftest`, `spmd bench` and `spmd footprint`. Every operation for many
+//! which becomes it for `spmd selftest`, `spmd bench`, `spmd footprint` and `spmd scale`. Every operation for many
 //! types takes longer to build than all the rest.
 
 mod bench;
 mod options;
 mod output;
+mod scale;
 mod selftest;
 mod statistics;
+// The report of a study has the timeline of a trace, and no more of it.
+#[allow(dead_code)]
+mod view;
 
 use std::{fs, io::Write, path::Path, process::ExitCode, sync::Mutex, time::Instant};
 
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
         Instrument::Selftest(args) => selftest(&args),
         Instrument::Bench(args) => bench(&args),
         Instrument::Footprint(args) => footprint(&args),
+        Instrument::Scale(options) => scale::run(&options, &mut Reader),
         Instrument::BenchReport(args) => bench_report(&args),
     }
 }

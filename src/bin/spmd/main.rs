@@ -5,8 +5,6 @@ mod cli;
 #[allow(dead_code)]
 mod options;
 mod output;
-mod scale;
-mod statistics;
 mod tour;
 mod view;
 
@@ -21,7 +19,6 @@ fn main() -> ExitCode {
         Command::Tour(options) => cli::tour(&options),
         Command::TourKernel(kernel) => kernel.run.run(|world| tour::run_kernel(world, &kernel)),
         Command::View(options) => cli::view(&options),
-        Command::Scale(options) => cli::scale(&options),
         Command::List => cli::list(),
         Command::Completions(args) => cli::completions(&args),
     }

@@ -126,52 +126,99 @@ fn too_short() -> Failed {
     Failed::of("the bytes end within the value")
 }
 
+/// How a value begins, or all of it if it has no parts.
+enum Token<'de> {
+    Bool(bool),
+    I8(i8),
+    I16(i16),
+    I32(i32),
+    I64(i64),
+    I128(i128),
+    U8(u8),
+    U16(u16),
+    U32(u32),
+    U64(u64),
+    U128(u128),
+    F32(f32),
+    F64(f64),
+    Char(char),
+    Text(&'de str),
+    Bytes(&'de [u8]),
+    None,
+    Some,
+    Unit,
+    /// How many, if that was known when they were written.
+    Seq(Option<usize>),
+    /// How many, and whether their keys are names.
+    Map(Option<usize>, bool),
+}
+
+impl<'de> Reader<'de> {
+    /// Apart from who visits: it is built once, not for every type.
+    fn token(&mut self) -> Result<Token<'de>, Failed> {
+        Ok(match self.byte()? {
+            tag::FALSE => Token::Bool(false),
+            tag::TRUE => Token::Bool(true),
+            tag::I8 => Token::I8(self.signed()?),
+            tag::I16 => Token::I16(self.signed()?),
+            tag::I32 => Token::I32(self.signed()?),
+            tag::I64 => Token::I64(self.signed()?),
+            tag::I128 => Token::I128(self.signed()?),
+            tag::U8 => Token::U8(self.byte()?),
+            tag::U16 => Token::U16(self.narrow()?),
+            tag::U32 => Token::U32(self.narrow()?),
+            tag::U64 => Token::U64(self.narrow()?),
+            tag::U128 => Token::U128(self.number()?),
+            tag::F32 => Token::F32(f32::from_le_bytes(self.array()?)),
+            tag::F64 => Token::F64(f64::from_le_bytes(self.array()?)),
+            tag::CHAR => {
+                let letter = char::from_u32(self.narrow()?);
+                Token::Char(letter.ok_or_else(|| Failed::of("a number that is no char"))?)
+            }
+            tag::STR => Token::Text(self.text()?),
+            tag::BYTES => Token::Bytes(self.bytes()?),
+            tag::NONE => Token::None,
+            tag::SOME => Token::Some,
+            tag::UNIT => Token::Unit,
+            tag::SEQ => Token::Seq(Some(self.narrow()?)),
+            tag::OPEN_SEQ => Token::Seq(None),
+            tag::MAP => Token::Map(Some(self.narrow()?), false),
+            tag::OPEN_MAP => Token::Map(None, false),
+            tag::STRUCT => Token::Map(Some(self.narrow()?), true),
+            // Where nobody asks for an enum it is what it is in formats that have none.
+            tag::UNIT_VARIANT => Token::Text(self.name()?),
+            tag::VARIANT => Token::Map(Some(1), true),
+            other => return Err(Failed::of(format!("no value begins with the byte {other}"))),
+        })
+    }
+}
+
 impl<'de> Deserializer<'de> for &mut Reader<'de> {
     type Error = Failed;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failed> {
-        match self.byte()? {
-            tag::FALSE => visitor.visit_bool(false),
-            tag::TRUE => visitor.visit_bool(true),
-            tag::I8 => visitor.visit_i8(self.signed()?),
-            tag::I16 => visitor.visit_i16(self.signed()?),
-            tag::I32 => visitor.visit_i32(self.signed()?),
-            tag::I64 => visitor.visit_i64(self.signed()?),
-            tag::I128 => visitor.visit_i128(self.signed()?),
-            tag::U8 => visitor.visit_u8(self.byte()?),
-            tag::U16 => visitor.visit_u16(self.narrow()?),
-            tag::U32 => visitor.visit_u32(self.narrow()?),
-            tag::U64 => visitor.visit_u64(self.narrow()?),
-            tag::U128 => visitor.visit_u128(self.number()?),
-            tag::F32 => visitor.visit_f32(f32::from_le_bytes(self.array()?)),
-            tag::F64 => visitor.visit_f64(f64::from_le_bytes(self.array()?)),
-            tag::CHAR => {
-                let letter = char::from_u32(self.narrow()?);
-                visitor.visit_char(letter.ok_or_else(|| Failed::of("a number that is no char"))?)
-            }
-            tag::STR => visitor.visit_borrowed_str(self.text()?),
-            tag::BYTES => visitor.visit_borrowed_bytes(self.bytes()?),
-            tag::NONE => visitor.visit_none(),
-            tag::SOME => visitor.visit_some(self),
-            tag::UNIT => visitor.visit_unit(),
-            tag::SEQ => {
-                let count = self.narrow()?;
-                self.sequence(visitor, Some(count))
-            }
-            tag::OPEN_SEQ => self.sequence(visitor, None),
-            tag::MAP => {
-                let count = self.narrow()?;
-                self.map(visitor, Some(count), false)
-            }
-            tag::OPEN_MAP => self.map(visitor, None, false),
-            tag::STRUCT => {
-                let count = self.narrow()?;
-                self.map(visitor, Some(count), true)
-            }
-            // Where nobody asks for an enum it is what it is in formats that have none.
-            tag::UNIT_VARIANT => visitor.visit_borrowed_str(self.name()?),
-            tag::VARIANT => self.map(visitor, Some(1), true),
-            other => Err(Failed::of(format!("no value begins with the byte {other}"))),
+        match self.token()? {
+            Token::Bool(value) => visitor.visit_bool(value),
+            Token::I8(value) => visitor.visit_i8(value),
+            Token::I16(value) => visitor.visit_i16(value),
+            Token::I32(value) => visitor.visit_i32(value),
+            Token::I64(value) => visitor.visit_i64(value),
+            Token::I128(value) => visitor.visit_i128(value),
+            Token::U8(value) => visitor.visit_u8(value),
+            Token::U16(value) => visitor.visit_u16(value),
+            Token::U32(value) => visitor.visit_u32(value),
+            Token::U64(value) => visitor.visit_u64(value),
+            Token::U128(value) => visitor.visit_u128(value),
+            Token::F32(value) => visitor.visit_f32(value),
+            Token::F64(value) => visitor.visit_f64(value),
+            Token::Char(value) => visitor.visit_char(value),
+            Token::Text(text) => visitor.visit_borrowed_str(text),
+            Token::Bytes(bytes) => visitor.visit_borrowed_bytes(bytes),
+            Token::None => visitor.visit_none(),
+            Token::Some => visitor.visit_some(self),
+            Token::Unit => visitor.visit_unit(),
+            Token::Seq(count) => self.sequence(visitor, count),
+            Token::Map(count, named) => self.map(visitor, count, named),
         }
     }
 

@@ -11,7 +11,7 @@ use spmd::RunArgs;
 
 pub(crate) use self::{
     list::list,
-    run::{become_instruments, info, scale},
+    run::{become_instruments, info},
 };
 use crate::{options::Instrument, output::Reader};
 
@@ -53,9 +53,6 @@ pub(crate) enum Command {
     /// The program of the tour
     #[command(hide = true)]
     TourKernel(crate::tour::Kernel),
-    /// Measure how a program scales: separate launches in random order, with statistics, laws and a
-    /// report
-    Scale(crate::scale::Options),
     /// Show a trace that a program has made with --trace FILE: time, waiting and messages by call
     /// and rank, the longest waits, and a timeline
     View(crate::view::Options),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{InfoArgs, complain};
-use crate::{output::Reader, scale};
+use crate::output::Reader;
 
 pub(crate) fn info(args: &InfoArgs) -> ExitCode {
     args.run.run(|world| {
@@ -18,10 +18,6 @@ pub(crate) fn info(args: &InfoArgs) -> ExitCode {
         }
         Ok(())
     })
-}
-
-pub(crate) fn scale(options: &scale::Options) -> ExitCode {
-    scale::run(options, &mut Reader)
 }
 
 /// Goes on as the instruments, with the same words: for a launcher it is the same process.
@@ -37,7 +33,7 @@ pub(crate) fn become_instruments() -> ExitCode {
         return complain(&format!("{} cannot be started: {error}", program.display()));
     }
     complain(&format!(
-        "{} is not there: it does what selftest, bench and footprint say\n  help: build both with the same features: \
+        "{} is not there: it tries and measures\n  help: build both with the same features: \
          cargo build --release --bins",
         program.display()
     ))

@@ -16,10 +16,7 @@ use plotters::{
 };
 
 use super::study::{COMPUTING, ENDED, Found, OTHER_CALLS, State, Study};
-use crate::{
-    scale::{options::Mode, samples::Sample},
-    view::page::Escaped,
-};
+use crate::{options::scale::Mode, scale::samples::Sample, view::page::Escaped};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), String>;

@@ -21,10 +21,10 @@ use spmd::{record::Record, trace::Trace};
 
 use super::{
     cpus,
-    options::{LauncherKind, Mode},
     plan::{Plan, Point},
     samples::{Doubt, Run, Sample},
 };
+use crate::options::scale::{LauncherKind, Mode};
 use crate::view;
 
 /// So much of the CPUs may others have, or of the time threads wait for a CPU, before a launch is in

@@ -13,7 +13,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{launch::Launcher, options::Options, plan::Plan};
+use super::{launch::Launcher, plan::Plan};
+use crate::options::scale::Options;
 
 /// What a study runs on: names and values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,6 @@ mod expression;
 mod launch;
 mod machine;
 mod models;
-mod options;
 mod output;
 mod page;
 mod plan;
@@ -29,7 +28,6 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use spmd::trace::Trace;
 
-pub(crate) use self::options::Options;
 use self::{
     compare::Comparison,
     launch::{Launcher, Runner},
@@ -38,6 +36,7 @@ use self::{
     samples::{Sample, Store},
     study::{FORMAT, State, Study},
 };
+use crate::options::scale::Options;
 
 /// The exit code of a study that is slower than an earlier one.
 const SLOWER: u8 = 6;

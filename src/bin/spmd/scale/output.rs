@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, fmt::Write};
 use super::{
     chart,
     models::Fit,
-    options::Mode,
     samples::{Doubt, Run, Sample},
     statistics::Estimate,
     study::{Found, State, Study},
 };
+use crate::options::scale::Mode;
 
 /// The columns of the table of points, in every format.
 pub(super) const COLUMNS: [&str; 9] = [

@@ -6,10 +6,10 @@ use super::{
     Traced,
     chart::{self, escape},
     compare::Comparison,
-    options::Mode,
     output::{COLUMNS, FACTORS, capital, factors, law, row},
     study::{EFFICIENT, Found, State, Study},
 };
+use crate::options::scale::Mode;
 
 use crate::view::{
     page::{self as view, TIMELINE_STYLE},

@@ -3,10 +3,8 @@
 use serde::{Deserialize, Serialize};
 use spmd::array::Layout;
 
-use super::{
-    expression::{self, Filled, Template},
-    options::{LauncherKind, Mode, Options},
-};
+use super::expression::{self, Filled, Template};
+use crate::options::scale::{LauncherKind, Mode, Options};
 use crate::statistics::Random;
 
 /// All that decides what a launch does: two studies are one if theirs is the same.

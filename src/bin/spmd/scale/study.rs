@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     machine::{Card, host_names},
     models::{self, Law, Measured},
-    options::Mode,
     plan::{Plan, Point},
     samples::{Doubt, Run, Sample},
     statistics::{Estimate, Summary},
 };
+use crate::options::scale::Mode;
 use crate::statistics::Ratio;
 
 /// What is written now.
@@ -423,7 +423,8 @@ fn loss(found: &Found) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::{
-        scale::{expression::Template, options::LauncherKind, samples::Part},
+        options::scale::LauncherKind,
+        scale::{expression::Template, samples::Part},
         statistics::Random,
     };
 

@@ -1,6 +1,8 @@
 //! What the instruments are told: the command names them, for its help and its completions, and
 //! `spmd-instruments` does what they say.
 
+pub(crate) mod scale;
+
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, Subcommand};
@@ -14,6 +16,9 @@ pub(crate) enum Instrument {
     Bench(BenchArgs),
     /// Show what ranks cost before they do anything: time to start and end, and memory
     Footprint(FootprintArgs),
+    /// Measure how a program scales: separate launches in random order, with statistics, laws and a
+    /// report
+    Scale(scale::Options),
     /// Print the ratios of what scripts/compare.sh has measured
     #[command(hide = true)]
     BenchReport(BenchReportArgs),

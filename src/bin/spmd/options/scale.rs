@@ -25,63 +25,63 @@ Exit codes: 0 ok, 1 some point could not be measured, 2 usage, 3 verification fa
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Options {
     /// The program
-    pub(super) program: String,
+    pub(crate) program: String,
     /// Numbers of ranks
     #[arg(long, value_delimiter = ',', default_value = "1,2", value_name = "LIST")]
-    pub(super) ranks: Vec<NonZeroUsize>,
+    pub(crate) ranks: Vec<NonZeroUsize>,
     /// Numbers of rayon threads per rank
     #[arg(long, value_delimiter = ',', default_value = "1", value_name = "LIST")]
-    pub(super) threads: Vec<NonZeroUsize>,
+    pub(crate) threads: Vec<NonZeroUsize>,
     /// The same work for all, or work that grows with the cores
     #[arg(long, value_enum, value_delimiter = ',', default_value = "strong", value_name = "LIST")]
-    pub(super) mode: Vec<Mode>,
+    pub(crate) mode: Vec<Mode>,
     /// Launches of each point; with fewer than 6 the median's interval is less sure than 95 %
     #[arg(long, default_value = "5", value_name = "COUNT")]
-    pub(super) launches: NonZeroUsize,
+    pub(crate) launches: NonZeroUsize,
     /// Where the results go; a study that was interrupted there goes on
     #[arg(long, value_name = "DIR")]
-    pub(super) out: PathBuf,
+    pub(crate) out: PathBuf,
     /// What starts the ranks
     #[arg(long, value_enum, default_value = "local")]
-    pub(super) launcher: LauncherKind,
+    pub(crate) launcher: LauncherKind,
     /// More arguments for the launcher, separated by spaces: hosts, say
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
-    pub(super) launcher_args: String,
+    pub(crate) launcher_args: String,
     /// How many cores the ranks may use on all hosts: points with more are marked as crowded
     /// [default: this host's]
     #[arg(long, value_name = "COUNT")]
-    pub(super) cores: Option<NonZeroUsize>,
+    pub(crate) cores: Option<NonZeroUsize>,
     /// How much work a weak point is, by the numbers' names: `n^3` for {n=...} [default: the product
     /// of all numbers]
     #[arg(long, value_name = "EXPRESSION")]
-    pub(super) work: Option<String>,
+    pub(crate) work: Option<String>,
     /// The order of launches is drawn by this
     #[arg(long, default_value_t = 1)]
-    pub(super) seed: u64,
+    pub(crate) seed: u64,
     /// How long to wait for an idle machine before each launch
     #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
-    pub(super) patience: f64,
+    pub(crate) patience: f64,
     /// A launch that takes longer is ended, and has failed
     #[arg(long, default_value_t = 3600.0, value_name = "SECONDS")]
-    pub(super) limit: f64,
+    pub(crate) limit: f64,
     /// What the report calls the machine, in place of its hosts' names
     #[arg(long, value_name = "NAME")]
-    pub(super) machine: Option<String>,
+    pub(crate) machine: Option<String>,
     /// Look for points that are slower than in this study (exit code 6)
     #[arg(long, value_name = "OLD.json")]
-    pub(super) compare: Option<PathBuf>,
+    pub(crate) compare: Option<PathBuf>,
     /// Less than so much slower does not count
     #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
-    pub(super) threshold: f64,
+    pub(crate) threshold: f64,
     /// The program's arguments
     #[arg(last = true, value_name = "ARGS")]
-    pub(super) arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
 }
 
 /// What stays the same while cores are added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// The work.
     Strong,
     /// The work of each core.
@@ -89,7 +89,7 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Strong => "strong",
             Self::Weak => "weak",
@@ -100,7 +100,7 @@ impl Mode {
 /// What starts ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum LauncherKind {
+pub(crate) enum LauncherKind {
     /// The program itself: ranks are threads
     Local,
     /// MPI's mpirun
