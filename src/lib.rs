@@ -38,6 +38,7 @@ mod datum;
 mod engine;
 mod error;
 pub mod farm;
+pub mod hosts;
 mod info;
 pub mod io;
 mod launch;

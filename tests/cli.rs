@@ -155,6 +155,56 @@ fn list_names_every_program_and_how_to_run_it() {
     assert_eq!(listed, programs, "{out}");
 }
 
+/// `spmd hostfile` outside of all batch jobs.
+fn hostfile(arguments: &[&str]) -> Command {
+    let mut command = spmd();
+    command.env_remove("PBS_NODEFILE").env_remove("LSB_MCPU_HOSTS");
+    command.arg("hostfile").args(arguments);
+    command
+}
+
+#[test]
+fn hostfiles_are_in_each_launchers_form() {
+    let list = "n[08-10]:2,login";
+    for (format, expected) in [
+        ("openmpi", "n08 slots=2\nn09 slots=2\nn10 slots=2\nlogin\n"),
+        ("mpich", "n08:2\nn09:2\nn10:2\nlogin\n"),
+        ("slurm", "n08\nn08\nn09\nn09\nn10\nn10\nlogin\n"),
+        ("list", "n[08-10]:2,login\n"),
+    ] {
+        let out = run(&mut hostfile(&["--format", format, "--hosts", list])).success().stdout;
+        assert_eq!(out, expected);
+        // What one launcher reads is turned into what another reads.
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("hosts");
+        fs::write(&file, out).unwrap();
+        let out = run(&mut hostfile(&["--format=list", file.to_str().unwrap()])).success().stdout;
+        assert_eq!(out, "n[08-10]:2,login\n");
+    }
+}
+
+#[test]
+fn the_hosts_of_the_job_are_those_of_its_hostfile() {
+    let mut command = hostfile(&[]);
+    command.env("SLURM_JOB_NODELIST", "n[1-2,7]").env("SLURM_TASKS_PER_NODE", "4(x2),1");
+    assert_eq!(run(&mut command).success().stdout, "n1 slots=4\nn2 slots=4\nn7 slots=1\n");
+    let none = run(&mut hostfile(&[])).code(1);
+    assert!(none.stderr.starts_with("error: no hosts: ") && none.stderr.contains("--hosts"));
+}
+
+#[test]
+fn wrong_hosts_say_where() {
+    let wrong = run(&mut hostfile(&["--hosts", "a,b[3-1]"])).code(2);
+    let what = "character 5, `3-1`: runs backwards; write 1-3";
+    assert!(wrong.stdout.is_empty() && wrong.stderr.contains(what), "{wrong:#?}");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("hosts");
+    fs::write(&file, "a slots=4\nb slot=4\n").unwrap();
+    let wrong = run(&mut hostfile(&[file.to_str().unwrap()])).code(1);
+    let what = format!("error: {}:2: `slot=4` is not known", file.display());
+    assert!(wrong.stderr.starts_with(&what), "{wrong:#?}");
+}
+
 #[test]
 fn completions_are_scripts() {
     for (shell, part) in

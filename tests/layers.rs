@@ -13,6 +13,7 @@ const LAYERS: [&[&str]; 7] = [
         "checks",
         "error",
         "datum",
+        "hosts",
         "trace",
         "placement",
         "process",

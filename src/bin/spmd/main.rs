@@ -1,6 +1,7 @@
 //! The command `spmd`.
 
 mod cli;
+mod hosts;
 // For help and completions: what it says is done by `spmd-instruments`.
 #[allow(dead_code)]
 mod options;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         Command::Tour(options) => cli::tour(&options),
         Command::TourKernel(kernel) => kernel.run.run(|world| tour::run_kernel(world, &kernel)),
         Command::View(options) => cli::view(&options),
+        Command::Hostfile(options) => cli::hostfile(&options),
         Command::List => cli::list(),
         Command::Completions(args) => cli::completions(&args),
     }

@@ -27,6 +27,7 @@ Examples:
   spmd footprint -n 1000                    What a thousand ranks cost in time and memory
   spmd scale PROGRAM --ranks 1,2,4 --out study    How a program scales, with a report
   spmd view trace.json --html trace.html    What a program did that ran with --trace trace.json
+  spmd hostfile --format mpich --hosts n[01-04]:8    Hosts in the form that MPICH's launcher reads
   spmd list                                 Programs to try, to read and to begin with
   spmd info -n 4 --share-cpu                The concurrent form: all ranks on one cpu
   spmd completions bash > ~/.local/share/bash-completion/completions/spmd
@@ -56,6 +57,9 @@ pub(crate) enum Command {
     /// Show a trace that a program has made with --trace FILE: time, waiting and messages by call
     /// and rank, the longest waits, and a timeline
     View(crate::view::Options),
+    /// Print hosts as a launcher reads them from a file, each its own form: those of a list, of another
+    /// hostfile, or of the batch job
+    Hostfile(crate::hosts::Options),
     /// Name the programs that come with it: what each shows, and how to run it
     List,
     /// Print completions for a shell
@@ -92,6 +96,17 @@ pub(crate) fn view(options: &crate::view::Options) -> ExitCode {
     match crate::view::run(options, &mut Reader) {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => complain(&what),
+    }
+}
+
+pub(crate) fn hostfile(options: &crate::hosts::Options) -> ExitCode {
+    let text = match crate::hosts::hostfile(options) {
+        Ok(text) => text,
+        Err(what) => return complain(&what),
+    };
+    match Reader.write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("cannot print: {error}")),
     }
 }
 
