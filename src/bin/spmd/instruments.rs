@@ -3,6 +3,9 @@
 //! types takes longer to build than all the rest.
 
 mod bench;
+// Studies say themselves which launcher they mean.
+#[allow(dead_code)]
+mod launcher;
 mod options;
 mod output;
 mod scale;

@@ -2,10 +2,12 @@
 
 mod cli;
 mod hosts;
+mod launcher;
 // For help and completions: what it says is done by `spmd-instruments`.
 #[allow(dead_code)]
 mod options;
 mod output;
+mod run;
 mod tour;
 mod view;
 
@@ -16,6 +18,8 @@ use self::cli::{Cli, Command};
 fn main() -> ExitCode {
     match spmd::parse::<Cli>().command {
         Command::Info(args) => cli::info(&args),
+        Command::Run(options) => run::run(&options, &mut output::Reader),
+        Command::HostAgent(arguments) => run::serve_as_agent(&arguments),
         Command::Instrument(_) => cli::become_instruments(),
         Command::Tour(options) => cli::tour(&options),
         Command::TourKernel(kernel) => kernel.run.run(|world| tour::run_kernel(world, &kernel)),

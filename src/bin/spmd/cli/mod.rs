@@ -18,6 +18,8 @@ use crate::{options::Instrument, output::Reader};
 const EXAMPLES: &str = "\
 Examples:
   spmd tour                                 What concurrent, parallel and distributed are, measured
+  spmd run -n 4 PROGRAM                     A program on four ranks, by whatever launcher there is
+  spmd run --hosts a,b:4 PROGRAM            On two hosts
   spmd info                                 Where ranks and threads would run on this machine
   mpirun -n 4 spmd info                     The same under an MPI launcher (built with --features mpi)
   spmd selftest -n 7                        All operations on 7 ranks that are threads
@@ -47,6 +49,10 @@ pub(crate) enum Command {
     /// Show engine, MPI library, launcher, hosts, cpus and threads of all ranks, with advice where
     /// something is off
     Info(InfoArgs),
+    Run(crate::run::Options),
+    /// What `spmd run` and `spmd info --hosts` start on the hosts
+    #[command(hide = true)]
+    HostAgent(crate::run::AgentArguments),
     #[command(flatten)]
     Instrument(Instrument),
     /// See one program in three forms, measured: concurrent, parallel, distributed

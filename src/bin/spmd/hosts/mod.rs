@@ -65,6 +65,29 @@ pub(crate) struct Options {
     file: Option<PathBuf>,
 }
 
+/// Hosts for ranks, where they are given.
+#[derive(Args)]
+pub(crate) struct Chosen {
+    /// The hosts with their slots, like a[001-003,07]:4,b
+    #[arg(long, value_name = "LIST", value_parser = list, conflicts_with = "hostfile")]
+    hosts: Option<List>,
+    /// The hosts in a file of any launcher's form
+    #[arg(long, value_name = "FILE")]
+    hostfile: Option<PathBuf>,
+}
+
+impl Chosen {
+    /// # Errors
+    /// If the file cannot be read, in words.
+    pub(crate) fn hosts(&self) -> Result<Option<Vec<Host>>, String> {
+        match (&self.hosts, &self.hostfile) {
+            (Some(List(hosts)), _) => Ok(Some(hosts.clone())),
+            (None, Some(file)) => read_file(file).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
 /// The hosts of an option: one value, though they are several.
 #[derive(Clone)]
 struct List(Vec<Host>);

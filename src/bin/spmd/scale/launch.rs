@@ -24,91 +24,38 @@ use super::{
     plan::{Plan, Point},
     samples::{Doubt, Run, Sample},
 };
-use crate::options::scale::{LauncherKind, Mode};
 use crate::view;
+use crate::{
+    launcher::{Launcher, Layout},
+    options::scale::LauncherKind,
+};
 
 /// So much of the CPUs may others have, or of the time threads wait for a CPU, before a launch is in
 /// doubt.
 const IDLE: f64 = 0.05;
 
-/// What starts the program, and how it is told where ranks go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Launcher {
-    Local,
-    OpenMpi,
-    Mpich,
-    Srun,
+/// What starts ranks that are processes; none where they are threads.
+///
+/// # Errors
+/// If it is not there.
+pub(super) fn find(kind: LauncherKind) -> Result<Option<Launcher>, String> {
+    Ok(match kind {
+        LauncherKind::Local => None,
+        LauncherKind::Srun => Some(Launcher::srun()?),
+        LauncherKind::Mpirun => Some(Launcher::mpirun(None)?),
+    })
 }
 
-impl Launcher {
-    /// # Errors
-    /// If it is not there.
-    pub(super) fn find(kind: LauncherKind) -> Result<Self, String> {
-        let version = |name: &str| {
-            let said = Command::new(name).arg("--version").stdin(Stdio::null()).output();
-            let said = said.map_err(|error| {
-                format!("--launcher {name}: {error}\n  help: it has to be in the PATH")
-            })?;
-            Ok::<_, String>(String::from_utf8_lossy(&said.stdout).into_owned())
-        };
-        match kind {
-            LauncherKind::Local => Ok(Self::Local),
-            LauncherKind::Srun => version("srun").map(|_| Self::Srun),
-            LauncherKind::Mpirun => {
-                let open_mpi = version("mpirun")?.contains("Open MPI");
-                Ok(if open_mpi { Self::OpenMpi } else { Self::Mpich })
-            }
-        }
-    }
-
-    /// The words before a program on two ranks, and the settings for it.
-    pub(super) fn for_two(
-        self,
-        more: &[String],
-    ) -> (Vec<String>, Vec<(&'static str, &'static str)>) {
-        let (mode, arguments, values) = (Mode::Strong, Vec::new(), Vec::new());
-        let two = Point { mode, ranks: 2, threads: 1, arguments, values, work: 1.0, uneven: 0.0 };
-        if self == Self::Local {
-            return (Vec::new(), vec![("SPMD_ENGINE", "local"), ("SPMD_RANKS", "2")]);
-        }
-        let (words, _) = self.words(&two, false);
-        ([words, more.to_vec()].concat(), vec![("SPMD_THREADS", "1")])
-    }
-
-    /// The words before the program, and what they say of binding.
-    fn words(self, point: &Point, crowded: bool) -> (Vec<String>, String) {
-        let (ranks, threads) = (point.ranks.to_string(), point.threads);
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        match (self, crowded) {
-            (Self::Local, _) => (Vec::new(), String::new()),
-            (Self::OpenMpi, false) => (
-                words(&format!(
-                    "mpirun -n {ranks} --map-by slot:PE={threads} --bind-to core -x SPMD_RECORD -x SPMD_THREADS"
-                )),
-                format!("each rank bound to {threads} of its own"),
-            ),
-            (Self::OpenMpi, true) => (
-                words(&format!(
-                    "mpirun -n {ranks} --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 -x SPMD_RECORD -x \
-                     SPMD_THREADS"
-                )),
-                "not bound".to_owned(),
-            ),
-            (Self::Mpich, false) => (
-                words(&format!("mpirun -n {ranks} -bind-to core:{threads}")),
-                format!("each rank bound to {threads} of its own"),
-            ),
-            (Self::Mpich, true) => {
-                (words(&format!("mpirun -n {ranks} -bind-to none")), "not bound".to_owned())
-            }
-            (Self::Srun, false) => (
-                words(&format!("srun -n {ranks} --cpus-per-task={threads} --cpu-bind=cores")),
-                format!("each rank bound to {threads} of its own"),
-            ),
-            (Self::Srun, true) => (
-                words(&format!("srun -n {ranks} --overcommit --cpu-bind=none")),
-                "not bound".to_owned(),
-            ),
+/// The words before a program on two ranks, and the settings for it.
+pub(super) fn for_two(
+    launcher: Option<&Launcher>,
+    more: &[String],
+) -> (Vec<String>, Vec<(&'static str, &'static str)>) {
+    match launcher {
+        None => (Vec::new(), vec![("SPMD_ENGINE", "local"), ("SPMD_RANKS", "2")]),
+        Some(launcher) => {
+            let two = Layout { ranks: 2, own_cpus: Some(1), ..Layout::default() };
+            ([launcher.words(&two), more.to_vec()].concat(), vec![("SPMD_THREADS", "1")])
         }
     }
 }
@@ -125,7 +72,7 @@ struct Prepared {
 /// Makes launches.
 pub(super) struct Runner<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) launcher: Launcher,
+    pub(super) launcher: Option<Launcher>,
     /// The CPUs of this host, those of different cores first.
     pub(super) cpus: Vec<usize>,
     pub(super) directory: &'a Path,
@@ -144,10 +91,23 @@ impl Runner<'_> {
 
     /// What launches a point.
     fn prepare(&self, point: &Point) -> Prepared {
-        let (mut words, mut binding) = self.launcher.words(point, self.plan.is_crowded(point));
-        words.extend(
-            self.plan.launcher_args.iter().filter(|_| self.launcher != Launcher::Local).cloned(),
-        );
+        let crowded = self.plan.is_crowded(point);
+        let (mut words, mut binding) = (Vec::new(), "not bound".to_owned());
+        if let Some(launcher) = &self.launcher {
+            let variables = ["SPMD_RECORD", "SPMD_THREADS"].map(str::to_owned);
+            let own_cpus = (!crowded).then_some(point.threads);
+            words = launcher.words(&Layout {
+                ranks: point.ranks,
+                own_cpus,
+                crowded,
+                variables: &variables,
+                ..Layout::default()
+            });
+            words.extend_from_slice(&self.plan.launcher_args);
+            if let Some(count) = own_cpus {
+                binding = format!("each rank bound to {count} of its own");
+            }
+        }
         words.push(self.plan.program.clone());
         words.extend(point.arguments.iter().cloned());
         let mut command = Command::new(&words[0]);
@@ -158,7 +118,7 @@ impl Runner<'_> {
             command.env_remove(name);
         }
         let mut mask = self.cpus.clone();
-        if self.launcher == Launcher::Local {
+        if self.launcher.is_none() {
             command.env("SPMD_ENGINE", "local").env("SPMD_RANKS", point.ranks.to_string());
             mask.truncate(point.cores());
             mask.sort_unstable();

@@ -13,8 +13,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{launch::Launcher, plan::Plan};
-use crate::options::scale::Options;
+use super::{launch, plan::Plan};
+use crate::{
+    launcher::{Launcher, quoted},
+    options::scale::Options,
+};
 
 /// What a study runs on: names and values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +27,12 @@ pub(super) struct Card {
 
 impl Card {
     /// Looks, and measures what can be measured in a moment.
-    pub(super) fn look(options: &Options, plan: &Plan, launcher: Launcher, cpus: &[usize]) -> Self {
+    pub(super) fn look(
+        options: &Options,
+        plan: &Plan,
+        launcher: Option<&Launcher>,
+        cpus: &[usize],
+    ) -> Self {
         let mut card = Self::default();
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         card.add("machine", options.machine.clone().or(host));
@@ -144,10 +152,10 @@ fn triad(threads: usize) -> String {
 }
 
 /// How fast messages are between two ranks of the study's launcher: this program measures it.
-fn messages(launcher: Launcher, plan: &Plan) -> String {
+fn messages(launcher: Option<&Launcher>, plan: &Plan) -> String {
     let measure = |benchmark: &str, bytes: &str, iterations: &str| -> Result<f64, String> {
         let own = env::current_exe().map_err(|error| error.to_string())?;
-        let (words, settings) = launcher.for_two(&plan.launcher_args);
+        let (words, settings) = launch::for_two(launcher, &plan.launcher_args);
         let mut command = match words.split_first() {
             Some((first, rest)) => {
                 let mut command = Command::new(first);
@@ -196,18 +204,7 @@ fn revision() -> Option<String> {
 
 /// The command line, as it could be repeated in a shell.
 fn command() -> String {
-    let quoted = |word: String| {
-        let plain = |sign: char| sign.is_ascii_alphanumeric() || "-_./,=:+@%".contains(sign);
-        if !word.is_empty() && word.chars().all(plain) {
-            word
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        }
-    };
-    env::args_os()
-        .map(|word| quoted(word.to_string_lossy().into_owned()))
-        .collect::<Vec<_>>()
-        .join(" ")
+    env::args_os().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
 /// `2026-03-01 12:34 UTC`.

@@ -30,13 +30,13 @@ use spmd::trace::Trace;
 
 use self::{
     compare::Comparison,
-    launch::{Launcher, Runner},
+    launch::Runner,
     machine::{Card, host_names},
     plan::Plan,
     samples::{Sample, Store},
     study::{FORMAT, State, Study},
 };
-use crate::options::scale::Options;
+use crate::{launcher::Launcher, options::scale::Options};
 
 /// The exit code of a study that is slower than an earlier one.
 const SLOWER: u8 = 6;
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> ExitCode {
     };
     let card = || {
         say("looking at the machine");
-        Card::look(options, &plan, launcher, &cpus)
+        Card::look(options, &plan, launcher.as_ref(), &cpus)
     };
     let (mut store, card, samples) = match Store::open(&options.out, &plan, card) {
         Ok(opened) => opened,
@@ -132,13 +132,13 @@ fn traced(runner: &Runner<'_>, study: &Study) -> Option<Traced> {
     }
 }
 
-type Prepared = (Plan, Launcher, Vec<usize>, Option<Study>);
+type Prepared = (Plan, Option<Launcher>, Vec<usize>, Option<Study>);
 
 /// What can be wrong before anything is measured.
 fn prepare(options: &Options) -> Result<Prepared, String> {
     let cpus = cpus::usable();
     let plan = Plan::new(options, cpus.len())?;
-    let launcher = Launcher::find(options.launcher)?;
+    let launcher = launch::find(options.launcher)?;
     let old = options.compare.as_deref().map(read).transpose()?;
     Ok((plan, launcher, cpus, old))
 }

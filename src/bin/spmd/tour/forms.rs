@@ -12,7 +12,10 @@ use std::{
 use spmd::trace::{RankTrace, Trace};
 
 use super::kernel::STEPS;
-use crate::view::read;
+use crate::{
+    launcher::{Kind, Launcher, Layout, quoted},
+    view::read,
+};
 
 /// The script that makes hosts out of namespaces of this machine.
 const HOSTS: &str = include_str!("../../../../scripts/hosts.sh");
@@ -85,7 +88,8 @@ impl Form {
                 command
             }
             Start::Hosts { script, line } => {
-                let quoted: Vec<String> = words.iter().map(quoted).collect();
+                let quoted: Vec<String> =
+                    words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
                 let mut command = Command::new("bash");
                 let line = format!("{line} {}", quoted.join(" "));
                 command.arg(script).args(["2", "sh", "-c", &line]);
@@ -111,11 +115,6 @@ impl Form {
         let _ = fs::remove_file(&trace); // it was read
         Measured::of(whole)
     }
-}
-
-/// A word of a line of shell.
-fn quoted(word: &OsString) -> String {
-    format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))
 }
 
 impl Measured {
@@ -163,50 +162,38 @@ pub(super) fn distributed(
                     `cargo run --release --features mpi -- tour` shows it"
             .to_owned());
     }
-    let mpirun = env::var_os("SPMD_MPIRUN").filter(|name| !name.is_empty());
-    let mpirun = mpirun.unwrap_or_else(|| "mpirun".into());
-    let said = Command::new(&mpirun).arg("--version").output();
-    let said = said.map_err(|error| format!("{}: {error}", mpirun.display()))?;
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    let open_mpi = said.contains("Open MPI") || said.contains("Open RTE");
-    let mut words = vec![mpirun.clone(), "-n".into(), ranks.to_string().into()];
-    if open_mpi {
-        // Binding needs topologies that containers and virtual machines often hide.
-        words.extend(["--bind-to".into(), "none".into()]);
-        words.extend(["--mca", "mpi_yield_when_idle", "1"].map(OsString::from));
-    }
-    if let Some(file) = hostfile {
-        let option = if open_mpi { "--hostfile" } else { "-f" };
-        words.extend([option.into(), file.as_os_str().to_owned()]);
-        return Ok((Start::Launcher { command: words }, "the hosts of the hostfile"));
+    let launcher = Launcher::mpirun(None)?;
+    // Binding needs topologies that containers and virtual machines often hide.
+    let crowd = Layout { ranks, crowded: true, ..Layout::default() };
+    let start = |layout| {
+        let words = launcher.words(&layout).into_iter().map(OsString::from);
+        Start::Launcher { command: words.collect() }
+    };
+    if hostfile.is_some() {
+        return Ok((start(Layout { hostfile, ..crowd }), "the hosts of the hostfile"));
     }
     if env::var("SLURM_JOB_NUM_NODES").is_ok_and(|nodes| nodes != "1") {
-        return Ok((Start::Launcher { command: words }, "the hosts of the SLURM allocation"));
+        return Ok((start(crowd), "the hosts of the SLURM allocation"));
     }
-    if open_mpi && hosts_can_be_made() {
+    if matches!(launcher.kind, Kind::OpenMpi(_)) && hosts_can_be_made() {
         let script = directory.join("hosts.sh");
         // It starts itself again inside the namespaces.
         fs::write(&script, HOSTS)
             .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o700)))
             .map_err(|error| format!("{}: {error}", script.display()))?;
-        let newer =
-            if said.contains(") 5.") { "--prtemca plm_ssh_agent $HOSTS_AGENT " } else { "" };
-        let line = format!(
-            "{} --mca plm_rsh_agent $HOSTS_AGENT {newer}--hostfile $HOSTS_FILE --bind-to none \
-             --mca mpi_yield_when_idle 1 --map-by node -n {ranks}",
-            quoted(&mpirun)
-        );
+        // The shell beside the hosts knows where they are.
+        let (hostfile, agent) = (Some(Path::new("$HOSTS_FILE")), Some("$HOSTS_AGENT"));
+        let mut words = launcher.words(&Layout { hostfile, agent, ..crowd });
+        words[0] = quoted(&words[0]);
+        let line = format!("{} --map-by node", words.join(" "));
         return Ok((
             Start::Hosts { script, line },
             "two hosts made out of namespaces of this machine: their own names, networks and \
              process numbers, a cable between them, the same CPUs",
         ));
     }
-    if open_mpi {
-        words.push("--oversubscribe".into());
-    }
     Ok((
-        Start::Launcher { command: words },
+        start(crowd),
         "processes on this machine (a hostfile, a SLURM allocation or, as root on Linux with Open \
          MPI, throw-away hosts would set them apart)",
     ))

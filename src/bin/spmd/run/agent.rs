@@ -1,0 +1,341 @@
+//! This program on the hosts of a run: it tells what is there, answers for as long as the host lives,
+//! and ends what is left of the run when it is over or the launcher's host is lost.
+//!
+//! Lines go both ways. The agent begins with its [`Facts`] as JSON; then each line is answered with
+//! one. `end` is answered with the number of processes that were ended.
+
+use std::{
+    env, fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, ExitCode, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::{cores::cores, leftovers, say};
+use crate::{hosts::Host, launcher::quoted};
+
+/// How often both sides say that they are there.
+const BEAT: Duration = Duration::from_secs(2);
+
+/// After so long without an answer a host is lost. (A cable that was out for five seconds has carried
+/// again what waited within eight.)
+pub(super) const SILENCE: Duration = Duration::from_secs(10);
+
+/// After so long without a word the launcher's host is lost.
+const FORSAKEN: Duration = Duration::from_secs(16);
+
+/// How long a host may take to answer at first.
+const FIRST: Duration = Duration::from_secs(20);
+
+/// With less room MPI does not start.
+pub(super) const SCRATCH: u64 = 1 << 20;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The run that it is for
+    token: String,
+    /// The program of the run
+    program: PathBuf,
+}
+
+/// What a host says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub(crate) host: String,
+    /// Tells machines of one name apart.
+    pub(crate) machine: String,
+    pub(crate) cores: usize,
+    /// Bytes.
+    pub(crate) tmp_free: Option<u64>,
+    pub(crate) shm_free: Option<u64>,
+    /// Length and CRC-32 of the program, if it is there.
+    pub(crate) program: Option<(u64, u32)>,
+    /// Seconds since 1970.
+    pub(crate) clock_s: f64,
+    /// The launcher of MPI that is first in its PATH, in its own words.
+    pub(crate) mpi: Option<String>,
+    /// The address that it was reached at, if it was reached by ssh.
+    pub(crate) address: Option<String>,
+}
+
+impl Facts {
+    pub(crate) fn of_this_host(program: &Path) -> Self {
+        let read = |file: &str| fs::read_to_string(file).unwrap_or_default().trim().to_owned();
+        let network = fs::read_link("/proc/self/ns/net").unwrap_or_default();
+        let boot = read("/proc/sys/kernel/random/boot_id");
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let by_ssh = env::var("SSH_CONNECTION").ok();
+        Self {
+            host: nix::unistd::gethostname()
+                .map_or_else(|_| "?".to_owned(), |name| name.to_string_lossy().into_owned()),
+            machine: format!("{boot} {}", network.display()),
+            cores: cores(),
+            tmp_free: free(&env::temp_dir()),
+            shm_free: free(Path::new("/dev/shm")),
+            program: checksum(program),
+            clock_s: since_1970.unwrap_or_default().as_secs_f64(),
+            mpi: crate::launcher::Launcher::mpirun(None).ok().map(|launcher| launcher.version),
+            address: by_ssh.and_then(|four| four.split(' ').nth(2).map(str::to_owned)),
+        }
+    }
+}
+
+/// The bytes that may still be written there.
+fn free(directory: &Path) -> Option<u64> {
+    let told = nix::sys::statvfs::statvfs(directory).ok()?;
+    #[allow(clippy::unnecessary_cast)] // as wide as the system has them
+    Some(told.blocks_available() as u64 * told.fragment_size() as u64)
+}
+
+fn checksum(program: &Path) -> Option<(u64, u32)> {
+    let mut file = fs::File::open(program).ok()?;
+    let (mut hasher, mut length, mut buffer) = (crc32fast::Hasher::new(), 0, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer).ok()? {
+            0 => return Some((length, hasher.finalize())),
+            count => {
+                hasher.update(&buffer[..count]);
+                length += count as u64;
+            }
+        }
+    }
+}
+
+/// Serves one run on this host, until it is over.
+pub(crate) fn serve(arguments: &Arguments) -> ExitCode {
+    let answer = |line: &str| writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
+    let facts = Facts::of_this_host(&arguments.program);
+    let text = serde_json::to_string(&facts).unwrap_or_default();
+    let mut there = answer(&text).is_ok();
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in io::stdin().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    while there {
+        match lines.recv_timeout(FORSAKEN) {
+            Ok(line) if line == "end" => break,
+            Ok(_) => there = answer(".").is_ok(),
+            Err(_) => break,
+        }
+    }
+    let ended = leftovers::end(&arguments.token);
+    let _ = answer(&format!("ended {ended}")); // if anybody hears it
+    ExitCode::SUCCESS
+}
+
+/// What is heard of the hosts, and of everything else that a run waits for.
+pub(super) enum Event {
+    Line(usize, String),
+    /// The agent of a host has gone, with these words.
+    Gone(usize, String),
+    Signal(nix::sys::signal::Signal),
+}
+
+/// The agents of all hosts of a run.
+pub(super) struct Crew {
+    members: Vec<Member>,
+    pub(super) events: Sender<Event>,
+    beaten: Instant,
+}
+
+struct Member {
+    host: String,
+    agent: Option<Child>,
+    words: Option<ChildStdin>,
+    heard: Instant,
+    /// Whether it has told its facts.
+    serves: bool,
+}
+
+impl Crew {
+    /// Starts an agent on each host.
+    pub(super) fn send(
+        hosts: &[Host],
+        agent: Option<&str>,
+        token: &str,
+        program: &Path,
+    ) -> (Self, Receiver<Event>) {
+        let (events, receiver) = mpsc::channel();
+        let own = env::current_exe().unwrap_or_else(|_| PathBuf::from("spmd"));
+        let words = [own.as_os_str(), "host-agent".as_ref(), token.as_ref(), program.as_os_str()];
+        let line: Vec<String> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+        let members = hosts.iter().enumerate().map(|(index, host)| {
+            let mut command = if is_here(&host.name) {
+                let mut command = Command::new(&own);
+                command.args(&words[1..]);
+                command
+            } else if let Some(agent) = agent {
+                let mut command = Command::new(agent);
+                command.arg(&host.name).arg(line.join(" "));
+                command
+            } else {
+                let mut command = Command::new("ssh");
+                command.args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", &host.name]);
+                command.arg(line.join(" "));
+                command
+            };
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut member = Member {
+                host: host.name.clone(),
+                agent: None,
+                words: None,
+                heard: Instant::now(),
+                serves: false,
+            };
+            match command.spawn() {
+                Ok(mut child) => {
+                    member.words = child.stdin.take();
+                    listen(index, &mut child, events.clone());
+                    member.agent = Some(child);
+                }
+                Err(error) => {
+                    let text = format!("{}: {error}", command.get_program().display());
+                    let _ = events.send(Event::Gone(index, text));
+                }
+            }
+            member
+        });
+        let members = members.collect();
+        (Self { members, events, beaten: Instant::now() }, receiver)
+    }
+
+    /// What all hosts say of themselves; none of one that has another `spmd`, or none, and is not
+    /// watched.
+    ///
+    /// # Errors
+    /// Which cannot be reached, and why.
+    pub(super) fn facts(&mut self, events: &Receiver<Event>) -> Result<Vec<Option<Facts>>, String> {
+        let deadline = Instant::now() + FIRST;
+        let mut facts: Vec<Option<Facts>> = self.members.iter().map(|_| None).collect();
+        let mut open = self.members.len();
+        let mut lost = Vec::new();
+        while open > 0 {
+            match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Event::Line(index, line)) => {
+                    // What a host's own start-up files print comes before.
+                    if let Ok(told) = serde_json::from_str(&line) {
+                        facts[index] = Some(told);
+                        self.members[index].serves = true;
+                        self.members[index].heard = Instant::now();
+                        open -= 1;
+                    }
+                }
+                Ok(Event::Gone(index, text)) => {
+                    open -= 1;
+                    let member = &mut self.members[index];
+                    let code = member.agent.as_mut().and_then(|agent| agent.wait().ok()?.code());
+                    // The shell of the host found no program of this name.
+                    if code == Some(127) || code == Some(126) {
+                        say(&format!(
+                            "note: {}: spmd is not there as it is here: the host is not watched",
+                            member.host
+                        ));
+                    } else {
+                        let why = text.lines().rfind(|line| !line.trim().is_empty());
+                        let why = why.unwrap_or("it hangs up").trim().to_owned();
+                        lost.push(format!("{}: cannot be reached: {why}", member.host));
+                    }
+                }
+                Ok(Event::Signal(signal)) => return Err(format!("{signal} before the start")),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    let silent =
+                        self.members.iter().zip(&facts).filter(|(_, facts)| facts.is_none());
+                    let names: Vec<_> = silent.map(|(member, _)| member.host.as_str()).collect();
+                    lost.push(format!("{}: no answer within {FIRST:?}", names.join(", ")));
+                    break;
+                }
+            }
+        }
+        if lost.is_empty() {
+            return Ok(facts);
+        }
+        self.dismiss();
+        Err(lost.join("\nerror: "))
+    }
+
+    /// What an agent has said.
+    pub(super) fn hear(&mut self, index: usize) {
+        self.members[index].heard = Instant::now();
+    }
+
+    /// An agent has gone before it was dismissed: its host is lost.
+    pub(super) fn lose(&self, index: usize) -> &str {
+        &self.members[index].host
+    }
+
+    /// Tells all hosts that this one is there; returns one that has not answered for long.
+    pub(super) fn beat(&mut self) -> Option<&str> {
+        if self.beaten.elapsed() >= BEAT {
+            self.beaten = Instant::now();
+            for member in self.members.iter_mut().filter(|member| member.serves) {
+                if let Some(words) = &mut member.words {
+                    let _ = writeln!(words).and_then(|()| words.flush()); // silence is what counts
+                }
+            }
+        }
+        let silent = |member: &&Member| member.serves && member.heard.elapsed() > SILENCE;
+        self.members.iter().find(silent).map(|member| member.host.as_str())
+    }
+
+    /// Whether all hosts have been heard since then.
+    pub(super) fn all_heard_since(&self, then: Instant) -> bool {
+        self.members.iter().all(|member| !member.serves || member.heard >= then)
+    }
+
+    /// The run is over: what is left of it is ended, on all hosts that can be reached.
+    pub(super) fn dismiss(&mut self) {
+        const FAREWELL: Duration = Duration::from_secs(5);
+        for member in &mut self.members {
+            if let Some(mut words) = member.words.take() {
+                let _ = writeln!(words, "end"); // it may have gone
+            }
+        }
+        let deadline = Instant::now() + FAREWELL;
+        for member in &mut self.members {
+            let Some(agent) = &mut member.agent else { continue };
+            while agent.try_wait().is_ok_and(|status| status.is_none()) {
+                if Instant::now() > deadline || member.heard.elapsed() > SILENCE {
+                    let _ = agent.kill();
+                    let _ = agent.wait();
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+/// Whether that is a name of this host.
+fn is_here(name: &str) -> bool {
+    let own = nix::unistd::gethostname().unwrap_or_default();
+    ["localhost", "127.0.0.1"].contains(&name) || own.to_str() == Some(name)
+}
+
+/// Hands on what an agent says, and at last that it has gone.
+fn listen(index: usize, child: &mut Child, events: Sender<Event>) {
+    let (out, complaints) = (child.stdout.take(), child.stderr.take());
+    thread::spawn(move || {
+        if let Some(out) = out {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if events.send(Event::Line(index, line)).is_err() {
+                    return;
+                }
+            }
+        }
+        let mut text = String::new();
+        if let Some(mut complaints) = complaints {
+            let _ = complaints.read_to_string(&mut text); // what can be told of it
+        }
+        let _ = events.send(Event::Gone(index, text)); // if anybody still waits
+    });
+}

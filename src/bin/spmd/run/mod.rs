@@ -1,0 +1,216 @@
+//! Layer 7: `spmd run`: starts a program on all ranks, wherever they are; watches the hosts, hands
+//! signals on, leaves nothing behind, and judges the run by the record that the program leaves.
+//!
+//! [`plan`] turns what is asked for into a command line, [`watch`] sees it to its end; [`agent`] is
+//! this program on each of the hosts.
+
+mod agent;
+mod cores;
+mod leftovers;
+mod plan;
+mod watch;
+
+use std::{
+    ffi::OsString,
+    io::Write,
+    num::NonZeroUsize,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+
+pub(crate) use self::agent::{Arguments as AgentArguments, serve as serve_as_agent};
+use self::{
+    agent::{Crew, Facts},
+    plan::Plan,
+};
+use crate::hosts::{Chosen, Host};
+
+const EXAMPLES: &str = "\
+Examples:
+  spmd run -n 4 target/release/examples/heat2d --size 1000,1000
+  spmd run --hosts 'node[01-04]:8' --threads 2 target/release/examples/heat2d --steps 1000
+  spmd run --hostfile hosts --dry-run ./program      The launcher's command line, and nothing else
+  spmd run -n 8 --share-cpu target/release/examples/ring
+
+Signals: the first SIGINT, SIGTERM or SIGUSR1 asks all ranks to stop (a program that keeps checkpoints ends with
+exit code 5, to be continued), the second ends them. A run counts as successful if the program says so itself.
+
+Exit codes: the program's own; 2 usage, 4 lost rank or deadlock, 7 lost host (start again on the others), 130
+interrupted.";
+
+/// Start a program on all ranks: finds the launcher and its words, watches the hosts, hands signals on
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Options {
+    /// Number of ranks [default: the slots of the hosts; without hosts the cores, divided by --threads]
+    #[arg(short = 'n', long)]
+    ranks: Option<NonZeroUsize>,
+    #[command(flatten)]
+    hosts: Chosen,
+    /// What starts the ranks [default: SLURM's srun inside an allocation, else the mpirun of the
+    /// program's MPI, else ranks are threads]
+    #[arg(long, value_enum, default_value = "auto")]
+    launcher: Choice,
+    /// Rayon threads of each rank, which has as many CPUs for itself where there are enough
+    /// [default: an even share]
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+    /// Keep all ranks of a host on one CPU: the concurrent form
+    #[arg(long)]
+    share_cpu: bool,
+    /// Ranks may outnumber slots and cores; they give way while they wait
+    #[arg(long)]
+    oversubscribe: bool,
+    /// How long the program may take, like 90, 10m or 2h: it is told in time, and ended after that
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    walltime: Option<Duration>,
+    /// How long the ranks may take to stop when they are asked to, before they are ended
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30")]
+    grace: Duration,
+    /// What starts a program on a host as ssh does
+    #[arg(long, value_name = "PROGRAM", env = "SPMD_AGENT", hide_env = true)]
+    agent: Option<String>,
+    /// More arguments for the launcher, separated by spaces
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    launcher_args: String,
+    /// Keep the record of the run here
+    #[arg(long, value_name = "FILE", env = "SPMD_RECORD", hide_env = true)]
+    record: Option<PathBuf>,
+    /// Print the command line, and run nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The program and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM"
+    )]
+    command: Vec<OsString>,
+}
+
+/// What starts ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Choice {
+    /// Whatever there is
+    Auto,
+    /// The program itself: ranks are threads
+    Local,
+    /// MPI's mpirun
+    Mpirun,
+    /// SLURM's srun
+    Srun,
+}
+
+/// Why nothing was run, or how what was run has ended.
+enum Ending {
+    Usage(String),
+    /// A host cannot be reached, or does not answer any more.
+    LostHost(String),
+    Failed(String, u8),
+    Ended(u8),
+}
+
+pub(crate) fn run(options: &Options, out: &mut dyn Write) -> ExitCode {
+    let ending = start(options, out).unwrap_or_else(|ending| ending);
+    let (text, code) = match ending {
+        Ending::Ended(code) => return code.into(),
+        Ending::Usage(text) => (text, 2),
+        Ending::LostHost(text) => (text, 7),
+        Ending::Failed(text, code) => (text, code),
+    };
+    say(&format!("error: {text}"));
+    code.into()
+}
+
+/// A line to standard error; where that is closed there is nobody to tell.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
+    let mut plan = Plan::new(options).map_err(Ending::Usage)?;
+    let watched = if plan.launcher.is_some() { plan.hosts.clone() } else { Vec::new() };
+    if options.dry_run {
+        let line = plan.command_line(&plan.layout(None));
+        return match writeln!(out, "{line}") {
+            Ok(()) => Ok(Ending::Ended(0)),
+            Err(error) => Err(Ending::Failed(format!("cannot print: {error}"), 1)),
+        };
+    }
+    if plan.launcher.is_none() {
+        // This process becomes the program: signals and exit codes are its own.
+        let mut command = Command::new(&plan.program);
+        command.args(&plan.arguments).envs(plan.variables.iter().cloned());
+        let error = command.exec();
+        return Err(Ending::Failed(format!("{}: {error}", plan.program.display()), 1));
+    }
+    watch::block_signals().map_err(|error| Ending::Failed(error, 1))?;
+    let (mut crew, events) =
+        Crew::send(&watched, plan.agent.as_deref(), &plan.token, &plan.program);
+    let facts = match crew.facts(&events) {
+        Ok(facts) => facts,
+        Err(text) => return Err(Ending::LostHost(text)),
+    };
+    check(&plan, &watched, &facts)?;
+    plan.give_slots(&facts);
+    watch::run(&plan, crew, events, options)
+}
+
+/// What is wrong with the hosts, if a program cannot run on them.
+fn check(plan: &Plan, hosts: &[Host], facts: &[Option<Facts>]) -> Result<(), Ending> {
+    let own = Facts::of_this_host(&plan.program);
+    let mut wrong = Vec::new();
+    for (host, facts) in hosts.iter().zip(facts) {
+        let (name, Some(facts)) = (&host.name, facts) else { continue };
+        let program = plan.program.display();
+        match facts.program {
+            None => wrong.push(format!(
+                "{name}: {program} is not there\n  help: it has to lie at the same place on every host"
+            )),
+            Some(_) if own.program.is_none() || facts.program == own.program => {}
+            Some(_) => wrong.push(format!(
+                "{name}: {program} is another build than here\n  help: copy this one to every host"
+            )),
+        }
+        for (directory, free) in [("/tmp", facts.tmp_free), ("/dev/shm", facts.shm_free)] {
+            if free.is_some_and(|free| free < agent::SCRATCH) {
+                wrong.push(format!("{name}: {directory} is full, and MPI keeps files there"));
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(Ending::Failed(wrong.join("\nerror: "), 1)) }
+}
+
+/// Seconds, or a number with s, m or h behind it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1.0),
+        Some((at, 'm')) => (&text[..at], 60.0),
+        Some((at, 'h')) => (&text[..at], 3600.0),
+        _ => (text, 1.0),
+    };
+    let seconds = number.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds * unit).ok())
+        .ok_or_else(|| "a time is a number of seconds above 0, or like 10m or 2h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        for wrong in ["", "0", "-1", "m", "1d", "inf", "NaN"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What is asked for, as a command line.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process,
+    time::SystemTime,
+};
+
+use super::{Choice, Options, agent::Facts, cores::cores, leftovers::MARK};
+use crate::{
+    hosts::{self, Format, Host},
+    launcher::{self, Family, Kind, Launcher, Layout, Linked, quoted},
+};
+
+/// A run before it is started.
+pub(super) struct Plan {
+    /// None where ranks are threads.
+    pub(super) launcher: Option<Launcher>,
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<OsString>,
+    /// Hosts that were named; none where the launcher knows them itself.
+    pub(super) hosts: Vec<Host>,
+    pub(super) agent: Option<String>,
+    /// What all processes of this run, and no others, have in their environment.
+    pub(super) token: String,
+    pub(super) variables: Vec<(String, String)>,
+    ranks: Option<usize>,
+    threads: Option<usize>,
+    share_cpu: bool,
+    oversubscribe: bool,
+    family: Option<Family>,
+    /// The names of what is handed on to ranks.
+    names: Vec<String>,
+    launcher_args: Vec<String>,
+    /// In an allocation the hosts' CPUs are not those of this host.
+    in_allocation: bool,
+    /// The CPUs of a host that has fewest.
+    cores: Option<usize>,
+}
+
+/// How many ranks go where, by the launcher's own file.
+pub(super) struct Placed {
+    pub(super) ranks: usize,
+    own_cpus: Option<usize>,
+    crowded: bool,
+    pub(super) hostfile: Option<PathBuf>,
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        if let Some(file) = &self.hostfile {
+            let _ = fs::remove_file(file); // if it was written
+        }
+    }
+}
+
+impl Plan {
+    /// # Errors
+    /// What is wrong with what is asked for, in words.
+    pub(super) fn new(options: &Options) -> Result<Self, String> {
+        let name = options.command.first().ok_or("which program?")?;
+        let program = launcher::program(name)?;
+        let linked = launcher::linked(&program);
+        let hosts = options.hosts.hosts()?.unwrap_or_default();
+        let in_allocation = env::var_os("SLURM_JOB_ID").is_some();
+        let family = match linked {
+            Linked::With(family) => Some(family),
+            Linked::Without | Linked::Unknown => None,
+        };
+        let launcher = choose(options.launcher, linked, !hosts.is_empty(), in_allocation)?;
+        let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let number = |count: Option<std::num::NonZeroUsize>| count.map(usize::from);
+        let mut plan = Self {
+            launcher,
+            program,
+            arguments: options.command[1..].to_vec(),
+            hosts,
+            agent: options.agent.clone(),
+            token: format!("{}-{}", process::id(), started.as_nanos()),
+            variables: Vec::new(),
+            ranks: number(options.ranks),
+            threads: number(options.threads),
+            share_cpu: options.share_cpu,
+            oversubscribe: options.oversubscribe,
+            family,
+            names: Vec::new(),
+            launcher_args: options.launcher_args.split_whitespace().map(str::to_owned).collect(),
+            in_allocation,
+            cores: None,
+        };
+        plan.set_variables(options);
+        Ok(plan)
+    }
+
+    fn set_variables(&mut self, options: &Options) {
+        let mut set = |name: &str, value: String| self.variables.push((name.to_owned(), value));
+        if let Some(threads) = self.threads {
+            set("SPMD_THREADS", threads.to_string());
+        }
+        if self.share_cpu {
+            set("SPMD_SHARE_CPU", "true".to_owned());
+        }
+        if let Some(walltime) = options.walltime {
+            set("SPMD_WALLTIME", walltime.as_secs_f64().to_string());
+        }
+        if self.launcher.is_none() {
+            set("SPMD_ENGINE", "local".to_owned());
+            if let Some(ranks) = self.ranks {
+                set("SPMD_RANKS", ranks.to_string());
+            }
+            if let Some(record) = &options.record {
+                set("SPMD_RECORD", record.to_string_lossy().into_owned());
+            }
+            return;
+        }
+        set(MARK, self.token.clone());
+        let of_user =
+            env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| {
+                name.starts_with("SPMD_")
+                    || ["RUST_LOG", "RUST_BACKTRACE", "NO_COLOR"].contains(&&**name)
+            });
+        self.names = of_user.chain(self.variables.iter().map(|(name, _)| name.clone())).collect();
+        self.names.push("SPMD_RECORD".to_owned());
+        self.names.sort_unstable();
+        self.names.dedup();
+        if self.in_allocation {
+            match self.launcher.as_ref().map(|launcher| launcher.kind) {
+                Some(Kind::Srun) | None => {}
+                // They start one task on each host by srun, in which all ranks of the host live: it must
+                // have all of the job's CPUs there.
+                Some(kind) => {
+                    self.variables.push(("SLURM_CPU_BIND".to_owned(), "none".to_owned()));
+                    if kind == Kind::Hydra {
+                        self.variables.push(("SLURM_MPI_TYPE".to_owned(), "none".to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The hosts have said how many cores they have: that many ranks may run on one of which nothing
+    /// else is said.
+    pub(super) fn give_slots(&mut self, facts: &[Option<Facts>]) {
+        let cores = |facts: &Option<Facts>| facts.as_ref().map(|facts| facts.cores);
+        self.cores = facts.iter().filter_map(cores).min();
+        let threads = self.threads.unwrap_or(1);
+        for (host, facts) in self.hosts.iter_mut().zip(facts) {
+            if let (None, Some(cores)) = (host.slots, cores(facts)) {
+                host.slots = Some((cores / threads).max(1));
+            }
+        }
+    }
+
+    /// How many ranks go where; `hostfile` is where the launcher reads it.
+    pub(super) fn layout(&self, hostfile: Option<PathBuf>) -> Placed {
+        let slots: usize = self.hosts.iter().map(|host| host.slots.unwrap_or(1)).sum();
+        let given = || match hosts::from_environment() {
+            Ok(Some(hosts)) => Some(hosts.iter().map(|host| host.slots.unwrap_or(1)).sum()),
+            _ => None,
+        };
+        let own_cores = cores();
+        let threads = self.threads.unwrap_or(1);
+        let ranks = self.ranks.unwrap_or_else(|| match slots {
+            0 if self.in_allocation => given().unwrap_or(1),
+            0 => (own_cores / threads).max(1),
+            slots => slots,
+        });
+        // Of the host with most ranks for its cores.
+        let (on_one, cores) = if self.hosts.is_empty() {
+            (ranks, own_cores)
+        } else {
+            let most = self.hosts.iter().map(|host| host.slots.unwrap_or(1)).max().unwrap_or(1);
+            let even = ranks.div_ceil(self.hosts.len());
+            (most.min(ranks).max(if ranks > slots { even } else { 1 }), self.cores.unwrap_or(most))
+        };
+        // What SLURM has given is as many CPUs as were asked for.
+        let too_many = !self.in_allocation && on_one * threads > cores;
+        let crowded = self.oversubscribe || self.share_cpu || too_many;
+        let own_cpus = if crowded {
+            None
+        } else if self.in_allocation {
+            let given = env::var("SLURM_CPUS_PER_TASK").ok().and_then(|count| count.parse().ok());
+            Some(self.threads.or(given).unwrap_or(1))
+        } else {
+            Some(self.threads.unwrap_or((cores / on_one).max(1)))
+        };
+        let hostfile = hostfile.filter(|_| !self.hosts.is_empty());
+        Placed { ranks, own_cpus, crowded, hostfile }
+    }
+
+    /// Writes the hosts for the launcher; the file goes when the layout does.
+    ///
+    /// # Errors
+    /// If it cannot be written, in words.
+    pub(super) fn place(&self) -> Result<Placed, String> {
+        let file = env::temp_dir().join(format!("spmd-hosts-{}", self.token));
+        let placed = self.layout(Some(file));
+        if let Some(file) = &placed.hostfile {
+            fs::write(file, self.hostfile_text())
+                .map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+        Ok(placed)
+    }
+
+    fn hostfile_text(&self) -> String {
+        let format = match self.launcher.as_ref().map(|launcher| launcher.kind) {
+            Some(Kind::Hydra) => Format::Mpich,
+            Some(Kind::Srun) => Format::Slurm,
+            Some(Kind::OpenMpi(_)) | None => Format::OpenMpi,
+        };
+        hosts::write(&self.hosts, format)
+    }
+
+    /// All words of the launcher, and the program's.
+    pub(super) fn words(&self, placed: &Placed) -> Vec<OsString> {
+        let Some(launcher) = &self.launcher else {
+            let program = self.program.clone().into_os_string();
+            return std::iter::once(program).chain(self.arguments.iter().cloned()).collect();
+        };
+        let words = launcher.words(&Layout {
+            ranks: placed.ranks,
+            own_cpus: placed.own_cpus,
+            crowded: placed.crowded,
+            hostfile: placed.hostfile.as_deref(),
+            agent: self.agent.as_deref(),
+            variables: &self.names,
+            family: self.family,
+        });
+        let mut all: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+        all.extend(self.launcher_args.iter().map(OsString::from));
+        all.push(self.program.clone().into_os_string());
+        all.extend(self.arguments.iter().cloned());
+        all
+    }
+
+    /// What `--dry-run` prints: a line for a shell, and what stands in the hostfile.
+    pub(super) fn command_line(&self, placed: &Placed) -> String {
+        let shown = Placed {
+            ranks: placed.ranks,
+            own_cpus: placed.own_cpus,
+            crowded: placed.crowded,
+            hostfile: (!self.hosts.is_empty() && self.launcher.is_some())
+                .then(|| PathBuf::from("HOSTFILE")),
+        };
+        let of_run = |name: &str| name == MARK || name == "SPMD_RECORD";
+        let settings = self.variables.iter().filter(|(name, _)| !of_run(name));
+        let settings = settings.map(|(name, value)| format!("{name}={} ", quoted(value)));
+        let words = self.words(&shown);
+        let words = words.iter().map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>();
+        let mut text = format!("{}{}", settings.collect::<String>(), words.join(" "));
+        for name in [MARK, "SPMD_RECORD"] {
+            text = text.replace(&format!("-x {name} "), "");
+        }
+        if shown.hostfile.is_some() {
+            text.push_str("\n\nHOSTFILE:\n");
+            text.push_str(self.hostfile_text().trim_end());
+        }
+        text
+    }
+
+    /// Where the program leaves its record unless it is kept: where all hosts can write, if they share
+    /// the directory that this runs in.
+    pub(super) fn record(&self, kept: Option<&Path>) -> PathBuf {
+        let file = kept.map_or_else(
+            || PathBuf::from(format!(".spmd-run-{}.json", self.token)),
+            Path::to_owned,
+        );
+        std::path::absolute(&file).unwrap_or(file)
+    }
+}
+
+/// What starts the ranks.
+fn choose(
+    choice: Choice,
+    linked: Linked,
+    has_hosts: bool,
+    in_allocation: bool,
+) -> Result<Option<Launcher>, String> {
+    let without = "the program was built without MPI, which ranks that are processes need\n  help: build it with \
+                   --features mpi";
+    let family = match linked {
+        Linked::With(family) => Some(family),
+        Linked::Without | Linked::Unknown => None,
+    };
+    match choice {
+        Choice::Local if has_hosts => Err("ranks that are threads are on one host: leave out \
+                                           --hosts, or the launcher"
+            .to_owned()),
+        Choice::Local => Ok(None),
+        Choice::Mpirun | Choice::Srun if linked == Linked::Without => Err(without.to_owned()),
+        Choice::Srun => Launcher::srun().map(Some),
+        Choice::Auto if linked == Linked::Without && has_hosts => Err(without.to_owned()),
+        Choice::Auto if linked == Linked::Without => Ok(None),
+        Choice::Auto if in_allocation && !has_hosts && Launcher::srun().is_ok() => {
+            Launcher::srun().map(Some)
+        }
+        Choice::Mpirun | Choice::Auto => Launcher::mpirun(family).map(Some),
+    }
+}
