@@ -1,13 +1,19 @@
 //! Layer 6: what the job runs on, and what is odd about that.
 
+mod advice;
+mod table;
+
 use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     checks::Checks,
     comm::Comm,
-    engine::About,
+    engine::{About, Installed},
     error::Result,
-    launch::{Launcher, places},
+    hosts::compress,
+    launch::{Launcher, batch_job, places},
     placement::{self, Place},
 };
 
@@ -20,13 +26,25 @@ pub struct Info {
     about: About,
     checks: Checks,
     launcher: Option<Launcher>,
+    started: Started,
     places: Vec<Place>,
+    /// What each rank has found.
+    installed: Vec<Installed>,
 }
 
-/// Asks all ranks where they run.
+/// How the job was started, as far as rank 0 was told.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Started {
+    /// The version of the launcher.
+    version: Option<String>,
+    /// The batch job.
+    job: Option<String>,
+}
+
+/// Asks all ranks where they run, and on what.
 ///
 /// # Collective
-/// The ranks of each host, and an allgather of some bytes per rank.
+/// The ranks of each host, a broadcast, and two allgathers of some bytes per rank.
 ///
 /// # Examples
 /// ```
@@ -37,15 +55,21 @@ pub struct Info {
 #[track_caller]
 pub fn info(world: &Comm) -> Result<Info> {
     let places = places::gather(world, rayon::current_num_threads())?;
-    Ok(Info { about: world.about(), checks: world.checks(), launcher: Launcher::detect(), places })
+    let installed = world.allgather_obj(&world.installed())?;
+    let launcher = Launcher::detect();
+    let started = world.bcast_obj(0, || Started {
+        version: launcher.as_ref().and_then(Launcher::version),
+        job: batch_job(),
+    })?;
+    let (about, checks) = (world.about(), world.checks());
+    Ok(Info { about, checks, launcher, started, places, installed })
 }
 
 impl Info {
-    /// What could be better about the placement of the ranks, a sentence or two each; empty if
-    /// nothing is.
+    /// What could be better about the placement of the ranks, a sentence or two for each thing and
+    /// the hosts that it is about; empty if nothing is.
     pub fn advice(&self) -> Vec<String> {
-        let hosts = self.ranks_by_host();
-        hosts.values().filter_map(|ranks| self.advice_for(ranks)).collect()
+        advice::advice(self)
     }
 
     /// The number of hosts that ranks are on.
@@ -70,80 +94,6 @@ impl Info {
         hosts
     }
 
-    /// For the ranks of a host.
-    fn advice_for(&self, ranks: &[usize]) -> Option<String> {
-        let host = &self.places[*ranks.first()?].host;
-        let places = || ranks.iter().map(|&rank| &self.places[rank]);
-        let cpus = placement::union(places());
-        let (count, who) = (ranks.len(), name_ranks(ranks));
-        let listed = placement::cpu_list(&cpus);
-        if count > 1 && cpus.len() == 1 {
-            return Some(format!(
-                "{who} take turns on cpu {listed} of {host}: that is the concurrent form. For a cpu each, leave \
-                 --share-cpu out{}.",
-                self.binding_hint()
-            ));
-        }
-        if count > cpus.len() {
-            return Some(format!(
-                "{count} ranks share the {} cpus {listed} of {host}: they run in turns. For speed, start at most {} \
-                 ranks on it.",
-                cpus.len(),
-                cpus.len()
-            ));
-        }
-        let quota = places().filter_map(|place| place.quota).min();
-        if let Some(quota) = quota.filter(|quota| count > *quota) {
-            return Some(format!(
-                "{count} ranks have time for {quota} cpus of {host}, by a quota of the container or batch job: they run \
-                 in turns."
-            ));
-        }
-        let fair = |place: &Place| place.even_share(count);
-        let narrow: Vec<_> = self.ranks_where(ranks, |place| place.cpus.len() < fair(place));
-        if let Some(&first) = narrow.first() {
-            let place = &self.places[first];
-            return Some(format!(
-                "{} on {host} may use {} of {} cpus, the fair share is {}{}.",
-                name_ranks(&narrow),
-                place.cpus.len(),
-                place.available,
-                fair(place),
-                self.binding_hint()
-            ));
-        }
-        let threads: usize = places().map(|place| place.threads).sum();
-        if threads > cpus.len() {
-            return Some(format!(
-                "{threads} threads of {who} share the {} cpus {listed} of {host}: leave --threads out for one thread \
-                 per cpu.",
-                cpus.len()
-            ));
-        }
-        let neighbours: Vec<_> = places().collect();
-        let share = |mine: &Place| mine.fair_threads(&neighbours);
-        let idle = self.ranks_where(ranks, |place| place.threads < share(place));
-        let place = &self.places[*idle.first()?];
-        Some(format!(
-            "{} on {host} could have {} threads and use {}: leave --threads out.",
-            name_ranks(&idle),
-            share(place),
-            place.threads
-        ))
-    }
-
-    fn ranks_where(&self, ranks: &[usize], holds: impl Fn(&Place) -> bool) -> Vec<usize> {
-        ranks.iter().copied().filter(|&rank| holds(&self.places[rank])).collect()
-    }
-
-    /// How the launcher is told to give ranks more CPUs.
-    fn binding_hint(&self) -> String {
-        let option = |launcher: &Launcher| {
-            format!("; the option of {} for more is {}", launcher.name, launcher.binding_option)
-        };
-        self.launcher.as_ref().map(option).unwrap_or_default()
-    }
-
     /// The design's word for how the ranks run.
     fn form(&self) -> &'static str {
         match (self.ranks_by_host().len(), self.places.len()) {
@@ -158,6 +108,7 @@ impl Info {
 
     fn facts(&self) -> Vec<(&'static str, String)> {
         let launched = self.launcher.as_ref().map_or("none", |launcher| launcher.name);
+        let version = self.started.version.as_ref().map(|version| format!(" ({version})"));
         let About { engine, library, thread_level } = &self.about;
         let mut facts = vec![("spmd", env!("CARGO_PKG_VERSION").to_owned())];
         let how = if *engine == "local" { "ranks are threads" } else { "ranks are processes" };
@@ -169,14 +120,38 @@ impl Info {
             facts.push(("MPI library", library.clone()));
             facts.push(("thread level", thread_level.clone()));
         }
+        facts.extend(self.found("library file", |installed| installed.library.as_deref()));
+        facts.extend(self.found("transport", |installed| installed.transport.as_deref()));
         facts.push(("checks", format!("{:?}", self.checks).to_lowercase()));
-        facts.push(("launcher", launched.to_owned()));
+        facts.push(("launcher", format!("{launched}{}", version.unwrap_or_default())));
+        facts.extend(self.started.job.clone().map(|job| ("batch job", job)));
         let (ranks, hosts) = (self.places.len(), self.ranks_by_host().len());
         facts.push(("ranks", format!("{ranks} on {}", counted(hosts, "host"))));
         facts.push(("form", self.form().to_owned()));
         facts.push(("HDF5", hdf5()));
         facts.push(("features", features()));
         facts
+    }
+
+    /// What the ranks have found, with their hosts where that differs; nothing where nobody knows.
+    fn found(
+        &self,
+        name: &'static str,
+        what: impl Fn(&Installed) -> Option<&str>,
+    ) -> Vec<(&'static str, String)> {
+        let mut hosts_by_value = BTreeMap::<&str, BTreeMap<u32, &str>>::new();
+        for (installed, place) in self.installed.iter().zip(&self.places) {
+            if let Some(value) = what(installed) {
+                hosts_by_value.entry(value).or_default().insert(place.node, &place.host);
+            }
+        }
+        let differs = hosts_by_value.len() > 1;
+        let show = |(value, hosts): (&str, BTreeMap<u32, &str>)| {
+            let hosts: Vec<_> = hosts.into_values().collect();
+            let on = if differs { format!(" (on {})", name_hosts(&hosts)) } else { String::new() };
+            (name, format!("{value}{on}"))
+        };
+        hosts_by_value.into_iter().map(show).collect()
     }
 }
 
@@ -212,36 +187,21 @@ fn name_ranks(ranks: &[usize]) -> String {
     if ranks.len() == 1 { format!("rank {list}") } else { format!("ranks {list}") }
 }
 
+/// Hosts by their names; those of one name are counted.
+fn name_hosts(hosts: &[&str]) -> String {
+    let mut names = hosts.to_vec();
+    names.dedup();
+    let listed = compress(&names);
+    if names.len() == hosts.len() { listed } else { format!("{listed} ({} hosts)", hosts.len()) }
+}
+
 impl fmt::Display for Info {
     /// Lines without an end of line after the last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in self.facts() {
             writeln!(f, "{name:<13} {value}")?;
         }
-        // Ranks at the same place share a line.
-        let mut groups: Vec<(&Place, Vec<usize>)> = Vec::new();
-        for (rank, place) in self.places.iter().enumerate() {
-            match groups.iter_mut().find(|(known, _)| *known == place) {
-                Some((_, ranks)) => ranks.push(rank),
-                None => groups.push((place, vec![rank])),
-            }
-        }
-        let rows = groups.iter().map(|(place, ranks)| {
-            let cpus = format!(
-                "{} ({} of {})",
-                placement::cpu_list(&place.cpus),
-                place.cpus.len(),
-                place.available
-            );
-            let threads = place.threads.to_string();
-            [placement::cpu_list(ranks), place.host.clone(), cpus, threads]
-        });
-        let header = ["ranks", "host", "cpus", "threads per rank"].map(str::to_owned);
-        write!(
-            f,
-            "\n{}",
-            table(std::iter::once(header).chain(rows).collect::<Vec<_>>().as_slice())
-        )?;
+        write!(f, "\n{}", table::table(&self.places))?;
         let advice = self.advice();
         if !advice.is_empty() {
             write!(f, "\n\nadvice")?;
@@ -250,29 +210,18 @@ impl fmt::Display for Info {
     }
 }
 
-/// Rows with their columns aligned; the last column is not padded.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let line = |row: &[String; N]| {
-        let padded = row.iter().enumerate().map(|(column, cell)| {
-            let width = if column + 1 < N { width(column).unwrap_or(0) } else { 0 };
-            format!("{cell:<width$}")
-        });
-        padded.collect::<Vec<_>>().join("   ")
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn job(places: Vec<Place>) -> Info {
+    pub(super) fn job(places: Vec<Place>) -> Info {
         let about =
             About { engine: "mpi", library: "Open MPI".to_owned(), thread_level: String::new() };
         let launcher =
             Launcher { name: "mpirun", rank: 0, size: None, binding_option: "--bind-to none" };
-        Info { about, checks: Checks::Arguments, launcher: Some(launcher), places }
+        let installed = vec![Installed::default(); places.len()];
+        let (checks, started) = (Checks::Arguments, Started::default());
+        Info { about, checks, launcher: Some(launcher), started, places, installed }
     }
 
     fn place(host: &str, cpus: impl IntoIterator<Item = usize>, threads: usize) -> Place {
@@ -307,6 +256,44 @@ mod tests {
         let job = job(two.to_vec());
         assert!(job.to_string().contains("2 on 2 hosts"), "{job}");
         assert!(job.advice().is_empty(), "{job}");
+    }
+
+    #[test]
+    fn a_large_job_is_a_screen() {
+        let places = (0..12_800_u32).map(|rank| Place {
+            node: rank / 128,
+            host: format!("node{:03}", rank / 128 + 1),
+            cpus: vec![rank as usize % 128],
+            available: 128,
+            quota: None,
+            threads: 1,
+        });
+        let text = job(places.collect()).to_string();
+        assert!(text.lines().count() < 24, "{text}");
+        assert!(text.contains("12800 on 100 hosts") && text.contains(" node[001-100], "), "{text}");
+    }
+
+    #[test]
+    fn the_installation_and_the_launch_are_told_as_far_as_they_are_known() {
+        let mut job = job(vec![place("a", 0..4, 4), place("bb", 4..8, 4), place("ccc", 0..8, 8)]);
+        let lines = |job: &Info, name: &str| {
+            let text = job.to_string();
+            let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+            lines.map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+        };
+        for name in ["library file", "transport", "batch job"] {
+            assert!(lines(&job, name).is_empty(), "{job}");
+        }
+        assert_eq!(lines(&job, "launcher"), ["mpirun"]);
+        for (installed, path) in job.installed.iter_mut().zip(["/x", "/x", "/y"]) {
+            installed.library = Some(path.to_owned());
+            installed.transport = Some("ob1".to_owned());
+        }
+        job.started = Started { version: Some("9.9".to_owned()), job: Some("SLURM 1".to_owned()) };
+        assert_eq!(lines(&job, "library file"), ["/x (on a,bb)", "/y (on ccc)"]);
+        assert_eq!(lines(&job, "transport"), ["ob1"]);
+        assert_eq!(lines(&job, "launcher"), ["mpirun (9.9)"]);
+        assert_eq!(lines(&job, "batch job"), ["SLURM 1"]);
     }
 
     #[test]

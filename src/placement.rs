@@ -9,7 +9,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 /// Where a rank runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Place {
     /// What tells hosts apart: several can have one name.
     pub(crate) node: u32,

@@ -71,6 +71,31 @@ fn info_tells_engine_library_and_ranks() {
     let library = if *OPEN_MPI { "Open MPI" } else { "MPICH" };
     assert!(out.contains("mpi") && out.contains(library), "{out}");
     assert!(out.contains("3 on 1 host"), "{out}");
+    // What is known of the library does not hang on what is in PATH now.
+    let fact = |name: &str| {
+        let lines: Vec<_> = out.lines().filter_map(|line| line.strip_prefix(name)).collect();
+        assert_eq!(lines.len(), 1, "{name}: {out}");
+        lines[0].trim()
+    };
+    let file = Path::new(fact("library file"));
+    assert!(file.is_file() && file.to_str().unwrap().contains("libmpi"), "{out}");
+    let transport = fact("transport");
+    let expected = if *OPEN_MPI { "ob1 (" } else { "ch" };
+    assert!(transport.starts_with(expected), "{out}");
+    // Open MPI says which PMIx its launcher has; 5.0 says its own version as well.
+    assert_eq!(fact("launcher").contains("PMIx "), *OPEN_MPI);
+}
+
+#[test]
+fn info_tells_the_ways_that_are_open_and_the_batch_job() {
+    if !*OPEN_MPI {
+        return;
+    }
+    let mut command = mpirun(2, &spmd());
+    command.env("OMPI_MCA_pml", "ob1").env("OMPI_MCA_btl", "self,tcp").env("PBS_JOBID", "8.server");
+    let out = run(command.arg("info")).success().stdout;
+    assert!(out.lines().any(|line| line == "transport     ob1 (tcp)"), "{out}");
+    assert!(out.lines().any(|line| line == "batch job     PBS 8.server"), "{out}");
 }
 
 #[test]

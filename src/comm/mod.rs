@@ -67,7 +67,7 @@ pub(crate) use self::{
 use crate::{
     checks::Checks,
     datum::Signature,
-    engine::{About, Context, Engine, Label, Rank, Step, Tag},
+    engine::{About, Context, Engine, Installed, Label, Rank, Step, Tag},
     error::{Call, Error, ErrorKind, Fault, Result, With},
 };
 
@@ -253,6 +253,10 @@ impl Comm {
 
     pub(crate) fn about(&self) -> About {
         self.engine.about()
+    }
+
+    pub(crate) fn installed(&self) -> Installed {
+        self.engine.installed()
     }
 
     /// Makes a call of the program: `body` does it, and its complaint becomes an error of this

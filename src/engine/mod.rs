@@ -26,8 +26,8 @@ pub(crate) use self::{
     groups::{Groups, SharedEngine, Threads},
     messages::{Messages, Operations},
     vocabulary::{
-        About, Begun, Choice, Context, Done, Ended, Label, Leftover, Mode, Op, Preparation, Rank,
-        Received, Source, Step, Tag, Target, Ticket,
+        About, Begun, Choice, Context, Done, Ended, Installed, Label, Leftover, Mode, Op,
+        Preparation, Rank, Received, Source, Step, Tag, Target, Ticket,
     },
     window::{Access, Rma, WindowId, Windows},
 };
@@ -46,6 +46,11 @@ pub(crate) trait Engine:
 {
     /// What this engine is.
     fn about(&self) -> About;
+
+    /// What is behind it on this rank; finding that out takes a while.
+    fn installed(&self) -> Installed {
+        Installed::default()
+    }
 
     /// The largest tag that a message can carry.
     fn max_tag(&self) -> Tag;

@@ -2,6 +2,8 @@
 
 use std::panic::Location;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Exchanged, LentCollective, matching};
 use crate::{
     datum::{Buffer, LentRead, LentWrite, Signature},
@@ -256,4 +258,13 @@ pub(crate) struct About {
     pub(crate) library: String,
     /// The thread level that the library grants; empty for `local`.
     pub(crate) thread_level: String,
+}
+
+/// What is behind an engine on one rank, as far as it can be known; nothing for `local`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Installed {
+    /// The file that the MPI library is in.
+    pub(crate) library: Option<String>,
+    /// What carries messages on a host and between hosts.
+    pub(crate) transport: Option<String>,
 }

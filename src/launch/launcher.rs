@@ -2,6 +2,9 @@
 
 use std::env;
 
+const OPEN_MPI: &str = "Open MPI mpirun";
+const MPICH: &str = "MPICH mpiexec";
+
 /// The launcher that started this process as one of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Launcher {
@@ -30,12 +33,31 @@ impl Launcher {
         format!("rank {} on {}", self.rank, crate::placement::host())
     }
 
+    /// What the launcher says of its version in the variables that it sets. (The one that `PATH`
+    /// finds now may be another.)
+    pub(crate) fn version(&self) -> Option<String> {
+        self.version_by(|name| env::var(name).ok())
+    }
+
+    fn version_by(&self, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+        // Users set OMPI_VERSION too; a launcher that does sets the other one as well.
+        let own = || variable("OMPI_TOOL_NAME").and_then(|_| variable("OMPI_VERSION"));
+        let own = if self.name == OPEN_MPI { own() } else { None };
+        // Launchers that speak PMIx say which; others hand on what they find.
+        let speaks = self.name != MPICH && variable("PMIX_RANK").is_some();
+        let pmix = if speaks { variable("PMIX_VERSION") } else { None };
+        match (own, pmix) {
+            (Some(own), Some(pmix)) => Some(format!("{own}, PMIx {pmix}")),
+            (own, pmix) => own.or(pmix.map(|pmix| format!("PMIx {pmix}"))),
+        }
+    }
+
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let number = |name: &str| variable(name)?.parse::<usize>().ok();
         if let Some(rank) = number("OMPI_COMM_WORLD_RANK") {
             let size = number("OMPI_COMM_WORLD_SIZE");
             let binding_option = "--bind-to none, or --map-by slot:PE=<threads>";
-            return Some(Self { name: "Open MPI mpirun", rank, size, binding_option });
+            return Some(Self { name: OPEN_MPI, rank, size, binding_option });
         }
         let step = variable("SLURM_STEP_ID").and_then(|_| number("SLURM_PROCID"));
         let tasks = number("SLURM_STEP_NUM_TASKS");
@@ -46,12 +68,7 @@ impl Launcher {
             if step.is_some() && variable("MPI_LOCALNRANKS").is_none() {
                 return Some(Self { size: size.or(tasks), ..Self::srun(rank) });
             }
-            return Some(Self {
-                name: "MPICH mpiexec",
-                rank,
-                size,
-                binding_option: "-bind-to none",
-            });
+            return Some(Self { name: MPICH, rank, size, binding_option: "-bind-to none" });
         }
         // A shell inside a one-task step is no launch; several tasks are, also without --mpi.
         let rank = step.filter(|_| tasks.is_some_and(|tasks| tasks > 1))?;
@@ -61,6 +78,22 @@ impl Launcher {
     fn srun(rank: usize) -> Self {
         Self { name: "srun", rank, size: None, binding_option: "--cpus-per-task=<threads>" }
     }
+}
+
+/// The batch job that this process belongs to: the system and its number for it.
+pub(crate) fn batch_job() -> Option<String> {
+    batch_job_by(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
+fn batch_job_by(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    if let Some(job) = variable("SLURM_JOB_ID") {
+        let part = variable("SLURM_ARRAY_JOB_ID").zip(variable("SLURM_ARRAY_TASK_ID"));
+        let part = part.map(|(array, task)| format!(" ({array}_{task})")).unwrap_or_default();
+        return Some(format!("SLURM {job}{part}"));
+    }
+    let systems = [("PBS", "PBS_JOBID"), ("LSF", "LSB_JOBID"), ("Flux", "FLUX_JOB_ID")];
+    let job = |(system, name)| Some(format!("{system} {}", variable(name)?));
+    systems.into_iter().find_map(job)
 }
 
 /// Whether a process above this one is the rank that the launcher's variables tell of: MPI would
@@ -136,6 +169,42 @@ mod tests {
             detect(&[("PMI_RANK", "1"), ("PMI_SIZE", "2")]),
             Some(("MPICH mpiexec", 1, Some(2)))
         );
+    }
+
+    #[test]
+    fn a_launchers_version_is_what_it_says_itself() {
+        let version = |variables: &[(&str, &str)]| {
+            let value = |name: &str| {
+                variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            };
+            Launcher::from_variables(value).unwrap().version_by(value)
+        };
+        let rank = [("OMPI_COMM_WORLD_RANK", "3"), ("OMPI_VERSION", "9.9")];
+        assert_eq!(version(&rank), None, "a user's variable");
+        let pmix = [("PMIX_RANK", "3"), ("PMIX_VERSION", "4.2.2")];
+        assert_eq!(version(&[&rank[..], &pmix].concat()), Some("PMIx 4.2.2".to_owned()));
+        let tool = [("OMPI_TOOL_NAME", "mpirun")];
+        let all = [&rank[..], &pmix, &tool].concat();
+        assert_eq!(version(&all), Some("9.9, PMIx 4.2.2".to_owned()));
+        let mpich = [("PMI_RANK", "1"), ("PMIX_VERSION", "4.2.2"), ("OMPI_VERSION", "9.9")];
+        assert_eq!(version(&mpich), None);
+    }
+
+    #[test]
+    fn a_batch_job_has_its_systems_number() {
+        let job = |variables: &[(&str, &str)]| {
+            batch_job_by(|name: &str| {
+                variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(job(&[]), None);
+        assert_eq!(job(&[("SLURM_JOB_ID", "17")]).unwrap(), "SLURM 17");
+        let array = [("SLURM_ARRAY_JOB_ID", "16"), ("SLURM_ARRAY_TASK_ID", "2")];
+        let array = [&[("SLURM_JOB_ID", "17")][..], &array].concat();
+        assert_eq!(job(&array).unwrap(), "SLURM 17 (16_2)");
+        assert_eq!(job(&[("PBS_JOBID", "8.server")]).unwrap(), "PBS 8.server");
+        assert_eq!(job(&[("LSB_JOBID", "9")]).unwrap(), "LSF 9");
+        assert_eq!(job(&[("FLUX_JOB_ID", "f2")]).unwrap(), "Flux f2");
     }
 
     #[test]

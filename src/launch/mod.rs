@@ -38,7 +38,7 @@ use std::{
 
 use clap::builder::BoolishValueParser;
 
-pub(crate) use self::launcher::Launcher;
+pub(crate) use self::launcher::{Launcher, batch_job};
 use self::{
     identity::{Identity, Voice, Words, discard},
     record::{Outcome, Recording},

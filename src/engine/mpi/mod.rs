@@ -11,6 +11,7 @@ mod dynamic;
 mod exchange;
 mod guard;
 mod init;
+mod installed;
 mod messages;
 mod operations;
 mod plans;
@@ -55,8 +56,8 @@ pub(crate) use self::{
     watch::{Stage, Standing, Watch},
 };
 use super::{
-    About, CollectiveCall, Collectives, Context, Engine, Exchange, Groups, Label, Leftover, Op,
-    Rank, Tag, table::Table,
+    About, CollectiveCall, Collectives, Context, Engine, Exchange, Groups, Installed, Label,
+    Leftover, Op, Rank, Tag, table::Table,
 };
 use crate::{
     checks::Checks,
@@ -225,6 +226,10 @@ impl CommPair {
 impl Engine for MpiEngine {
     fn about(&self) -> About {
         self.about.clone()
+    }
+
+    fn installed(&self) -> Installed {
+        installed::installed()
     }
 
     fn max_tag(&self) -> Tag {
