@@ -110,11 +110,17 @@ impl Record {
     pub fn read(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
         let text = fs::read_to_string(path).map_err(FileError::system(path, "read"))?;
-        let verb = "read the record of a run";
-        let record: Self = serde_json::from_str(&text).map_err(FileError::format(path, verb))?;
+        Self::parse(&text).map_err(FileError::format(path, "read the record of a run"))
+    }
+
+    /// Understands the text of a record.
+    ///
+    /// # Errors
+    /// If it is something else, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let record: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if record.format > FORMAT {
-            let words = format!("it has form {}, this version reads {FORMAT}", record.format);
-            return Err(FileError::format(path, verb)(words));
+            return Err(format!("it has form {}, this version reads {FORMAT}", record.format));
         }
         Ok(record)
     }

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     match spmd::parse::<Cli>().command {
         Command::Info(args) => cli::info(&args),
         Command::Run(options) => run::run(&options, &mut output::Reader),
+        Command::Become(what) => run::become_launcher(&what.words),
         Command::HostAgent(arguments) => run::serve_as_agent(&arguments),
         Command::Instrument(_) => cli::become_instruments(),
         Command::Tour(options) => cli::tour(&options),

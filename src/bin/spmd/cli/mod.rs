@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// What `spmd run` and `spmd info --hosts` start on the hosts
     #[command(hide = true)]
     HostAgent(crate::run::AgentArguments),
+    /// What `spmd run` starts as the launcher
+    #[command(hide = true)]
+    Become(crate::run::Words),
     #[command(flatten)]
     Instrument(Instrument),
     /// See one program in three forms, measured: concurrent, parallel, distributed

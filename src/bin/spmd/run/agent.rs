@@ -2,7 +2,8 @@
 //! and ends what is left of the run when it is over or the launcher's host is lost.
 //!
 //! Lines go both ways. The agent begins with its [`Facts`] as JSON; then each line is answered with
-//! one. `end` is answered with the number of processes that were ended.
+//! one: `record` with what the program has left as the record of the run on this host, since hosts
+//! need not share a directory; `end` with the number of processes that were ended.
 
 use std::{
     env, fs,
@@ -42,6 +43,51 @@ pub(crate) struct Arguments {
     token: String,
     /// The program of the run
     program: PathBuf,
+    /// Where it leaves its record
+    record: PathBuf,
+}
+
+/// What is known of the end of a program on a host, the weightier the later.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Left {
+    /// It never began there, or is no program of spmd.
+    NotBegun,
+    /// It began.
+    Begun,
+    /// It has left this.
+    Record(String),
+}
+
+impl Left {
+    /// Makes the file that a program removes when it begins.
+    pub(super) fn prepare(record: &Path) -> io::Result<()> {
+        fs::write(record, "")
+    }
+
+    pub(super) fn read(record: &Path) -> Self {
+        match fs::read_to_string(record) {
+            Ok(text) if text.is_empty() => Self::NotBegun,
+            Ok(text) => Self::Record(text),
+            Err(_) => Self::Begun,
+        }
+    }
+
+    /// Of a host that could not be prepared nothing is known.
+    fn line(&self) -> String {
+        match self {
+            Self::NotBegun => "not begun".to_owned(),
+            Self::Begun => "begun".to_owned(),
+            Self::Record(text) => format!("record {}", text.trim_end()),
+        }
+    }
+
+    fn from_line(line: &str) -> Option<Self> {
+        match line {
+            "not begun" => Some(Self::NotBegun),
+            "begun" => Some(Self::Begun),
+            _ => line.strip_prefix("record ").map(|text| Self::Record(text.to_owned())),
+        }
+    }
 }
 
 /// What a host says of itself.
@@ -112,6 +158,7 @@ pub(crate) fn serve(arguments: &Arguments) -> ExitCode {
     let answer = |line: &str| writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
     let facts = Facts::of_this_host(&arguments.program);
     let text = serde_json::to_string(&facts).unwrap_or_default();
+    let prepared = Left::prepare(&arguments.record).is_ok();
     let mut there = answer(&text).is_ok();
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -124,11 +171,16 @@ pub(crate) fn serve(arguments: &Arguments) -> ExitCode {
     while there {
         match lines.recv_timeout(FORSAKEN) {
             Ok(line) if line == "end" => break,
+            Ok(line) if line == "record" => {
+                let left = if prepared { Left::read(&arguments.record) } else { Left::NotBegun };
+                there = answer(&left.line()).is_ok();
+            }
             Ok(_) => there = answer(".").is_ok(),
             Err(_) => break,
         }
     }
     let ended = leftovers::end(&arguments.token);
+    let _ = fs::remove_file(&arguments.record); // if it is there
     let _ = answer(&format!("ended {ended}")); // if anybody hears it
     ExitCode::SUCCESS
 }
@@ -164,10 +216,17 @@ impl Crew {
         agent: Option<&str>,
         token: &str,
         program: &Path,
+        record: &Path,
     ) -> (Self, Receiver<Event>) {
         let (events, receiver) = mpsc::channel();
         let own = env::current_exe().unwrap_or_else(|_| PathBuf::from("spmd"));
-        let words = [own.as_os_str(), "host-agent".as_ref(), token.as_ref(), program.as_os_str()];
+        let words = [
+            own.as_os_str(),
+            "host-agent".as_ref(),
+            token.as_ref(),
+            program.as_os_str(),
+            record.as_os_str(),
+        ];
         let line: Vec<String> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
         let members = hosts.iter().enumerate().map(|(index, host)| {
             let mut command = if is_here(&host.name) {
@@ -287,9 +346,41 @@ impl Crew {
         self.members.iter().find(silent).map(|member| member.host.as_str())
     }
 
-    /// Whether all hosts have been heard since then.
-    pub(super) fn all_heard_since(&self, then: Instant) -> bool {
-        self.members.iter().all(|member| !member.serves || member.heard >= then)
+    /// Whether any host is watched.
+    pub(super) fn serves(&self) -> bool {
+        self.members.iter().any(|member| member.serves)
+    }
+
+    /// What the program has left on the hosts: the weightiest.
+    ///
+    /// # Errors
+    /// The name of a host that does not answer.
+    pub(super) fn left(&mut self, events: &Receiver<Event>) -> Result<Left, String> {
+        let mut open = 0;
+        for member in self.members.iter_mut().filter(|member| member.serves) {
+            if let Some(words) = &mut member.words {
+                let _ = writeln!(words, "record").and_then(|()| words.flush()); // silence tells
+                open += 1;
+            }
+        }
+        let mut all = Left::NotBegun;
+        while open > 0 {
+            match events.recv_timeout(BEAT / 10) {
+                Ok(Event::Line(index, line)) => {
+                    self.hear(index);
+                    if let Some(left) = Left::from_line(&line) {
+                        all = all.max(left);
+                        open -= 1;
+                    }
+                }
+                Ok(Event::Gone(index, _)) => return Err(self.lose(index).to_owned()),
+                Ok(Event::Signal(_)) | Err(_) => {}
+            }
+            if let Some(name) = self.beat() {
+                return Err(name.to_owned());
+            }
+        }
+        Ok(all)
     }
 
     /// The run is over: what is left of it is ended, on all hosts that can be reached.

@@ -22,7 +22,10 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-pub(crate) use self::agent::{Arguments as AgentArguments, serve as serve_as_agent};
+pub(crate) use self::{
+    agent::{Arguments as AgentArguments, serve as serve_as_agent},
+    watch::become_launcher,
+};
 use self::{
     agent::{Crew, Facts},
     plan::Plan,
@@ -93,6 +96,13 @@ pub(crate) struct Options {
     command: Vec<OsString>,
 }
 
+/// What becomes the launcher.
+#[derive(Args)]
+pub(crate) struct Words {
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<OsString>,
+}
+
 /// What starts ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Choice {
@@ -151,7 +161,7 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
     }
     watch::block_signals().map_err(|error| Ending::Failed(error, 1))?;
     let (mut crew, events) =
-        Crew::send(&watched, plan.agent.as_deref(), &plan.token, &plan.program);
+        Crew::send(&watched, plan.agent.as_deref(), &plan.token, &plan.program, &plan.record);
     let facts = match crew.facts(&events) {
         Ok(facts) => facts,
         Err(text) => return Err(Ending::LostHost(text)),

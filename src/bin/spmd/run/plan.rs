@@ -1,13 +1,6 @@
 //! What is asked for, as a command line.
 
-use std::{
-    env,
-    ffi::OsString,
-    fs,
-    path::{Path, PathBuf},
-    process,
-    time::SystemTime,
-};
+use std::{env, ffi::OsString, fs, path::PathBuf, process, time::SystemTime};
 
 use super::{Choice, Options, agent::Facts, cores::cores, leftovers::MARK};
 use crate::{
@@ -26,6 +19,8 @@ pub(super) struct Plan {
     pub(super) agent: Option<String>,
     /// What all processes of this run, and no others, have in their environment.
     pub(super) token: String,
+    /// Where the program leaves its record, on the host of rank 0.
+    pub(super) record: PathBuf,
     pub(super) variables: Vec<(String, String)>,
     ranks: Option<usize>,
     threads: Option<usize>,
@@ -72,6 +67,16 @@ impl Plan {
         };
         let launcher = choose(options.launcher, linked, !hosts.is_empty(), in_allocation)?;
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let token = format!("{}-{}", process::id(), started.as_nanos());
+        // Where the launcher alone knows the hosts, none of them can be asked: they share this
+        // directory.
+        let shared = hosts.is_empty() && in_allocation;
+        let record = if shared {
+            let name = PathBuf::from(format!(".spmd-run-{token}.json"));
+            std::path::absolute(&name).unwrap_or(name)
+        } else {
+            env::temp_dir().join(format!("spmd-run-{token}.json"))
+        };
         let number = |count: Option<std::num::NonZeroUsize>| count.map(usize::from);
         let mut plan = Self {
             launcher,
@@ -79,7 +84,8 @@ impl Plan {
             arguments: options.command[1..].to_vec(),
             hosts,
             agent: options.agent.clone(),
-            token: format!("{}-{}", process::id(), started.as_nanos()),
+            token,
+            record,
             variables: Vec::new(),
             ranks: number(options.ranks),
             threads: number(options.threads),
@@ -259,16 +265,6 @@ impl Plan {
             text.push_str(self.hostfile_text().trim_end());
         }
         text
-    }
-
-    /// Where the program leaves its record unless it is kept: where all hosts can write, if they share
-    /// the directory that this runs in.
-    pub(super) fn record(&self, kept: Option<&Path>) -> PathBuf {
-        let file = kept.map_or_else(
-            || PathBuf::from(format!(".spmd-run-{}.json", self.token)),
-            Path::to_owned,
-        );
-        std::path::absolute(&file).unwrap_or(file)
     }
 }
 

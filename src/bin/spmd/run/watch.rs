@@ -2,11 +2,12 @@
 //! is left.
 
 use std::{
+    env,
+    ffi::OsString,
     fs,
     io::IsTerminal,
-    os::unix::process::{CommandExt, ExitStatusExt},
-    path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    os::unix::process::CommandExt,
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
@@ -20,7 +21,7 @@ use spmd::record::Record;
 
 use super::{
     Ending, Options,
-    agent::{Crew, Event, SILENCE},
+    agent::{Crew, Event, Left},
     leftovers,
     plan::Plan,
     say,
@@ -32,6 +33,9 @@ const HEARD: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1, Si
 /// Between the launcher's SIGTERM and its end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// The exit code of a run that somebody has ended.
+const INTERRUPTED: u8 = 130;
+
 /// How often the launcher is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -42,6 +46,18 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) fn block_signals() -> Result<(), String> {
     let set: SigSet = HEARD.into_iter().collect();
     set.thread_block().map_err(|error| format!("signals cannot be heard: {error}"))
+}
+
+/// Becomes this command, which hears all signals.
+pub(crate) fn become_launcher(words: &[OsString]) -> ExitCode {
+    const NOT_STARTED: u8 = 127;
+    if let Err(error) = SigSet::all().thread_unblock() {
+        say(&format!("error: signals cannot be heard: {error}"));
+        return NOT_STARTED.into();
+    }
+    let error = Command::new(&words[0]).args(&words[1..]).exec();
+    say(&format!("error: {} cannot be started: {error}", words[0].display()));
+    NOT_STARTED.into()
 }
 
 /// Why a run is ended before its time.
@@ -69,18 +85,24 @@ pub(super) fn run(
 ) -> Result<Ending, Ending> {
     let failed = |text: String| Ending::Failed(text, 1);
     let placed = plan.place().map_err(failed)?;
-    let record = plan.record(options.record.as_deref());
-    // A program that begins removes it: what did not begin is told from what did not end.
-    fs::write(&record, "").map_err(|error| {
-        failed(format!(
-            "{}: {error}\n  help: the run leaves a record; run in a directory that can be written to, or name another \
-             with --record",
-            record.display()
-        ))
-    })?;
+    if !crew.serves() {
+        Left::prepare(&plan.record).map_err(|error| {
+            failed(format!(
+                "{}: {error}\n  help: the program leaves a record of its end there",
+                plan.record.display()
+            ))
+        })?;
+    }
     let words = plan.words(&placed);
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).envs(plan.variables.iter().cloned()).env("SPMD_RECORD", &record);
+    // A process inherits which signals are blocked: this program opens them again and becomes the
+    // launcher.
+    let own = env::current_exe().map_err(|error| failed(format!("where am I? {error}")))?;
+    let mut command = Command::new(own);
+    command
+        .arg("become")
+        .args(&words)
+        .envs(plan.variables.iter().cloned())
+        .env("SPMD_RECORD", &plan.record);
     command.env_remove("SRUN_CPUS_PER_TASK");
     // A signal from the terminal comes here alone; a group that has no terminal may not read from it.
     command.process_group(0);
@@ -98,8 +120,8 @@ pub(super) fn run(
     });
     let started = Instant::now();
     let mut child = command.spawn().map_err(|error| {
-        let _ = fs::remove_file(&record); // it was written above
-        failed(format!("{} cannot be started: {error}", words[0].display()))
+        let _ = fs::remove_file(&plan.record); // it was written above
+        failed(format!("the launcher cannot be started: {error}"))
     })?;
     let mut stop: Option<Stop> = None;
     let status = loop {
@@ -134,81 +156,61 @@ pub(super) fn run(
             }
         }
     };
-    let written = fs::read_to_string(&record);
-    let judged = judge(&record, written.as_deref().ok(), status);
-    // The launcher may have noticed first that a host is lost.
-    let lost = match (&stop, &judged) {
-        (Some(Stop { why: Why::LostHost(name), .. }), _) => Some(name.clone()),
-        (None, Judged::Lost) => find_lost(&events, &mut crew),
-        _ => None,
-    };
+    conclude(plan, options, crew, &events, stop.map(|stop| stop.why), status)
+}
+
+/// The launcher has ended: what is left is ended too, and the run judged.
+fn conclude(
+    plan: &Plan,
+    options: &Options,
+    mut crew: Crew,
+    events: &Receiver<Event>,
+    why: Option<Why>,
+    status: ExitStatus,
+) -> Result<Ending, Ending> {
+    let left = if crew.serves() { crew.left(events) } else { Ok(Left::read(&plan.record)) };
     let here = leftovers::end(&plan.token);
     crew.dismiss();
-    if here > 0 && stop.is_none() {
+    let _ = fs::remove_file(&plan.record); // if it is here
+    if here > 0 && why.is_none() {
         say(&format!("spmd run: {here} processes were left and have been ended"));
     }
-    if options.record.is_none() || matches!(judged, Judged::NotBegun) {
-        let _ = fs::remove_file(&record); // where it is
-    }
-    Ok(verdict(judged, lost, stop.map(|stop| stop.why), status))
-}
-
-/// What the program says of its end.
-enum Judged {
-    /// Its own exit code.
-    Record(u8),
-    /// It began, and left no word.
-    Lost,
-    /// It never began, or is no program of spmd.
-    NotBegun,
-}
-
-fn judge(file: &Path, written: Option<&str>, status: ExitStatus) -> Judged {
-    match written {
-        Some("") => Judged::NotBegun,
-        Some(_) => match Record::read(file) {
-            Ok(record) => Judged::Record(record.exit_code),
-            Err(error) => {
-                say(&format!("spmd run: {error}"));
-                Judged::Record(status.code().map_or(1, |code| code as u8))
-            }
-        },
-        None => Judged::Lost,
-    }
-}
-
-fn verdict(judged: Judged, lost: Option<String>, why: Option<Why>, status: ExitStatus) -> Ending {
-    const INTERRUPTED: u8 = 130;
+    let code = status.code().map(|code| code as u8);
+    // The launcher may have noticed first.
+    let lost = match (&why, &left) {
+        (Some(Why::LostHost(name)), _) | (_, Err(name)) => Some(name.clone()),
+        _ => None,
+    };
     if let Some(name) = lost {
-        return Ending::LostHost(format!(
+        return Ok(Ending::LostHost(format!(
             "{name} is lost, and with it the run\n  help: start it again on the other hosts; a program that keeps \
              checkpoints goes on from the last one"
-        ));
+        )));
     }
-    let code = status.code().map(|code| code as u8);
-    match (judged, why) {
+    let left = left.unwrap_or(Left::NotBegun);
+    if let (Left::Record(text), Some(file)) = (&left, &options.record) {
+        fs::write(file, text)
+            .map_err(|error| Ending::Failed(format!("{}: {error}", file.display()), 1))?;
+    }
+    Ok(match (left, why) {
         // Whatever the launcher thinks of it.
-        (Judged::Record(code), _) => Ending::Ended(code),
+        (Left::Record(text), _) => match Record::parse(&text) {
+            Ok(record) => Ending::Ended(record.exit_code),
+            Err(error) => Ending::Failed(format!("the record of the run: {error}"), 1),
+        },
         (_, Some(Why::Asked(signal))) => Ending::Failed(format!("ended by {signal}"), INTERRUPTED),
         (_, Some(_)) => Ending::Failed("ended: it took longer than --walltime".to_owned(), 4),
-        (Judged::NotBegun, None) => match code {
+        (Left::NotBegun, None) => match code {
             Some(code) => Ending::Ended(code),
-            None => Ending::Failed(format!("the launcher ended by {status}"), 1),
+            None => Ending::Failed(format!("the launcher ended with {status}"), 1),
         },
-        (Judged::Lost, None) => {
-            let how = match (code, status.signal()) {
-                (Some(code), _) => format!("the launcher ended with {code}"),
-                (None, signal) => format!("the launcher ended by signal {}", signal.unwrap_or(0)),
-            };
-            Ending::Failed(
-                format!(
-                    "the program left no word of its end ({how}): a rank is lost, or rank 0 cannot write where this \
-                     runs\n  help: hosts have to share the directory, or name one that they do with --record"
-                ),
-                code.filter(|&code| code != 0 && code < 128).unwrap_or(4),
-            )
-        }
-    }
+        (Left::Begun, None) => Ending::Failed(
+            format!(
+                "a rank is lost: the program left no word of its end, the launcher ended with {status}"
+            ),
+            code.filter(|&code| code != 0 && code < 128).unwrap_or(4),
+        ),
+    })
 }
 
 /// Waits a moment for news; returns a host that is lost.
@@ -248,21 +250,4 @@ fn ask(child: &Child, why: Why, grace: Duration) -> Stop {
 /// Signals the launcher and what is in its group. It has not been waited for: the number is its own.
 fn signal_group(child: &Child, signal: Signal) {
     let _ = killpg(Pid::from_raw(child.id() as i32), signal); // it may just have ended
-}
-
-/// A host that does not answer, after a run has ended without a word.
-fn find_lost(events: &Receiver<Event>, crew: &mut Crew) -> Option<String> {
-    let since = Instant::now();
-    while !crew.all_heard_since(since) && since.elapsed() < 2 * SILENCE {
-        match events.recv_timeout(LOOK) {
-            Ok(Event::Line(index, _)) => crew.hear(index),
-            Ok(Event::Gone(index, _)) => return Some(crew.lose(index).to_owned()),
-            Ok(Event::Signal(_)) => return None,
-            Err(_) => {}
-        }
-        if let Some(name) = crew.beat() {
-            return Some(name.to_owned());
-        }
-    }
-    None
 }
