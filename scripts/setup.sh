@@ -12,7 +12,8 @@ Installs MPI, parallel HDF5 and libclang with the system's package manager (apt-
 Without root: Open MPI from PyPI in a virtual environment below target/, no HDF5.
 Says what it found and what it does; does nothing where everything is there.
 
-  --tests     also what only tests need: ip, which makes hosts out of network namespaces (Linux)
+  --tests     also what only tests need: ip, which makes hosts out of network namespaces (Linux), shellcheck and tclsh, which
+              read the scripts
   --all-mpis  also Open MPI 5 and MPICH 5 from PyPI, each in an environment of its own below target/
   --dry-run   only say what would be done
   -h, --help  this text
@@ -72,6 +73,8 @@ packages() {
         'apt-get HDF5') say libhdf5-openmpi-dev ;;
         'apt-get libclang') say libclang-dev ;;
         'apt-get ip') say iproute2 ;;
+        'apt-get shellcheck') say shellcheck ;;
+        'apt-get tclsh') say tcl ;;
         'apt-get venv') say python3-venv ;;
         'dnf compiler') say gcc ;;
         'dnf pkg-config') say pkgconf-pkg-config ;;
@@ -79,12 +82,16 @@ packages() {
         'dnf HDF5') say hdf5-openmpi-devel ;;
         'dnf libclang') say clang-devel ;;
         'dnf ip') say iproute ;;
+        'dnf shellcheck') say ShellCheck ;;
+        'dnf tclsh') say tcl ;;
         'dnf venv') say python3 ;;
         'brew compiler') ;; # came with brew
         'brew pkg-config') say pkgconf ;;
         'brew MPI') say open-mpi ;;
         'brew HDF5') say hdf5-mpi ;;
         'brew libclang') say llvm ;;
+        'brew shellcheck') say shellcheck ;;
+        'brew tclsh') say tcl-tk ;;
         'brew venv') say python3 ;;
     esac
 }
@@ -109,7 +116,11 @@ check pkg-config "$(command -v pkg-config || true)" have pkg-config
 check MPI "$(mpi_version mpirun)" have_mpi
 check HDF5 'for many ranks on one file' have_parallel_hdf5
 check libclang '' have_libclang
-if $tests && [ "$(uname)" = Linux ]; then check ip "$(command -v ip || true)" have ip; fi
+if $tests; then
+    if [ "$(uname)" = Linux ]; then check ip "$(command -v ip || true)" have ip; fi
+    check shellcheck "$(command -v shellcheck || true)" have shellcheck
+    check tclsh "$(command -v tclsh || true)" have tclsh
+fi
 
 # The wheels that this run is to provide.
 wanted=()

@@ -1,83 +1,11 @@
 //! The scripts: what they would do, seen with stand-ins for the programs that they call.
 #![cfg(unix)]
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+use std::{fs, process::Command};
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+mod support;
 
-/// A directory of programs that stand in for real ones.
-struct StandIns(tempfile::TempDir);
-
-impl StandIns {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    /// A shell script `body` under the name `name`.
-    fn add(self, name: &str, body: &str) -> Self {
-        let path = self.0.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        self
-    }
-
-    /// The real programs of these names.
-    fn with_real(self, names: &[&str]) -> Self {
-        for name in names {
-            let path = std::env::var("PATH").unwrap();
-            let real =
-                std::env::split_paths(&path).map(|dir| dir.join(name)).find(|at| at.exists());
-            let real: PathBuf = real.unwrap_or_else(|| panic!("{name} is not there"));
-            std::os::unix::fs::symlink(real, self.0.path().join(name)).unwrap();
-        }
-        self
-    }
-
-    /// Runs a script with nothing in its path but these programs and, if so wished, the system's
-    /// behind them.
-    fn run(
-        &self,
-        script: impl AsRef<Path>,
-        arguments: &[&str],
-        variables: &[(&str, &str)],
-        system: bool,
-    ) -> Ended {
-        let mut path = self.0.path().to_str().unwrap().to_owned();
-        if system {
-            path.push_str(":/usr/bin:/bin");
-        }
-        let output = Command::new("/bin/bash")
-            .arg(root().join("scripts").join(script.as_ref()))
-            .args(arguments)
-            .env_clear()
-            .env("PATH", path)
-            .env("HOME", self.0.path())
-            .envs(variables.iter().copied())
-            .output();
-        Ended::from(output.unwrap())
-    }
-}
-
-#[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Ended {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-    }
-}
+use support::stand_ins::{Ended, StandIns, root};
 
 const ALLOCATION: [(&str, &str); 5] = [
     ("SLURM_JOB_ID", "17"),
@@ -99,10 +27,12 @@ fn job(mpirun: &str, arguments: &[&str], more: &[(&str, &str)]) -> Ended {
 
 #[test]
 fn every_script_parses() {
-    let mut scripts = vec![root().join(".ci/run")];
-    scripts
-        .extend(fs::read_dir(root().join("scripts")).unwrap().map(|entry| entry.unwrap().path()));
-    for script in scripts {
+    let scripts = fs::read_dir(root().join("scripts")).unwrap().map(|entry| entry.unwrap().path());
+    let of_bash = scripts.filter(|path| {
+        let suffix = path.extension().and_then(|suffix| suffix.to_str());
+        matches!(suffix, Some("sh" | "sbatch" | "flux"))
+    });
+    for script in of_bash.chain([root().join(".ci/run")]) {
         let output = Command::new("bash").arg("-n").arg(&script).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
@@ -221,8 +151,15 @@ fn setup_names_the_packages_of_each_system() {
 }
 
 #[test]
-fn setup_for_tests_gets_what_makes_hosts() {
-    for (manager, package) in [("apt-get", "iproute2"), ("dnf", "iproute")] {
+fn setup_for_tests_gets_what_makes_hosts_and_reads_scripts() {
+    for (manager, package) in [
+        ("apt-get", "iproute2"),
+        ("apt-get", "shellcheck"),
+        ("apt-get", "tcl"),
+        ("dnf", "iproute"),
+        ("dnf", "ShellCheck"),
+        ("dnf", "tcl"),
+    ] {
         let stand_ins = bare(manager, 0).add("uname", "echo Linux");
         let ended = stand_ins.run("setup.sh", &["--tests", "--dry-run"], &[], false);
         let install = ended.out.lines().find(|line| line.contains(" install ")).unwrap_or_default();

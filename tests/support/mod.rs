@@ -1,7 +1,9 @@
 //! Programs under test: started, awaited for a limited time, their output kept.
 #![allow(dead_code)] // each test program uses a part
 
+pub(crate) mod stand_ins;
 pub(crate) mod wrong;
+pub(crate) mod yaml;
 
 use std::{
     cell::Cell,

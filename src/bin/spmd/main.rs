@@ -2,6 +2,7 @@
 
 mod cli;
 mod hosts;
+mod job;
 mod launcher;
 // For help and completions: what it says is done by `spmd-instruments`.
 #[allow(dead_code)]
@@ -26,7 +27,9 @@ fn main() -> ExitCode {
         Command::TourKernel(kernel) => kernel.run.run(|world| tour::run_kernel(world, &kernel)),
         Command::View(options) => cli::view(&options),
         Command::Hostfile(options) => cli::hostfile(&options),
+        Command::Job(options) => cli::job(&options),
         Command::List => cli::list(),
         Command::Completions(args) => cli::completions(&args),
+        Command::Man(args) => cli::man(&args),
     }
 }

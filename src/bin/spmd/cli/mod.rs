@@ -3,7 +3,7 @@
 mod list;
 mod run;
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -30,6 +30,7 @@ Examples:
   spmd scale PROGRAM --ranks 1,2,4 --out study    How a program scales, with a report
   spmd view trace.json --html trace.html    What a program did that ran with --trace trace.json
   spmd hostfile --format mpich --hosts n[01-04]:8    Hosts in the form that MPICH's launcher reads
+  spmd job slurm --nodes 4 -- ./heat2d      A batch script (also for flux and kubernetes)
   spmd list                                 Programs to try, to read and to begin with
   spmd info -n 4 --share-cpu                The concurrent form: all ranks on one cpu
   spmd completions bash > ~/.local/share/bash-completion/completions/spmd
@@ -69,10 +70,14 @@ pub(crate) enum Command {
     /// Print hosts as a launcher reads them from a file, each its own form: those of a list, of another
     /// hostfile, or of the batch job
     Hostfile(crate::hosts::Options),
+    /// Write a batch script for SLURM or Flux, or a job for Kubernetes
+    Job(crate::job::Options),
     /// Name the programs that come with it: what each shows, and how to run it
     List,
     /// Print completions for a shell
     Completions(CompletionsArgs),
+    /// Write a manual page for each command
+    Man(ManArgs),
 }
 
 #[derive(Args)]
@@ -85,6 +90,12 @@ pub(crate) struct InfoArgs {
 pub(crate) struct CompletionsArgs {
     /// The shell
     shell: Shell,
+}
+
+#[derive(Args)]
+pub(crate) struct ManArgs {
+    /// Where the pages go: a directory man1 of the manual path
+    directory: PathBuf,
 }
 
 pub(crate) fn tour(options: &crate::tour::Options) -> ExitCode {
@@ -116,6 +127,31 @@ pub(crate) fn hostfile(options: &crate::hosts::Options) -> ExitCode {
     match Reader.write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&format!("cannot print: {error}")),
+    }
+}
+
+pub(crate) fn job(options: &crate::job::Options) -> ExitCode {
+    let text = match crate::job::text(options) {
+        Ok(text) => text,
+        // Options that do not go together.
+        Err(what) => {
+            complain(&what);
+            return ExitCode::from(2);
+        }
+    };
+    match crate::job::write(&text, options, &mut Reader) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => complain(&what),
+    }
+}
+
+pub(crate) fn man(args: &ManArgs) -> ExitCode {
+    let directory = &args.directory;
+    let written = std::fs::create_dir_all(directory)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), directory));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("cannot write to {}: {error}", directory.display())),
     }
 }
 
