@@ -71,6 +71,10 @@ pub(crate) struct Options {
     /// How long the program may take, like 90, 10m or 2h: it is told in time, and ended after that
     #[arg(long, value_name = "TIME", value_parser = duration)]
     walltime: Option<Duration>,
+    /// End the run (exit code 4) when a call waits longer, at the start too, and say what every rank
+    /// does
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
     /// How long the ranks may take to stop when they are asked to, before they are ended
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30")]
     grace: Duration,

@@ -109,8 +109,11 @@ impl Plan {
         if self.share_cpu {
             set("SPMD_SHARE_CPU", "true".to_owned());
         }
-        if let Some(walltime) = options.walltime {
-            set("SPMD_WALLTIME", walltime.as_secs_f64().to_string());
+        for (name, time) in [("SPMD_WALLTIME", options.walltime), ("SPMD_TIMEOUT", options.timeout)]
+        {
+            if let Some(time) = time {
+                set(name, time.as_secs_f64().to_string());
+            }
         }
         if self.launcher.is_none() {
             set("SPMD_ENGINE", "local".to_owned());

@@ -55,6 +55,9 @@ pub(crate) fn become_launcher(words: &[OsString]) -> ExitCode {
         say(&format!("error: signals cannot be heard: {error}"));
         return NOT_STARTED.into();
     }
+    // Should the one that watches be killed, nobody else would end this.
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM);
     let error = Command::new(&words[0]).args(&words[1..]).exec();
     say(&format!("error: {} cannot be started: {error}", words[0].display()));
     NOT_STARTED.into()
