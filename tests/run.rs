@@ -274,6 +274,23 @@ fn hosts_are_looked_at_before_anything_runs() {
 }
 
 #[test]
+fn info_shows_hosts_before_a_run() {
+    let place = Place::new();
+    let text = "#!/bin/sh\nif [ $1 = far ]; then echo no route >&2; exit 255; fi\nshift\nexec sh -c \"$*\"\n";
+    let agent = place.add("agent", text);
+    let mut command = spmd();
+    command.args(["info", "--hosts", "localhost,far", "--agent"]).arg(agent);
+    let out = run(&mut command).code(1).stdout;
+    assert!(out.starts_with("host       its name"), "{out}");
+    assert!(
+        out.contains("\nlocalhost ") && out.contains("error: far: cannot be reached: no route"),
+        "{out}"
+    );
+    let out = run(spmd().args(["info", "--hosts", "localhost"])).success().stdout;
+    assert_eq!(out.lines().count(), 2, "{out}");
+}
+
+#[test]
 fn a_host_that_falls_silent_ends_the_run() {
     let ending = on_two_hosts("sh -c \"$*\" </dev/null | head -1; exec sleep 60").code(7);
     assert!(ending.stderr.contains("second does not answer any more"), "{ending:#?}");

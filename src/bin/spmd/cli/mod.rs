@@ -22,6 +22,7 @@ Examples:
   spmd run --hosts a,b:4 PROGRAM            On two hosts
   spmd info                                 Where ranks and threads would run on this machine
   mpirun -n 4 spmd info                     The same under an MPI launcher (built with --features mpi)
+  spmd info --hosts a,b                     What hosts are like, before a run
   spmd selftest -n 7                        All operations on 7 ranks that are threads
   mpirun -n 4 spmd selftest --verbose       All operations on a real MPI, a line per case
   spmd bench latency bandwidth -n 2         How fast messages are between two threads
@@ -82,6 +83,12 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct InfoArgs {
+    /// What starts a program on a host as ssh does (with --hosts or --hostfile, which have this look
+    /// at the hosts before a run)
+    #[arg(long, value_name = "PROGRAM", env = "SPMD_AGENT", hide_env = true)]
+    agent: Option<String>,
+    #[command(flatten)]
+    hosts: crate::hosts::Chosen,
     #[command(flatten)]
     run: RunArgs,
 }

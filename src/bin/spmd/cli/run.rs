@@ -8,9 +8,20 @@ use std::{
 };
 
 use super::{InfoArgs, complain};
-use crate::output::Reader;
+use crate::{output::Reader, run::look};
 
 pub(crate) fn info(args: &InfoArgs) -> ExitCode {
+    let hosts = match args.hosts.hosts() {
+        Ok(hosts) => hosts,
+        Err(what) => return complain(&what),
+    };
+    if let Some(hosts) = hosts {
+        return match look(&hosts, args.agent.as_deref(), &mut Reader) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(what) => complain(&what),
+        };
+    }
     args.run.run(|world| {
         let info = spmd::info(world)?;
         if world.rank() == 0 {

@@ -76,22 +76,18 @@ mod tests {
         Ok(hosts.map(|hosts| super::super::file::in_one_line(&hosts)))
     }
 
-    fn listed(text: &str) -> Result<Option<String>, String> {
-        Ok(Some(text.to_owned()))
-    }
-
     #[test]
     fn a_job_has_the_hosts_of_its_batch_system() {
         assert_eq!(hosts(&[]), Ok(None));
         let nodes = ("SLURM_JOB_NODELIST", "n[001-003,07]");
-        assert_eq!(hosts(&[nodes]), listed("n[001-003,07]"));
+        assert_eq!(hosts(&[nodes]).unwrap().unwrap(), "n[001-003,07]");
         let tasks = ("SLURM_TASKS_PER_NODE", "2(x3),1");
-        assert_eq!(hosts(&[nodes, tasks]), listed("n[001-003]:2,n07:1"));
-        assert_eq!(hosts(&[("LSB_MCPU_HOSTS", "a 4 b 2 ")]), listed("a:4,b:2"));
+        assert_eq!(hosts(&[nodes, tasks]).unwrap().unwrap(), "n[001-003]:2,n07:1");
+        assert_eq!(hosts(&[("LSB_MCPU_HOSTS", "a 4 b 2 ")]).unwrap().unwrap(), "a:4,b:2");
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("nodes");
         fs::write(&file, "a\nb\na\n").unwrap();
-        assert_eq!(hosts(&[("PBS_NODEFILE", file.to_str().unwrap())]), listed("a:2,b:1"));
+        assert_eq!(hosts(&[("PBS_NODEFILE", file.to_str().unwrap())]).unwrap().unwrap(), "a:2,b:1");
     }
 
     #[test]

@@ -2,15 +2,15 @@
 //! and ends what is left of the run when it is over or the launcher's host is lost.
 //!
 //! Lines go both ways. The agent begins with its [`Facts`] as JSON; then each line is answered with
-//! one: `record` with what the program has left as the record of the run on this host, since hosts
-//! need not share a directory; `end` with the number of processes that were ended.
+//! one: `clock` with the time; `record` with what the program has left as the record of the run on
+//! this host, since hosts need not share a directory; `end` with the number of processes that were ended.
 
 use std::{
     env, fs,
     io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitCode, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    sync::mpsc::{self, Receiver, Sender},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -18,7 +18,7 @@ use std::{
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{cores::cores, leftovers, say};
+use super::{cores::cores, leftovers};
 use crate::{hosts::Host, launcher::quoted};
 
 /// How often both sides say that they are there.
@@ -102,8 +102,6 @@ pub(crate) struct Facts {
     pub(crate) shm_free: Option<u64>,
     /// Length and CRC-32 of the program, if it is there.
     pub(crate) program: Option<(u64, u32)>,
-    /// Seconds since 1970.
-    pub(crate) clock_s: f64,
     /// The launcher of MPI that is first in its PATH, in its own words.
     pub(crate) mpi: Option<String>,
     /// The address that it was reached at, if it was reached by ssh.
@@ -115,7 +113,6 @@ impl Facts {
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default().trim().to_owned();
         let network = fs::read_link("/proc/self/ns/net").unwrap_or_default();
         let boot = read("/proc/sys/kernel/random/boot_id");
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let by_ssh = env::var("SSH_CONNECTION").ok();
         Self {
             host: nix::unistd::gethostname()
@@ -125,7 +122,6 @@ impl Facts {
             tmp_free: free(&env::temp_dir()),
             shm_free: free(Path::new("/dev/shm")),
             program: checksum(program),
-            clock_s: since_1970.unwrap_or_default().as_secs_f64(),
             mpi: crate::launcher::Launcher::mpirun(None).ok().map(|launcher| launcher.version),
             address: by_ssh.and_then(|four| four.split(' ').nth(2).map(str::to_owned)),
         }
@@ -153,6 +149,12 @@ fn checksum(program: &Path) -> Option<(u64, u32)> {
     }
 }
 
+/// Seconds since 1970.
+fn clock_s() -> f64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_1970.unwrap_or_default().as_secs_f64()
+}
+
 /// Serves one run on this host, until it is over.
 pub(crate) fn serve(arguments: &Arguments) -> ExitCode {
     let answer = |line: &str| writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
@@ -175,6 +177,7 @@ pub(crate) fn serve(arguments: &Arguments) -> ExitCode {
                 let left = if prepared { Left::read(&arguments.record) } else { Left::NotBegun };
                 there = answer(&left.line()).is_ok();
             }
+            Ok(line) if line == "clock" => there = answer(&format!("clock {}", clock_s())).is_ok(),
             Ok(_) => there = answer(".").is_ok(),
             Err(_) => break,
         }
@@ -268,58 +271,72 @@ impl Crew {
         (Self { members, events, beaten: Instant::now() }, receiver)
     }
 
-    /// What all hosts say of themselves; none of one that has another `spmd`, or none, and is not
-    /// watched.
-    ///
-    /// # Errors
-    /// Which cannot be reached, and why.
-    pub(super) fn facts(&mut self, events: &Receiver<Event>) -> Result<Vec<Option<Facts>>, String> {
+    /// What each host says of itself: nothing if it has another `spmd`, or none, and is not watched;
+    /// else why it cannot be reached.
+    pub(super) fn facts(&mut self, events: &Receiver<Event>) -> Vec<Result<Option<Facts>, String>> {
         let deadline = Instant::now() + FIRST;
-        let mut facts: Vec<Option<Facts>> = self.members.iter().map(|_| None).collect();
-        let mut open = self.members.len();
-        let mut lost = Vec::new();
-        while open > 0 {
+        let mut facts: Vec<Option<Result<Option<Facts>, String>>> =
+            self.members.iter().map(|_| None).collect();
+        while facts.iter().any(Option::is_none) {
             match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Event::Line(index, line)) => {
                     // What a host's own start-up files print comes before.
                     if let Ok(told) = serde_json::from_str(&line) {
-                        facts[index] = Some(told);
+                        facts[index] = Some(Ok(Some(told)));
                         self.members[index].serves = true;
                         self.members[index].heard = Instant::now();
-                        open -= 1;
                     }
                 }
                 Ok(Event::Gone(index, text)) => {
-                    open -= 1;
                     let member = &mut self.members[index];
                     let code = member.agent.as_mut().and_then(|agent| agent.wait().ok()?.code());
+                    member.serves = false;
                     // The shell of the host found no program of this name.
-                    if code == Some(127) || code == Some(126) {
-                        say(&format!(
-                            "note: {}: spmd is not there as it is here: the host is not watched",
-                            member.host
-                        ));
+                    facts[index] = Some(if matches!(code, Some(126 | 127)) {
+                        Ok(None)
                     } else {
                         let why = text.lines().rfind(|line| !line.trim().is_empty());
-                        let why = why.unwrap_or("it hangs up").trim().to_owned();
-                        lost.push(format!("{}: cannot be reached: {why}", member.host));
-                    }
+                        Err(why.unwrap_or("it hangs up").trim().to_owned())
+                    });
                 }
-                Ok(Event::Signal(signal)) => return Err(format!("{signal} before the start")),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    let silent =
-                        self.members.iter().zip(&facts).filter(|(_, facts)| facts.is_none());
-                    let names: Vec<_> = silent.map(|(member, _)| member.host.as_str()).collect();
-                    lost.push(format!("{}: no answer within {FIRST:?}", names.join(", ")));
-                    break;
-                }
+                Ok(Event::Signal(signal)) => return self.all_failed(&format!("ended by {signal}")),
+                Err(_) => break,
             }
         }
-        if lost.is_empty() {
-            return Ok(facts);
+        let silent = || Err(format!("no answer within {} s", FIRST.as_secs()));
+        facts.into_iter().map(|facts| facts.unwrap_or_else(silent)).collect()
+    }
+
+    fn all_failed(&self, why: &str) -> Vec<Result<Option<Facts>, String>> {
+        self.members.iter().map(|_| Err(why.to_owned())).collect()
+    }
+
+    /// How far the clock of a host is ahead of that of this one, and the shortest round trip there, in
+    /// seconds.
+    pub(super) fn clock(&mut self, index: usize, events: &Receiver<Event>) -> Option<(f64, f64)> {
+        const TIMES: usize = 5;
+        let mut best: Option<(f64, f64)> = None;
+        for _ in 0..TIMES {
+            let words = self.members[index].words.as_mut()?;
+            let before = clock_s();
+            writeln!(words, "clock").and_then(|()| words.flush()).ok()?;
+            let told: f64 = loop {
+                match events.recv_timeout(SILENCE).ok()? {
+                    Event::Line(from, line) if from == index => {
+                        if let Some(told) = line.strip_prefix("clock ") {
+                            break told.parse().ok()?;
+                        }
+                    }
+                    Event::Gone(from, _) if from == index => return None,
+                    _ => {}
+                }
+            };
+            let (after, trip) = (clock_s(), clock_s() - before);
+            if best.is_none_or(|(_, shortest)| trip < shortest) {
+                best = Some((told - f64::midpoint(before, after), trip));
+            }
         }
-        self.dismiss();
-        Err(lost.join("\nerror: "))
+        best
     }
 
     /// What an agent has said.

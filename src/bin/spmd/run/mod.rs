@@ -7,6 +7,7 @@
 mod agent;
 mod cores;
 mod leftovers;
+mod look;
 mod plan;
 mod watch;
 
@@ -24,6 +25,7 @@ use clap::{Args, ValueEnum};
 
 pub(crate) use self::{
     agent::{Arguments as AgentArguments, serve as serve_as_agent},
+    look::look,
     watch::become_launcher,
 };
 use self::{
@@ -166,38 +168,55 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
     watch::block_signals().map_err(|error| Ending::Failed(error, 1))?;
     let (mut crew, events) =
         Crew::send(&watched, plan.agent.as_deref(), &plan.token, &plan.program, &plan.record);
-    let facts = match crew.facts(&events) {
-        Ok(facts) => facts,
-        Err(text) => return Err(Ending::LostHost(text)),
-    };
-    check(&plan, &watched, &facts)?;
+    let facts = check(&plan, &watched, crew.facts(&events)).inspect_err(|_| crew.dismiss())?;
     plan.give_slots(&facts);
     watch::run(&plan, crew, events, options)
 }
 
-/// What is wrong with the hosts, if a program cannot run on them.
-fn check(plan: &Plan, hosts: &[Host], facts: &[Option<Facts>]) -> Result<(), Ending> {
+/// What the hosts are, unless the program cannot run on all of them.
+fn check(
+    plan: &Plan,
+    hosts: &[Host],
+    facts: Vec<Result<Option<Facts>, String>>,
+) -> Result<Vec<Option<Facts>>, Ending> {
     let own = Facts::of_this_host(&plan.program);
-    let mut wrong = Vec::new();
+    let program = plan.program.display();
+    let (mut lost, mut wrong, mut all) = (Vec::new(), Vec::new(), Vec::new());
     for (host, facts) in hosts.iter().zip(facts) {
-        let (name, Some(facts)) = (&host.name, facts) else { continue };
-        let program = plan.program.display();
-        match facts.program {
-            None => wrong.push(format!(
-                "{name}: {program} is not there\n  help: it has to lie at the same place on every host"
-            )),
-            Some(_) if own.program.is_none() || facts.program == own.program => {}
-            Some(_) => wrong.push(format!(
-                "{name}: {program} is another build than here\n  help: copy this one to every host"
-            )),
-        }
-        for (directory, free) in [("/tmp", facts.tmp_free), ("/dev/shm", facts.shm_free)] {
-            if free.is_some_and(|free| free < agent::SCRATCH) {
-                wrong.push(format!("{name}: {directory} is full, and MPI keeps files there"));
+        let name = &host.name;
+        match &facts {
+            Err(why) => lost.push(format!("{name}: cannot be reached: {why}")),
+            Ok(None) => {
+                say(&format!(
+                    "note: {name}: spmd is not there as it is here: the host is not watched"
+                ));
+            }
+            Ok(Some(facts)) => {
+                if facts.program.is_none() {
+                    wrong.push(format!(
+                        "{name}: {program} is not there\n  help: it has to lie at the same place on every host"
+                    ));
+                } else if own.program.is_some() && facts.program != own.program {
+                    wrong.push(format!(
+                        "{name}: {program} is another build than here\n  help: copy this one to every host"
+                    ));
+                }
+                for (directory, free) in [("/tmp", facts.tmp_free), ("/dev/shm", facts.shm_free)] {
+                    if free.is_some_and(|free| free < agent::SCRATCH) {
+                        wrong.push(format!(
+                            "{name}: {directory} is full, and MPI keeps files there"
+                        ));
+                    }
+                }
             }
         }
+        all.push(facts.unwrap_or(None));
     }
-    if wrong.is_empty() { Ok(()) } else { Err(Ending::Failed(wrong.join("\nerror: "), 1)) }
+    match (lost.is_empty(), wrong.is_empty()) {
+        (true, true) => Ok(all),
+        (false, _) => Err(Ending::LostHost(lost.join("\nerror: "))),
+        (true, false) => Err(Ending::Failed(wrong.join("\nerror: "), 1)),
+    }
 }
 
 /// Seconds, or a number with s, m or h behind it.
