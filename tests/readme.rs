@@ -97,6 +97,8 @@ fn every_command_is_one_that_a_test_runs() {
             ["./scripts/test.sh"] => {
                 Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test.sh").exists()
             }
+            // tests/hosts.rs runs it.
+            ["target/release/spmd", "run", "--hosts", ..] => true,
             // tests/scripts.rs runs it.
             ["sbatch", .., "target/release/examples/heat2d", "--steps", _] => {
                 words.contains(&"scripts/job.sbatch")
