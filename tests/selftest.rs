@@ -21,6 +21,10 @@ fn verbose_names_every_case() {
     let ending = support::run(command.args(["selftest", "-n", "2", "--verbose"]), LIMIT).success();
     let passed = ending.stdout.lines().filter(|line| line.starts_with("passed  ")).count();
     assert_eq!(ending.stdout.lines().last(), Some(&*format!("{passed} passed, 0 failed")));
+    // On the world, on one rank, on a duplicate and on a split.
+    let mut command = support::spmd();
+    let ending = support::run(command.args(["selftest", "-n", "2", "--quick"]), LIMIT).success();
+    assert_eq!(ending.stdout, format!("{} passed, 0 failed\n", passed / 4));
 }
 
 #[test]

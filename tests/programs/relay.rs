@@ -1,7 +1,7 @@
 //! A slow cable between two Ethernet taps: what comes out of one goes into the other some time
-//! later. `scripts/hosts.sh` makes its hosts far from each other with it.
+//! later, or not at all. `scripts/cluster.sh` makes its hosts far from each other with it.
 //!
-//! `relay MILLISECONDS TAP TAP [MEGABITS_PER_SECOND]`
+//! `relay MILLISECONDS TAP TAP [LOSS%] [MEGABITS_PER_SECOND]`
 
 use std::{
     env,
@@ -28,21 +28,39 @@ fn main() -> ExitCode {
 }
 
 fn relay(words: &[String]) -> Result<(), String> {
-    let [delay, one, other, rate @ ..] = words else {
-        return Err("relay MILLISECONDS TAP TAP [MEGABITS_PER_SECOND]".to_owned());
+    let [delay, one, other, rest @ ..] = words else {
+        return Err("relay MILLISECONDS TAP TAP [LOSS%] [MEGABITS_PER_SECOND]".to_owned());
     };
-    let number = |word: &String| {
+    let number = |word: &str| {
         word.parse::<f64>().ok().filter(|it| *it >= 0.0).ok_or(format!("no number: {word}"))
     };
-    let delay = Duration::from_secs_f64(number(delay)? / 1e3);
-    let rate = rate.first().map(number).transpose()?;
+    let mut cable = Cable {
+        delay: Duration::from_secs_f64(number(delay)? / 1e3),
+        lost: 0.0,
+        megabits: f64::INFINITY,
+    };
+    for word in rest {
+        match word.strip_suffix('%') {
+            Some(percent) => cable.lost = number(percent)? / 100.0,
+            None => cable.megabits = number(word)?,
+        }
+    }
     let open = |name: &String| attach(name).map_err(|why| format!("tap {name}: {why}"));
     let (one, other) = (open(one)?, open(other)?);
     thread::scope(|scope| {
-        let there = scope.spawn(|| forward(&one, &other, delay, rate));
-        let back = forward(&other, &one, delay, rate);
+        let there = scope.spawn(|| forward(&one, &other, &cable));
+        let back = forward(&other, &one, &cable);
         back.and(there.join().expect("it does not panic")).map_err(|why| why.to_string())
     })
+}
+
+/// What becomes of packets, each way.
+struct Cable {
+    delay: Duration,
+    /// The part that does not arrive.
+    lost: f64,
+    /// Per second.
+    megabits: f64,
 }
 
 /// Opens a tap, which is a file of packets.
@@ -66,12 +84,7 @@ fn attach(name: &str) -> io::Result<File> {
 }
 
 /// Takes packets out of one tap, for ever, and puts each into the other when its time has come.
-fn forward(
-    mut from: &File,
-    mut to: &File,
-    delay: Duration,
-    megabits: Option<f64>,
-) -> io::Result<()> {
+fn forward(mut from: &File, mut to: &File, cable: &Cable) -> io::Result<()> {
     let (put, take) = mpsc::channel::<(Instant, Vec<u8>)>();
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -84,12 +97,19 @@ fn forward(
         let mut packet = vec![0; LARGEST];
         // When the cable has room for the next packet.
         let mut free = Instant::now();
+        // Lost packets are counted out, so that their part is as it was asked for.
+        let mut due_to_be_lost = 0.0;
         loop {
             let len = from.read(&mut packet)?;
             let now = Instant::now();
-            let takes = megabits.map_or(0.0, |rate| len as f64 * 8e-6 / rate);
+            let takes = len as f64 * 8e-6 / cable.megabits;
             free = free.max(now) + Duration::from_secs_f64(takes);
-            if put.send((free + delay, packet[..len].to_vec())).is_err() {
+            due_to_be_lost += cable.lost;
+            if due_to_be_lost >= 1.0 {
+                due_to_be_lost -= 1.0;
+                continue;
+            }
+            if put.send((free + cable.delay, packet[..len].to_vec())).is_err() {
                 return Ok(());
             }
         }

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn selftest(args: &SelftestArgs) -> ExitCode {
     args.run.run(|world| {
-        let summary = selftest::run(world, args.verbose, &mut Reader)?;
+        let summary = selftest::run(world, args.verbose, args.quick, &mut Reader)?;
         if summary.failed == 0 {
             return Ok(());
         }

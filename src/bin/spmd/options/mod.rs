@@ -29,6 +29,10 @@ pub(crate) struct SelftestArgs {
     /// Print a line for each case, not for failing ones only
     #[arg(short, long)]
     pub(crate) verbose: bool,
+    /// Try each case on all ranks only, not on a duplicate, a half and one rank by itself too: less
+    /// than half the time, where that is long
+    #[arg(short, long)]
+    pub(crate) quick: bool,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }

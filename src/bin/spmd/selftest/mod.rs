@@ -58,7 +58,7 @@ impl fmt::Display for Summary {
 type Case = (&'static str, fn(&Ground<'_>) -> Result<()>);
 
 /// Runs all cases. Rank 0 writes a line for each that fails (with `verbose`, for each), and last
-/// the [`Summary`].
+/// the [`Summary`]. If it is to be `quick`, on the world only.
 ///
 /// # Collective
 /// All ranks of `world`; all get the same summary.
@@ -69,17 +69,22 @@ type Case = (&'static str, fn(&Ground<'_>) -> Result<()>);
 ///
 /// # Examples
 /// ```
-/// let summaries = spmd::local(2, |world| spmd::selftest::run(world, false, &mut std::io::stderr()));
+/// let summaries = spmd::local(2, |world| spmd::selftest::run(world, false, false, &mut std::io::stderr()));
 /// assert!(summaries.unwrap().iter().all(|summary| summary.passed > 0 && summary.failed == 0));
 /// ```
-pub(crate) fn run(world: &Comm, verbose: bool, out: &mut dyn Write) -> Result<Summary, Failure> {
+pub(crate) fn run(
+    world: &Comm,
+    verbose: bool,
+    quick: bool,
+    out: &mut dyn Write,
+) -> Result<Summary, Failure> {
     let alone = split(world, world.rank() as u32)?;
     let duplicate = world.dup()?;
     let half = split(world, (world.rank() % 2) as u32)?;
     let kinds = [("world", world), ("self", &alone), ("dup", &duplicate), ("split", &half)];
     let mut summary = Summary::default();
     for (name, case) in cases() {
-        for (kind, comm) in kinds {
+        for &(kind, comm) in &kinds[..if quick { 1 } else { kinds.len() }] {
             let wrong = match attempt(world, comm, case, &format!("{name} ({kind})")) {
                 Ok(wrong) => wrong,
                 Err(failure) => {

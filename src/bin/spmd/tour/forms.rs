@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The script that makes hosts out of namespaces of this machine.
-const HOSTS: &str = include_str!("../../../../scripts/hosts.sh");
+const HOSTS: &str = include_str!("../../../../scripts/cluster.sh");
 
 /// A way to run the program.
 pub(super) struct Form {
@@ -92,7 +92,12 @@ impl Form {
                     words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
                 let mut command = Command::new("bash");
                 let line = format!("{line} {}", quoted.join(" "));
-                command.arg(script).args(["2", "sh", "-c", &line]);
+                command.arg(script).args(["with", "2", "sh", "-c", &line]);
+                // Hosts have a /tmp of their own, where these may lie.
+                let own = env::current_exe().unwrap_or_default();
+                let shared = [directory, own.parent().unwrap_or(directory)];
+                let shared = env::join_paths(shared).map_err(|error| error.to_string())?;
+                command.env("HOSTS_SHARED", shared).env_remove("HOSTS_STATE");
                 command
             }
         };
@@ -176,7 +181,7 @@ pub(super) fn distributed(
         return Ok((start(crowd), "the hosts of the SLURM allocation"));
     }
     if matches!(launcher.kind, Kind::OpenMpi(_)) && hosts_can_be_made() {
-        let script = directory.join("hosts.sh");
+        let script = directory.join("cluster.sh");
         // It starts itself again inside the namespaces.
         fs::write(&script, HOSTS)
             .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o700)))
@@ -199,7 +204,7 @@ pub(super) fn distributed(
     ))
 }
 
-/// Whether `hosts.sh` works here: it takes root, namespaces and bridges.
+/// Whether `cluster.sh` works here: it takes root, namespaces and bridges.
 fn hosts_can_be_made() -> bool {
     let works = |words: &[&str]| {
         let mut command = Command::new("unshare");
