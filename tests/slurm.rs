@@ -1,0 +1,280 @@
+//! `scripts/job.sbatch` under a real SLURM, which `scripts/slurm.sh` starts on hosts out of
+//! namespaces: with Open MPI, as root, on Linux.
+#![cfg(feature = "mpi")]
+
+mod support;
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::LazyLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use support::{
+    Ending, OPEN_MPI, example,
+    hosts::{are_missing, cluster, is_missing, script},
+    program,
+};
+
+/// No job of these tests needs as long.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Nodes whose time is limited, and whose cables are slow: not for other jobs.
+const LIMITED: &str = "node5,node6";
+
+/// A SLURM for all tests, which ends with this process.
+struct Slurm {
+    /// Where it is noted how its hosts are reached.
+    state: PathBuf,
+    /// As long as its standard input is open.
+    _hosts: Child,
+}
+
+static SLURM: LazyLock<Slurm> = LazyLock::new(|| {
+    let name = format!("slurm-{}", std::process::id());
+    let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let line = "\"$SLURM_SCRIPT\" up >&2 && echo up && exec cat";
+    let mut command = cluster();
+    command.args(["with", "6", "sh", "-c", line]).env("SLURM_SCRIPT", script("slurm.sh"));
+    command.env("HOSTS_STATE", &state).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut hosts = command.spawn().expect("bash is there");
+    let mut said = String::new();
+    let mut out = BufReader::new(hosts.stdout.take().expect("it is a pipe"));
+    out.read_line(&mut said).expect("it can be read");
+    assert_eq!(said, "up\n", "SLURM does not come up");
+    Slurm { state, _hosts: hosts }
+});
+
+/// Whether there is no SLURM, which is said.
+fn is_not_here() -> bool {
+    if !*OPEN_MPI {
+        println!("skipped: SLURM is tried with Open MPI");
+        return true;
+    }
+    let there = |name: &str| {
+        let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+        env::split_paths(&path).any(|directory| directory.join(name).exists())
+    };
+    are_missing()
+        || (!["munged", "slurmctld", "slurmd", "srun"].iter().all(|name| there(name))
+            && is_missing("slurm", "SLURM is not installed (scripts/setup.sh --tests)"))
+}
+
+impl Slurm {
+    /// Runs a command on the login host, in a directory.
+    fn login(&self, directory: &Path, words: &[&str]) -> Ending {
+        let mut command = cluster();
+        command.env("HOSTS_STATE", &self.state).current_dir(directory);
+        command.env("HEAT", example("heat2d")).args(["exec", "login"]).args(words);
+        support::run(&mut command, LIMIT)
+    }
+
+    /// What a command says that must succeed.
+    fn ok(&self, words: &[&str]) -> String {
+        self.login(Path::new("/"), words).success().stdout
+    }
+
+    /// Submits a job in a directory of its own, and awaits its end.
+    fn job(&self, directory: &Path, options: &[&str], job: &[&str]) -> Ending {
+        let script = script("job.sbatch");
+        let mut words = vec!["sbatch", "--wait", "--cpus-per-task=1", "--time=5"];
+        words.extend(options);
+        words.push(script.to_str().unwrap());
+        self.login(directory, &[&words, job].concat())
+    }
+}
+
+/// A directory that all nodes share.
+fn shared() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// What the jobs of a directory have written.
+fn logs(directory: &Path) -> Vec<String> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(directory).unwrap().map(|it| it.unwrap().path()).collect();
+    files.retain(|it| it.extension().is_some_and(|it| it == "log"));
+    files.sort();
+    files.iter().map(|it| fs::read_to_string(it).unwrap()).collect()
+}
+
+/// The result of heat2d.
+fn checksum(out: &str) -> &str {
+    let line = out.lines().find(|line| line.starts_with("checksum: "));
+    line.unwrap_or_else(|| panic!("no checksum: {out}"))
+}
+
+/// That of one rank, undisturbed.
+fn checksum_of_one(arguments: &[&str]) -> String {
+    let mut command = program(example("heat2d"));
+    command.args(["--engine", "local", "-n", "1"]).args(arguments);
+    checksum(&support::run(&mut command, LIMIT).success().stdout).to_owned()
+}
+
+fn await_that(what: &str, it: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !it() {
+        assert!(started.elapsed() < LIMIT, "{what} does not come about");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_job_that_outlives_its_time_limit_is_stopped_requeued_and_resumed() {
+    if is_not_here() {
+        return;
+    }
+    let field = ["--size", "64,48", "--steps", "1200"];
+    let directory = shared();
+    let mut slow = cluster();
+    slow.env("HOSTS_STATE", &SLURM.state).args(["slow", "node6", "10"]);
+    support::run(&mut slow, LIMIT).success();
+    // SLURM looks every half minute whose time is nearly up.
+    let limit = ["--time=1", "--signal=B:USR1@55", "--nodes=2", "--ntasks-per-node=1"];
+    let nodes = format!("--nodelist={LIMITED}");
+    let heat = example("heat2d");
+    let job = [&[heat.to_str().unwrap()], &field[..], &["--checkpoint", "kept"]].concat();
+    let ending = SLURM.job(directory.path(), &[&limit[..], &[&nodes]].concat(), &job);
+    let [log] = &logs(directory.path())[..] else { panic!("one log: {ending:#?}") };
+    assert_eq!(ending.code, Some(0), "{log}");
+    for part in [
+        "start 0: srun ",
+        "the time is nearly up, stopping the program",
+        "stopped (SIGUSR1), to be continued from kept/0",
+        "to be continued\n",
+        "start 1: srun ",
+        "continued: from kept/0",
+    ] {
+        assert!(log.contains(part), "no `{part}` in {log}");
+    }
+    assert_eq!(checksum(log), checksum_of_one(&field));
+}
+
+#[test]
+fn four_nodes_compute_what_one_rank_does() {
+    if is_not_here() {
+        return;
+    }
+    let field = ["--size", "96,80", "--steps", "40"];
+    let expected = checksum_of_one(&field);
+    for launcher in ["srun", "mpirun"] {
+        let directory = shared();
+        let exported = format!("--export=ALL,LAUNCHER={launcher}");
+        let exclude = format!("--exclude={LIMITED}");
+        let options = [&exported, "--nodes=4", "--ntasks-per-node=2", &exclude];
+        let heat = example("heat2d");
+        let job = [&[heat.to_str().unwrap()], &field[..]].concat();
+        let ending = SLURM.job(directory.path(), &options, &job);
+        let log = logs(directory.path()).concat();
+        assert_eq!(ending.code, Some(0), "{log}");
+        assert!(log.contains(&format!("start 0: {launcher} ")), "{log}");
+        assert!(log.contains("ranks x threads: 8 x 1"), "{log}");
+        assert_eq!(checksum(&log), expected);
+    }
+}
+
+#[test]
+fn tasks_of_an_array_have_sizes_of_their_own() {
+    if is_not_here() {
+        return;
+    }
+    let directory = shared();
+    let exclude = format!("--exclude={LIMITED}");
+    let options = ["--array=1-3", "--nodes=2", "--ntasks-per-node=1", &exclude];
+    let task = "exec $HEAT --size $((SLURM_ARRAY_TASK_ID * 16)),20 --steps 10";
+    let ending = SLURM.job(directory.path(), &options, &["sh", "-c", task]);
+    let logs = logs(directory.path());
+    assert_eq!(ending.code, Some(0), "{logs:#?}");
+    let mut found: Vec<&str> = logs.iter().map(|log| checksum(log)).collect();
+    let sizes = ["16,20", "32,20", "48,20"];
+    let mut expected = sizes.map(|size| checksum_of_one(&["--size", size, "--steps", "10"]));
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_drained_node_ends_its_job_well_and_gets_no_other() {
+    if is_not_here() {
+        return;
+    }
+    let field = ["--size", "32,32", "--steps", "10"];
+    let directory = shared();
+    let state = || SLURM.ok(&["sinfo", "-h", "-n", "node3", "-o", "%T"]).trim().to_owned();
+    let drain = |state: &str| {
+        SLURM.ok(&["scontrol", "update", "nodename=node3", state, "reason=maintenance"]);
+    };
+    let heat = format!("exec $HEAT {}", field.join(" "));
+    thread::scope(|scope| {
+        // It is at work until it is told.
+        let task = format!("until [ -e go ]; do sleep 0.1; done; {heat}");
+        let options =
+            ["--job-name=drained", "--nodes=2", "--ntasks-per-node=1", "--nodelist=node2,node3"];
+        let job = scope.spawn({
+            let directory = directory.path();
+            move || SLURM.job(directory, &options, &["sh", "-c", &task])
+        });
+        let running = ["squeue", "-h", "-n", "drained", "-t", "R", "-o", "%i"];
+        await_that("the job", || !SLURM.ok(&running).is_empty());
+        drain("state=drain");
+        assert_eq!(state(), "draining");
+
+        let other = shared();
+        let exclude = format!("--exclude={LIMITED}");
+        let options = ["--nodes=3", "--ntasks-per-node=1", &exclude];
+        let ending = SLURM.job(other.path(), &options, &["sh", "-c", "hostname"]);
+        let log = logs(other.path()).concat();
+        assert_eq!(ending.code, Some(0), "{log}");
+        assert_eq!(log.lines().filter(|line| line.starts_with("node")).count(), 3, "{log}");
+        assert!(!log.contains("\nnode3\n"), "{log}");
+
+        fs::write(directory.path().join("go"), "").unwrap();
+        let ending = job.join().unwrap();
+        let log = logs(directory.path()).concat();
+        assert_eq!(ending.code, Some(0), "{log}");
+        assert_eq!(checksum(&log), checksum_of_one(&field));
+    });
+    await_that("the end of its work", || state() == "drained");
+    drain("state=resume");
+    await_that("its return", || ["idle", "mixed", "allocated"].contains(&&*state()));
+}
+
+#[test]
+fn a_node_is_added_and_used() {
+    if is_not_here() {
+        return;
+    }
+    let mut add = program(script("slurm.sh"));
+    add.env("HOSTS_STATE", &SLURM.state).args(["add", "node7"]);
+    support::run(&mut add, LIMIT).success();
+    let field = ["--size", "32,32", "--steps", "10"];
+    let directory = shared();
+    let options = ["--nodes=2", "--ntasks-per-node=1", "--nodelist=node1,node7"];
+    let heat = example("heat2d");
+    let job = [&[heat.to_str().unwrap()], &field[..]].concat();
+    let ending = SLURM.job(directory.path(), &options, &job);
+    let log = logs(directory.path()).concat();
+    assert_eq!(ending.code, Some(0), "{log}");
+    assert!(log.contains("on node[1,7], start 0"), "{log}");
+    assert_eq!(checksum(&log), checksum_of_one(&field));
+}
+
+#[test]
+fn a_shell_on_a_node_is_interactive() {
+    if is_not_here() {
+        return;
+    }
+    // `script` is a terminal, at which somebody types.
+    let line = "printf 'tty\\nhostname\\nexit 3\\n' | script -qec \"$CLUSTER exec login srun -w node4 --pty sh\" /dev/null";
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).env("CLUSTER", script("cluster.sh"));
+    command.env("HOSTS_STATE", &SLURM.state);
+    let ending = support::run(&mut command, LIMIT);
+    assert!(ending.stdout.contains("/dev/pts/"), "{ending:#?}");
+    assert!(ending.stdout.contains("node4\r\n"), "{ending:#?}");
+    assert_eq!(ending.code, Some(3), "{ending:#?}");
+}
