@@ -106,10 +106,24 @@ fn the_selftest_passes_on_four_hosts() {
     if are_missing() {
         return;
     }
-    let line = format!("{}; $JOB $SPMD selftest --quick && $CLUSTER stats", eight_ranks());
-    let out = on_hosts(4, &[], &line, 5 * LIMIT).success().stdout;
-    assert!(out.contains(" passed, 0 failed\n"), "{out}");
-    assert_all_sent(&out, 1_000_000);
+    let line = format!(
+        "{}; $JOB $SPMD selftest --quick; code=$?; $CLUSTER stats; exit $code",
+        eight_ranks()
+    );
+    let ending = on_hosts(4, &[], &line, 5 * LIMIT);
+    let out = &ending.stdout;
+    if *OPEN_MPI {
+        assert!(ending.code == Some(0) && out.contains(" passed, 0 failed\n"), "{ending:#?}");
+    } else {
+        // A known limit of MPICH, in docs/running.md; all else holds.
+        let failed: Vec<&str> = out.lines().filter(|line| line.starts_with("FAILED")).collect();
+        let known = failed.iter().all(|line| line.contains("a forgotten irecv keeps its message"));
+        assert!(
+            known && out.contains(&format!(" passed, {} failed\n", failed.len())),
+            "{ending:#?}"
+        );
+    }
+    assert_all_sent(out, 1_000_000);
 }
 
 #[test]
