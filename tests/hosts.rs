@@ -101,9 +101,20 @@ fn assert_all_sent(stats: &str, bytes: u64) {
     assert!(sent.len() == 4 && sent.iter().all(|&it| it >= bytes), "{stats}");
 }
 
+/// Whether a test that takes minutes is left out: it runs with Open MPI 4, and with others where
+/// `SPMD_REQUIRE` asks for `long`.
+fn takes_too_long() -> bool {
+    let required = env::var("SPMD_REQUIRE").unwrap_or_default();
+    let wanted = required.split(',').any(|it| it == "long") || (*OPEN_MPI && !*OPEN_MPI_5);
+    if !wanted {
+        println!("skipped: it takes minutes (SPMD_REQUIRE=long runs it on this MPI, too)");
+    }
+    !wanted
+}
+
 #[test]
 fn the_selftest_passes_on_four_hosts() {
-    if are_missing() {
+    if are_missing() || takes_too_long() {
         return;
     }
     let line = format!(
@@ -147,7 +158,7 @@ fn a_field_over_four_hosts_is_that_of_one_rank() {
 
 #[test]
 fn slow_narrow_and_lossy_cables_change_no_result() {
-    if are_missing() {
+    if are_missing() || takes_too_long() {
         return;
     }
     let field = ["--size", "120,80", "--steps", "30"];
@@ -306,4 +317,80 @@ fn a_slow_cable_delays_every_message() {
     // One cable of the two, or both; microseconds.
     let [one, both, _none] = times[..] else { panic!("{out}") };
     assert!(one >= 5_000.0 && both >= 2_000.0, "{out}");
+}
+
+/// `$RUN`: heat2d by `spmd run` on two hosts with two ranks each, until somebody ends it.
+const FOR_EVER: &str = "\
+    RUN=\"$SPMD run --hosts node1:2,node2:2 $HEAT --size 300,300 --steps 100000000\"
+    at_work() { until grep -q 'ranks x threads' $1; do kill -0 $job || exit 9; sleep 0.1; done; sleep 1; }
+    left() { for host in $*; do $CLUSTER exec $host pgrep heat2d; done; true; }
+    out=$(mktemp)";
+
+#[test]
+fn a_run_ends_when_a_host_is_lost_and_says_which() {
+    if are_missing() {
+        return;
+    }
+    for (fault, hosts) in [("crash", "node1"), ("cut", "node1 node2")] {
+        let line = format!(
+            "{FOR_EVER}; $RUN >$out & job=$!; at_work $out
+            $CLUSTER {fault} node2 >&2; code=0; wait $job || code=$?
+            # A host that is cut off finds out by itself.
+            [ {fault} = crash ] || sleep 16; left {hosts}; exit $code"
+        );
+        let ending = on_hosts(2, &[], &line, LIMIT).code(7);
+        assert!(ending.stderr.contains("error: node2 is lost"), "{fault}: {ending:#?}");
+        assert_eq!(ending.stdout, "", "{fault}: ranks are left");
+    }
+}
+
+#[test]
+fn a_run_on_hosts_stops_when_it_is_asked_to() {
+    if are_missing() {
+        return;
+    }
+    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let kept = place.path().join("kept");
+    let line = format!(
+        "{FOR_EVER}; $RUN --checkpoint $KEPT >$out & job=$!; at_work $out
+        kill $job; code=0; wait $job || code=$?; left node1 node2; exit $code"
+    );
+    let ending = on_hosts(2, &[("KEPT", kept.to_str().unwrap())], &line, LIMIT).code(5);
+    assert!(ending.stderr.contains("to be continued from"), "{ending:#?}");
+    assert_eq!(ending.stdout, "", "ranks are left");
+}
+
+#[test]
+fn a_run_does_not_begin_on_hosts_that_it_cannot_run_on() {
+    if are_missing() {
+        return;
+    }
+    // /tmp is each host's own.
+    let line = "\
+        small='--size 64,48 --steps 5'; hosts='--hosts node1:2,node2:2'; code=0
+        for host in node1 login; do $CLUSTER exec $host cp $HEAT /tmp/heat; done
+        $SPMD run $hosts /tmp/heat $small; echo code $?
+        $CLUSTER exec node2 sh -c 'cp $0 /tmp/heat; echo >>/tmp/heat' $HEAT
+        $SPMD run $hosts /tmp/heat $small; echo code $?
+        $CLUSTER exec node2 cp $HEAT /tmp/heat
+        $SPMD run $hosts /tmp/heat $small; echo code $?
+        $CLUSTER exec node2 sh -c 'rm /tmp/heat; mount -o remount,size=64k /tmp'
+        $SPMD run $hosts $HEAT $small; echo code $?
+        $SPMD run --hosts node1:2,node9:2 $HEAT $small; echo code $?
+        $SPMD info --hosts node1,node2 || true";
+    let ending = on_hosts(2, &[], line, LIMIT).success();
+    let codes: Vec<&str> =
+        ending.stdout.lines().filter_map(|line| line.strip_prefix("code ")).collect();
+    assert_eq!(codes, ["1", "1", "0", "1", "7"], "{ending:#?}");
+    for part in [
+        "error: node2: /tmp/heat is not there",
+        "error: node2: /tmp/heat is another build than here",
+        "error: node2: /tmp is full",
+        "error: node9: cannot be reached: ",
+    ] {
+        assert!(ending.stderr.contains(part), "{part}: {ending:#?}");
+    }
+    assert!(ending.stdout.contains("verification: passed"), "{ending:#?}");
+    assert!(ending.stdout.contains("node1  node1 (10.77.0.1)"), "{ending:#?}");
+    assert!(ending.stdout.contains("advice: node2: /tmp is nearly full"), "{ending:#?}");
 }
