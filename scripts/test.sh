@@ -123,7 +123,7 @@ on_another_open_mpi() {
 }
 
 # What runs on every MPI; the engine local has been tried before.
-every_mpi=(--test mpi --test bugs --test examples --test hosts)
+every_mpi=(--test mpi --test bugs --test examples --test hosts --test run)
 not_again=(-- --skip on_local:: --skip named_on_local)
 
 if ! have_libclang; then

@@ -86,7 +86,10 @@ fn every_command_is_one_that_a_test_runs() {
     for command in commands() {
         let words: Vec<&str> = command.split_whitespace().collect();
         let known = match &*words {
-            ["cargo", "run", "--release", "--example" | "--", ..] | ["mpirun", ..] => true,
+            // tests/hosts.rs has `spmd run` on hosts.
+            ["cargo", "run", "--release", "--example" | "--", ..]
+            | ["mpirun", ..]
+            | ["target/release/spmd", "run", "--hosts", ..] => true,
             // It builds what is in `examples/`; the programs of tests are a package of their own.
             ["cargo", "build", "--release", "--bins", "--examples", "--features", feature] => {
                 let manifest = include_str!("../Cargo.toml");
@@ -97,8 +100,6 @@ fn every_command_is_one_that_a_test_runs() {
             ["./scripts/test.sh"] => {
                 Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test.sh").exists()
             }
-            // tests/hosts.rs runs it.
-            ["target/release/spmd", "run", "--hosts", ..] => true,
             // tests/scripts.rs runs it.
             ["sbatch", .., "target/release/examples/heat2d", "--steps", _] => {
                 words.contains(&"scripts/job.sbatch")

