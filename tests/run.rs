@@ -295,6 +295,14 @@ fn a_host_that_falls_silent_ends_the_run() {
     let ending = on_two_hosts("sh -c \"$*\" </dev/null | head -1; exec sleep 60").code(7);
     assert!(ending.stderr.contains("second does not answer any more"), "{ending:#?}");
     assert!(ending.stderr.contains("error: second is lost"), "{ending:#?}");
+    // A signal is heard while hosts are looked at.
+    let place = Place::new();
+    let agent = place.add("agent", "#!/bin/sh\ntouch ready; exec sleep 60\n");
+    let mut command = place.run(OPEN_MPI, "exit 0");
+    command.args(["--hosts", "far", "--agent"]).arg(agent).arg(place.task());
+    let child = start(&mut command, &place.path("ready"));
+    signal(&child, "-INT");
+    assert_eq!(end(child).0, Some(130));
     // One that hangs up is lost at once.
     let ending = on_two_hosts("sh -c \"$*\" </dev/null | head -1; sleep 1").code(7);
     assert!(ending.stderr.contains("error: second is lost"), "{ending:#?}");

@@ -16,6 +16,7 @@ use std::{
 };
 
 use clap::Args;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::{cores::cores, leftovers};
@@ -155,6 +156,9 @@ fn clock_s() -> f64 {
     since_1970.unwrap_or_default().as_secs_f64()
 }
 
+/// What was found out about a host: nothing if it has no `spmd`; else why it cannot be reached.
+pub(super) type Found = Result<Option<Facts>, String>;
+
 /// Serves one run on this host, until it is over.
 pub(crate) fn serve(arguments: &Arguments) -> ExitCode {
     let answer = |line: &str| writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
@@ -193,7 +197,7 @@ pub(super) enum Event {
     Line(usize, String),
     /// The agent of a host has gone, with these words.
     Gone(usize, String),
-    Signal(nix::sys::signal::Signal),
+    Signal(Signal),
 }
 
 /// The agents of all hosts of a run.
@@ -273,10 +277,12 @@ impl Crew {
 
     /// What each host says of itself: nothing if it has another `spmd`, or none, and is not watched;
     /// else why it cannot be reached.
-    pub(super) fn facts(&mut self, events: &Receiver<Event>) -> Vec<Result<Option<Facts>, String>> {
+    ///
+    /// # Errors
+    /// A signal that came before all had answered.
+    pub(super) fn facts(&mut self, events: &Receiver<Event>) -> Result<Vec<Found>, Signal> {
         let deadline = Instant::now() + FIRST;
-        let mut facts: Vec<Option<Result<Option<Facts>, String>>> =
-            self.members.iter().map(|_| None).collect();
+        let mut facts: Vec<Option<Found>> = self.members.iter().map(|_| None).collect();
         while facts.iter().any(Option::is_none) {
             match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Event::Line(index, line)) => {
@@ -299,16 +305,12 @@ impl Crew {
                         Err(why.unwrap_or("it hangs up").trim().to_owned())
                     });
                 }
-                Ok(Event::Signal(signal)) => return self.all_failed(&format!("ended by {signal}")),
+                Ok(Event::Signal(signal)) => return Err(signal),
                 Err(_) => break,
             }
         }
         let silent = || Err(format!("no answer within {} s", FIRST.as_secs()));
-        facts.into_iter().map(|facts| facts.unwrap_or_else(silent)).collect()
-    }
-
-    fn all_failed(&self, why: &str) -> Vec<Result<Option<Facts>, String>> {
-        self.members.iter().map(|_| Err(why.to_owned())).collect()
+        Ok(facts.into_iter().map(|facts| facts.unwrap_or_else(silent)).collect())
     }
 
     /// How far the clock of a host is ahead of that of this one, and the shortest round trip there, in

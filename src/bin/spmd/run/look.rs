@@ -39,8 +39,8 @@ pub(crate) fn look(
     let token = format!("look-{}", process::id());
     let record = env::temp_dir().join(format!("spmd-{token}"));
     let (mut crew, events) = Crew::send(hosts, agent, &token, &own, &record);
-    let facts = crew.facts(&events);
-    let seen = hosts.iter().zip(facts).enumerate().map(|(index, (host, facts))| Seen {
+    let found = crew.facts(&events).map_err(|signal| format!("ended by {signal}"))?;
+    let seen = hosts.iter().zip(found).enumerate().map(|(index, (host, facts))| Seen {
         name: host.name.clone(),
         clock: facts.is_ok().then(|| crew.clock(index, &events)).flatten(),
         facts,

@@ -29,7 +29,7 @@ pub(crate) use self::{
     watch::become_launcher,
 };
 use self::{
-    agent::{Crew, Facts},
+    agent::{Crew, Facts, Found},
     plan::Plan,
 };
 use crate::hosts::{Chosen, Host};
@@ -168,21 +168,22 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
     watch::block_signals().map_err(|error| Ending::Failed(error, 1))?;
     let (mut crew, events) =
         Crew::send(&watched, plan.agent.as_deref(), &plan.token, &plan.program, &plan.record);
-    let facts = check(&plan, &watched, crew.facts(&events)).inspect_err(|_| crew.dismiss())?;
+    watch::hear_signals(crew.events.clone());
+    let facts = crew
+        .facts(&events)
+        .map_err(|signal| Ending::Failed(format!("ended by {signal}"), watch::INTERRUPTED))
+        .and_then(|found| check(&plan, &watched, found))
+        .inspect_err(|_| crew.dismiss())?;
     plan.give_slots(&facts);
     watch::run(&plan, crew, events, options)
 }
 
 /// What the hosts are, unless the program cannot run on all of them.
-fn check(
-    plan: &Plan,
-    hosts: &[Host],
-    facts: Vec<Result<Option<Facts>, String>>,
-) -> Result<Vec<Option<Facts>>, Ending> {
+fn check(plan: &Plan, hosts: &[Host], found: Vec<Found>) -> Result<Vec<Option<Facts>>, Ending> {
     let own = Facts::of_this_host(&plan.program);
     let program = plan.program.display();
     let (mut lost, mut wrong, mut all) = (Vec::new(), Vec::new(), Vec::new());
-    for (host, facts) in hosts.iter().zip(facts) {
+    for (host, facts) in hosts.iter().zip(found) {
         let name = &host.name;
         match &facts {
             Err(why) => lost.push(format!("{name}: cannot be reached: {why}")),

@@ -8,7 +8,7 @@ use std::{
     io::IsTerminal,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender},
     thread,
     time::{Duration, Instant},
 };
@@ -34,18 +34,30 @@ const HEARD: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1, Si
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The exit code of a run that somebody has ended.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// How often the launcher is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// From now on signals wait until [`run`] hears them, in this thread and those that it starts.
+/// From now on signals do nothing in this thread and those that it starts, but wait.
 ///
 /// # Errors
 /// In words.
 pub(super) fn block_signals() -> Result<(), String> {
     let set: SigSet = HEARD.into_iter().collect();
     set.thread_block().map_err(|error| format!("signals cannot be heard: {error}"))
+}
+
+/// From now on they are events.
+pub(super) fn hear_signals(events: Sender<Event>) {
+    thread::spawn(move || {
+        let set: SigSet = HEARD.into_iter().collect();
+        while let Ok(signal) = set.wait() {
+            if events.send(Event::Signal(signal)).is_err() {
+                break;
+            }
+        }
+    });
 }
 
 /// Becomes this command, which hears all signals.
@@ -112,15 +124,6 @@ pub(super) fn run(
     if std::io::stdin().is_terminal() {
         command.stdin(Stdio::null());
     }
-    let signals = crew.events.clone();
-    thread::spawn(move || {
-        let set: SigSet = HEARD.into_iter().collect();
-        while let Ok(signal) = set.wait() {
-            if signals.send(Event::Signal(signal)).is_err() {
-                break;
-            }
-        }
-    });
     let started = Instant::now();
     let mut child = command.spawn().map_err(|error| {
         let _ = fs::remove_file(&plan.record); // it was written above
