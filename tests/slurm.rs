@@ -178,6 +178,28 @@ fn four_nodes_compute_what_one_rank_does() {
 }
 
 #[test]
+fn spmd_run_knows_the_allocation() {
+    if is_not_here() {
+        return;
+    }
+    let field = ["--size", "96,80", "--steps", "40"];
+    let expected = checksum_of_one(&field);
+    let exclude = format!("--exclude={LIMITED}");
+    let heat = example("heat2d");
+    for launcher in ["auto", "mpirun"] {
+        let directory = shared();
+        let salloc = ["salloc", "--nodes=2", "--ntasks-per-node=2", "--time=5", &exclude];
+        let run = [env!("CARGO_BIN_EXE_spmd"), "run", "--launcher", launcher];
+        let words = [&salloc[..], &run, &[heat.to_str().unwrap()], &field].concat();
+        let ending = SLURM.login(directory.path(), &words).success();
+        assert!(ending.stdout.contains("ranks x threads: 4 x 1"), "{launcher}: {ending:#?}");
+        assert_eq!(checksum(&ending.stdout), expected, "{launcher}");
+        let left = fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 0, "the record is taken away");
+    }
+}
+
+#[test]
 fn tasks_of_an_array_have_sizes_of_their_own() {
     if is_not_here() {
         return;
