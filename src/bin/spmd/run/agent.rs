@@ -2,7 +2,8 @@
 //! and ends what is left of the run when it is over or the launcher's host is lost.
 //!
 //! Lines go both ways. The agent begins with its [`Facts`] as JSON; then each line is answered with
-//! one: `clock` with the time; `record` with what the program has left as the record of the run on
+//! one: `clock` with the time; `listen WORD` with a port and `reach HOST PORT WORD` with what the
+//! cable does ([`link`]); `record` with what the program has left as the record of the run on
 //! this host, since hosts need not share a directory; `end` with the number of processes that were ended.
 
 use std::{
@@ -19,7 +20,11 @@ use clap::Args;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{cores::cores, leftovers};
+use super::{
+    cores::cores,
+    leftovers,
+    link::{self, Link},
+};
 use crate::{hosts::Host, launcher::quoted};
 
 /// How often both sides say that they are there.
@@ -177,6 +182,9 @@ pub(crate) fn serve(arguments: &Arguments) -> ExitCode {
     while there {
         match lines.recv_timeout(FORSAKEN) {
             Ok(line) if line == "end" => break,
+            Ok(line) if line.starts_with("listen ") || line.starts_with("reach ") => {
+                there = answer(&cable(&line)).is_ok();
+            }
             Ok(line) if line == "record" => {
                 let left = if prepared { Left::read(&arguments.record) } else { Left::NotBegun };
                 there = answer(&left.line()).is_ok();
@@ -190,6 +198,25 @@ pub(crate) fn serve(arguments: &Arguments) -> ExitCode {
     let _ = fs::remove_file(&arguments.record); // if it is there
     let _ = answer(&format!("ended {ended}")); // if anybody hears it
     ExitCode::SUCCESS
+}
+
+/// Does what a line about cables says.
+fn cable(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    match *words {
+        ["listen", word] => match link::listen(word.to_owned()) {
+            Ok(port) => format!("port {port}"),
+            Err(error) => format!("no port: {error}"),
+        },
+        ["reach", host, port, word] => {
+            let port = port.parse().unwrap_or(0);
+            match link::measure(host, port, word) {
+                Ok(link) => format!("link {} {}", link.trip_s, link.bytes_per_s),
+                Err(error) => format!("no link: {error}"),
+            }
+        }
+        _ => "?".to_owned(),
+    }
 }
 
 /// What is heard of the hosts, and of everything else that a run waits for.
@@ -313,32 +340,59 @@ impl Crew {
         Ok(facts.into_iter().map(|facts| facts.unwrap_or_else(silent)).collect())
     }
 
+    /// Says a line to an agent, and returns its answer; nothing if there is none.
+    fn ask(&mut self, index: usize, line: &str, events: &Receiver<Event>) -> Option<String> {
+        let words = self.members[index].words.as_mut()?;
+        writeln!(words, "{line}").and_then(|()| words.flush()).ok()?;
+        loop {
+            match events.recv_timeout(FIRST).ok()? {
+                Event::Line(from, line) if from == index => return Some(line),
+                Event::Gone(from, _) if from == index => return None,
+                _ => {}
+            }
+        }
+    }
+
     /// How far the clock of a host is ahead of that of this one, and the shortest round trip there, in
     /// seconds.
     pub(super) fn clock(&mut self, index: usize, events: &Receiver<Event>) -> Option<(f64, f64)> {
         const TIMES: usize = 5;
         let mut best: Option<(f64, f64)> = None;
         for _ in 0..TIMES {
-            let words = self.members[index].words.as_mut()?;
             let before = clock_s();
-            writeln!(words, "clock").and_then(|()| words.flush()).ok()?;
-            let told: f64 = loop {
-                match events.recv_timeout(SILENCE).ok()? {
-                    Event::Line(from, line) if from == index => {
-                        if let Some(told) = line.strip_prefix("clock ") {
-                            break told.parse().ok()?;
-                        }
-                    }
-                    Event::Gone(from, _) if from == index => return None,
-                    _ => {}
-                }
-            };
-            let (after, trip) = (clock_s(), clock_s() - before);
+            let line = self.ask(index, "clock", events)?;
+            let after = clock_s();
+            let told: f64 = line.strip_prefix("clock ")?.parse().ok()?;
+            let trip = after - before;
             if best.is_none_or(|(_, shortest)| trip < shortest) {
                 best = Some((told - f64::midpoint(before, after), trip));
             }
         }
         best
+    }
+
+    /// What the cable between two hosts does, of which the second is reached by this name.
+    ///
+    /// # Errors
+    /// Why it is not known, in words.
+    pub(super) fn link(
+        &mut self,
+        from: usize,
+        to: usize,
+        name: &str,
+        events: &Receiver<Event>,
+    ) -> Result<Link, String> {
+        let silent = || "no answer".to_owned();
+        let word = link::word();
+        let told = self.ask(to, &format!("listen {word}"), events).ok_or_else(silent)?;
+        let Some(port) = told.strip_prefix("port ") else { return Err(told) };
+        let line = format!("reach {name} {port} {word}");
+        let told = self.ask(from, &line, events).ok_or_else(silent)?;
+        let numbers = told.strip_prefix("link ").and_then(|text| text.split_once(' '));
+        let numbers =
+            numbers.and_then(|(trip, rate)| Some((trip.parse().ok()?, rate.parse().ok()?)));
+        let (trip_s, bytes_per_s) = numbers.ok_or(told)?;
+        Ok(Link { trip_s, bytes_per_s })
     }
 
     /// What an agent has said.

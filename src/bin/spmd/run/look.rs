@@ -9,7 +9,10 @@ use std::{
     process,
 };
 
-use super::agent::{Crew, Facts};
+use super::{
+    agent::{Crew, Facts},
+    link::Link,
+};
 use crate::hosts::Host;
 
 /// With less room large messages and windows of ranks on one host fail.
@@ -18,12 +21,23 @@ const LITTLE: u64 = 64 << 20;
 /// Clocks that differ by more are noticed in the times of log lines and files.
 const APART_S: f64 = 0.1;
 
+/// A cable with so little of what the fastest carries is told.
+const SLOW: f64 = 0.25;
+
 /// What was found out about a host.
 struct Seen {
     name: String,
     facts: Result<Option<Facts>, String>,
     /// How far its clock is ahead of that of this host, and the shortest round trip, in seconds.
     clock: Option<(f64, f64)>,
+    /// The cable to the next host, the last one's to the first; none where there is no other.
+    link: Option<Result<Link, String>>,
+}
+
+impl Seen {
+    fn facts(&self) -> Option<&Facts> {
+        self.facts.as_ref().ok()?.as_ref()
+    }
 }
 
 /// Looks at all hosts, and says what is there and what is off; whether ranks can run on all.
@@ -43,9 +57,20 @@ pub(crate) fn look(
     let seen = hosts.iter().zip(found).enumerate().map(|(index, (host, facts))| Seen {
         name: host.name.clone(),
         clock: facts.is_ok().then(|| crew.clock(index, &events)).flatten(),
+        link: None,
         facts,
     });
-    let seen: Vec<Seen> = seen.collect();
+    let mut seen: Vec<Seen> = seen.collect();
+    for from in 0..seen.len() {
+        let to = (from + 1) % seen.len();
+        // Of two hosts there is one cable.
+        if from == to || (to == 0 && seen.len() == 2) || seen[from].facts().is_none() {
+            continue;
+        }
+        let Some(facts) = seen[to].facts() else { continue };
+        let name = facts.address.clone().unwrap_or_else(|| seen[to].name.clone());
+        seen[from].link = Some(crew.link(from, to, &name, &events));
+    }
     crew.dismiss();
     let (advice, usable) = advise(&seen, &Facts::of_this_host(&own));
     let text = format!("{}{}", table(&seen), advice);
@@ -54,7 +79,17 @@ pub(crate) fn look(
 }
 
 fn table(seen: &[Seen]) -> String {
-    let head = ["host", "its name", "cores", "/tmp", "/dev/shm", "clock", "round trip", "MPI"];
+    let head = [
+        "host",
+        "its name",
+        "cores",
+        "/tmp",
+        "/dev/shm",
+        "clock",
+        "round trip",
+        "to the next",
+        "MPI",
+    ];
     let mut rows = vec![head.map(str::to_owned)];
     for host in seen {
         let clock = |show: fn((f64, f64)) -> String| host.clock.map_or("?".to_owned(), show);
@@ -80,6 +115,13 @@ fn table(seen: &[Seen]) -> String {
             shm,
             clock(|(ahead, _)| format!("{:+.1} ms", ahead * 1e3)),
             clock(|(_, trip)| format!("{:.1} ms", trip * 1e3)),
+            match &host.link {
+                None => String::new(),
+                Some(Err(_)) => "?".to_owned(),
+                Some(Ok(Link { trip_s, bytes_per_s })) => {
+                    format!("{:.2} ms, {:.1} Gbit/s", trip_s * 1e3, bytes_per_s * 8e-9)
+                }
+            },
             mpi,
         ]);
     }
@@ -149,12 +191,26 @@ fn advise(seen: &[Seen], own: &Facts) -> (String, bool) {
             );
         }
     }
+    for (host, next) in seen.iter().zip(seen.iter().cycle().skip(1)) {
+        if let Some(Err(why)) = &host.link {
+            let text = format!("{} cannot be reached from there: {why}", next.name);
+            lines.entry((false, text)).or_default().push(&host.name);
+        }
+    }
+    let rates = || {
+        let link = |host: &'_ Seen| host.link.as_ref()?.as_ref().ok().copied();
+        seen.iter().filter_map(move |host| Some((&*host.name, link(host)?.bytes_per_s)))
+    };
+    let fastest = rates().map(|(_, rate)| rate).fold(0.0, f64::max);
+    for (name, _) in rates().filter(|(_, rate)| *rate < fastest * SLOW) {
+        let text = "the way to the next host is far slower than others: its cable, its interface?";
+        lines.entry((true, text.to_owned())).or_default().push(name);
+    }
     for names in machines.values().filter(|names| names.len() > 1) {
         let text = "they are one machine: name it once, with the slots of all".to_owned();
         lines.entry((true, text)).or_default().extend(names);
     }
-    let cores: BTreeSet<usize> =
-        seen.iter().filter_map(|host| Some(host.facts.as_ref().ok()?.as_ref()?.cores)).collect();
+    let cores: BTreeSet<usize> = seen.iter().filter_map(|host| Some(host.facts()?.cores)).collect();
     let usable = lines.keys().all(|(harmless, _)| *harmless);
     let mut text = String::new();
     for ((harmless, what), names) in &lines {
@@ -191,7 +247,7 @@ mod tests {
     }
 
     fn seen(name: &str, facts: Result<Option<Facts>, String>) -> Seen {
-        Seen { name: name.to_owned(), facts, clock: Some((0.0, 0.001)) }
+        Seen { name: name.to_owned(), facts, clock: Some((0.0, 0.001)), link: None }
     }
 
     #[test]
@@ -235,7 +291,22 @@ mod tests {
         assert!(advise(&[late], &facts("here")).0.contains("its clock is off"));
         let twice = [seen("n1", Ok(Some(facts("a")))), seen("n2", Ok(Some(facts("a"))))];
         let (text, usable) = advise(&twice, &facts("here"));
-        assert!(text.starts_with("error: n[1-2]: they are one machine") && !usable, "{text}");
+        assert!(text.starts_with("advice: n[1-2]: they are one machine") && usable, "{text}");
+        let linked = |name: &str, rate| Seen {
+            link: Some(Ok(Link { trip_s: 1e-4, bytes_per_s: rate })),
+            ..seen(name, Ok(Some(facts(name))))
+        };
+        let slow = [linked("n1", 1e9), linked("n2", 1e8), linked("n3", 1e9)];
+        let (text, usable) = advise(&slow, &facts("here"));
+        assert!(text.starts_with("advice: n2: the way to the next") && usable, "{text}");
+        assert!(super::table(&slow).contains("0.10 ms, 0.8 Gbit/s"));
+        let mut apart = linked("n1", 1e9);
+        apart.link = Some(Err("no route".to_owned()));
+        let (text, usable) = advise(&[apart, linked("n2", 1e9)], &facts("here"));
+        assert!(
+            text.starts_with("error: n1: n2 cannot be reached from there") && !usable,
+            "{text}"
+        );
         let mut small = facts("b");
         small.cores = 2;
         let uneven = [seen("n1", Ok(Some(facts("a")))), seen("n2", Ok(Some(small)))];

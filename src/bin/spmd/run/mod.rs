@@ -7,6 +7,7 @@
 mod agent;
 mod cores;
 mod leftovers;
+mod link;
 mod look;
 mod plan;
 mod watch;
