@@ -122,14 +122,19 @@ fn a_dry_run_prints_the_launchers_own_words() {
     assert!(line.contains("--hostfile HOSTFILE --mca oob_tcp_keepalive_time 6"), "{line}");
     assert!(line.contains(" -q -v ") && line.ends_with("\nn1 slots=3\nn2 slots=3\n"), "{line}");
     let newer = OPEN_MPI.replace("4.1.4", "5.0.11");
-    let line = dry(&newer, &["--hosts", "a:2", "--agent", "/bin/enter", "--timeout", "9"]);
+    let line = dry(&newer, &["--hosts", "a:2", "--ssh", "/bin/enter", "--timeout", "9"]);
     assert!(line.contains("--prtemca plm_ssh_agent /bin/enter"), "{line}");
     assert!(line.contains("-x SPMD_TIMEOUT"), "{line}");
+    let hosts = place.add("hosts", "a slots=2\nb\n");
+    let words = ["--oversubscribe", "--hostfile", hosts.to_str().unwrap()];
+    let line = dry(OPEN_MPI, &words);
+    assert!(line.contains(" -n 3 --bind-to none --oversubscribe "), "{line}");
+    assert!(line.contains("\na slots=2\nb\n# Hosts without slots are asked"), "{line}");
     // The program needs another MPI's launcher.
     let other = place.add("other", b"\x7fELF\0libmpi.so.12\0");
     let mut command = place.run(HYDRA, "exit 9");
     let line = run(command.args(["--dry-run", "--hosts", "a:2,b"]).arg(other)).success().stdout;
-    assert!(line.contains("-f HOSTFILE") && line.ends_with("\na:2\nb\n"), "{line}");
+    assert!(line.contains("-f HOSTFILE") && line.contains("\na:2\nb\n# Hosts"), "{line}");
 }
 
 #[test]
@@ -157,7 +162,14 @@ fn a_run_is_judged_by_its_record_not_by_its_launcher() {
     let then = format!("{} -n 2", job.display());
     let kept = place.path("kept.json");
     run(place.run(OPEN_MPI, &then).arg("--record").arg(&kept).arg(&job)).success();
-    assert_eq!(spmd::record::Record::read(kept).unwrap().ranks, 2);
+    assert_eq!(spmd::record::Record::read(&kept).unwrap().ranks, 2);
+    // That of an earlier run does not outlive one that is lost.
+    let words = ["--record", kept.to_str().unwrap()];
+    run(place.run(OPEN_MPI, lost).args(words).arg(&job)).code(4);
+    assert!(!kept.exists());
+    run(place.run(OPEN_MPI, &then).env("SPMD_RECORD", &kept).arg(&job)).success();
+    let words = ["--record", "no/such/record"];
+    run(place.run(OPEN_MPI, "exit 0").args(words).arg(&job)).code(1);
     let left: Vec<_> = fs::read_dir(place.0.path()).unwrap().collect();
     assert_eq!(left.len(), 5, "job, kept.json, mpirun, task, words: {left:?}");
 }
@@ -215,6 +227,27 @@ fn the_first_signal_asks_and_the_second_ends() {
     assert!(text.contains("--walltime"), "{text}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_is_ignored_stays_so() {
+    let place = Place::new();
+    let ready = place.path("ready");
+    let stops = "trap 'exit 5' USR1; touch ready; while :; do sleep 0.05; done";
+    let command = place.run(OPEN_MPI, stops);
+    // As nohup does.
+    let mut ignoring = Command::new("sh");
+    ignoring.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(command.get_program());
+    ignoring.args(command.get_args()).arg(place.task()).current_dir(place.0.path());
+    ignoring.env("SPMD_MPIRUN", place.path("mpirun"));
+    let mut child = start(&mut ignoring, &ready);
+    signal(&child, "-HUP");
+    thread::sleep(Duration::from_millis(500));
+    assert!(child.try_wait().unwrap().is_none(), "it goes on");
+    signal(&child, "-TERM");
+    let (code, text) = end(child);
+    assert!(code == Some(130) && !text.contains("SIGHUP"), "{text}");
+}
+
 /// Whether a process with these words runs.
 fn runs(words: &str) -> bool {
     let found = Command::new("pgrep").args(["-f", words]).output().unwrap();
@@ -230,7 +263,7 @@ fn nothing_is_left_running() {
     let nap = format!("sleep 41{}", std::process::id());
     let then = format!("setsid {nap} & touch ready; exit 0");
     let ending = run(place.run(OPEN_MPI, &then).arg(place.task())).success();
-    assert!(ending.stderr.contains("1 processes were left and have been ended"), "{ending:#?}");
+    assert!(ending.stderr.contains("1 process was left, and ended"), "{ending:#?}");
     assert!(!runs(&nap));
     // The one that watches is killed: its launcher hears of it.
     fs::remove_file(&ready).unwrap();
@@ -245,16 +278,19 @@ fn nothing_is_left_running() {
     }
 }
 
-/// A run on two hosts that are this one, behind an agent that does this with the words of the
-/// second.
+/// A run on two hosts that are this one, behind what does this with the words of the second.
 fn on_two_hosts(second: &str) -> Ending {
+    on_two_hosts_for(second, "sleep 30 & wait")
+}
+
+fn on_two_hosts_for(second: &str, launcher: &str) -> Ending {
     let place = Place::new();
     let text = format!(
         "#!/bin/sh\nhost=$1\nshift\nif [ $host = first ]; then exec sh -c \"$*\"; fi\n{second}\n"
     );
     let agent = place.add("agent", text);
-    let mut command = place.run(OPEN_MPI, "sleep 30 & wait");
-    run(command.args(["--hosts", "first:1,second:1", "--agent"]).arg(agent).arg(place.task()))
+    let mut command = place.run(OPEN_MPI, launcher);
+    run(command.args(["--hosts", "first:1,second:1", "--ssh"]).arg(agent).arg(place.task()))
 }
 
 #[test]
@@ -270,7 +306,21 @@ fn hosts_are_looked_at_before_anything_runs() {
     let ending = changed(r#"s/"program":\[[^]]*\]/"program":[7,7]/"#).code(1);
     assert!(ending.stderr.contains("is another build than here"), "{ending:#?}");
     let ending = changed(r#"s/"tmp_free":[0-9]*/"tmp_free":0/"#).code(1);
-    assert!(ending.stderr.contains("second: /tmp is full"), "{ending:#?}");
+    assert!(ending.stderr.contains(" is full, and MPI keeps files there"), "{ending:#?}");
+}
+
+#[test]
+fn slow_hosts_and_hosts_without_spmd_take_part() {
+    // The others wait, and are not taken for lost.
+    on_two_hosts_for("sleep 18; exec sh -c \"$*\"", "exit 0").success();
+    let ending = on_two_hosts_for("exit 127", "exit 0").success();
+    assert!(ending.stderr.contains("note: second: spmd is not there"), "{ending:#?}");
+    let mut command = spmd();
+    command.args(["run", "--launcher", "mpirun", "--hosts", "a", "--ssh", "/no/ssh"]);
+    let place = Place::new();
+    command.env("SPMD_MPIRUN", place.launcher(OPEN_MPI, "exit 0")).arg(place.task());
+    let ending = run(&mut command).code(1);
+    assert!(ending.stderr.contains("/no/ssh cannot be started"), "{ending:#?}");
 }
 
 #[test]
@@ -279,7 +329,7 @@ fn info_shows_hosts_before_a_run() {
     let text = "#!/bin/sh\nif [ $1 = far ]; then echo no route >&2; exit 255; fi\nshift\nexec sh -c \"$*\"\n";
     let agent = place.add("agent", text);
     let mut command = spmd();
-    command.args(["info", "--hosts", "localhost,far", "--agent"]).arg(agent);
+    command.args(["info", "--hosts", "localhost,far", "--ssh"]).arg(agent);
     let out = run(&mut command).code(1).stdout;
     assert!(out.starts_with("host       its name"), "{out}");
     assert!(
@@ -299,7 +349,7 @@ fn a_host_that_falls_silent_ends_the_run() {
     let place = Place::new();
     let agent = place.add("agent", "#!/bin/sh\ntouch ready; exec sleep 60\n");
     let mut command = place.run(OPEN_MPI, "exit 0");
-    command.args(["--hosts", "far", "--agent"]).arg(agent).arg(place.task());
+    command.args(["--hosts", "far", "--ssh"]).arg(agent).arg(place.task());
     let child = start(&mut command, &place.path("ready"));
     signal(&child, "-INT");
     assert_eq!(end(child).0, Some(130));
@@ -374,7 +424,7 @@ mod on_mpi {
         let rank = ranks().lines().last().unwrap().to_owned();
         assert!(Command::new("kill").args(["-KILL", &rank]).status().unwrap().success());
         let (code, text) = end(child);
-        assert!(code.is_some_and(|code| code != 0), "{text}");
+        assert_eq!(code, Some(4), "{text}");
         assert!(text.contains("a rank is lost"), "{text}");
         assert_eq!(ranks(), "");
         let mut child = started(&mut job(&["-n", "3"], &heat));

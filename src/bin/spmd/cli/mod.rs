@@ -83,10 +83,10 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct InfoArgs {
-    /// What starts a program on a host as ssh does (with --hosts or --hostfile, which have this look
-    /// at the hosts before a run)
-    #[arg(long, value_name = "PROGRAM", env = "SPMD_AGENT", hide_env = true)]
-    agent: Option<String>,
+    /// What starts a program on a host in place of ssh (with --hosts or --hostfile, which have this
+    /// look at the hosts before a run)
+    #[arg(long, value_name = "PROGRAM", env = "SPMD_SSH", hide_env = true)]
+    ssh: Option<String>,
     #[command(flatten)]
     hosts: crate::hosts::Chosen,
     #[command(flatten)]

@@ -1,13 +1,13 @@
-//! The cable between two hosts, measured by their agents: a connection of their own, as an MPI over
+//! The network between two hosts, measured by their agents: a connection of their own, as an MPI over
 //! TCP would make it.
 //!
 //! One listens for one connection that knows the word, for a few seconds; the other times single
-//! bytes there and back, and then a heap of them.
+//! bytes there and back, and then a block of them.
 
 use std::{
     hash::{BuildHasher, RandomState},
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs},
+    net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs},
     thread,
     time::{Duration, Instant},
 };
@@ -16,10 +16,10 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const TRIPS: usize = 20;
-const HEAP: usize = 16 << 20;
+const BLOCK: usize = 16 << 20;
 const PIECE: usize = 1 << 16;
 
-/// What a cable does.
+/// What the way between two hosts does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Link {
     /// The shortest way there and back.
@@ -35,7 +35,9 @@ pub(super) fn word() -> String {
 
 /// Waits for one connection, in a thread; the port.
 pub(super) fn listen(word: String) -> io::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // Of both kinds, where the system has both.
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
     let port = listener.local_addr()?.port();
     listener.set_nonblocking(true)?;
     thread::spawn(move || {
@@ -77,7 +79,7 @@ fn answer(stream: TcpStream, word: &str) -> io::Result<()> {
         out.write_all(&byte)?;
     }
     let mut piece = vec![0; PIECE];
-    for _ in 0..HEAP / PIECE {
+    for _ in 0..BLOCK / PIECE {
         reader.read_exact(&mut piece)?;
     }
     out.write_all(&byte)
@@ -110,12 +112,12 @@ pub(super) fn measure(host: &str, port: u16, word: &str) -> io::Result<Link> {
     }
     let piece = vec![7; PIECE];
     let before = Instant::now();
-    for _ in 0..HEAP / PIECE {
+    for _ in 0..BLOCK / PIECE {
         stream.write_all(&piece)?;
     }
     stream.read_exact(&mut byte)?;
     let seconds = before.elapsed().as_secs_f64();
-    Ok(Link { trip_s, bytes_per_s: HEAP as f64 / seconds })
+    Ok(Link { trip_s, bytes_per_s: BLOCK as f64 / seconds })
 }
 
 #[cfg(test)]
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cable_is_measured_by_who_knows_the_word() {
+    fn a_way_is_measured_by_who_knows_the_word() {
         let word = word();
         let port = listen(word.clone()).unwrap();
         let stranger = measure("127.0.0.1", port, &super::word());

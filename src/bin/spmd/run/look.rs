@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    agent::{Crew, Facts},
+    agent::Facts,
+    crew::{Crew, is_here},
     link::Link,
 };
 use crate::hosts::Host;
@@ -21,7 +22,7 @@ const LITTLE: u64 = 64 << 20;
 /// Clocks that differ by more are noticed in the times of log lines and files.
 const APART_S: f64 = 0.1;
 
-/// A cable with so little of what the fastest carries is told.
+/// A way that carries so little of what the fastest does is told.
 const SLOW: f64 = 0.25;
 
 /// What was found out about a host.
@@ -30,7 +31,7 @@ struct Seen {
     facts: Result<Option<Facts>, String>,
     /// How far its clock is ahead of that of this host, and the shortest round trip, in seconds.
     clock: Option<(f64, f64)>,
-    /// The cable to the next host, the last one's to the first; none where there is no other.
+    /// The way to the next host, the last one's to the first; none where there is no other.
     link: Option<Result<Link, String>>,
 }
 
@@ -44,15 +45,10 @@ impl Seen {
 ///
 /// # Errors
 /// If it cannot be printed, in words.
-pub(crate) fn look(
-    hosts: &[Host],
-    agent: Option<&str>,
-    out: &mut dyn Write,
-) -> Result<bool, String> {
+pub(crate) fn look(hosts: &[Host], ssh: Option<&str>, out: &mut dyn Write) -> Result<bool, String> {
     let own = env::current_exe().unwrap_or_else(|_| PathBuf::from("spmd"));
     let token = format!("look-{}", process::id());
-    let record = env::temp_dir().join(format!("spmd-{token}"));
-    let (mut crew, events) = Crew::send(hosts, agent, &token, &own, &record);
+    let (mut crew, events) = Crew::send(hosts, ssh, &token, &own, None)?;
     let found = crew.facts(&events).map_err(|signal| format!("ended by {signal}"))?;
     let seen = hosts.iter().zip(found).enumerate().map(|(index, (host, facts))| Seen {
         name: host.name.clone(),
@@ -63,12 +59,14 @@ pub(crate) fn look(
     let mut seen: Vec<Seen> = seen.collect();
     for from in 0..seen.len() {
         let to = (from + 1) % seen.len();
-        // Of two hosts there is one cable.
+        // Between two hosts there is one.
         if from == to || (to == 0 && seen.len() == 2) || seen[from].facts().is_none() {
             continue;
         }
         let Some(facts) = seen[to].facts() else { continue };
-        let name = facts.address.clone().unwrap_or_else(|| seen[to].name.clone());
+        // Elsewhere localhost is another.
+        let known = if is_here(&seen[to].name) { &facts.host } else { &seen[to].name };
+        let name = facts.address.clone().unwrap_or_else(|| known.clone());
         seen[from].link = Some(crew.link(from, to, &name, &events));
     }
     crew.dismiss();
@@ -203,7 +201,8 @@ fn advise(seen: &[Seen], own: &Facts) -> (String, bool) {
     };
     let fastest = rates().map(|(_, rate)| rate).fold(0.0, f64::max);
     for (name, _) in rates().filter(|(_, rate)| *rate < fastest * SLOW) {
-        let text = "the way to the next host is far slower than others: its cable, its interface?";
+        let text =
+            "the way to the next host is far slower than the others: its cable, its interface?";
         lines.entry((true, text.to_owned())).or_default().push(name);
     }
     for names in machines.values().filter(|names| names.len() > 1) {
@@ -238,11 +237,13 @@ mod tests {
             host: machine.to_owned(),
             machine: machine.to_owned(),
             cores: 4,
+            tmp: PathBuf::from("/tmp"),
             tmp_free: Some(1 << 40),
             shm_free: Some(1 << 33),
             program: Some((1, 1)),
             mpi: Some("Open MPI 5.0".to_owned()),
             address: None,
+            no_place: None,
         }
     }
 

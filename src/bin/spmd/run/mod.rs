@@ -2,15 +2,17 @@
 //! signals on, leaves nothing behind, and judges the run by the record that the program leaves.
 //!
 //! [`plan`] turns what is asked for into a command line, [`watch`] sees it to its end; [`agent`] is
-//! this program on each of the hosts.
+//! this program on each of the hosts, [`crew`] all of them; [`word`] is what the program leaves.
 
 mod agent;
 mod cores;
+mod crew;
 mod leftovers;
 mod link;
 mod look;
 mod plan;
 mod watch;
+mod word;
 
 use std::{
     ffi::OsString,
@@ -24,14 +26,15 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
+use self::{
+    agent::Facts,
+    crew::{Crew, Found},
+    plan::Plan,
+};
 pub(crate) use self::{
     agent::{Arguments as AgentArguments, serve as serve_as_agent},
     look::look,
     watch::become_launcher,
-};
-use self::{
-    agent::{Crew, Facts, Found},
-    plan::Plan,
 };
 use crate::hosts::{Chosen, Host};
 
@@ -42,8 +45,9 @@ Examples:
   spmd run --hostfile hosts --dry-run ./program      The launcher's command line, and nothing else
   spmd run -n 8 --share-cpu target/release/examples/ring
 
-Signals: the first SIGINT, SIGTERM or SIGUSR1 asks all ranks to stop (a program that keeps checkpoints ends with
+Signals: the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 asks all ranks to stop (a program that keeps checkpoints ends with
 exit code 5, to be continued), the second ends them. A run counts as successful if the program says so itself.
+Where ranks are threads this command becomes the program, which keeps --walltime and hears signals itself.
 
 Exit codes: the program's own; 2 usage, 4 lost rank or deadlock, 7 lost host (start again on the others), 130
 interrupted.";
@@ -71,7 +75,8 @@ pub(crate) struct Options {
     /// Ranks may outnumber slots and cores; they give way while they wait
     #[arg(long)]
     oversubscribe: bool,
-    /// How long the program may take, like 90, 10m or 2h: it is told in time, and ended after that
+    /// How long the program may take, like 90, 10m or 2h: it is told in time, asked to stop when that
+    /// is over, and ended (exit code 4) after --grace
     #[arg(long, value_name = "TIME", value_parser = duration)]
     walltime: Option<Duration>,
     /// End the run (exit code 4) when a call waits longer, at the start too, and say what every rank
@@ -81,9 +86,9 @@ pub(crate) struct Options {
     /// How long the ranks may take to stop when they are asked to, before they are ended
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30")]
     grace: Duration,
-    /// What starts a program on a host as ssh does
-    #[arg(long, value_name = "PROGRAM", env = "SPMD_AGENT", hide_env = true)]
-    agent: Option<String>,
+    /// What starts a program on a host in place of ssh: `PROGRAM HOST COMMAND`
+    #[arg(long, value_name = "PROGRAM", env = "SPMD_SSH", hide_env = true)]
+    ssh: Option<String>,
     /// More arguments for the launcher, separated by spaces
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     launcher_args: String,
@@ -153,7 +158,12 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
     let mut plan = Plan::new(options).map_err(Ending::Usage)?;
     let watched = if plan.launcher.is_some() { plan.hosts.clone() } else { Vec::new() };
     if options.dry_run {
-        let line = plan.command_line(&plan.layout(None));
+        let mut line = plan.command_line(&plan.layout(None));
+        if plan.hosts.iter().any(|host| host.slots.is_none()) {
+            line.push_str(
+                "\n# Hosts without slots are asked at the start: they get one for each core.",
+            );
+        }
         return match writeln!(out, "{line}") {
             Ok(()) => Ok(Ending::Ended(0)),
             Err(error) => Err(Ending::Failed(format!("cannot print: {error}"), 1)),
@@ -167,8 +177,9 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
         return Err(Ending::Failed(format!("{}: {error}", plan.program.display()), 1));
     }
     watch::block_signals().map_err(|error| Ending::Failed(error, 1))?;
-    let (mut crew, events) =
-        Crew::send(&watched, plan.agent.as_deref(), &plan.token, &plan.program, &plan.record);
+    let (ssh, directory) = (plan.ssh.as_deref(), Some(&*plan.directory));
+    let (mut crew, events) = Crew::send(&watched, ssh, &plan.token, &plan.program, directory)
+        .map_err(|error| Ending::Failed(error, 1))?;
     watch::hear_signals(crew.events.clone());
     let facts = crew
         .facts(&events)
@@ -203,7 +214,8 @@ fn check(plan: &Plan, hosts: &[Host], found: Vec<Found>) -> Result<Vec<Option<Fa
                         "{name}: {program} is another build than here\n  help: copy this one to every host"
                     ));
                 }
-                for (directory, free) in [("/tmp", facts.tmp_free), ("/dev/shm", facts.shm_free)] {
+                let tmp = facts.tmp.to_string_lossy();
+                for (directory, free) in [(&*tmp, facts.tmp_free), ("/dev/shm", facts.shm_free)] {
                     if free.is_some_and(|free| free < agent::SCRATCH) {
                         wrong.push(format!(
                             "{name}: {directory} is full, and MPI keeps files there"
@@ -211,6 +223,9 @@ fn check(plan: &Plan, hosts: &[Host], found: Vec<Found>) -> Result<Vec<Option<Fa
                     }
                 }
             }
+        }
+        if let Ok(Some(Facts { no_place: Some(why), .. })) = &facts {
+            wrong.push(format!("{name}: {why}: the program leaves a record there"));
         }
         all.push(facts.unwrap_or(None));
     }

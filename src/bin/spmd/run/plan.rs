@@ -1,6 +1,15 @@
 //! What is asked for, as a command line.
 
-use std::{env, ffi::OsString, fs, path::PathBuf, process, time::SystemTime};
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process,
+    time::SystemTime,
+};
 
 use super::{Choice, Options, agent::Facts, cores::cores, leftovers::MARK};
 use crate::{
@@ -16,11 +25,11 @@ pub(super) struct Plan {
     pub(super) arguments: Vec<OsString>,
     /// Hosts that were named; none where the launcher knows them itself.
     pub(super) hosts: Vec<Host>,
-    pub(super) agent: Option<String>,
+    pub(super) ssh: Option<String>,
     /// What all processes of this run, and no others, have in their environment.
     pub(super) token: String,
     /// Where the program leaves its record, on the host of rank 0.
-    pub(super) record: PathBuf,
+    pub(super) directory: PathBuf,
     pub(super) variables: Vec<(String, String)>,
     ranks: Option<usize>,
     threads: Option<usize>,
@@ -32,8 +41,8 @@ pub(super) struct Plan {
     launcher_args: Vec<String>,
     /// In an allocation the hosts' CPUs are not those of this host.
     in_allocation: bool,
-    /// The CPUs of a host that has fewest.
-    cores: Option<usize>,
+    /// The cores of each host, where it has told them.
+    cores: Vec<Option<usize>>,
 }
 
 /// How many ranks go where, by the launcher's own file.
@@ -60,22 +69,26 @@ impl Plan {
         let program = launcher::program(name)?;
         let linked = launcher::linked(&program);
         let hosts = options.hosts.hosts()?.unwrap_or_default();
-        let in_allocation = env::var_os("SLURM_JOB_ID").is_some();
+        let in_slurm = env::var_os("SLURM_JOB_ID").is_some();
+        let in_allocation = in_slurm || matches!(hosts::from_environment(), Ok(Some(_)));
         let family = match linked {
             Linked::With(family) => Some(family),
             Linked::Without | Linked::Unknown => None,
         };
-        let launcher = choose(options.launcher, linked, !hosts.is_empty(), in_allocation)?;
+        let launcher = choose(options.launcher, linked, !hosts.is_empty(), in_slurm)?;
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let token = format!("{}-{}", process::id(), started.as_nanos());
-        // Where the launcher alone knows the hosts, none of them can be asked: they share this
-        // directory.
-        let shared = hosts.is_empty() && in_allocation;
-        let record = if shared {
-            let name = PathBuf::from(format!(".spmd-run-{token}.json"));
+        let name = format!("spmd-run-{token}");
+        let directory = if !hosts.is_empty() {
+            // Each has its own.
+            Path::new("/tmp").join(name)
+        } else if in_allocation {
+            // Where the launcher alone knows the hosts, none of them can be asked: they share this
+            // directory.
+            let name = PathBuf::from(format!(".{name}"));
             std::path::absolute(&name).unwrap_or(name)
         } else {
-            env::temp_dir().join(format!("spmd-run-{token}.json"))
+            env::temp_dir().join(name)
         };
         let number = |count: Option<std::num::NonZeroUsize>| count.map(usize::from);
         let mut plan = Self {
@@ -83,9 +96,9 @@ impl Plan {
             program,
             arguments: options.command[1..].to_vec(),
             hosts,
-            agent: options.agent.clone(),
+            ssh: options.ssh.clone(),
             token,
-            record,
+            directory,
             variables: Vec::new(),
             ranks: number(options.ranks),
             threads: number(options.threads),
@@ -95,7 +108,7 @@ impl Plan {
             names: Vec::new(),
             launcher_args: options.launcher_args.split_whitespace().map(str::to_owned).collect(),
             in_allocation,
-            cores: None,
+            cores: Vec::new(),
         };
         plan.set_variables(options);
         Ok(plan)
@@ -153,11 +166,10 @@ impl Plan {
     /// The hosts have said how many cores they have: that many ranks may run on one of which nothing
     /// else is said.
     pub(super) fn give_slots(&mut self, facts: &[Option<Facts>]) {
-        let cores = |facts: &Option<Facts>| facts.as_ref().map(|facts| facts.cores);
-        self.cores = facts.iter().filter_map(cores).min();
+        self.cores = facts.iter().map(|facts| Some(facts.as_ref()?.cores)).collect();
         let threads = self.threads.unwrap_or(1);
-        for (host, facts) in self.hosts.iter_mut().zip(facts) {
-            if let (None, Some(cores)) = (host.slots, cores(facts)) {
+        for (host, cores) in self.hosts.iter_mut().zip(&self.cores) {
+            if let (None, Some(cores)) = (host.slots, cores) {
                 host.slots = Some((cores / threads).max(1));
             }
         }
@@ -177,16 +189,20 @@ impl Plan {
             0 => (own_cores / threads).max(1),
             slots => slots,
         });
-        // Of the host with most ranks for its cores.
-        let (on_one, cores) = if self.hosts.is_empty() {
-            (ranks, own_cores)
+        // The ranks of each host, and its cores.
+        let on_hosts: Vec<(usize, usize)> = if self.hosts.is_empty() {
+            vec![(ranks, own_cores)]
         } else {
-            let most = self.hosts.iter().map(|host| host.slots.unwrap_or(1)).max().unwrap_or(1);
-            let even = ranks.div_ceil(self.hosts.len());
-            (most.min(ranks).max(if ranks > slots { even } else { 1 }), self.cores.unwrap_or(most))
+            let of_each = self.ranks_of_each(ranks);
+            let cores = self.cores.iter().copied().chain(std::iter::repeat(None));
+            of_each
+                .into_iter()
+                .zip(cores)
+                .map(|(ranks, cores)| (ranks, cores.unwrap_or(ranks)))
+                .collect()
         };
-        // What SLURM has given is as many CPUs as were asked for.
-        let too_many = !self.in_allocation && on_one * threads > cores;
+        // What a batch system has given is as many CPUs as were asked for.
+        let too_many = !self.in_allocation && on_hosts.iter().any(|(on, has)| on * threads > *has);
         let crowded = self.oversubscribe || self.share_cpu || too_many;
         let own_cpus = if crowded {
             None
@@ -194,10 +210,26 @@ impl Plan {
             let given = env::var("SLURM_CPUS_PER_TASK").ok().and_then(|count| count.parse().ok());
             Some(self.threads.or(given).unwrap_or(1))
         } else {
-            Some(self.threads.unwrap_or((cores / on_one).max(1)))
+            let share = on_hosts.iter().filter(|(on, _)| *on > 0).map(|(on, has)| has / on).min();
+            Some(self.threads.or(share).unwrap_or(1).max(1))
         };
         let hostfile = hostfile.filter(|_| !self.hosts.is_empty());
         Placed { ranks, own_cpus, crowded, hostfile }
+    }
+
+    /// How many of the ranks a launcher puts on each host: as many as there are slots, in order; what
+    /// is over goes to all.
+    fn ranks_of_each(&self, ranks: usize) -> Vec<usize> {
+        let slots: Vec<usize> = self.hosts.iter().map(|host| host.slots.unwrap_or(1)).collect();
+        let total: usize = slots.iter().sum();
+        let over = ranks.saturating_sub(total).div_ceil(slots.len());
+        let mut rest = ranks;
+        let of_each = slots.into_iter().map(|slots| {
+            let here = (slots + over).min(rest);
+            rest -= here;
+            here
+        });
+        of_each.collect()
     }
 
     /// Writes the hosts for the launcher; the file goes when the layout does.
@@ -208,7 +240,12 @@ impl Plan {
         let file = env::temp_dir().join(format!("spmd-hosts-{}", self.token));
         let placed = self.layout(Some(file));
         if let Some(file) = &placed.hostfile {
-            fs::write(file, self.hostfile_text())
+            // A file that is there already may be somebody else's.
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600);
+            options
+                .open(file)
+                .and_then(|mut file| file.write_all(self.hostfile_text().as_bytes()))
                 .map_err(|error| format!("{}: {error}", file.display()))?;
         }
         Ok(placed)
@@ -234,7 +271,7 @@ impl Plan {
             own_cpus: placed.own_cpus,
             crowded: placed.crowded,
             hostfile: placed.hostfile.as_deref(),
-            agent: self.agent.as_deref(),
+            agent: self.ssh.as_deref(),
             variables: &self.names,
             family: self.family,
         });
@@ -276,7 +313,7 @@ fn choose(
     choice: Choice,
     linked: Linked,
     has_hosts: bool,
-    in_allocation: bool,
+    in_slurm: bool,
 ) -> Result<Option<Launcher>, String> {
     let without = "the program was built without MPI, which ranks that are processes need\n  help: build it with \
                    --features mpi";
@@ -293,9 +330,71 @@ fn choose(
         Choice::Srun => Launcher::srun().map(Some),
         Choice::Auto if linked == Linked::Without && has_hosts => Err(without.to_owned()),
         Choice::Auto if linked == Linked::Without => Ok(None),
-        Choice::Auto if in_allocation && !has_hosts && Launcher::srun().is_ok() => {
+        Choice::Auto if in_slurm && !has_hosts && Launcher::srun().is_ok() => {
             Launcher::srun().map(Some)
         }
         Choice::Mpirun | Choice::Auto => Launcher::mpirun(family).map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(
+        hosts: &[(Option<usize>, usize)],
+        ranks: Option<usize>,
+        threads: Option<usize>,
+    ) -> Plan {
+        let named = |(index, (slots, _)): (usize, &(Option<usize>, usize))| Host {
+            name: format!("n{index}"),
+            slots: *slots,
+        };
+        let mut plan = Plan {
+            launcher: None,
+            program: PathBuf::new(),
+            arguments: Vec::new(),
+            hosts: hosts.iter().enumerate().map(named).collect(),
+            ssh: None,
+            token: String::new(),
+            directory: PathBuf::new(),
+            variables: Vec::new(),
+            ranks,
+            threads,
+            share_cpu: false,
+            oversubscribe: false,
+            family: None,
+            names: Vec::new(),
+            launcher_args: Vec::new(),
+            in_allocation: false,
+            cores: Vec::new(),
+        };
+        let cores = hosts.iter().map(|(_, cores)| Some(Facts::with_cores(*cores)));
+        plan.give_slots(&cores.collect::<Vec<_>>());
+        plan
+    }
+
+    #[test]
+    fn ranks_have_cores_of_their_own_where_there_are_enough() {
+        for (hosts, ranks, threads, expected) in [
+            // Slots as cores, of hosts that are not alike.
+            (&[(None, 8), (None, 2)][..], None, None, (10, Some(1))),
+            (&[(Some(8), 8), (Some(2), 2)], None, None, (10, Some(1))),
+            (&[(Some(1), 8), (Some(1), 2)], None, None, (2, Some(2))),
+            (&[(None, 8), (None, 4)], None, Some(2), (6, Some(2))),
+            (&[(None, 4), (None, 4)], Some(2), None, (2, Some(2))),
+            // More than there are.
+            (&[(Some(4), 2), (Some(4), 8)], None, None, (8, None)),
+            (&[(None, 2), (None, 2)], Some(8), None, (8, None)),
+            (&[(Some(2), 2)], None, Some(2), (2, None)),
+        ] {
+            let placed = plan(hosts, ranks, threads).layout(None);
+            assert_eq!(
+                (placed.ranks, placed.own_cpus),
+                expected,
+                "{hosts:?} {ranks:?} {threads:?}"
+            );
+            assert_eq!(placed.crowded, expected.1.is_none());
+        }
     }
 }

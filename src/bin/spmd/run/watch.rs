@@ -8,7 +8,7 @@ use std::{
     io::IsTerminal,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender},
+    sync::mpsc::{Receiver, Sender},
     thread,
     time::{Duration, Instant},
 };
@@ -21,10 +21,11 @@ use spmd::record::Record;
 
 use super::{
     Ending, Options,
-    agent::{Crew, Event, Left},
+    crew::{Crew, Event, News},
     leftovers,
     plan::Plan,
     say,
+    word::{Kept, Left, Place, record_in},
 };
 
 /// What a user or a batch system sends.
@@ -39,25 +40,35 @@ pub(super) const INTERRUPTED: u8 = 130;
 /// How often the launcher is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// From now on signals do nothing in this thread and those that it starts, but wait.
+/// From now on signals do nothing in this thread and those that it starts, but wait. To suspend this
+/// process alone would make all hosts believe that this one is lost.
 ///
 /// # Errors
 /// In words.
 pub(super) fn block_signals() -> Result<(), String> {
-    let set: SigSet = HEARD.into_iter().collect();
+    let mut set = heard();
+    set.add(Signal::SIGTSTP);
     set.thread_block().map_err(|error| format!("signals cannot be heard: {error}"))
 }
 
 /// From now on they are events.
 pub(super) fn hear_signals(events: Sender<Event>) {
     thread::spawn(move || {
-        let set: SigSet = HEARD.into_iter().collect();
-        while let Ok(signal) = set.wait() {
+        while let Ok(signal) = heard().wait() {
             if events.send(Event::Signal(signal)).is_err() {
                 break;
             }
         }
     });
+}
+
+/// Those that this process was not told to ignore, as by nohup: a blocked signal would be heard even
+/// then.
+fn heard() -> SigSet {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    HEARD.into_iter().filter(|signal| ignored & 1 << (*signal as u32 - 1) == 0).collect()
 }
 
 /// Becomes this command, which hears all signals.
@@ -100,24 +111,23 @@ pub(super) fn run(
 ) -> Result<Ending, Ending> {
     let failed = |text: String| Ending::Failed(text, 1);
     let placed = plan.place().map_err(failed)?;
-    if !crew.serves() {
-        Left::prepare(&plan.record).map_err(|error| {
-            failed(format!(
-                "{}: {error}\n  help: the program leaves a record of its end there",
-                plan.record.display()
-            ))
-        })?;
-    }
+    let kept = match &options.record {
+        Some(file) => Some(Kept::prepare(file, &plan.token).map_err(failed)?),
+        None => None,
+    };
+    // Hosts that are watched have theirs.
+    let place =
+        if crew.serves() { None } else { Some(Place::make(&plan.directory).map_err(failed)?) };
     let words = plan.words(&placed);
     // A process inherits which signals are blocked: this program opens them again and becomes the
     // launcher.
-    let own = env::current_exe().map_err(|error| failed(format!("where am I? {error}")))?;
+    let own = env::current_exe().map_err(|error| failed(format!("the path of spmd: {error}")))?;
     let mut command = Command::new(own);
     command
         .arg("become")
         .args(&words)
         .envs(plan.variables.iter().cloned())
-        .env("SPMD_RECORD", &plan.record);
+        .env("SPMD_RECORD", record_in(&plan.directory));
     command.env_remove("SRUN_CPUS_PER_TASK");
     // A signal from the terminal comes here alone; a group that has no terminal may not read from it.
     command.process_group(0);
@@ -125,10 +135,9 @@ pub(super) fn run(
         command.stdin(Stdio::null());
     }
     let started = Instant::now();
-    let mut child = command.spawn().map_err(|error| {
-        let _ = fs::remove_file(&plan.record); // it was written above
-        failed(format!("the launcher cannot be started: {error}"))
-    })?;
+    let mut child = command
+        .spawn()
+        .map_err(|error| failed(format!("the launcher cannot be started: {error}")))?;
     let mut stop: Option<Stop> = None;
     let status = loop {
         match child.try_wait() {
@@ -136,15 +145,28 @@ pub(super) fn run(
             Ok(None) => {}
             Err(error) => return Err(failed(format!("the launcher is lost: {error}"))),
         }
-        let lost = hear(&events, &mut crew, &child, options.grace, &mut stop);
-        if let Some(name) = lost {
-            let still = stop.as_ref().is_none_or(|stop| !matches!(stop.why, Why::LostHost(_)));
-            if still {
-                let now = Instant::now();
-                say(&format!("spmd run: {name} does not answer any more: ending the run"));
-                stop =
-                    Some(Stop { why: Why::LostHost(name), term: Some(now), kill: now + FAREWELL });
+        match crew.news(&events, LOOK) {
+            News::Signal(signal) => match &mut stop {
+                None => {
+                    say(&format!("spmd run: {signal}: asking all ranks to stop"));
+                    stop = Some(ask(&child, Why::Asked(signal), options.grace));
+                }
+                Some(stop) => {
+                    let now = Instant::now();
+                    stop.term = Some(now);
+                    stop.kill = stop.kill.min(now + FAREWELL);
+                }
+            },
+            News::Lost(name) => {
+                let known = |stop: &Stop| matches!(stop.why, Why::LostHost(_));
+                if !stop.as_ref().is_some_and(known) {
+                    let now = Instant::now();
+                    say(&format!("spmd run: {name} does not answer any more: ending the run"));
+                    let (term, kill) = (Some(now), now + FAREWELL);
+                    stop = Some(Stop { why: Why::LostHost(name), term, kill });
+                }
             }
+            News::Left(_) | News::None => {}
         }
         if stop.is_none() && options.walltime.is_some_and(|time| started.elapsed() > time) {
             say("spmd run: the time is up");
@@ -162,43 +184,39 @@ pub(super) fn run(
             }
         }
     };
-    conclude(plan, options, crew, &events, stop.map(|stop| stop.why), status)
-}
-
-/// The launcher has ended: what is left is ended too, and the run judged.
-fn conclude(
-    plan: &Plan,
-    options: &Options,
-    mut crew: Crew,
-    events: &Receiver<Event>,
-    why: Option<Why>,
-    status: ExitStatus,
-) -> Result<Ending, Ending> {
-    let left = if crew.serves() { crew.left(events) } else { Ok(Left::read(&plan.record)) };
-    let here = leftovers::end(&plan.token);
-    crew.dismiss();
-    let _ = fs::remove_file(&plan.record); // if it is here
-    if here > 0 && why.is_none() {
-        say(&format!("spmd run: {here} processes were left and have been ended"));
-    }
-    let code = status.code().map(|code| code as u8);
-    // The launcher may have noticed first.
-    let lost = match (&why, &left) {
-        (Some(Why::LostHost(name)), _) | (_, Err(name)) => Some(name.clone()),
-        _ => None,
+    let why = stop.map(|stop| stop.why);
+    let left = match (&why, &place) {
+        (Some(Why::LostHost(name)), _) => Err(name.clone()),
+        (_, Some(place)) => Ok(place.left()),
+        // Should the launcher have noticed first that a host is lost, this tells.
+        (_, None) => crew.left(&events),
     };
-    if let Some(name) = lost {
-        return Ok(Ending::LostHost(format!(
+    end_all(plan, &mut crew, why.is_some());
+    let left = left.map_err(|name| {
+        Ending::LostHost(format!(
             "{name} is lost, and with it the run\n  help: start it again on the other hosts; a program that keeps \
              checkpoints goes on from the last one"
-        )));
+        ))
+    })?;
+    if let (Left::Record(text), Some(kept)) = (&left, kept) {
+        kept.write(text).map_err(failed)?;
     }
-    let left = left.unwrap_or(Left::NotBegun);
-    if let (Left::Record(text), Some(file)) = (&left, &options.record) {
-        fs::write(file, text)
-            .map_err(|error| Ending::Failed(format!("{}: {error}", file.display()), 1))?;
+    Ok(verdict(left, why, status))
+}
+
+/// Ends what the launcher has left.
+fn end_all(plan: &Plan, crew: &mut Crew, is_expected: bool) {
+    let here = leftovers::end(&plan.token);
+    crew.dismiss();
+    if here > 0 && !is_expected {
+        let processes = if here == 1 { "process was" } else { "processes were" };
+        say(&format!("spmd run: {here} {processes} left, and ended"));
     }
-    Ok(match (left, why) {
+}
+
+/// How the run has ended.
+fn verdict(left: Left, why: Option<Why>, status: ExitStatus) -> Ending {
+    match (left, why) {
         // Whatever the launcher thinks of it.
         (Left::Record(text), _) => match Record::parse(&text) {
             Ok(record) => Ending::Ended(record.exit_code),
@@ -206,44 +224,17 @@ fn conclude(
         },
         (_, Some(Why::Asked(signal))) => Ending::Failed(format!("ended by {signal}"), INTERRUPTED),
         (_, Some(_)) => Ending::Failed("ended: it took longer than --walltime".to_owned(), 4),
-        (Left::NotBegun, None) => match code {
-            Some(code) => Ending::Ended(code),
+        (Left::NotBegun, None) => match status.code() {
+            Some(code) => Ending::Ended(code as u8),
             None => Ending::Failed(format!("the launcher ended with {status}"), 1),
         },
         (Left::Begun, None) => Ending::Failed(
             format!(
                 "a rank is lost: the program left no word of its end, the launcher ended with {status}"
             ),
-            code.filter(|&code| code != 0 && code < 128).unwrap_or(4),
+            4,
         ),
-    })
-}
-
-/// Waits a moment for news; returns a host that is lost.
-fn hear(
-    events: &Receiver<Event>,
-    crew: &mut Crew,
-    child: &Child,
-    grace: Duration,
-    stop: &mut Option<Stop>,
-) -> Option<String> {
-    match events.recv_timeout(LOOK) {
-        Ok(Event::Line(index, _)) => crew.hear(index),
-        Ok(Event::Gone(index, _)) => return Some(crew.lose(index).to_owned()),
-        Ok(Event::Signal(signal)) => match stop {
-            None => {
-                say(&format!("spmd run: {signal}: asking all ranks to stop"));
-                *stop = Some(ask(child, Why::Asked(signal), grace));
-            }
-            Some(stop) => {
-                let now = Instant::now();
-                stop.term = Some(now);
-                stop.kill = stop.kill.min(now + FAREWELL);
-            }
-        },
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
     }
-    crew.beat().map(str::to_owned)
 }
 
 /// Asks all ranks to stop: launchers hand this signal on, and leave the ranks their time.

@@ -1,0 +1,371 @@
+//! The agents of a run, seen from where it was started: one on each host, which is lost when it falls
+//! silent.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read, Write},
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
+};
+
+use super::{
+    agent::{Facts, clock_s},
+    link::{self, Link},
+    word::Left,
+};
+use crate::{hosts::Host, launcher::quoted};
+
+/// How often agents are told that this host is there, and tell that theirs is.
+const BEAT: Duration = Duration::from_secs(2);
+
+/// After so long without an answer a host is lost. (A cable that was out for five seconds has carried
+/// again what waited within eight.)
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How long a host may take to answer at first.
+const FIRST: Duration = Duration::from_secs(20);
+
+/// What was found out about a host: nothing if it has no `spmd`; else why it cannot be reached.
+pub(super) type Found = Result<Option<Facts>, String>;
+
+/// What is heard of the hosts, and of everything else that a run waits for.
+pub(super) enum Event {
+    Line(usize, String),
+    /// The agent of a host has gone, with these words.
+    Gone(usize, String),
+    Signal(Signal),
+}
+
+/// The agents of all hosts of a run.
+pub(super) struct Crew {
+    members: Vec<Member>,
+    pub(super) events: Sender<Event>,
+    /// When events were last looked at.
+    looked: Instant,
+}
+
+struct Member {
+    host: String,
+    agent: Child,
+    words: Words,
+    heard: Instant,
+    /// Whether it has told its facts, and is there.
+    serves: bool,
+}
+
+/// What an agent is told through; none when it is told no more.
+type Words = Arc<Mutex<Option<ChildStdin>>>;
+
+/// Says a line to an agent; whether it went out, at least from here.
+fn say_to(words: &Words, line: &str) -> bool {
+    let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(words) = words.as_mut() else { return false };
+    writeln!(words, "{line}").and_then(|()| words.flush()).is_ok()
+}
+
+impl Crew {
+    /// Starts an agent on each host, which makes this directory there.
+    ///
+    /// # Errors
+    /// If what starts them cannot be started, in words.
+    pub(super) fn send(
+        hosts: &[Host],
+        ssh: Option<&str>,
+        token: &str,
+        program: &Path,
+        directory: Option<&Path>,
+    ) -> Result<(Self, Receiver<Event>), String> {
+        // Each has three pipes.
+        if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most); // else there may be too many
+        }
+        let (events, receiver) = mpsc::channel();
+        let own = env::current_exe().map_err(|error| format!("the path of spmd: {error}"))?;
+        let mut words = vec![own.as_os_str(), "host-agent".as_ref(), token.as_ref()];
+        words.push(program.as_os_str());
+        words.extend(directory.map(Path::as_os_str));
+        let line: Vec<String> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+        let mut members = Vec::new();
+        for (index, host) in hosts.iter().enumerate() {
+            let mut command = if is_here(&host.name) {
+                let mut command = Command::new(&own);
+                command.args(&words[1..]);
+                command
+            } else {
+                let mut command = Command::new(ssh.unwrap_or("ssh"));
+                if ssh.is_none() {
+                    command.args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]);
+                }
+                command.arg(&host.name).arg(line.join(" "));
+                command
+            };
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut agent = command.spawn().map_err(|error| {
+                format!("{} cannot be started: {error}", command.get_program().display())
+            })?;
+            let words = Arc::new(Mutex::new(agent.stdin.take()));
+            listen(index, &mut agent, events.clone());
+            let (host, heard) = (host.name.clone(), Instant::now());
+            members.push(Member { host, agent, words, heard, serves: false });
+        }
+        beat(members.iter().map(|member| Arc::downgrade(&member.words)).collect());
+        Ok((Self { members, events, looked: Instant::now() }, receiver))
+    }
+
+    /// What each host says of itself: nothing if it has another `spmd`, or none, and is not watched;
+    /// else why it cannot be reached.
+    ///
+    /// # Errors
+    /// A signal that came before all had answered.
+    pub(super) fn facts(&mut self, events: &Receiver<Event>) -> Result<Vec<Found>, Signal> {
+        let deadline = Instant::now() + FIRST;
+        let mut facts: Vec<Option<Found>> = self.members.iter().map(|_| None).collect();
+        while facts.iter().any(Option::is_none) {
+            match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Event::Line(index, line)) => {
+                    self.hear(index);
+                    // What a host's own start-up files print comes before.
+                    if let Ok(told) = serde_json::from_str(&line) {
+                        facts[index] = Some(Ok(Some(told)));
+                        self.members[index].serves = true;
+                    }
+                }
+                Ok(Event::Gone(index, text)) => {
+                    self.lose(index);
+                    let code = self.members[index].agent.wait().ok().and_then(|code| code.code());
+                    // The shell of the host found no program of this name.
+                    facts[index] = Some(if matches!(code, Some(126 | 127)) {
+                        Ok(None)
+                    } else {
+                        let why = text.lines().rfind(|line| !line.trim().is_empty());
+                        Err(why.unwrap_or("it hangs up").trim().to_owned())
+                    });
+                }
+                Ok(Event::Signal(signal)) => return Err(signal),
+                Err(_) => break,
+            }
+        }
+        let silent = || Err(format!("no answer within {} s", FIRST.as_secs()));
+        Ok(facts.into_iter().map(|facts| facts.unwrap_or_else(silent)).collect())
+    }
+
+    /// Says a line to an agent, and returns its answer; nothing if there is none.
+    fn ask(&mut self, index: usize, line: &str, events: &Receiver<Event>) -> Option<String> {
+        if !say_to(&self.members[index].words, line) {
+            return None;
+        }
+        loop {
+            match events.recv_timeout(FIRST).ok()? {
+                Event::Line(from, line) => {
+                    self.hear(from);
+                    // A dot says that it is there.
+                    if from == index && line != "." {
+                        return Some(line);
+                    }
+                }
+                Event::Gone(from, _) => {
+                    self.lose(from);
+                    if from == index {
+                        return None;
+                    }
+                }
+                Event::Signal(_) => {}
+            }
+        }
+    }
+
+    /// How far the clock of a host is ahead of that of this one, and the shortest round trip there, in
+    /// seconds.
+    pub(super) fn clock(&mut self, index: usize, events: &Receiver<Event>) -> Option<(f64, f64)> {
+        const TIMES: usize = 5;
+        let mut best: Option<(f64, f64)> = None;
+        for _ in 0..TIMES {
+            let before = clock_s();
+            let line = self.ask(index, "clock", events)?;
+            let after = clock_s();
+            let told: f64 = line.strip_prefix("clock ")?.parse().ok()?;
+            let trip = after - before;
+            if best.is_none_or(|(_, shortest)| trip < shortest) {
+                best = Some((told - f64::midpoint(before, after), trip));
+            }
+        }
+        best
+    }
+
+    /// What the network between two hosts does, of which the second is reached by this name.
+    ///
+    /// # Errors
+    /// Why it is not known, in words.
+    pub(super) fn link(
+        &mut self,
+        from: usize,
+        to: usize,
+        name: &str,
+        events: &Receiver<Event>,
+    ) -> Result<Link, String> {
+        let silent = || "no answer".to_owned();
+        let word = link::word();
+        let told = self.ask(to, &format!("listen {word}"), events).ok_or_else(silent)?;
+        let Some(port) = told.strip_prefix("port ") else { return Err(told) };
+        let line = format!("reach {name} {port} {word}");
+        let told = self.ask(from, &line, events).ok_or_else(silent)?;
+        let numbers = told.strip_prefix("link ").and_then(|text| text.split_once(' '));
+        let numbers =
+            numbers.and_then(|(trip, rate)| Some((trip.parse().ok()?, rate.parse().ok()?)));
+        let (trip_s, bytes_per_s) = numbers.ok_or(told)?;
+        Ok(Link { trip_s, bytes_per_s })
+    }
+
+    /// Waits a moment for news of the run; a host that is lost.
+    pub(super) fn news(&mut self, events: &Receiver<Event>, moment: Duration) -> News {
+        // This process was stopped, or had no CPU: nobody could be heard.
+        if self.looked.elapsed() > BEAT {
+            self.members.iter_mut().for_each(|member| member.heard = Instant::now());
+        }
+        self.looked = Instant::now();
+        let mut next = events.recv_timeout(moment);
+        // Silence is judged when all is heard that was said.
+        loop {
+            match next {
+                Ok(Event::Line(index, line)) => {
+                    self.hear(index);
+                    if let Some(left) = Left::from_line(&line) {
+                        return News::Left(left);
+                    }
+                }
+                Ok(Event::Gone(index, _)) => return News::Lost(self.lose(index)),
+                Ok(Event::Signal(signal)) => return News::Signal(signal),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+            next = events.recv_timeout(Duration::ZERO);
+        }
+        let silent = |member: &&Member| member.serves && member.heard.elapsed() > SILENCE;
+        match self.members.iter().find(silent) {
+            Some(member) => News::Lost(member.host.clone()),
+            None => News::None,
+        }
+    }
+
+    fn hear(&mut self, index: usize) {
+        self.members[index].heard = Instant::now();
+    }
+
+    /// The agent of a host has gone; the host.
+    fn lose(&mut self, index: usize) -> String {
+        let member = &mut self.members[index];
+        member.serves = false;
+        *member.words.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        member.host.clone()
+    }
+
+    /// Whether any host is watched.
+    pub(super) fn serves(&self) -> bool {
+        self.members.iter().any(|member| member.serves)
+    }
+
+    /// What the program has left on the hosts: the weightiest.
+    ///
+    /// # Errors
+    /// The name of a host that does not answer.
+    pub(super) fn left(&mut self, events: &Receiver<Event>) -> Result<Left, String> {
+        let serving = self.members.iter().filter(|member| member.serves);
+        let mut open = serving.filter(|member| say_to(&member.words, "record")).count();
+        let mut all = Left::NotBegun;
+        while open > 0 {
+            match self.news(events, BEAT / 10) {
+                News::Left(left) => {
+                    all = all.max(left);
+                    open -= 1;
+                }
+                News::Lost(name) => return Err(name),
+                News::Signal(_) | News::None => {}
+            }
+        }
+        Ok(all)
+    }
+
+    /// The run is over: what is left of it is ended, on all hosts that can be reached.
+    pub(super) fn dismiss(&mut self) {
+        const FAREWELL: Duration = Duration::from_secs(5);
+        for member in &self.members {
+            say_to(&member.words, "end"); // it may have gone
+            *member.words.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        let deadline = Instant::now() + FAREWELL;
+        for member in &mut self.members {
+            while member.agent.try_wait().is_ok_and(|status| status.is_none()) {
+                if Instant::now() > deadline || member.heard.elapsed() > SILENCE {
+                    let _ = member.agent.kill(); // it may just have ended
+                    let _ = member.agent.wait();
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+/// What there is to know while a run goes on.
+pub(super) enum News {
+    None,
+    Signal(Signal),
+    /// This host is lost.
+    Lost(String),
+    Left(Left),
+}
+
+/// Tells all agents, for as long as they are told anything, that this host is there.
+fn beat(all: Vec<Weak<Mutex<Option<ChildStdin>>>>) {
+    if all.is_empty() {
+        return;
+    }
+    thread::spawn(move || {
+        loop {
+            thread::sleep(BEAT);
+            let there: Vec<Words> = all.iter().filter_map(Weak::upgrade).collect();
+            if there.is_empty() {
+                return;
+            }
+            // Whether they hear it shows in their answers.
+            for words in there {
+                say_to(&words, "");
+            }
+        }
+    });
+}
+
+/// Whether that is a name of this host.
+pub(super) fn is_here(name: &str) -> bool {
+    let own = nix::unistd::gethostname().unwrap_or_default();
+    ["localhost", "127.0.0.1"].contains(&name) || own.to_str() == Some(name)
+}
+
+/// Hands on what an agent says, and at last that it has gone.
+fn listen(index: usize, child: &mut Child, events: Sender<Event>) {
+    let (out, complaints) = (child.stdout.take(), child.stderr.take());
+    thread::spawn(move || {
+        if let Some(out) = out {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if events.send(Event::Line(index, line)).is_err() {
+                    return;
+                }
+            }
+        }
+        let mut text = String::new();
+        if let Some(mut complaints) = complaints {
+            let _ = complaints.read_to_string(&mut text); // what can be told of it
+        }
+        let _ = events.send(Event::Gone(index, text)); // if anybody still waits
+    });
+}

@@ -1,0 +1,177 @@
+//! The program's last word: the record that it leaves on the host of rank 0, in a directory that
+//! nobody else can write to.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::geteuid;
+
+/// What is known of the end of a program on a host, the weightier the later.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Left {
+    /// It never began there, or is no program of spmd.
+    NotBegun,
+    /// It began.
+    Begun,
+    /// It has left this.
+    Record(String),
+}
+
+impl Left {
+    /// As a line of an agent.
+    pub(super) fn line(&self) -> String {
+        match self {
+            Self::NotBegun => "not begun".to_owned(),
+            Self::Begun => "begun".to_owned(),
+            Self::Record(text) => format!("record {}", text.trim_end()),
+        }
+    }
+
+    pub(super) fn from_line(line: &str) -> Option<Self> {
+        match line {
+            "not begun" => Some(Self::NotBegun),
+            "begun" => Some(Self::Begun),
+            _ => line.strip_prefix("record ").map(|text| Self::Record(text.to_owned())),
+        }
+    }
+}
+
+/// The directory of a run on this host; gone when this is.
+pub(super) struct Place {
+    directory: PathBuf,
+}
+
+/// The record in it.
+pub(super) fn record_in(directory: &Path) -> PathBuf {
+    directory.join("record.json")
+}
+
+impl Place {
+    /// Makes it, with the file that a program removes when it begins: what did not begin is told from
+    /// what did not end.
+    ///
+    /// # Errors
+    /// In words.
+    pub(super) fn make(directory: &Path) -> Result<Self, String> {
+        let made = || -> io::Result<Self> {
+            match DirBuilder::new().mode(0o700).create(directory) {
+                // A machine of two names has two agents.
+                Err(_) if is_ours_alone(directory) => {}
+                made => made?,
+            }
+            let place = Self { directory: directory.to_owned() };
+            fs::write(record_in(directory), "")?;
+            Ok(place)
+        };
+        made().map_err(|error| format!("{}: {error}", directory.display()))
+    }
+
+    pub(super) fn left(&self) -> Left {
+        match fs::read_to_string(record_in(&self.directory)) {
+            Ok(text) if text.is_empty() => Left::NotBegun,
+            Ok(text) => Left::Record(text),
+            Err(_) => Left::Begun,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory); // it was made here
+    }
+}
+
+/// Whether it is a directory that nobody else can have put there, or can write to.
+fn is_ours_alone(directory: &Path) -> bool {
+    fs::symlink_metadata(directory).is_ok_and(|it| {
+        it.is_dir() && it.uid() == geteuid().as_raw() && it.permissions().mode() & 0o777 == 0o700
+    })
+}
+
+/// The record that the user keeps: complete, or not there.
+pub(super) struct Kept {
+    file: PathBuf,
+    unfinished: PathBuf,
+}
+
+impl Kept {
+    /// Takes away that of an earlier run, and makes sure that the new one can be written.
+    ///
+    /// # Errors
+    /// In words.
+    pub(super) fn prepare(file: &Path, token: &str) -> Result<Self, String> {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let kept = Self {
+            file: file.to_owned(),
+            unfinished: file.with_file_name(format!(".{name}.{token}")),
+        };
+        let prepared = fs::write(&kept.unfinished, "").and_then(|()| match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        });
+        prepared.map_err(|error| format!("--record {}: {error}", file.display()))?;
+        Ok(kept)
+    }
+
+    /// # Errors
+    /// In words.
+    pub(super) fn write(&self, text: &str) -> Result<(), String> {
+        fs::write(&self.unfinished, text)
+            .and_then(|()| fs::rename(&self.unfinished, &self.file))
+            .map_err(|error| format!("--record {}: {error}", self.file.display()))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.unfinished); // unless it has become the record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_leaves_is_told_apart() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = base.path().join("run");
+        let place = Place::make(&directory).unwrap();
+        let open = base.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let link = base.path().join("link");
+        std::os::unix::fs::symlink(&directory, &link).unwrap();
+        for other in [open, link] {
+            assert!(Place::make(&other).is_err(), "it may be somebody else's");
+        }
+        assert_eq!(place.left(), Left::NotBegun);
+        fs::remove_file(record_in(&directory)).unwrap();
+        assert_eq!(place.left(), Left::Begun);
+        fs::write(record_in(&directory), "{}\n").unwrap();
+        assert_eq!(place.left(), Left::Record("{}\n".to_owned()));
+        drop(place);
+        assert!(!directory.exists());
+        for left in [Left::NotBegun, Left::Begun, Left::Record("{\"a\":1}".to_owned())] {
+            assert_eq!(Left::from_line(&left.line()), Some(left));
+        }
+        assert!(Left::NotBegun < Left::Begun && Left::Begun < Left::Record(String::new()));
+    }
+
+    #[test]
+    fn a_kept_record_is_complete_or_not_there() {
+        let base = tempfile::tempdir().unwrap();
+        let file = base.path().join("kept.json");
+        fs::write(&file, "old").unwrap();
+        drop(Kept::prepare(&file, "7").unwrap());
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0, "the run was lost");
+        Kept::prepare(&file, "7").unwrap().write("new").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+        assert!(Kept::prepare(&base.path().join("no/kept.json"), "7").is_err());
+    }
+}
