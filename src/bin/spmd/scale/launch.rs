@@ -41,8 +41,12 @@ const IDLE: f64 = 0.05;
 pub(super) fn find(kind: LauncherKind) -> Result<Option<Launcher>, String> {
     Ok(match kind {
         LauncherKind::Local => None,
-        LauncherKind::Srun => Some(Launcher::srun()?),
-        LauncherKind::Mpirun => Some(Launcher::mpirun(None)?),
+        LauncherKind::Srun => {
+            Some(Launcher::srun().map_err(|error| format!("--launcher srun: {error}"))?)
+        }
+        LauncherKind::Mpirun => {
+            Some(Launcher::mpirun(None).map_err(|error| format!("--launcher mpirun: {error}"))?)
+        }
     })
 }
 
