@@ -104,6 +104,9 @@ fn a_job_that_is_asked_to_stop_ends_with_5_and_goes_on() {
     ];
     let mut last = 0;
     for ((why, arguments, ask), ranks) in asks.into_iter().zip([3, 1, 8, 2, 4]) {
+        if why == "SIGINT" && support::ignores(nix::sys::signal::Signal::SIGINT) {
+            continue;
+        }
         let arguments = [arguments, &["--every", "0.05s", "--steps", FOREVER]].concat();
         let before = checkpoints(&kept).last().cloned();
         let job = heat2d(ranks, Some(&kept), &arguments).spawn().unwrap();
@@ -141,11 +144,11 @@ fn a_second_signal_ends_the_job_at_once() {
     let job = job.spawn().unwrap();
     wait_until("the start", || kept.join("lock").exists());
     signal(&job, "-TERM");
-    signal(&job, "-INT");
+    signal(&job, "-USR1");
     let output = job.wait_with_output().unwrap();
     let by = output.status.signal();
     // Both are pending at the same time now and then: the system chooses their order.
-    assert!(by == Some(15) || by == Some(2), "{output:?}");
+    assert!(by == Some(15) || by == Some(10), "{output:?}");
     assert!(checkpoints(kept).is_empty());
 }
 

@@ -98,6 +98,19 @@ fn collect(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
+/// Whether whoever started the tests has had them ignore this signal, as a shell does for what it
+/// starts in the background: then so do the programs under test.
+pub(crate) fn ignores(signal: nix::sys::signal::Signal) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let is_so = mask & 1 << (signal as u32 - 1) != 0;
+    if is_so {
+        println!("skipped: {signal}, which whoever started this has ignored");
+    }
+    is_so
+}
+
 /// A program without the variables that would change how it runs.
 pub(crate) fn program(path: impl Into<PathBuf>) -> Command {
     let mut command = Command::new(path.into());
