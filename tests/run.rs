@@ -309,7 +309,9 @@ fn on_two_hosts_for(second: &str, launcher: &str) -> Ending {
 fn hosts_are_looked_at_before_anything_runs() {
     let ending = on_two_hosts("echo no route to it >&2; exit 255").code(7);
     assert!(ending.stderr.contains("second: cannot be reached: no route to it"), "{ending:#?}");
-    let changed = |what: &str| on_two_hosts(&format!("sh -c \"$*\" </dev/null | sed '{what}'"));
+    // It stays until the other has answered, too.
+    let changed =
+        |what: &str| on_two_hosts(&format!("sh -c \"$*\" </dev/null | sed '{what}'; sleep 2"));
     let ending = changed(r#"s/"program":\[[^]]*\]/"program":null/"#).code(1);
     assert!(
         ending.stderr.contains("second: ") && ending.stderr.contains("is not there"),
@@ -354,7 +356,8 @@ fn info_shows_hosts_before_a_run() {
 
 #[test]
 fn a_host_that_falls_silent_ends_the_run() {
-    let ending = on_two_hosts("sh -c \"$*\" </dev/null | head -1; exec sleep 60").code(7);
+    // As long as its standard input is open it does not think that the run is over.
+    let ending = on_two_hosts("sleep 20 | sh -c \"$*\" | head -1; exec sleep 60").code(7);
     assert!(ending.stderr.contains("second does not answer any more"), "{ending:#?}");
     assert!(ending.stderr.contains("error: second is lost"), "{ending:#?}");
     // A signal is heard while hosts are looked at.
