@@ -27,6 +27,7 @@ use super::{
     say,
     word::{Kept, Left, Place, record_in},
 };
+use crate::launcher::Kind;
 
 /// What a user or a batch system sends.
 const HEARD: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGHUP];
@@ -149,7 +150,7 @@ pub(super) fn run(
             News::Signal(signal) => match &mut stop {
                 None => {
                     say(&format!("spmd run: {signal}: asking all ranks to stop"));
-                    stop = Some(ask(&child, Why::Asked(signal), options.grace));
+                    stop = Some(ask(plan, &child, Why::Asked(signal), options.grace));
                 }
                 Some(stop) => {
                     let now = Instant::now();
@@ -170,7 +171,7 @@ pub(super) fn run(
         }
         if stop.is_none() && options.walltime.is_some_and(|time| started.elapsed() > time) {
             say("spmd run: the time is up");
-            stop = Some(ask(&child, Why::Time, options.grace));
+            stop = Some(ask(plan, &child, Why::Time, options.grace));
         }
         if let Some(stop) = &mut stop {
             let now = Instant::now();
@@ -237,9 +238,15 @@ fn verdict(left: Left, why: Option<Why>, status: ExitStatus) -> Ending {
     }
 }
 
-/// Asks all ranks to stop: launchers hand this signal on, and leave the ranks their time.
-fn ask(child: &Child, why: Why, grace: Duration) -> Stop {
-    let _ = nix::sys::signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGUSR1);
+/// Asks all ranks to stop, by a signal that the launcher hands on, leaving them their time.
+fn ask(plan: &Plan, child: &Child, why: Why, grace: Duration) -> Stop {
+    let signal = match plan.launcher.as_ref().map(|launcher| launcher.kind) {
+        // It keeps SIGUSR1 to itself, and waits for ranks that it hands SIGTERM on to.
+        Some(Kind::Hydra) => Signal::SIGTERM,
+        // Open MPI ends ranks a second or two after SIGTERM.
+        _ => Signal::SIGUSR1,
+    };
+    let _ = nix::sys::signal::kill(Pid::from_raw(child.id() as i32), signal); // it may have ended
     let term = Instant::now() + grace;
     Stop { why, term: Some(term), kill: term + FAREWELL }
 }
