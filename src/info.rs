@@ -224,6 +224,18 @@ mod tests {
         Info { about, checks, launcher: Some(launcher), started, places, installed }
     }
 
+    /// A rank of one of many hosts of 128 CPUs.
+    pub(super) fn numbered(node: u32, cpus: impl IntoIterator<Item = usize>) -> Place {
+        Place {
+            node,
+            host: format!("node{:03}", node + 1),
+            cpus: cpus.into_iter().collect(),
+            available: 128,
+            quota: None,
+            threads: 1,
+        }
+    }
+
     fn place(host: &str, cpus: impl IntoIterator<Item = usize>, threads: usize) -> Place {
         let node = host.len() as u32; // no two hosts here have names of one length
         Place {

@@ -14,7 +14,7 @@ use std::{
 
 use support::{
     Ending, OPEN_MPI, example,
-    hosts::{are_missing, cluster, script},
+    hosts::{are_missing, checksum, checksum_of_one, cluster, script},
     program,
 };
 
@@ -81,19 +81,6 @@ fn eight_ranks() -> String {
         let hosts = "node1:2,node2:2,node3:2,node4:2";
         format!("JOB=\"{launcher} -n 8 -hosts {hosts} -env MPIR_CVAR_CH4_NETMOD ofi\"")
     }
-}
-
-/// The result of a run of heat2d: a number that every bit of the field is in.
-fn checksum(out: &str) -> &str {
-    let line = out.lines().find(|line| line.starts_with("checksum: "));
-    line.unwrap_or_else(|| panic!("no checksum: {out}"))
-}
-
-/// That of one rank on one host.
-fn checksum_of_one(arguments: &[&str]) -> String {
-    let mut command = program(example("heat2d"));
-    command.args(["--engine", "local", "-n", "1"]).args(arguments);
-    checksum(&support::run(&mut command, LIMIT).success().stdout).to_owned()
 }
 
 /// Every host has sent that much through its cable.

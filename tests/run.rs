@@ -98,6 +98,11 @@ fn what_cannot_be_run_is_refused() {
     run(spmd().arg("run")).code(2);
     run(spmd().args(["run", "--hosts", "a[", "true"])).code(2);
     run(spmd().args(["run", "--walltime", "soon", "true"])).code(2);
+    // A list of hosts that the batch system, or somebody, has damaged.
+    let place = Place::new();
+    let mut command = place.run(OPEN_MPI, "exit 0");
+    let ending = run(command.arg(place.task()).env("SLURM_JOB_NODELIST", "n[1-")).code(2);
+    assert!(ending.stderr.contains("SLURM_JOB_NODELIST"), "{ending:#?}");
     let ending = run(spmd().args(["run", "--launcher", "local", "--hosts", "a", "true"])).code(2);
     assert!(ending.stderr.contains("ranks that are threads"), "{ending:#?}");
 }

@@ -16,7 +16,7 @@ use std::{
 
 use support::{
     Ending, OPEN_MPI, example,
-    hosts::{are_missing, cluster, is_missing, script},
+    hosts::{are_missing, checksum, checksum_of_one, cluster, is_missing, script},
     program,
 };
 
@@ -100,19 +100,6 @@ fn logs(directory: &Path) -> Vec<String> {
     files.retain(|it| it.extension().is_some_and(|it| it == "log"));
     files.sort();
     files.iter().map(|it| fs::read_to_string(it).unwrap()).collect()
-}
-
-/// The result of heat2d.
-fn checksum(out: &str) -> &str {
-    let line = out.lines().find(|line| line.starts_with("checksum: "));
-    line.unwrap_or_else(|| panic!("no checksum: {out}"))
-}
-
-/// That of one rank, undisturbed.
-fn checksum_of_one(arguments: &[&str]) -> String {
-    let mut command = program(example("heat2d"));
-    command.args(["--engine", "local", "-n", "1"]).args(arguments);
-    checksum(&support::run(&mut command, LIMIT).success().stdout).to_owned()
 }
 
 fn await_that(what: &str, it: impl Fn() -> bool) {

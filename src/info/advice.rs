@@ -158,19 +158,8 @@ fn hint(launcher: Option<&Launcher>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::job;
+    use super::super::tests::{job, numbered as place};
     use crate::placement::Place;
-
-    fn place(node: u32, cpus: impl IntoIterator<Item = usize>) -> Place {
-        Place {
-            node,
-            host: format!("node{:03}", node + 1),
-            cpus: cpus.into_iter().collect(),
-            available: 128,
-            quota: None,
-            threads: 1,
-        }
-    }
 
     #[test]
     fn the_same_thing_on_many_hosts_is_told_once() {

@@ -160,17 +160,7 @@ fn align<const N: usize>(rows: &[[String; N]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn place(node: u32, cpus: impl IntoIterator<Item = usize>) -> Place {
-        Place {
-            node,
-            host: format!("node{:03}", node + 1),
-            cpus: cpus.into_iter().collect(),
-            available: 128,
-            quota: None,
-            threads: 1,
-        }
-    }
+    use crate::info::tests::numbered as place;
 
     /// Each rank on a CPU of its own.
     fn bound() -> Vec<Place> {

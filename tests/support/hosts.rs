@@ -1,6 +1,6 @@
 //! Hosts that `scripts/cluster.sh` makes out of namespaces: as root, on Linux.
 
-use std::{env, path::PathBuf, process::Command, sync::LazyLock};
+use std::{env, path::PathBuf, process::Command, sync::LazyLock, time::Duration};
 
 /// Why there are no hosts, if so.
 static WITHOUT: LazyLock<Option<&'static str>> = LazyLock::new(|| {
@@ -50,4 +50,18 @@ pub(crate) fn cluster() -> Command {
     command.env("HOSTS_SHARED", programs.ancestors().nth(2).expect("it is in a directory"));
     command.env("HOSTS_RELAY", super::example("relay"));
     command
+}
+
+/// The result of a run of heat2d: a number that every bit of the field is in.
+pub(crate) fn checksum(out: &str) -> &str {
+    let line = out.lines().find(|line| line.starts_with("checksum: "));
+    line.unwrap_or_else(|| panic!("no checksum: {out}"))
+}
+
+/// That of one rank on one host, undisturbed.
+pub(crate) fn checksum_of_one(arguments: &[&str]) -> String {
+    let mut command = super::program(super::example("heat2d"));
+    command.args(["--engine", "local", "-n", "1"]).args(arguments);
+    let limit = Duration::from_secs(120);
+    checksum(&super::run(&mut command, limit).success().stdout).to_owned()
 }

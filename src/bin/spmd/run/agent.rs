@@ -101,7 +101,8 @@ fn free(directory: &Path) -> Option<u64> {
     Some(told.blocks_available() as u64 * told.fragment_size() as u64)
 }
 
-fn checksum(program: &Path) -> Option<(u64, u32)> {
+/// Its length and CRC-32, if it is there.
+pub(super) fn checksum(program: &Path) -> Option<(u64, u32)> {
     let mut file = fs::File::open(program).ok()?;
     let (mut hasher, mut length, mut buffer) = (crc32fast::Hasher::new(), 0, vec![0; 1 << 20]);
     loop {

@@ -26,15 +26,15 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use self::{
-    agent::Facts,
-    crew::{Crew, Found},
-    plan::Plan,
-};
 pub(crate) use self::{
     agent::{Arguments as AgentArguments, serve as serve_as_agent},
     look::look,
     watch::become_launcher,
+};
+use self::{
+    agent::{Facts, checksum},
+    crew::{Crew, Found},
+    plan::Plan,
 };
 use crate::hosts::{Chosen, Host};
 
@@ -192,7 +192,7 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
 
 /// What the hosts are, unless the program cannot run on all of them.
 fn check(plan: &Plan, hosts: &[Host], found: Vec<Found>) -> Result<Vec<Option<Facts>>, Ending> {
-    let own = Facts::of_this_host(&plan.program);
+    let own = if hosts.is_empty() { None } else { checksum(&plan.program) };
     let program = plan.program.display();
     let (mut lost, mut wrong, mut all) = (Vec::new(), Vec::new(), Vec::new());
     for (host, facts) in hosts.iter().zip(found) {
@@ -209,7 +209,7 @@ fn check(plan: &Plan, hosts: &[Host], found: Vec<Found>) -> Result<Vec<Option<Fa
                     wrong.push(format!(
                         "{name}: {program} is not there\n  help: it has to lie at the same place on every host"
                     ));
-                } else if own.program.is_some() && facts.program != own.program {
+                } else if own.is_some() && facts.program != own {
                     wrong.push(format!(
                         "{name}: {program} is another build than here\n  help: copy this one to every host"
                     ));

@@ -41,6 +41,8 @@ pub(super) struct Plan {
     launcher_args: Vec<String>,
     /// In an allocation the hosts' CPUs are not those of this host.
     in_allocation: bool,
+    /// The ranks that it is for, if it says so.
+    given: Option<usize>,
     /// The cores of each host, where it has told them.
     cores: Vec<Option<usize>>,
 }
@@ -70,12 +72,19 @@ impl Plan {
         let linked = launcher::linked(&program);
         let hosts = options.hosts.hosts()?.unwrap_or_default();
         let in_slurm = env::var_os("SLURM_JOB_ID").is_some();
-        let in_allocation = in_slurm || matches!(hosts::from_environment(), Ok(Some(_)));
+        let launcher = choose(options.launcher, linked, !hosts.is_empty(), in_slurm)?;
+        // What a batch system says of its hosts counts where nothing else is said.
+        let given = if launcher.is_some() && hosts.is_empty() && options.ranks.is_none() {
+            hosts::from_environment()?
+        } else {
+            hosts::from_environment().unwrap_or(None)
+        };
+        let in_allocation = in_slurm || given.is_some();
+        let slots = |host: &Host| host.slots.unwrap_or(1);
         let family = match linked {
             Linked::With(family) => Some(family),
             Linked::Without | Linked::Unknown => None,
         };
-        let launcher = choose(options.launcher, linked, !hosts.is_empty(), in_slurm)?;
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let token = format!("{}-{}", process::id(), started.as_nanos());
         let name = format!("spmd-run-{token}");
@@ -108,6 +117,7 @@ impl Plan {
             names: Vec::new(),
             launcher_args: options.launcher_args.split_whitespace().map(str::to_owned).collect(),
             in_allocation,
+            given: given.map(|hosts| hosts.iter().map(slots).sum()),
             cores: Vec::new(),
         };
         plan.set_variables(options);
@@ -178,14 +188,10 @@ impl Plan {
     /// How many ranks go where; `hostfile` is where the launcher reads it.
     pub(super) fn layout(&self, hostfile: Option<PathBuf>) -> Placed {
         let slots: usize = self.hosts.iter().map(|host| host.slots.unwrap_or(1)).sum();
-        let given = || match hosts::from_environment() {
-            Ok(Some(hosts)) => Some(hosts.iter().map(|host| host.slots.unwrap_or(1)).sum()),
-            _ => None,
-        };
         let own_cores = cores();
         let threads = self.threads.unwrap_or(1);
         let ranks = self.ranks.unwrap_or_else(|| match slots {
-            0 if self.in_allocation => given().unwrap_or(1),
+            0 if self.in_allocation => self.given.unwrap_or(1),
             0 => (own_cores / threads).max(1),
             slots => slots,
         });
@@ -367,6 +373,7 @@ mod tests {
             names: Vec::new(),
             launcher_args: Vec::new(),
             in_allocation: false,
+            given: None,
             cores: Vec::new(),
         };
         let cores = hosts.iter().map(|(_, cores)| Some(Facts::with_cores(*cores)));
