@@ -46,6 +46,7 @@ mod placement;
 #[allow(unsafe_code)] // calls into C; each block states its reasons
 mod process;
 pub mod random;
+pub mod recover;
 mod scalar;
 #[allow(unsafe_code)] // signal handlers; each block states its reasons
 mod signals;

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// The layers of the crate from the ground up; the modules of one layer may use each other.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &[
         "checks",
         "error",
@@ -25,8 +25,9 @@ const LAYERS: [&[&str]; 7] = [
     ],
     &["engine"],
     &["comm"],
-    &["array", "farm", "recover"],
+    &["array", "farm"],
     &["io"],
+    &["recover"],
     &["launch"],
     &["info"],
 ];

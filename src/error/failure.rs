@@ -88,6 +88,11 @@ impl Failure {
 
     /// The communicator's own error, if it was one or was caused by one.
     pub fn as_error(&self) -> Option<&Error> {
+        self.find()
+    }
+
+    /// An error of this type, if it was one or was caused by one.
+    pub(crate) fn find<E: StdError + 'static>(&self) -> Option<&E> {
         self.chain().find_map(|error| error.downcast_ref())
     }
 
@@ -156,7 +161,7 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for Failure {
 /// The exit code of a job that ends with this error.
 fn exit_code(kind: &ErrorKind) -> u8 {
     match kind {
-        ErrorKind::Deadlock { .. } => 4,
+        ErrorKind::Deadlock { .. } | ErrorKind::RankLost { .. } => 4,
         ErrorKind::Launch { .. } => 2,
         _ => 1,
     }

@@ -95,6 +95,15 @@ pub enum ErrorKind {
         /// Its own words.
         cause: String,
     },
+    /// A rank was lost. In a program that survives that (see [`recover`](crate::recover)) the call
+    /// ends so on every rank, which passes it on with `?`.
+    #[error("rank {rank} was lost: {cause}")]
+    RankLost {
+        /// The world rank that was lost first.
+        rank: usize,
+        /// Why, as far as it is known.
+        cause: String,
+    },
     /// An object could not be turned into bytes or back.
     #[error("object of type {type_name} cannot be {verb}: {reason}")]
     Object {

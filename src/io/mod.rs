@@ -27,12 +27,15 @@ use std::{
 
 use ndarray::{Array, ArrayRef, CowArray, ShapeBuilder};
 
-pub(crate) use self::unfinished::Unfinished;
 pub use self::{
     checkpoint::{Checkpoint, CheckpointArgs, Every, State},
     error::FileError,
     picture::PictureFile,
     stored::Stored,
+};
+pub(crate) use self::{
+    checkpoint::{Clock, Vault},
+    unfinished::Unfinished,
 };
 use self::{part::Part, storage::Storage};
 pub use crate::scalar::Element;

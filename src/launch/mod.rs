@@ -14,6 +14,7 @@ pub(crate) mod places;
 mod processes;
 mod progress;
 mod record;
+mod resilient;
 mod sampler;
 mod threads;
 mod time;
@@ -42,7 +43,7 @@ pub(crate) use self::launcher::{Launcher, batch_job};
 use self::{
     identity::{Identity, Voice, Words, discard},
     record::{Outcome, Recording},
-    threads::Layout,
+    threads::{Layout, Terms},
     tracing::Tracing,
 };
 pub use self::{
@@ -55,7 +56,9 @@ use crate::{
     comm::{Comm, Stats},
     engine::Leftover,
     error::{Call, Error, ErrorKind, Failure, Result, STOPPED, With},
-    placement, stop,
+    placement,
+    recover::Resize,
+    stop,
 };
 
 /// How long a launcher may take to forward what a rank has printed: it drops the rest when it ends
@@ -337,7 +340,8 @@ pub fn local<R: Send>(
     }
     let limit = limit_given();
     let layout = Layout::new(Some(ranks), None, false);
-    let (first, values) = threads::run(layout, Voice::Hook, limit, app, |causes| {
+    let terms = Terms::new(layout, Voice::Hook, limit);
+    let (first, values) = threads::run(terms, app, |causes| {
         let first = causes.recv().ok()?;
         while let Some(limit) = limit {
             match causes.recv_timeout(limit.max(GRACE)) {
@@ -352,9 +356,7 @@ pub fn local<R: Send>(
         Some(first)
     });
     match first {
-        Some(cause) => Err(cause.error.unwrap_or_else(|| {
-            Error::new(ErrorKind::Application { message: cause.text }, cause.rank, call)
-        })),
+        Some(cause) => Err(cause.into_error(call)),
         None => Ok(values),
     }
 }
@@ -363,6 +365,16 @@ impl RunArgs {
     /// Runs `app` on every rank and returns the exit code of the job, like [`run`].
     #[track_caller]
     pub fn run(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
+        self.run_on(app, Self::run_threads)
+    }
+
+    /// As [`Self::run`]; where ranks are threads, `threads` runs them.
+    #[track_caller]
+    fn run_on<A: Fn(&Comm) -> Result<(), Failure> + Send + Sync>(
+        &self,
+        app: A,
+        threads: impl FnOnce(&Self, &dyn Program, &Recording) -> ExitCode,
+    ) -> ExitCode {
         ending::refuse_second_job();
         let recording = Recording::new(self.record.as_deref());
         let app = |world: &Comm, asked: Asked| {
@@ -389,7 +401,7 @@ impl RunArgs {
                     let (trace, record) = (self.trace.is_some(), self.record.is_some());
                     let asked = Asked { stats: self.stats, trace, record };
                     sampler::enlist(asked.trace);
-                    self.run_threads(|world| app(world, asked), &recording)
+                    threads(self, &|world: &Comm| app(world, asked), &recording)
                 }
                 Err(code) => ExitCode::from(code),
             },
@@ -418,34 +430,46 @@ impl RunArgs {
         limit(self.timeout)
     }
 
-    fn run_threads(
-        &self,
-        app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync,
-        recording: &Recording,
-    ) -> ExitCode {
+    /// How ranks that are threads are laid out, so many if that is known.
+    fn layout(&self, ranks: Option<usize>) -> Layout {
+        Layout::new(ranks, self.threads.map(NonZeroUsize::get), self.share_cpu)
+    }
+
+    fn run_threads(&self, app: &dyn Program, recording: &Recording) -> ExitCode {
         if let Err(what) = recording.prepare() {
             print_line(&format!("error: {what}"));
             return ExitCode::from(USAGE);
         }
-        let number = |number: Option<NonZeroUsize>| number.map(NonZeroUsize::get);
-        let layout = Layout::new(number(self.ranks), number(self.threads), self.share_cpu);
-        let voice = Voice::Launch(Duration::ZERO);
-        let limit = limit(self.timeout);
-        let (outcome, _) = threads::run(layout, voice, limit, app, |causes: Receiver<Cause>| {
+        let layout = self.layout(self.ranks.map(NonZeroUsize::get));
+        let terms = Terms::new(layout, Voice::Launch(Duration::ZERO), limit(self.timeout));
+        let (outcome, _) = threads::run(terms, app, |causes: Receiver<Cause>| {
             let Ok(cause) = causes.recv() else { return Outcome::success() };
             cause.print();
             let outcome = Outcome::of(&cause);
             // Waiting ranks end at once; one that computes cannot be stopped but with the process.
-            let deadline = Instant::now() + GRACE;
-            loop {
-                match causes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok(_) => {}
-                    Err(RecvTimeoutError::Disconnected) => return outcome,
-                    Err(RecvTimeoutError::Timeout) => ending::exit(recording.finish(&outcome)),
-                }
+            if !all_have_left(&causes, GRACE, |_| {}) {
+                ending::exit(recording.finish(&outcome));
             }
+            outcome
         });
         ExitCode::from(recording.finish(&outcome))
+    }
+}
+
+/// What ranks run.
+trait Program: Fn(&Comm) -> Result<(), Failure> + Send + Sync {}
+
+impl<A: Fn(&Comm) -> Result<(), Failure> + Send + Sync> Program for A {}
+
+/// Whether all ranks leave the job within this time; `hear` is told why they fail meanwhile.
+fn all_have_left(causes: &Receiver<Cause>, within: Duration, mut hear: impl FnMut(Cause)) -> bool {
+    let deadline = Instant::now() + within;
+    loop {
+        match causes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(cause) => hear(cause),
+            Err(RecvTimeoutError::Disconnected) => return true,
+            Err(RecvTimeoutError::Timeout) => return false,
+        }
     }
 }
 
@@ -517,13 +541,25 @@ struct Cause {
     common: bool,
     /// Whether it has been said.
     told: bool,
+    /// Whether the rank is lost, other than by what its program has returned.
+    lost: bool,
+    /// Whether the program goes on with so many ranks.
+    resizes: Option<usize>,
     /// The communicator's own error, if it was one.
     error: Option<Error>,
 }
 
 impl Cause {
     fn new(rank: usize, text: String) -> Self {
-        Self { rank, code: 1, text, common: false, told: false, error: None }
+        let (common, told, lost) = (false, false, false);
+        Self { rank, code: 1, text, common, told, lost, resizes: None, error: None }
+    }
+
+    /// As an error of the call that ran the job.
+    fn into_error(self, call: Call) -> Error {
+        self.error.unwrap_or_else(|| {
+            Error::new(ErrorKind::Application { message: self.text }, self.rank, call)
+        })
     }
 
     /// The failure that a rank has returned, as far as it can be told.
@@ -532,11 +568,12 @@ impl Cause {
         let told = catch_unwind(AssertUnwindSafe(|| {
             // No error: it needs no place in the source.
             let text = if code == STOPPED { failure.to_string() } else { failure.describe() };
-            (text, failure.own_error().cloned())
+            let resizes = failure.find().map(|&Resize { ranks }| ranks);
+            (text, failure.own_error().cloned(), resizes)
         }));
         discard(failure);
         match told {
-            Ok((text, error)) => Self { code, error, ..Self::new(rank, text) },
+            Ok((text, error, resizes)) => Self { code, resizes, error, ..Self::new(rank, text) },
             Err(payload) => {
                 let words = me.words(payload).text;
                 Self::new(rank, format!("returned an error that cannot be displayed: it {words}"))
@@ -547,7 +584,7 @@ impl Cause {
     /// The panic that was caught on a rank.
     fn panic(me: &Identity, payload: Box<dyn Any + Send>) -> Self {
         let Words { text, told } = me.words(payload);
-        Self { told, ..Self::new(me.rank, text) }
+        Self { told, lost: true, ..Self::new(me.rank, text) }
     }
 
     /// Says on standard error who failed, where and why.

@@ -1,8 +1,9 @@
 //! What follows when a rank fails: the job ends, with the first that has failed.
 //!
 //! That a rank has failed, and why, is a fact: whoever has seen it reports it. What follows is a
-//! policy, and this is its one place. A job that goes on with the ranks that are left would be
-//! another one.
+//! policy, and this is its one place. A program that survives the loss of ranks asks for another
+//! one, where ranks are threads: all ranks hear of the loss, and the program goes on in another job
+//! (see [`resilient`](super::resilient)).
 //!
 //! (What ends for another reason than a failed rank is not decided here: a deadlock, which
 //! [`local`](crate::engine::local) finds itself, a time limit on `mpi`, a program that ends its
@@ -12,10 +13,23 @@
 use super::{Cause, processes};
 use crate::engine::local::Job;
 
-/// A rank that is a thread: the others hear of it in the calls that they make or wait in.
-pub(super) fn of_a_thread(job: &Job) {
+/// What the loss of a rank that is a thread is to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Policy {
+    /// The job ends.
+    End,
+    /// The program may go on without it.
+    Survive,
+}
+
+/// A rank that is a thread: the others hear of it in the calls that they make or wait in. `lost` says
+/// whether it is lost, other than by what its program has returned.
+pub(super) fn of_a_thread(job: &Job, policy: Policy, lost: bool) {
     if let Some(first) = job.failed().into_iter().next() {
-        job.end(first);
+        match policy {
+            Policy::Survive if lost => job.end_lost(first),
+            _ => job.end(first),
+        }
     }
 }
 

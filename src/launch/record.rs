@@ -22,6 +22,7 @@ use crate::{
     error::Result,
     io::{FileError, Unfinished},
     placement::{self, Place},
+    recover::Epoch,
     usage::{self, Usage},
 };
 
@@ -57,8 +58,13 @@ pub struct Record {
     pub exit_code: u8,
     /// Why it failed, if it did.
     pub failed: Option<Failed>,
-    /// By rank; where the job has failed, of those ranks that could still tell.
+    /// By rank; where the job has failed, of those ranks that could still tell. Of a program that has
+    /// survived losses, those of its last epoch.
     pub by_rank: Vec<RankRecord>,
+    /// The parts of a run whose ranks have changed ([`recover`](crate::recover)), on the engine
+    /// `local`; else none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub epochs: Vec<Epoch>,
 }
 
 /// Which rank has failed first, and why.
@@ -174,6 +180,7 @@ struct Known {
     library: String,
     ranks: usize,
     by_rank: BTreeMap<usize, RankRecord>,
+    epochs: Vec<Epoch>,
 }
 
 impl Recording {
@@ -218,6 +225,15 @@ impl Recording {
         }
         let usage = usage::of_this_rank();
         Ok(Part { recording: self, world, place, usage, started: Instant::now() })
+    }
+
+    /// An epoch is over, and another one begins: only the parts of the last are kept.
+    pub(super) fn forget(&self) {
+        self.known().by_rank.clear();
+    }
+
+    pub(super) fn note_epochs(&self, epochs: Vec<Epoch>) {
+        self.known().epochs = epochs;
     }
 
     /// Brings all parts to rank 0, where ranks are processes.
@@ -278,6 +294,7 @@ impl Recording {
             exit_code: outcome.code,
             failed: outcome.failed.clone(),
             by_rank: known.by_rank.values().cloned().collect(),
+            epochs: known.epochs.clone(),
         }
     }
 }

@@ -14,7 +14,8 @@ use std::{
 use super::{
     Cause, ending, identity,
     identity::{Identity, Voice},
-    on_failure, run_tasks, sampler, time, warn,
+    on_failure::{self, Policy},
+    run_tasks, sampler, time, warn,
 };
 use crate::{
     comm::Comm,
@@ -56,37 +57,80 @@ impl Layout {
 pub(super) struct Ground {
     pub(super) job: Arc<Job>,
     causes: Sender<Cause>,
+    policy: Policy,
 }
 
 impl Ground {
     /// A rank has failed, for this cause. It is reported first and has consequences second, so that
     /// the first report is the first cause.
     pub(super) fn fail(&self, cause: Cause) {
-        let (rank, text) = (cause.rank, cause.text.clone());
+        let (rank, text, lost) = (cause.rank, cause.text.clone(), cause.lost);
         let _ = self.causes.send(cause);
         self.job.note_failed(rank, text);
-        on_failure::of_a_thread(&self.job);
+        on_failure::of_a_thread(&self.job, self.policy, lost);
     }
+
+    /// A rank leaves the job, as all others do, because the program goes on in another one.
+    fn leave(&self, cause: Cause) {
+        let rank = cause.rank;
+        let _ = self.causes.send(cause);
+        self.job.finish(rank);
+    }
+}
+
+/// Says which ranks are lost when a rank makes its call of this number.
+pub(super) type Injected = Box<dyn Fn(usize, u64) -> Option<Vec<usize>> + Send + Sync>;
+
+/// What the ranks of a job have in common, besides the program.
+pub(super) struct Terms {
+    pub(super) layout: Layout,
+    pub(super) voice: Voice,
+    /// How long a call may wait.
+    pub(super) limit: Option<Duration>,
+    pub(super) policy: Policy,
+    /// Losses that are asked for.
+    pub(super) inject: Option<Injected>,
+}
+
+impl Terms {
+    /// Of a job that ends with the first rank that fails.
+    pub(super) fn new(layout: Layout, voice: Voice, limit: Option<Duration>) -> Self {
+        Self { layout, voice, limit, policy: Policy::End, inject: None }
+    }
+}
+
+/// From now on ranks are lost as `injected` says.
+fn inject(ground: &Arc<Ground>, injected: Injected) {
+    let there = Arc::downgrade(ground);
+    ground.job.look_at_calls(move |rank, call| {
+        let (Some(ranks), Some(ground)) = (injected(rank, call), there.upgrade()) else { return };
+        for rank in ranks {
+            ground
+                .fail(Cause { lost: true, ..Cause::new(rank, "as --inject asks for".to_owned()) });
+        }
+    });
 }
 
 /// Starts the ranks and lets `supervise` hear why ranks fail, until all have ended; returns its
 /// answer, and the values of the ranks that did not fail.
 pub(super) fn run<R: Send, S>(
-    layout: Layout,
-    voice: Voice,
-    limit: Option<Duration>,
+    terms: Terms,
     app: impl Fn(&Comm) -> Result<R, Failure> + Sync,
     supervise: impl FnOnce(Receiver<Cause>) -> S,
 ) -> (S, Vec<R>) {
+    let Terms { layout, voice, limit, policy, inject: injected } = terms;
     identity::note_panics();
     ending::watch_ranks();
     let backoff = Backoff::for_ranks(layout.ranks, layout.cores);
-    let job = Job::watched(layout.ranks, backoff, limit.is_some());
+    let job = Job::watched(layout.ranks, backoff, limit.is_some() || injected.is_some());
     let stack_bytes = placement::stack_bytes();
     let host = placement::host();
     let ended = thread::scope(|scope| {
         let (causes, receiver) = channel();
-        let ground = Arc::new(Ground { job: Arc::clone(&job), causes });
+        let ground = Arc::new(Ground { job: Arc::clone(&job), causes, policy });
+        if let Some(injected) = injected {
+            inject(&ground, injected);
+        }
         let mut ranks = Vec::new();
         for rank in 0..layout.ranks {
             let me = Identity::new(rank, host.clone(), voice);
@@ -138,7 +182,10 @@ fn live<R>(
             ground.job.finish(rank);
             return Some(value);
         }
-        Ok(Err(failure)) => ground.fail(Cause::of(&me, failure)),
+        Ok(Err(failure)) => {
+            let cause = Cause::of(&me, failure);
+            if cause.resizes.is_some() { ground.leave(cause) } else { ground.fail(cause) }
+        }
         Err(payload) => ground.fail(Cause::panic(&me, payload)),
     }
     None

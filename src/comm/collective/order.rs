@@ -124,14 +124,23 @@ impl Comm {
     #[track_caller]
     pub fn stop_requested(&self) -> Result<bool> {
         let call = all("stop_requested");
-        Ok(self.look_round(call, false)?.0.is_some())
+        Ok(self.look_round(call, 0, true)?.0.is_some())
     }
 
-    /// Why to stop, if so; and whether rank 0 thinks that something is due.
-    pub(crate) fn look_round(&self, call: Call, due: bool) -> Result<(Option<Reason>, bool)> {
-        stop::listen();
-        let wish = stop::wished(self.rank == 0).map_or(0, |reason| reason as u8);
-        let mine = [wish, u8::from(due && self.rank == 0)];
+    /// Why to stop, if that is to be looked at and so; and what rank 0 thinks is due, as it numbers
+    /// that.
+    pub(crate) fn look_round(
+        &self,
+        call: Call,
+        due: u8,
+        may_stop: bool,
+    ) -> Result<(Option<Reason>, u8)> {
+        let mut wish = None;
+        if may_stop {
+            stop::listen();
+            wish = stop::wished(self.rank == 0);
+        }
+        let mine = [wish.map_or(0, |reason| reason as u8), if self.rank == 0 { due } else { 0 }];
         let [reason, due] = self.together(call, Subject::equal::<[u8; 2]>(1), |label| {
             self.reduction_of_one(label, mine, &Max, |mine, out, with| Collective::Allreduce {
                 mine,
@@ -139,7 +148,7 @@ impl Comm {
                 with,
             })
         })?;
-        Ok((Reason::of(reason), due != 0))
+        Ok((Reason::of(reason), due))
     }
 
     /// As [`agree_result`](Self::agree_result), as a part of another call.

@@ -140,6 +140,18 @@ impl Job {
         self.parking.end(ErrorKind::Aborted { rank, cause });
     }
 
+    /// No rank waits for another any more, because this one is lost: as [`Self::end`], but the
+    /// program may go on, in a job of other ranks.
+    pub(crate) fn end_lost(&self, FailedRank { rank, cause }: FailedRank) {
+        self.parking.end(ErrorKind::RankLost { rank, cause });
+    }
+
+    /// From now on `look` sees each call of each rank, on that rank's thread, before it is made: the
+    /// rank, and the number of the call among its own. Of jobs that are watched.
+    pub(crate) fn look_at_calls(&self, look: impl Fn(usize, u64) + Send + Sync + 'static) {
+        self.watch.as_ref().inspect(|watch| watch.look_at_calls(Box::new(look)));
+    }
+
     /// The rank that waits for longer than `limit`, unless the job has ended; also in what is no
     /// call of ours, if the process has been `idle` for so long.
     pub(crate) fn overdue(&self, limit: Duration, idle: bool) -> Option<Overdue> {

@@ -1,7 +1,7 @@
 //! What the ranks of a job do, for the report of a time limit: noted only where there is one.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,11 +15,17 @@ pub(super) struct Watch {
     ranks: Box<[Mutex<Note>]>,
     /// Calls of other threads that wait, in the order of their numbers.
     threads: Mutex<Vec<Thread>>,
+    look: OnceLock<Look>,
 }
+
+/// Sees each call of each rank: the rank, and the number of the call.
+type Look = Box<dyn Fn(usize, u64) + Send + Sync>;
 
 struct Note {
     /// The last call, if there was one, and when it was made.
     call: Option<Call>,
+    /// How many there were.
+    calls: u64,
     made: Instant,
     /// The rank's thread.
     thread: Option<OsThread>,
@@ -48,8 +54,9 @@ pub(crate) struct Overdue {
 
 impl Watch {
     pub(super) fn new(ranks: usize) -> Self {
-        let note = || Note { call: None, made: Instant::now(), thread: None };
-        Self { ranks: (0..ranks).map(|_| Mutex::new(note())).collect(), threads: Mutex::default() }
+        let note = || Note { call: None, calls: 0, made: Instant::now(), thread: None };
+        let ranks = (0..ranks).map(|_| Mutex::new(note())).collect();
+        Self { ranks, threads: Mutex::default(), look: OnceLock::new() }
     }
 
     fn note(&self, rank: usize) -> MutexGuard<'_, Note> {
@@ -68,6 +75,16 @@ impl Watch {
     pub(super) fn enter(&self, rank: usize, call: Call) {
         let mut note = self.note(rank);
         (note.call, note.made) = (Some(call), Instant::now());
+        let number = note.calls;
+        note.calls += 1;
+        drop(note);
+        if let Some(look) = self.look.get() {
+            look(rank, number);
+        }
+    }
+
+    pub(super) fn look_at_calls(&self, look: Look) {
+        let _ = self.look.set(look); // once for each job
     }
 
     /// Marks a thread of the rank as waiting.
@@ -108,7 +125,7 @@ impl Watch {
 
     /// What the rank does, in words.
     fn describe(&self, rank: usize, state: &RankState) -> String {
-        let Note { call, made, thread } = &*self.note(rank);
+        let Note { call, made, thread, .. } = &*self.note(rank);
         let waits = |call: &Call, since: &Instant| {
             let (waited, at) = (since.elapsed().as_secs_f64(), call.at);
             format!("waits for {waited:.1} s in {call} ({}:{})", at.file(), at.line())

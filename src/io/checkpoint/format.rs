@@ -1,4 +1,4 @@
-//! The bytes of a checkpoint: its index, and the part of each rank.
+//! The bytes of a checkpoint: its index, and the part of each rank, in a file or in memory.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -153,10 +153,29 @@ pub(super) fn head_size() -> u64 {
     HEAD as u64
 }
 
+/// Where a part is written to.
+enum Sink {
+    File(BufWriter<File>),
+    Memory(Vec<u8>),
+}
+
+impl Sink {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.write_all(bytes),
+            Self::Memory(memory) => {
+                memory.try_reserve(bytes.len())?;
+                memory.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// A part that is being written.
 pub(super) struct PartWriter {
     path: PathBuf,
-    file: BufWriter<File>,
+    sink: Sink,
     place: Place,
     /// A piece that is not full yet.
     piece: Vec<u8>,
@@ -165,17 +184,22 @@ pub(super) struct PartWriter {
 
 impl PartWriter {
     pub(super) fn create(path: PathBuf, id: u64, part: usize) -> Result<Self, FileError> {
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = file.map_err(FileError::system(&path, "write"))?;
+        Self::begin(path, Sink::File(BufWriter::new(file)), id, part)
+    }
+
+    /// A part in memory: `room` is what it overwrites.
+    pub(super) fn in_memory(mut room: Vec<u8>, id: u64, part: usize) -> Result<Self, FileError> {
+        room.clear();
+        Self::begin(in_memory(), Sink::Memory(room), id, part)
+    }
+
+    fn begin(path: PathBuf, mut sink: Sink, id: u64, part: usize) -> Result<Self, FileError> {
         let place = Place { id, part: part as u64, piece: 0 };
-        let create = || {
-            let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-            let mut file = BufWriter::new(file);
-            file.write_all(PART)?;
-            file.write_all(&id.to_le_bytes())?;
-            file.write_all(&place.part.to_le_bytes())?;
-            Ok(file)
-        };
-        let file = create().map_err(FileError::system(&path, "write"))?;
-        Ok(Self { path, file, place, piece: Vec::new(), written: HEAD as u64 })
+        let head = [&PART[..], &id.to_le_bytes(), &place.part.to_le_bytes()].concat();
+        sink.write_all(&head).map_err(FileError::system(&path, "write"))?;
+        Ok(Self { path, sink, place, piece: Vec::new(), written: HEAD as u64 })
     }
 
     /// Writes a record: its length, and then so many bytes, which `fill` hands over.
@@ -196,9 +220,13 @@ impl PartWriter {
     fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let (now, rest) = bytes.split_at(bytes.len().min(PIECE - self.piece.len()));
-            self.piece.extend_from_slice(now);
-            if self.piece.len() == PIECE {
-                self.close_piece()?;
+            if now.len() == PIECE {
+                self.write_piece(now)?; // from where it is
+            } else {
+                self.piece.extend_from_slice(now);
+                if self.piece.len() == PIECE {
+                    self.close_piece()?;
+                }
             }
             bytes = rest;
         }
@@ -206,52 +234,110 @@ impl PartWriter {
     }
 
     fn close_piece(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
+        let mut piece = std::mem::take(&mut self.piece);
+        if !piece.is_empty() {
+            self.write_piece(&piece)?;
         }
-        self.file.write_all(&self.piece)?;
-        self.file.write_all(&self.place.sum(&self.piece))?;
-        self.written += (self.piece.len() + SUM) as u64;
+        piece.clear();
+        self.piece = piece;
+        Ok(())
+    }
+
+    fn write_piece(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.sink.write_all(piece)?;
+        self.sink.write_all(&self.place.sum(piece))?;
+        self.written += (piece.len() + SUM) as u64;
         self.place.piece += 1;
-        self.piece.clear();
         Ok(())
     }
 
     /// Sees to it that the part is on the disk; how many bytes it has.
     pub(super) fn finish(self) -> Result<u64, FileError> {
-        let Self { path, file, written, .. } = self;
-        let sync = || file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all();
-        sync().map_err(FileError::system(&path, "write"))?;
+        let Self { path, sink, written, .. } = self;
+        if let Sink::File(file) = sink {
+            let sync = || file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all();
+            sync().map_err(FileError::system(&path, "write"))?;
+        }
         Ok(written)
+    }
+
+    /// The bytes of a part in memory.
+    pub(super) fn into_memory(self) -> Vec<u8> {
+        match self.sink {
+            Sink::Memory(memory) => memory,
+            Sink::File(_) => Vec::new(),
+        }
     }
 }
 
+/// Memory for a part of so many bytes, `room` if that suffices.
+pub(super) fn memory_for(bytes: u64, room: Vec<u8>) -> Result<Vec<u8>, FileError> {
+    room_for(&in_memory(), bytes, room)
+}
+
+fn room_for(path: &Path, bytes: u64, mut room: Vec<u8>) -> Result<Vec<u8>, FileError> {
+    let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if room.try_reserve_exact(length.saturating_sub(room.len())).is_err() {
+        return Err(FileError::TooLarge { path: path.to_owned(), shape: vec![length] });
+    }
+    room.resize(length, 0);
+    Ok(room)
+}
+
+/// What errors call the place of a part in memory.
+fn in_memory() -> PathBuf {
+    PathBuf::from("the memory of ranks")
+}
+
 /// A part that is being read.
-pub(super) struct PartReader {
+pub(super) struct PartReader<'a> {
     path: PathBuf,
-    file: BufReader<File>,
+    bytes: Box<dyn Read + 'a>,
     place: Place,
     /// How many bytes there are still.
     left: u64,
 }
 
-impl PartReader {
+impl<'a> PartReader<'a> {
     /// Opens a part that has so many bytes.
     pub(super) fn open(path: PathBuf, id: u64, part: usize, bytes: u64) -> Result<Self, FileError> {
-        let refuse = FileError::system(&path, "read");
-        let file = File::open(&path).map_err(&refuse)?;
-        let there = file.metadata().map_err(&refuse)?.len();
+        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (there, file) = opened.map_err(FileError::system(&path, "read"))?;
         if there != bytes || there < HEAD as u64 {
             return Err(damaged(&path, format!("it has {there} bytes, and should have {bytes}")));
         }
-        let mut file = BufReader::new(file);
+        Self::begin(path, Box::new(BufReader::new(file)), id, part, bytes - HEAD as u64)
+    }
+
+    /// A part in memory, which should have so many bytes.
+    pub(super) fn of_memory(
+        memory: &'a [u8],
+        id: u64,
+        part: usize,
+        bytes: u64,
+    ) -> Result<Self, FileError> {
+        let (path, there) = (in_memory(), memory.len() as u64);
+        if there != bytes || there < HEAD as u64 {
+            return Err(damaged(&path, format!("it has {there} bytes, and should have {bytes}")));
+        }
+        Self::begin(path, Box::new(memory), id, part, bytes - HEAD as u64)
+    }
+
+    /// Reads the head; so many bytes follow.
+    fn begin(
+        path: PathBuf,
+        mut bytes: Box<dyn Read + 'a>,
+        id: u64,
+        part: usize,
+        left: u64,
+    ) -> Result<Self, FileError> {
         let mut head = [0; HEAD];
-        file.read_exact(&mut head).map_err(refuse)?;
+        bytes.read_exact(&mut head).map_err(FileError::system(&path, "read"))?;
         let place = Place { id, part: part as u64, piece: 0 };
         if head[..] != [&PART[..], &id.to_le_bytes(), &place.part.to_le_bytes()].concat() {
             return Err(damaged(&path, "it is no part of this checkpoint"));
         }
-        Ok(Self { path, file, place, left: bytes - HEAD as u64 })
+        Ok(Self { path, bytes, place, left })
     }
 
     /// How many bytes the record has that comes next: no more than there are.
@@ -272,12 +358,7 @@ impl PartReader {
 
     /// Reads the record that comes next, of `bytes` as [`next_len`](Self::next_len) has said.
     pub(super) fn rest_of_record(&mut self, bytes: u64) -> Result<Vec<u8>, FileError> {
-        let mut into = Vec::new();
-        let room = usize::try_from(bytes).ok().filter(|&len| into.try_reserve_exact(len).is_ok());
-        let Some(len) = room else {
-            return Err(self.too_large(vec![usize::try_from(bytes).unwrap_or(usize::MAX)]));
-        };
-        into.resize(len, 0);
+        let mut into = room_for(&self.path, bytes, Vec::new())?;
         self.rest_into(&mut into)?;
         Ok(into)
     }
@@ -290,7 +371,7 @@ impl PartReader {
         }
         self.left -= bytes;
         let mut sum = [0; SUM];
-        let read = self.file.read_exact(piece).and_then(|()| self.file.read_exact(&mut sum));
+        let read = self.bytes.read_exact(piece).and_then(|()| self.bytes.read_exact(&mut sum));
         read.map_err(FileError::system(&self.path, "read"))?;
         if self.place.sum(piece) != sum {
             let what =

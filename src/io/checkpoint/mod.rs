@@ -3,17 +3,20 @@
 
 mod folder;
 mod format;
+mod memory;
 mod state;
 
 use std::{
     fmt,
     num::NonZeroU64,
+    ops::Range,
     panic::Location,
     path::{Path, PathBuf},
     str::FromStr,
     time::{Duration, Instant},
 };
 
+pub(crate) use self::memory::Vault;
 pub use self::state::State;
 use self::{
     folder::{Begun, Folder, part_name},
@@ -85,6 +88,35 @@ impl fmt::Display for Every {
         match self.0 {
             Pace::Steps(steps) => write!(f, "{steps}"),
             Pace::Time(time) => write!(f, "{}s", time.as_secs_f64()),
+        }
+    }
+}
+
+/// When something is due that is to be done so often.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    every: Every,
+    /// Since it was done.
+    steps: u64,
+    last: Instant,
+}
+
+impl Clock {
+    pub(crate) fn new(every: Every) -> Self {
+        Self { every, steps: 0, last: Instant::now() }
+    }
+
+    /// It has been done.
+    pub(crate) fn restart(&mut self) {
+        *self = Self::new(self.every);
+    }
+
+    /// Another step has been done; whether it is due.
+    pub(crate) fn count_step(&mut self) -> bool {
+        self.steps += 1;
+        match self.every.0 {
+            Pace::Steps(steps) => self.steps >= steps.get(),
+            Pace::Time(time) => self.last.elapsed() >= time,
         }
     }
 }
@@ -171,10 +203,7 @@ pub struct Checkpoint {
     folder: Option<Folder>,
     /// The numbers of the checkpoints there are, the newest first.
     numbers: Vec<u64>,
-    every: Every,
-    /// Since the state was kept.
-    steps: u64,
-    last: Instant,
+    pace: Clock,
     /// The number of the last one that was good.
     good: Option<u64>,
 }
@@ -217,8 +246,7 @@ impl Checkpoint {
                 folder = opened;
                 numbers = comm.bcast_obj(0, || found.unwrap_or_default())?;
             }
-            let (steps, last, good) = (0, Instant::now(), None);
-            Ok(Self { comm, directory, folder, numbers, every, steps, last, good })
+            Ok(Self { comm, directory, folder, numbers, pace: Clock::new(every), good: None })
         };
         open().map_err(|failure: Failure| failure.called_at(at))
     }
@@ -235,24 +263,25 @@ impl Checkpoint {
     /// [`constant`](State::constant)), or no checkpoint there is can be read. What the state is then
     /// is not defined.
     #[track_caller]
-    pub fn resume(&mut self, state: State<'_>) -> Result<Option<PathBuf>, Failure> {
+    pub fn resume(&mut self, mut state: State<'_>) -> Result<Option<PathBuf>, Failure> {
         let at = Location::caller();
-        self.newest(state, at).map_err(|failure| failure.called_at(at))
+        self.newest(&mut state, at).map_err(|failure| failure.called_at(at))
     }
 
-    fn newest(
+    /// As [`Self::resume`].
+    pub(crate) fn newest(
         &mut self,
-        mut state: State<'_>,
+        state: &mut State<'_>,
         at: &'static Location<'static>,
     ) -> Result<Option<PathBuf>, Failure> {
         let Some(directory) = &self.directory else { return Ok(None) };
         let mut complaints = Vec::new();
         for &number in &self.numbers {
             let path = directory.join(folder::name(number));
-            match load(&self.comm, &path, &mut state, at)? {
+            match load(&self.comm, &path, state, at)? {
                 Ok(()) => {
                     self.good = Some(number);
-                    self.last = Instant::now();
+                    self.pace.restart();
                     return Ok(Some(path));
                 }
                 Err(why) if self.comm.rank() == 0 => {
@@ -285,18 +314,34 @@ impl Checkpoint {
     /// [`Failure::stopped`], to be passed on with `?`, on all ranks if the program is to stop; and
     /// as [`save`](Self::save).
     #[track_caller]
-    pub fn step(&mut self, state: State<'_>) -> Result<(), Failure> {
+    pub fn step(&mut self, mut state: State<'_>) -> Result<(), Failure> {
         let at = Location::caller();
         if self.directory.is_none() {
             return Ok(());
         }
-        self.steps += 1;
-        let due = match self.every.0 {
-            Pace::Steps(steps) => self.steps >= steps.get(),
-            // By the clock of rank 0.
-            Pace::Time(time) => self.last.elapsed() >= time,
-        };
-        let (reason, due) = self.comm.look_round(call("Checkpoint::step", at), due)?;
+        let due = self.count_step();
+        let (reason, due) = self.comm.look_round(call("Checkpoint::step", at), due.into(), true)?;
+        self.end_step(&mut state, due != 0, reason, at)
+    }
+
+    /// Whether there is a directory to keep checkpoints in.
+    pub(crate) fn keeps(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Another step has been done; whether the state is to be kept, by the clock of this rank.
+    pub(crate) fn count_step(&mut self) -> bool {
+        self.pace.count_step() && self.keeps()
+    }
+
+    /// Keeps the state if it is `due`, or if the program is to stop; the same on all ranks.
+    pub(crate) fn end_step(
+        &mut self,
+        state: &mut State<'_>,
+        due: bool,
+        reason: Option<stop::Reason>,
+        at: &'static Location<'static>,
+    ) -> Result<(), Failure> {
         if !due && reason.is_none() {
             return Ok(());
         }
@@ -321,17 +366,17 @@ impl Checkpoint {
     /// hosts see the same directory: on all ranks, and the checkpoints that are there stay.
     /// [`ErrorKind::CollectiveMismatch`] if the ranks have other names or other common values.
     #[track_caller]
-    pub fn save(&mut self, state: State<'_>) -> Result<(), Failure> {
+    pub fn save(&mut self, mut state: State<'_>) -> Result<(), Failure> {
         let at = Location::caller();
         if self.directory.is_none() {
             return Ok(());
         }
-        self.keep(state, at).map(drop).map_err(|failure| failure.called_at(at))
+        self.keep(&mut state, at).map(drop).map_err(|failure| failure.called_at(at))
     }
 
     fn keep(
         &mut self,
-        mut state: State<'_>,
+        state: &mut State<'_>,
         at: &'static Location<'static>,
     ) -> Result<PathBuf, Failure> {
         let (comm, call) = (&self.comm, call("save", at));
@@ -371,7 +416,8 @@ impl Checkpoint {
         }
         stop::saving_takes(began.elapsed());
         self.numbers = [number].into_iter().chain(self.good).collect();
-        (self.steps, self.last, self.good) = (0, Instant::now(), Some(number));
+        self.good = Some(number);
+        self.pace.restart();
         Ok(directory.join(folder::name(number)))
     }
 }
@@ -469,16 +515,34 @@ fn load(
     });
     comm.agree_on_outcome(call("resume", at), checked)?;
 
-    // Whole parts, those of neighbours on one rank; a rank reads one at a time.
+    let open = |number: usize| {
+        PartReader::open(path.join(part_name(number)), index.id, number, index.parts[number])
+    };
+    load_parts(comm, &path.display().to_string(), &index, state, at, open)
+}
+
+/// The parts that a rank reads: whole ones, those of neighbours on one rank.
+fn share(parts: usize, ranks: usize, rank: usize) -> Range<usize> {
+    rank * parts / ranks..(rank + 1) * parts / ranks
+}
+
+/// Restores the state from the parts of what reports call `name`: each rank `open`s its [`share`] of
+/// them, one at a time. The reason, the same on all ranks, if they are not whole.
+fn load_parts<'p>(
+    comm: &Comm,
+    name: &str,
+    index: &Index,
+    state: &mut State<'_>,
+    at: &'static Location<'static>,
+    open: impl Fn(usize) -> Result<PartReader<'p>, FileError>,
+) -> Result<Result<(), String>, Failure> {
     let (parts, ranks) = (index.parts.len(), comm.size());
-    let share = |rank: usize| rank * parts / ranks..(rank + 1) * parts / ranks;
-    let rounds = (0..ranks).map(|rank| share(rank).len()).max().unwrap_or(0);
+    let rounds = (0..ranks).map(|rank| share(parts, ranks, rank).len()).max().unwrap_or(0);
     for round in 0..rounds {
-        let numbers: Vec<Option<usize>> = (0..ranks).map(|rank| share(rank).nth(round)).collect();
+        let numbers: Vec<Option<usize>> =
+            (0..ranks).map(|rank| share(parts, ranks, rank).nth(round)).collect();
         let round = Round { comm, parts: &numbers };
-        let mine = numbers[comm.rank()].map(|number| {
-            PartReader::open(path.join(part_name(number)), index.id, number, index.parts[number])
-        });
+        let mine = numbers[comm.rank()].map(&open);
         let mut part = match round.agree(mine.transpose())? {
             Ok(part) => part,
             Err(why) => return Ok(Err(why)),
@@ -492,7 +556,7 @@ fn load(
         }
     }
     let settled = state.settle(&index.items, parts == ranks);
-    let settled = settled.map_err(|why| Failure::new(format!("{}: {why}", path.display())));
+    let settled = settled.map_err(|why| Failure::new(format!("{name}: {why}")));
     comm.agree_on_outcome(call("resume", at), settled)?;
     Ok(Ok(()))
 }

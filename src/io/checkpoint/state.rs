@@ -139,7 +139,7 @@ impl<'a> State<'a> {
         &mut self,
         kept: &[Described],
         round: &Round<'_>,
-        mut part: Option<&mut PartReader>,
+        mut part: Option<&mut PartReader<'_>>,
     ) -> Result<Result<(), String>, Failure> {
         // In the order in which it was written.
         for Described { name, what } in kept {
@@ -211,7 +211,7 @@ trait Item {
         &mut self,
         _kept: &What,
         _round: &Round<'_>,
-        _part: Option<&mut PartReader>,
+        _part: Option<&mut PartReader<'_>>,
     ) -> Result<Result<(), String>, Failure> {
         Ok(Ok(()))
     }
@@ -327,7 +327,7 @@ where
         &mut self,
         kept: &What,
         round: &Round<'_>,
-        part: Option<&mut PartReader>,
+        part: Option<&mut PartReader<'_>>,
     ) -> Result<Result<(), String>, Failure> {
         let What::Array { blocks: kept, .. } = kept else { return Ok(Ok(())) };
         // The same on all ranks: rank 0 has read the index.
@@ -356,7 +356,10 @@ where
 }
 
 /// The values of the record that comes next, which is to have so many if that is known.
-fn read_values<T: Datum>(part: &mut PartReader, count: Option<usize>) -> Result<Vec<T>, FileError> {
+fn read_values<T: Datum>(
+    part: &mut PartReader<'_>,
+    count: Option<usize>,
+) -> Result<Vec<T>, FileError> {
     let (bytes, each) = (part.next_len()?, size_of::<T>() as u64);
     let held = bytes.checked_div(each).and_then(|count| usize::try_from(count).ok());
     let count = count.or(held).unwrap_or(0);
@@ -404,7 +407,7 @@ impl<T: Datum + Default> Item for Items<'_, T> {
         &mut self,
         _kept: &What,
         round: &Round<'_>,
-        part: Option<&mut PartReader>,
+        part: Option<&mut PartReader<'_>>,
     ) -> Result<Result<(), String>, Failure> {
         let read = part.map(|part| read_values::<T>(part, None)).transpose();
         Ok(round.agree(read)?.map(|items| self.found.extend(items.unwrap_or_default())))
@@ -479,7 +482,7 @@ impl<T: Serialize + DeserializeOwned, M: Fn(Vec<T>) -> T> Item for PerRank<'_, T
         &mut self,
         _kept: &What,
         round: &Round<'_>,
-        part: Option<&mut PartReader>,
+        part: Option<&mut PartReader<'_>>,
     ) -> Result<Result<(), String>, Failure> {
         let read = part.map(|part| {
             let bytes = part.next_len()?;

@@ -1,0 +1,210 @@
+//! Commits: the state in the memory of ranks, where each part lies on two of them.
+//!
+//! A part is what it is in a file, its sums too. The rank `r` holds its own and that of the rank
+//! before it, so that what a lost rank held can be had from the one behind it.
+//!
+//! A commit counts when all ranks have both parts, which the barrier at its end says. Until then
+//! the one before is held, too: whoever has passed the barrier of a commit knows that every rank has
+//! both parts of it, and lets the one before go. So a loss at any moment leaves one that is whole,
+//! and where it is found that there are two, the newer one counts.
+
+use std::panic::Location;
+
+use super::{
+    State, call,
+    format::{Index, PartReader, PartWriter, memory_for},
+    load_parts, same_on_all, share,
+};
+use crate::{comm::Comm, error::Failure, io::agree_on};
+
+/// What errors call it.
+const NAME: &str = "the commit in memory";
+
+/// What a rank holds of the last commits.
+#[derive(Debug, Default)]
+pub(crate) struct Vault {
+    /// One, and for a while two.
+    held: Vec<Held>,
+    /// Memory of parts that are not needed any more.
+    spare: Vec<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    index: Index,
+    parts: Vec<(usize, Vec<u8>)>,
+}
+
+impl Held {
+    fn part(&self, number: usize) -> Option<&[u8]> {
+        self.parts.iter().find(|(part, _)| *part == number).map(|(_, bytes)| &**bytes)
+    }
+}
+
+impl Vault {
+    /// Takes what another one holds.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        for held in other.held {
+            match self.held.iter_mut().find(|own| own.index.id == held.index.id) {
+                Some(own) => own.parts.extend(held.parts),
+                None => self.held.push(held),
+            }
+        }
+    }
+
+    fn find(&self, commit: u64) -> Option<&Held> {
+        self.held.iter().find(|held| held.index.id == commit)
+    }
+
+    /// Holds no other commit any more.
+    fn hold_only(&mut self, commit: u64) {
+        let (kept, gone) = self.held.drain(..).partition(|held| held.index.id == commit);
+        self.held = kept;
+        let gone: Vec<Held> = gone;
+        let parts = gone.into_iter().flat_map(|held| held.parts);
+        self.spare.extend(parts.map(|(_, bytes)| bytes));
+        self.spare.truncate(2); // what the next commit needs
+    }
+
+    /// Makes a commit of this number, which is higher than all before.
+    ///
+    /// # Collective
+    /// All ranks, with the same names: besides agreement, a message of the size of a part from each
+    /// rank to the next.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::save`](super::Checkpoint::save), but for files.
+    pub(crate) fn keep(
+        &mut self,
+        comm: &Comm,
+        commit: u64,
+        state: &mut State<'_>,
+        at: &'static Location<'static>,
+    ) -> Result<(), Failure> {
+        let call = call("commit", at);
+        let described = state.describe(comm);
+        let (items, bytes) = comm.agree_on_outcome(call, described)?;
+        same_on_all(comm, &items, bytes, call)?;
+
+        let (rank, ranks) = (comm.rank(), comm.size());
+        let room = self.spare.pop().unwrap_or_default();
+        let write = || {
+            let mut part = PartWriter::in_memory(room, commit, rank)?;
+            state.write(&mut part)?;
+            Ok(part.into_memory())
+        };
+        let own = agree_on(comm, call, write())?;
+        let parts = comm.allgather(&[own.len() as u64])?.into_flat();
+        let (next, before) = ((rank + 1) % ranks, (rank + ranks - 1) % ranks);
+        let mut held = Vec::new();
+        if next != rank {
+            let theirs = memory_for(parts[before], self.spare.pop().unwrap_or_default());
+            let mut theirs = agree_on(comm, call, theirs)?;
+            comm.sendrecv(&own[..], next, &mut theirs[..], before)?;
+            held.push((before, theirs));
+        }
+        held.push((rank, own));
+        let little_endian = cfg!(target_endian = "little");
+        let index = Index { id: commit, little_endian, parts, items };
+        self.held.push(Held { index, parts: held });
+        comm.barrier()?;
+        self.hold_only(commit);
+        Ok(())
+    }
+
+    /// Restores the state from the newest commit whose parts are all there, and says which; nothing,
+    /// and the state stays as it is, where there is none. It is the only one held afterwards.
+    ///
+    /// # Collective
+    /// All ranks, some of which may hold nothing. What a rank is to read and does not hold comes to it
+    /// by a message.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::resume`](super::Checkpoint::resume).
+    pub(crate) fn restore(
+        &mut self,
+        comm: &Comm,
+        state: &mut State<'_>,
+        at: &'static Location<'static>,
+    ) -> Result<Option<u64>, Failure> {
+        let own = |held: &Held| {
+            let parts: Vec<usize> = held.parts.iter().map(|(part, _)| *part).collect();
+            (held.index.id, parts)
+        };
+        let all = comm.allgather_obj(&self.held.iter().map(own).collect::<Vec<_>>())?;
+        let mut commits: Vec<u64> = all.iter().flatten().map(|(commit, _)| *commit).collect();
+        commits.sort_unstable_by(|one, other| other.cmp(one));
+        commits.dedup();
+        let mut complaints = Vec::new();
+        for commit in commits {
+            let holds = |rank: usize, part: Option<usize>| {
+                let fits = |parts: &[usize]| part.is_none_or(|part| parts.contains(&part));
+                all[rank].iter().any(|(held, parts)| *held == commit && fits(parts))
+            };
+            let ranks = comm.size();
+            let Some(first) = (0..ranks).find(|&rank| holds(rank, None)) else { continue };
+            let index = || self.find(commit).map(|held| held.index.clone());
+            let Some(index) = comm.bcast_obj(first, index)? else { continue };
+            let reader = |part: usize| {
+                let reads = |&rank: &usize| share(index.parts.len(), ranks, rank).contains(&part);
+                (0..ranks).find(reads).unwrap_or(0)
+            };
+            let holder = |part: usize| {
+                let reader = reader(part);
+                let mut holders = [reader].into_iter().chain(0..ranks);
+                Some((part, holders.find(|&rank| holds(rank, Some(part)))?, reader))
+            };
+            let ways: Option<Vec<Way>> = (0..index.parts.len()).map(holder).collect();
+            let Some(ways) = ways else { continue }; // a rank was lost with the one behind it
+            let checked = state.check(comm, &index.items);
+            let checked = checked.map_err(|why| Failure::new(format!("{NAME}: {why}")));
+            comm.agree_on_outcome(call("restore", at), checked)?;
+            self.fetch(comm, &index, &ways)?;
+            let open = |number: usize| {
+                let bytes = self.find(commit).and_then(|held| held.part(number));
+                PartReader::of_memory(
+                    bytes.unwrap_or_default(),
+                    commit,
+                    number,
+                    index.parts[number],
+                )
+            };
+            match load_parts(comm, NAME, &index, state, at, open)? {
+                Ok(()) => {
+                    self.hold_only(commit);
+                    return Ok(Some(commit));
+                }
+                Err(why) => complaints.push(why),
+            }
+        }
+        // The state may be half restored.
+        if complaints.is_empty() {
+            return Ok(None);
+        }
+        Err(format!("{NAME}: {}", complaints.join("; ")).into())
+    }
+
+    /// Brings parts from those that hold them to those that are to read them.
+    fn fetch(&mut self, comm: &Comm, index: &Index, ways: &[Way]) -> Result<(), Failure> {
+        let away = || ways.iter().filter(|(_, holder, reader)| holder != reader);
+        let mut sends = Vec::new();
+        for &(part, _, reader) in away().filter(|(_, holder, _)| *holder == comm.rank()) {
+            let bytes = self.find(index.id).and_then(|held| held.part(part)).unwrap_or_default();
+            sends.push(comm.isend(bytes.to_vec(), (reader, part as u32))?);
+        }
+        for &(part, holder, _) in away().filter(|(_, _, reader)| *reader == comm.rank()) {
+            let (bytes, _) = comm.recv::<u8>((holder, part as u32))?;
+            match self.held.iter_mut().find(|held| held.index.id == index.id) {
+                Some(held) => held.parts.push((part, bytes)),
+                None => {
+                    self.held.push(Held { index: index.clone(), parts: vec![(part, bytes)] });
+                }
+            }
+        }
+        sends.into_iter().try_for_each(|send| send.wait().map(drop))?;
+        Ok(())
+    }
+}
+
+/// A part, who holds it, and who is to read it.
+type Way = (usize, usize, usize);

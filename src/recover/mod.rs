@@ -1,0 +1,345 @@
+//! Programs that survive the loss of ranks, and that take in new ones while they run.
+//!
+//! A program that keeps its state by a [`Recovery`] is run in *epochs*. In an epoch its ranks stay
+//! the same. When one of them is lost (its thread has panicked, say), the calls of all others end
+//! with [`ErrorKind::RankLost`](crate::ErrorKind::RankLost), which they pass on with `?`; then the
+//! closure runs again, on the ranks there are now, and restores the state of the last
+//! [`commit`](Recovery::commit). Its result has the bits of an undisturbed run.
+//!
+//! ```
+//! use spmd::{
+//!     array::{DistArray, Halo, Layout},
+//!     io::State,
+//!     recover::{Faults, RecoverArgs, Recovery},
+//!     Comm, Failure,
+//! };
+//!
+//! fn program(world: &Comm, recovery: &mut Recovery<'_>) -> Result<u64, Failure> {
+//!     let layout = Layout::new([100], world.size());
+//!     let mut field = DistArray::from_fn(world, &layout, Halo::none(), |[i]| i as f64)?;
+//!     let mut step = 0;
+//!     recovery.restore(State::new().array("field", &mut field).value("step", &mut step))?;
+//!     while step < 50 {
+//!         field.map_inplace(|cell| 0.5 * cell + 1.0);
+//!         step += 1;
+//!         recovery.commit(State::new().array("field", &mut field).value("step", &mut step))?;
+//!     }
+//!     Ok(field.checksum()?)
+//! }
+//!
+//! let mut options = RecoverArgs::default();
+//! options.commit = spmd::io::Every::steps(5);
+//! let undisturbed = options.local(4, program)?;
+//! options.inject = Some(Faults::default().and([2], 150, 0)); // rank 2 is lost at its 150th call
+//! let disturbed = options.local(4, program)?;
+//! assert_eq!(undisturbed.values, disturbed.values);
+//! assert_eq!(disturbed.epochs.len(), 2);
+//! # Ok::<(), spmd::Error>(())
+//! ```
+//!
+//! What repairs depends on what the ranks are:
+//!
+//! | engine | a rank is lost when | what follows |
+//! |---|---|---|
+//! | `local` | its thread panics, or as [`RecoverArgs::inject`] asks for | in the same process: as many ranks as before ([`OnLoss::Respawn`]), or those that are left ([`OnLoss::Shrink`]); state from the memory of the ranks |
+//! | `mpi` | its process ends, its host is gone | the job ends; `spmd run --restarts` starts it again on the hosts that are left; state from the last checkpoint on disk |
+//!
+//! See `README.md` beside this file for how a commit survives a loss at any moment.
+
+mod epochs;
+mod faults;
+
+use std::{
+    fmt, fs,
+    num::NonZeroUsize,
+    panic::Location,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(crate) use self::epochs::{Ended, Epochs};
+pub use self::{
+    epochs::{Epoch, Loss, Origin, Survived},
+    faults::Faults,
+};
+use crate::{
+    comm::Comm,
+    error::{Call, Failure, With},
+    io::{Checkpoint, CheckpointArgs, Clock, Every, State, Vault},
+};
+
+/// What follows when a rank is lost, on the engine `local`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnLoss {
+    /// Another rank takes its place
+    Respawn,
+    /// The ranks that are left go on
+    Shrink,
+}
+
+/// The options of a program that survives losses: flatten them into your own [`clap`] arguments,
+/// beside [`RunArgs`](crate::RunArgs).
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Losses and growth")]
+pub struct RecoverArgs {
+    /// What follows when a rank is lost, on the engine local; on mpi the job ends, and `spmd run
+    /// --restarts` starts it again
+    #[arg(long, value_enum, default_value = "respawn")]
+    pub on_loss: OnLoss,
+    /// With fewer ranks the job ends (exit code 4)
+    #[arg(long, value_name = "RANKS", default_value = "1")]
+    pub min_ranks: NonZeroUsize,
+    /// How often the state is kept in the memory of the ranks: every so many steps, or so much time.
+    /// It takes twice its size there, and as much again for a moment
+    #[arg(long, value_name = "STEPS|TIME", default_value = "1s")]
+    pub commit: Every,
+    /// After so many losses in a row without a commit between them the program is held to be at
+    /// fault, and the job ends
+    #[arg(long, value_name = "LOSSES", default_value = "3")]
+    pub give_up: u32,
+    /// How long the other ranks may take to notice a loss, before the job ends (exit code 4)
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub repair_limit: Duration,
+    /// On the engine local, the number of ranks that are wished for stands in this file: whenever it
+    /// changes the program goes on with so many, after its next commit
+    #[arg(long, value_name = "FILE")]
+    pub size_file: Option<PathBuf>,
+    /// Lose ranks on purpose, on the engine local: RANKS@CALL or RANKS@TIMEs, as 2@150 or 0+3@1.5s,
+    /// several separated by commas; with /EPOCH behind it after so many repairs
+    #[arg(long, value_name = "LOSSES")]
+    pub inject: Option<Faults>,
+    /// On disk, from where a new run goes on.
+    #[command(flatten)]
+    pub kept: CheckpointArgs,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// What the command line has where it says nothing.
+impl Default for RecoverArgs {
+    fn default() -> Self {
+        Self {
+            on_loss: OnLoss::Respawn,
+            min_ranks: NonZeroUsize::MIN,
+            commit: Every::time(Duration::from_secs(1)),
+            give_up: 3,
+            repair_limit: Duration::from_secs(10),
+            size_file: None,
+            inject: None,
+            kept: CheckpointArgs { checkpoint: None, every: Every::time(Duration::from_secs(600)) },
+        }
+    }
+}
+
+/// A program's hold of what it goes on from when ranks are lost, join or leave.
+pub struct Recovery<'a> {
+    epochs: &'a Epochs<'a>,
+    /// A message space of its own.
+    comm: Comm,
+    epoch: u64,
+    /// What this rank holds in memory, where ranks can be repaired.
+    vault: Option<Vault>,
+    /// Commits in memory that were begun in this epoch.
+    begun: u64,
+    pace: Clock,
+    checkpoint: Checkpoint,
+    /// On rank 0.
+    wish: Option<Wish>,
+    /// Whether the epoch ends, to go on with so many ranks.
+    resizes: Option<usize>,
+}
+
+/// The epoch ends because the program goes on with another number of ranks: to be passed on with
+/// `?`.
+#[derive(Debug, thiserror::Error)]
+#[error("the program goes on with {ranks} ranks")]
+pub(crate) struct Resize {
+    pub(crate) ranks: usize,
+}
+
+impl fmt::Debug for Recovery<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recovery").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Recovery<'_> {
+    fn drop(&mut self) {
+        // What a rank holds that panics is lost with it.
+        if let Some(vault) = self.vault.take().filter(|_| !thread::panicking()) {
+            self.epochs.give_vault(self.comm.rank(), vault);
+        }
+    }
+}
+
+impl<'a> Recovery<'a> {
+    /// Collective.
+    pub(crate) fn new(world: &Comm, epochs: &'a Epochs<'a>) -> Result<Self, Failure> {
+        let options = epochs.options;
+        let comm = world.dup()?;
+        let in_place = comm.engine() == "local";
+        if !in_place && (options.size_file.is_some() || options.inject.is_some()) {
+            return Err(Failure::usage(
+                "--size-file and --inject are for ranks that are threads\n  help: with `spmd run --restarts` hosts join \
+                 and leave by `spmd add` and `spmd drain`",
+            ));
+        }
+        let checkpoint = options.kept.open(&comm)?;
+        let wish = options.size_file.as_deref().filter(|_| comm.rank() == 0).map(Wish::new);
+        let vault = in_place.then(|| epochs.take_vault(comm.rank()));
+        let (epoch, pace) = (epochs.number(), Clock::new(options.commit));
+        Ok(Self { epochs, comm, epoch, vault, begun: 0, pace, checkpoint, wish, resizes: None })
+    }
+
+    /// How often the ranks have changed: 0 at first.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Restores the state: of the last commit, if ranks were lost or have joined; else of the last
+    /// checkpoint on disk, if there is one. Whether there was one; if not, the state stays as it is.
+    ///
+    /// # Collective
+    /// All ranks, with the same names. Parts of the state that a rank needs and does not hold come by
+    /// messages; then it is committed, so that a further loss finds it twice in memory.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::resume`].
+    #[track_caller]
+    pub fn restore(&mut self, mut state: State<'_>) -> Result<bool, Failure> {
+        let at = Location::caller();
+        self.restore_any(&mut state, at).map_err(|failure| failure.called_at(at))
+    }
+
+    fn restore_any(
+        &mut self,
+        state: &mut State<'_>,
+        at: &'static Location<'static>,
+    ) -> Result<bool, Failure> {
+        let mut from = None;
+        if let Some(vault) = &mut self.vault
+            && vault.restore(&self.comm, state, at)?.is_some()
+        {
+            from = Some(Origin::Memory);
+        } else if self.checkpoint.newest(state, at)?.is_some() {
+            from = Some(Origin::Disk);
+        }
+        let Some(from) = from else { return Ok(false) };
+        self.keep_in_memory(state, at)?;
+        if self.comm.rank() == 0 {
+            self.epochs.note_restored(from);
+        }
+        Ok(true)
+    }
+
+    /// The end of a step: keeps the state where it is due, in memory ([`RecoverArgs::commit`]) and on
+    /// disk ([`CheckpointArgs::every`]); and lets the program stop, or go on with another number of
+    /// ranks.
+    ///
+    /// # Collective
+    /// All ranks: an allreduce of 2 bytes. In memory, a message of the size of the rank's part of the
+    /// state to the next rank.
+    ///
+    /// # Errors
+    /// [`ErrorKind::RankLost`](crate::ErrorKind::RankLost) if a rank was lost, an error that says so
+    /// if the number of ranks changes, [`Failure::stopped`] if the program is to stop: all to be passed
+    /// on with `?`. And as [`Checkpoint::step`].
+    #[track_caller]
+    pub fn commit(&mut self, mut state: State<'_>) -> Result<(), Failure> {
+        const MEMORY: u8 = 1;
+        const DISK: u8 = 2;
+        const RESIZE: u8 = 4;
+        let at = Location::caller();
+        if let Some(ranks) = self.resizes {
+            return Err(Resize { ranks }.into());
+        }
+        let in_memory = self.vault.is_some() && self.pace.count_step();
+        let on_disk = self.checkpoint.count_step();
+        let ranks = self.wish.as_mut().and_then(|wish| wish.look(self.comm.size()));
+        let bit = |due: bool, bit: u8| if due { bit } else { 0 };
+        let mine = bit(in_memory, MEMORY) | bit(on_disk, DISK) | bit(ranks.is_some(), RESIZE);
+        let call = Call { op: "commit", with: With::ALL, at };
+        let (reason, due) = self.comm.look_round(call, mine, self.checkpoint.keeps())?;
+        let mut keep = || {
+            if due & (MEMORY | RESIZE) != 0 {
+                self.keep_in_memory(&mut state, at)?;
+            }
+            self.checkpoint.end_step(&mut state, due & DISK != 0, reason, at)?;
+            if due & DISK != 0 && self.comm.rank() == 0 {
+                self.epochs.note_commit();
+            }
+            if due & RESIZE != 0 {
+                let ranks = self.comm.bcast_obj(0, || ranks.unwrap_or(self.comm.size()))?;
+                self.resizes = Some(ranks);
+                return Err(Resize { ranks }.into());
+            }
+            Ok(())
+        };
+        keep().map_err(|failure: Failure| failure.called_at(at))
+    }
+
+    fn keep_in_memory(
+        &mut self,
+        state: &mut State<'_>,
+        at: &'static Location<'static>,
+    ) -> Result<(), Failure> {
+        let Some(vault) = &mut self.vault else { return Ok(()) };
+        self.begun += 1;
+        // Higher than all of earlier epochs.
+        vault.keep(&self.comm, self.epoch << 32 | self.begun, state, at)?;
+        self.pace.restart();
+        if self.comm.rank() == 0 {
+            self.epochs.note_commit();
+        }
+        Ok(())
+    }
+
+    /// The program has come to its end on this rank. Collective.
+    pub(super) fn end(&self) -> Result<(), Failure> {
+        if self.vault.is_some() {
+            self.comm.barrier()?;
+        }
+        Ok(())
+    }
+}
+
+/// How many ranks are wished for, as it stands in a file.
+#[derive(Debug)]
+struct Wish {
+    file: PathBuf,
+    looked: Option<Instant>,
+    /// What was read last.
+    told: String,
+}
+
+impl Wish {
+    /// How often the file is looked at.
+    const PAUSE: Duration = Duration::from_millis(20);
+    /// More are held to be a slip.
+    const MOST: usize = 10_000;
+
+    fn new(file: &Path) -> Self {
+        Self { file: file.to_owned(), looked: None, told: String::new() }
+    }
+
+    /// Another number of ranks than there are, if it is wished for.
+    fn look(&mut self, ranks: usize) -> Option<usize> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < Self::PAUSE) {
+            return None;
+        }
+        self.looked = Some(Instant::now());
+        let told = fs::read_to_string(&self.file).ok()?; // there may be no wish
+        let wish = told.trim().parse().ok().filter(|wish| (1..=Self::MOST).contains(wish));
+        // It may be half written: it is looked at again.
+        if wish.is_none() && !told.trim().is_empty() && told != self.told {
+            let (file, most) = (self.file.display(), Self::MOST);
+            log::warn!("--size-file {file}: {:?} is no number of ranks, 1 to {most}", told.trim());
+        }
+        self.told = told;
+        wish.filter(|wish| *wish != ranks)
+    }
+}
