@@ -42,6 +42,9 @@ mod pi;
 #[path = "../examples/poisson.rs"]
 mod poisson;
 #[allow(dead_code)]
+#[path = "../examples/resilient_heat2d.rs"]
+mod resilient_heat2d;
+#[allow(dead_code)]
 #[path = "../examples/ring.rs"]
 mod ring;
 #[allow(dead_code)]
@@ -121,6 +124,7 @@ programs_pass! {
     pi: ["--strips", "100001"],
     #[cfg(feature = "fft")]
     poisson: ["--size", "12,10,7"],
+    resilient_heat2d: ["--cells", "31", "--steps", "12", "--commit", "3"],
     ring: ["--laps", "25", "--numbers", "5000"],
     samplesort: ["--elements", "20011", "--skew", "9"],
     stencil: ["--size", "37", "--iterations", "5"],
@@ -381,4 +385,50 @@ fn the_gallery_shows_the_programs_that_there_are() {
             );
         }
     }
+}
+
+/// Ranks of `resilient_heat2d` are lost at calls of theirs, of several epochs, and while it ends: the
+/// checksum is that of a run that nobody disturbed.
+#[test]
+fn a_program_that_loses_ranks_has_the_same_result() {
+    let size = ["--cells", "31", "--steps", "40", "--commit", "5"];
+    let with = |more: &[&str], ranks| {
+        let out = passes(on_local("resilient_heat2d", &[&size[..], more].concat(), ranks));
+        out.lines()
+            .find(|line| line.contains("checksum"))
+            .unwrap()
+            .rsplit_once(' ')
+            .unwrap()
+            .1
+            .to_owned()
+    };
+    let undisturbed = with(&[], 1);
+    for losses in ["2@150", "0@90, 1+2@60/1, 3@9/2", "random:4:3:200"] {
+        for on_loss in ["respawn", "shrink"] {
+            assert_eq!(
+                with(&["--inject", losses, "--on-loss", on_loss], 4),
+                undisturbed,
+                "{losses}"
+            );
+        }
+    }
+}
+
+/// How it ends when it cannot be repaired, and what it says.
+#[test]
+fn a_program_that_cannot_go_on_says_why() {
+    let run = |more: &[&str]| {
+        let size = ["--cells", "31", "--steps", "4000", "--commit", "5"];
+        on_local("resilient_heat2d", &[&size[..], more].concat(), 3)
+    };
+    let ending = run(&["--inject", "1@90", "--on-loss", "shrink", "--min-ranks", "3"]);
+    assert_eq!(ending.code, Some(4), "{ending:?}");
+    assert!(ending.stderr.contains("rank 1 was lost: as --inject asks for"), "{ending:?}");
+    assert!(ending.stderr.contains("2 of 3 ranks are left"), "{ending:?}");
+    let ending = run(&["--inject", "random:1:9:4", "--give-up", "2"]);
+    assert_eq!(ending.code, Some(4), "{ending:?}");
+    assert!(ending.stderr.contains("the program is at fault"), "{ending:?}");
+    let ending = run(&["--inject", "1@never"]);
+    assert_eq!(ending.code, Some(2), "{ending:?}");
+    assert!(ending.stderr.contains("give RANKS@CALL"), "{ending:?}");
 }

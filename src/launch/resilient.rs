@@ -222,19 +222,18 @@ fn injected(options: &RecoverArgs, epochs: &Epochs<'_>, ranks: usize) -> Injecte
 /// How many ranks go on after an epoch of so many, which is said.
 fn go_on(epochs: &Epochs<'_>, ended: Ended, ranks: usize) -> Result<usize, Cause> {
     let (first, words) = match &ended {
-        Ended::Resized(wish) => (0, format!("{wish} ranks are wished for, there are {ranks}")),
+        Ended::Resized(_) => (0, "another number of ranks is wished for".to_owned()),
         Ended::Lost(losses) => {
             let words =
-                losses.iter().map(|Loss { rank, why }| format!("rank {rank} was lost ({why})"));
+                losses.iter().map(|Loss { rank, why }| format!("rank {rank} was lost: {why}"));
             let first = losses.first().map_or(0, |loss| loss.rank);
-            (first, words.collect::<Vec<_>>().join(", "))
+            (first, words.collect::<Vec<_>>().join("; "))
         }
     };
-    match epochs.next(ended) {
-        Ok(next) => {
-            log::warn!("{words}: going on with {next} ranks");
-            Ok(next)
-        }
-        Err(why) => Err(Cause { code: HANGS, ..Cause::new(first, format!("{words}; {why}")) }),
-    }
+    let next = epochs.next(ended).map_err(|why| {
+        let text = format!("{words}\n  the program does not go on: {why}");
+        Cause { code: HANGS, common: true, ..Cause::new(first, text) }
+    })?;
+    log::warn!("{words} (there were {ranks} ranks, the program goes on with {next})");
+    Ok(next)
 }
