@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Faults, many of them: ranks that are lost at each of their calls, hosts that crash, are cut off, drained and added,
+# workers of a farm that are killed. `scripts/faults.sh --help`.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+usage() {
+    cat <<'TEXT'
+Usage: scripts/faults.sh [--rounds N] [local] [hosts] [farm]
+
+Injects faults and holds every result against that of an undisturbed run. Without words: all three.
+
+  local       ranks that are threads: lost at each call, several at once, during repairs, at random  (no MPI needed)
+  hosts       hosts out of namespaces under `spmd run --restarts`; Open MPI, and root on Linux
+  farm        workers and coordinator of the elastic farm, killed and frozen
+  --rounds N  so many times what is random or depends on time (hosts, farm) [3]
+  -h, --help  this text
+
+The last line is `N runs, M losses: all right, none hung`, or what was not.
+TEXT
+}
+
+rounds=3
+parts=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        local | hosts | farm) parts+=("$1") ;;
+        --rounds)
+            rounds=${2:-}
+            [[ $rounds =~ ^[1-9][0-9]*$ ]] || fail "--rounds wants a number" "as in --rounds 20"
+            shift
+            ;;
+        -h | --help)
+            usage
+            exit
+            ;;
+        *)
+            usage >&2
+            exit 2
+            ;;
+    esac
+    shift
+done
+[ "${#parts[@]}" -gt 0 ] || parts=(local hosts farm)
+
+logs=target/test-logs
+mkdir -p $logs
+failures=()
+
+# tried NAME COMMAND...: under a time limit: what takes longer hangs.
+tried() {
+    local name=$1 code=0
+    shift
+    say "== $name"
+    timeout --kill-after 10 3600 "$@" </dev/null 2>&1 | tee "$logs/faults-$name.log" | grep -E '^(test |campaign: |error)' || true
+    code=${PIPESTATUS[0]}
+    [ "$code" -eq 0 ] || failures+=("$name: exit code $code, see $logs/faults-$name.log")
+}
+
+rm -f "$logs"/faults-*.log
+for part in "${parts[@]}"; do
+    case $part in
+        local) tried local env SPMD_CAMPAIGN=1 cargo test --release --test recover -- --nocapture --test-threads 2 ;;
+        hosts)
+            cargo build -p spmd -p test-programs --bins --examples --features mpi
+            for ((round = 1; round <= rounds; round++)); do
+                tried "hosts-$round" env SPMD_REQUIRE=mpi,netns OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
+                    cargo test --features mpi --test hosts -- --nocapture supervised
+            done
+            ;;
+        farm)
+            cargo build --features elastic --bins --examples
+            for ((round = 1; round <= rounds; round++)); do
+                tried "farm-$round" cargo test --features elastic --test elastic -- --nocapture
+            done
+            ;;
+    esac
+done
+
+sum=$(cat "$logs"/faults-*.log | awk '/^campaign: / { runs += $2; losses += $4 } END { print runs + 0 " runs, " losses + 0 " losses" }')
+if [ "${#failures[@]}" -gt 0 ]; then
+    printf '%s\n' "${failures[@]}" >&2
+    fail "$sum: not all right" "each failure names what was injected; --inject does it again"
+fi
+say "$sum: all right, none hung"
