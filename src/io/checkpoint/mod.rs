@@ -1,6 +1,7 @@
 //! Checkpoints: the state of a program, kept so that another run goes on from it, on any number of
 //! ranks; see `README.md` beside this file.
 
+mod claim;
 mod folder;
 mod format;
 mod state;
@@ -25,7 +26,7 @@ use crate::{
     comm::Comm,
     datum::fnv1a,
     error::{Call, Error, ErrorKind, Failure, With},
-    stop,
+    stop, told,
 };
 
 /// How often a program keeps its state.
@@ -237,7 +238,11 @@ impl Checkpoint {
     #[track_caller]
     pub fn resume(&mut self, state: State<'_>) -> Result<Option<PathBuf>, Failure> {
         let at = Location::caller();
-        self.newest(state, at).map_err(|failure| failure.called_at(at))
+        let newest = self.newest(state, at).map_err(|failure| failure.called_at(at))?;
+        if self.comm.rank() == 0 {
+            told::begins(self.comm.size(), self.good);
+        }
+        Ok(newest)
     }
 
     fn newest(
@@ -287,6 +292,9 @@ impl Checkpoint {
     #[track_caller]
     pub fn step(&mut self, state: State<'_>) -> Result<(), Failure> {
         let at = Location::caller();
+        if self.comm.rank() == 0 {
+            told::step();
+        }
         if self.directory.is_none() {
             return Ok(());
         }
@@ -370,6 +378,9 @@ impl Checkpoint {
             folder.keep(&keeps);
         }
         stop::saving_takes(began.elapsed());
+        if comm.rank() == 0 {
+            told::kept(comm.size(), number);
+        }
         self.numbers = [number].into_iter().chain(self.good).collect();
         (self.steps, self.last, self.good) = (0, Instant::now(), Some(number));
         Ok(directory.join(folder::name(number)))
