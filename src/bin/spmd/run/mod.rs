@@ -121,7 +121,10 @@ pub(crate) struct Options {
 /// What becomes the launcher.
 #[derive(Args)]
 pub(crate) struct Words {
-    /// It is killed when whoever started it is gone
+    /// Who starts it: it ends with that process
+    #[arg(long)]
+    parent: i32,
+    /// It is killed then, not asked to end
     #[arg(long)]
     killed: bool,
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]

@@ -106,7 +106,7 @@ fn heard() -> SigSet {
 }
 
 /// Becomes this command, which hears all signals.
-pub(crate) fn become_launcher(Words { killed, words }: &Words) -> ExitCode {
+pub(crate) fn become_launcher(Words { parent, killed, words }: &Words) -> ExitCode {
     const NOT_STARTED: u8 = 127;
     if let Err(error) = SigSet::all().thread_unblock() {
         say(&format!("error: signals cannot be heard: {error}"));
@@ -115,6 +115,11 @@ pub(crate) fn become_launcher(Words { killed, words }: &Words) -> ExitCode {
     // Should the one that watches be killed, nobody else would end this.
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_pdeathsig(if *killed { Signal::SIGKILL } else { Signal::SIGTERM });
+    #[cfg(not(target_os = "linux"))]
+    let _ = killed;
+    if nix::unistd::getppid().as_raw() != *parent {
+        return NOT_STARTED.into(); // it is gone already
+    }
     let error = Command::new(&words[0]).args(&words[1..]).exec();
     say(&format!("error: {} cannot be started: {error}", words[0].display()));
     NOT_STARTED.into()
@@ -211,7 +216,7 @@ pub(super) fn run(
     let own = env::current_exe().map_err(|error| failed(format!("the path of spmd: {error}")))?;
     let mut command = Command::new(own);
     command
-        .arg("become")
+        .args(["become", "--parent", &std::process::id().to_string()])
         // A program would only be asked.
         .args(plan.launcher.is_none().then_some("--killed"))
         .args(&words)
