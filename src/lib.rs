@@ -51,6 +51,7 @@ mod scalar;
 #[allow(unsafe_code)] // signal handlers; each block states its reasons
 mod signals;
 mod stop;
+mod told;
 pub mod trace;
 mod usage;
 

@@ -21,6 +21,7 @@ const LAYERS: [&[&str]; 8] = [
         "scalar",
         "signals",
         "stop",
+        "told",
         "usage",
     ],
     &["engine"],

@@ -225,7 +225,7 @@ impl<'a> Recovery<'a> {
             && vault.restore(&self.comm, state, at)?.is_some()
         {
             from = Some(Origin::Memory);
-        } else if self.checkpoint.newest(state, at)?.is_some() {
+        } else if self.checkpoint.restore(state, at)?.is_some() {
             from = Some(Origin::Disk);
         }
         let Some(from) = from else { return Ok(false) };

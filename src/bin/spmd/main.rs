@@ -20,7 +20,10 @@ fn main() -> ExitCode {
     match spmd::parse::<Cli>().command {
         Command::Info(args) => cli::info(&args),
         Command::Run(options) => run::run(&options, &mut output::Reader),
-        Command::Become(what) => run::become_launcher(&what.words),
+        Command::Become(what) => run::become_launcher(&what),
+        Command::Status(shown) => cli::told(run::status(&shown, &mut output::Reader)),
+        Command::Drain(change) => cli::told(run::drain(&change, &mut output::Reader)),
+        Command::Add(change) => cli::told(run::add(&change, &mut output::Reader)),
         Command::HostAgent(arguments) => run::serve_as_agent(&arguments),
         Command::Instrument(_) => cli::become_instruments(),
         Command::Tour(options) => cli::tour(&options),

@@ -1,20 +1,20 @@
 //! The directory of checkpoints, as rank 0 keeps it.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    env,
+    fs::{self, File},
     hash::{BuildHasher, RandomState},
     io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-    sys::statvfs::statvfs,
-};
+use nix::sys::statvfs::statvfs;
 
-use super::format::Index;
+use super::{
+    claim::{Claim, NEW_LOCK},
+    format::Index,
+};
 use crate::io::FileError;
 
 /// The name of a checkpoint's index.
@@ -27,8 +27,7 @@ const NEW: &str = ".new-";
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    /// Where the file system has locks.
-    _lock: Option<Flock<File>>,
+    claim: Claim,
 }
 
 /// A checkpoint that is being written; gone if it is never finished.
@@ -60,17 +59,17 @@ impl Folder {
     pub(super) fn open(path: &Path) -> Result<Self, FileError> {
         let refuse = FileError::system(path, "keep checkpoints");
         fs::create_dir_all(path).map_err(&refuse)?;
-        let mut options = OpenOptions::new();
-        let lock = options.create(true).truncate(false).write(true).open(path.join("lock"));
-        let lock = match Flock::lock(lock.map_err(&refuse)?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Some(lock),
-            Err((_, Errno::EWOULDBLOCK)) => return Err(FileError::InUse { path: path.to_owned() }),
-            Err(_) => None, // not every file system has locks
-        };
-        let folder = Self { path: path.to_owned(), _lock: lock };
+        // What `spmd run` calls this start of the program.
+        let run = env::var("SPMD_RUN").ok();
+        let claim = Claim::take(path, run.as_deref())?;
+        let folder = Self { path: path.to_owned(), claim };
         // Nobody else is at work here.
-        for name in folder.names()?.filter(|name| name.starts_with(NEW)) {
-            let _ = fs::remove_dir_all(path.join(name));
+        for name in folder.names()? {
+            if name.starts_with(NEW) {
+                let _ = fs::remove_dir_all(path.join(name));
+            } else if name.starts_with(NEW_LOCK) {
+                let _ = fs::remove_file(path.join(name));
+            }
         }
         Ok(folder)
     }
@@ -106,9 +105,10 @@ impl Folder {
             let limit = "free on its file system";
             return Err(FileError::NoRoom { path, needed, free, limit });
         }
-        let path = self.path.join(format!("{NEW}{}", name(number)));
-        fs::create_dir(&path).map_err(FileError::system(&path, "make"))?;
         let id = RandomState::new().hash_one((SystemTime::now(), std::process::id()));
+        // A name of its own: should this job be one that was given up, nobody else writes there.
+        let path = self.path.join(format!("{NEW}{}-{id:016x}", name(number)));
+        fs::create_dir(&path).map_err(FileError::system(&path, "make"))?;
         Ok(Begun { path, id })
     }
 
@@ -132,18 +132,22 @@ impl Folder {
         }
         index.write(&begun.path.join(INDEX))?;
         let named = self.path.join(name(number));
+        sync(&begun.path).map_err(FileError::system(&named, "finish"))?;
+        // Whoever takes the directory over after this removes what has no name yet, so that it gets
+        // none: two jobs never both finish one.
+        self.claim.check()?;
         let finish = || {
-            sync(&begun.path)?;
             fs::rename(&begun.path, &named)?;
             sync(&self.path)
         };
         finish().map_err(FileError::system(&named, "finish"))
     }
 
-    /// Removes all checkpoints but these.
+    /// Removes all checkpoints but these; newer ones would be those of a job that has taken over.
     pub(super) fn keep(&self, numbers: &[u64]) {
+        let newest = numbers.iter().copied().max().unwrap_or(0);
         for number in self.numbers().unwrap_or_default() {
-            if !numbers.contains(&number) {
+            if number < newest && !numbers.contains(&number) {
                 // It is in nobody's way.
                 let _ = fs::remove_dir_all(self.path.join(name(number)));
             }

@@ -1,6 +1,7 @@
 //! Checkpoints: the state of a program, kept so that another run goes on from it, on any number of
 //! ranks; see `README.md` beside this file.
 
+mod claim;
 mod folder;
 mod format;
 mod memory;
@@ -28,7 +29,7 @@ use crate::{
     comm::Comm,
     datum::fnv1a,
     error::{Call, Error, ErrorKind, Failure, With},
-    stop,
+    stop, told,
 };
 
 /// How often a program keeps its state.
@@ -265,11 +266,23 @@ impl Checkpoint {
     #[track_caller]
     pub fn resume(&mut self, mut state: State<'_>) -> Result<Option<PathBuf>, Failure> {
         let at = Location::caller();
-        self.newest(&mut state, at).map_err(|failure| failure.called_at(at))
+        self.restore(&mut state, at).map_err(|failure| failure.called_at(at))
     }
 
     /// As [`Self::resume`].
-    pub(crate) fn newest(
+    pub(crate) fn restore(
+        &mut self,
+        state: &mut State<'_>,
+        at: &'static Location<'static>,
+    ) -> Result<Option<PathBuf>, Failure> {
+        let newest = self.newest(state, at)?;
+        if self.comm.rank() == 0 {
+            told::begins(self.comm.size(), self.good);
+        }
+        Ok(newest)
+    }
+
+    fn newest(
         &mut self,
         state: &mut State<'_>,
         at: &'static Location<'static>,
@@ -316,10 +329,10 @@ impl Checkpoint {
     #[track_caller]
     pub fn step(&mut self, mut state: State<'_>) -> Result<(), Failure> {
         let at = Location::caller();
-        if self.directory.is_none() {
+        let due = self.count_step();
+        if !self.keeps() {
             return Ok(());
         }
-        let due = self.count_step();
         let (reason, due) = self.comm.look_round(call("Checkpoint::step", at), due.into(), true)?;
         self.end_step(&mut state, due != 0, reason, at)
     }
@@ -331,6 +344,9 @@ impl Checkpoint {
 
     /// Another step has been done; whether the state is to be kept, by the clock of this rank.
     pub(crate) fn count_step(&mut self) -> bool {
+        if self.comm.rank() == 0 {
+            told::step();
+        }
         self.pace.count_step() && self.keeps()
     }
 
@@ -415,6 +431,9 @@ impl Checkpoint {
             folder.keep(&keeps);
         }
         stop::saving_takes(began.elapsed());
+        if comm.rank() == 0 {
+            told::kept(comm.size(), number);
+        }
         self.numbers = [number].into_iter().chain(self.good).collect();
         self.good = Some(number);
         self.pace.restart();

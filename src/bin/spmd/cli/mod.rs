@@ -20,6 +20,8 @@ Examples:
   spmd tour                                 What concurrent, parallel and distributed are, measured
   spmd run -n 4 PROGRAM                     A program on four ranks, by whatever launcher there is
   spmd run --hosts a,b:4 PROGRAM            On two hosts
+  spmd run --restarts 5 --hosts a,b,c PROGRAM    Started again on the others when one is lost
+  spmd status                               How such a run is; spmd drain c and spmd add d while it runs
   spmd info                                 Where ranks and threads would run on this machine
   mpirun -n 4 spmd info                     The same under an MPI launcher (built with --features mpi)
   spmd info --hosts a,b                     What hosts are like, before a run
@@ -52,6 +54,13 @@ pub(crate) enum Command {
     /// something is off
     Info(InfoArgs),
     Run(crate::run::Options),
+    Status(crate::run::Shown),
+    /// Take a host out of a supervised run: at its next step it goes on without it
+    #[command(override_usage = "spmd drain [RUN] HOST[:SLOTS]")]
+    Drain(crate::run::Change),
+    /// Bring a host into a supervised run: at its next step it goes on with it
+    #[command(override_usage = "spmd add [RUN] HOST[:SLOTS]")]
+    Add(crate::run::Change),
     /// What `spmd run` and `spmd info --hosts` start on the hosts
     #[command(hide = true)]
     HostAgent(crate::run::AgentArguments),
@@ -111,6 +120,11 @@ pub(crate) fn tour(options: &crate::tour::Options) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(what) => complain(&what),
     }
+}
+
+/// What a command has told, or why it could not.
+pub(crate) fn told(told: Result<(), String>) -> ExitCode {
+    told.map_or_else(|what| complain(&what), |()| ExitCode::SUCCESS)
 }
 
 fn complain(what: &str) -> ExitCode {

@@ -4,7 +4,8 @@
 //! Lines go both ways. The agent begins with its [`Facts`] as JSON; then each line is answered with
 //! one: `clock` with the time; `listen WORD` with a port and `reach HOST PORT WORD` with what the
 //! network does ([`link`]); `record` with what the program has left as the record of the run on
-//! this host, since hosts need not share a directory; `end` with the number of processes that were ended.
+//! this host, since hosts need not share a directory; `progress` with what it tells meanwhile, if
+//! it does; `stop` has it asked to stop; `end` with the number of processes that were ended.
 
 use std::{
     env, fs,
@@ -39,6 +40,9 @@ pub(crate) struct Arguments {
     program: PathBuf,
     /// The directory that it may leave a record in: none if nothing is run
     directory: Option<PathBuf>,
+    /// A start of a supervised run: what is left of earlier ones is ended before anything is said
+    #[arg(long, value_name = "RUN")]
+    after: Option<String>,
 }
 
 /// What a host says of itself.
@@ -124,6 +128,10 @@ pub(super) fn clock_s() -> f64 {
 
 /// Serves one run on this host, until it is over.
 pub(crate) fn serve(arguments: &Arguments) -> ExitCode {
+    // Whoever is answered may rely on it that nothing of them runs here.
+    if let Some(run) = &arguments.after {
+        leftovers::end_earlier(run);
+    }
     let answer = |line: &str| writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
     let mut facts = Facts::of_this_host(&arguments.program);
     let place = match arguments.directory.as_deref().map(Place::make) {
@@ -153,6 +161,14 @@ pub(crate) fn serve(arguments: &Arguments) -> ExitCode {
             Ok(line) if line == "record" => {
                 let left = place.as_ref().map_or(Left::NotBegun, Place::left);
                 there = answer(&left.line()).is_ok();
+            }
+            Ok(line) if line == "progress" => {
+                let told = place.as_ref().and_then(Place::progress);
+                there = answer(&told.map_or(".".to_owned(), |it| format!("progress {it}"))).is_ok();
+            }
+            Ok(line) if line == "stop" => {
+                place.as_ref().inspect(|place| place.stop());
+                there = answer(".").is_ok();
             }
             Ok(line) if line == "clock" => there = answer(&format!("clock {}", clock_s())).is_ok(),
             Ok(_) => there = answer(".").is_ok(),

@@ -3,6 +3,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
@@ -62,6 +63,8 @@ struct Member {
     heard: Instant,
     /// Whether it has told its facts, and is there.
     serves: bool,
+    /// It has told its facts, and has gone since.
+    is_lost: bool,
 }
 
 /// What an agent is told through; none when it is told no more.
@@ -75,7 +78,8 @@ fn say_to(words: &Words, line: &str) -> bool {
 }
 
 impl Crew {
-    /// Starts an agent on each host, which makes this directory there.
+    /// Starts an agent on each host, which makes this directory there; where it is for a start of a
+    /// supervised run, it ends what is left of earlier ones.
     ///
     /// # Errors
     /// If what starts them cannot be started, in words.
@@ -85,6 +89,7 @@ impl Crew {
         token: &str,
         program: &Path,
         directory: Option<&Path>,
+        after: Option<&str>,
     ) -> Result<(Self, Receiver<Event>), String> {
         // Each has three pipes.
         if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
@@ -95,6 +100,9 @@ impl Crew {
         let mut words = vec![own.as_os_str(), "host-agent".as_ref(), token.as_ref()];
         words.push(program.as_os_str());
         words.extend(directory.map(Path::as_os_str));
+        if let Some(after) = after {
+            words.extend([OsStr::new("--after"), OsStr::new(after)]);
+        }
         let line: Vec<String> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
         let mut members = Vec::new();
         for (index, host) in hosts.iter().enumerate() {
@@ -117,7 +125,7 @@ impl Crew {
             let words = Arc::new(Mutex::new(agent.stdin.take()));
             listen(index, &mut agent, events.clone());
             let (host, heard) = (host.name.clone(), Instant::now());
-            members.push(Member { host, agent, words, heard, serves: false });
+            members.push(Member { host, agent, words, heard, serves: false, is_lost: false });
         }
         beat(members.iter().map(|member| Arc::downgrade(&member.words)).collect());
         Ok((Self { members, events, looked: Instant::now() }, receiver))
@@ -243,6 +251,9 @@ impl Crew {
                     if let Some(left) = Left::from_line(&line) {
                         return News::Left(left);
                     }
+                    if let Some(told) = line.strip_prefix("progress ") {
+                        return News::Progress(told.to_owned());
+                    }
                 }
                 Ok(Event::Gone(index, _)) => return News::Lost(self.lose(index)),
                 Ok(Event::Signal(signal)) => return News::Signal(signal),
@@ -250,8 +261,7 @@ impl Crew {
             }
             next = events.recv_timeout(Duration::ZERO);
         }
-        let silent = |member: &&Member| member.serves && member.heard.elapsed() > SILENCE;
-        match self.members.iter().find(silent) {
+        match self.members.iter().find(|member| member.is_silent()) {
             Some(member) => News::Lost(member.host.clone()),
             None => News::None,
         }
@@ -264,6 +274,7 @@ impl Crew {
     /// The agent of a host has gone; the host.
     fn lose(&mut self, index: usize) -> String {
         let member = &mut self.members[index];
+        member.is_lost |= member.serves;
         member.serves = false;
         *member.words.lock().unwrap_or_else(PoisonError::into_inner) = None;
         member.host.clone()
@@ -274,11 +285,29 @@ impl Crew {
         self.members.iter().any(|member| member.serves)
     }
 
-    /// What the program has left on the hosts: the weightiest.
+    /// The hosts that have answered, and do not any more.
+    pub(super) fn lost(&self) -> Vec<String> {
+        let lost = self.members.iter().filter(|member| member.is_lost || member.is_silent());
+        lost.map(|member| member.host.clone()).collect()
+    }
+
+    /// Says a line to all agents, each of which answers.
+    pub(super) fn say_to_all(&self, line: &str) {
+        for member in self.members.iter().filter(|member| member.serves) {
+            say_to(&member.words, line); // whether it hears shows in its answers
+        }
+    }
+
+    /// What the program has left on the hosts: the weightiest; and what it has told last.
     ///
     /// # Errors
     /// The name of a host that does not answer.
-    pub(super) fn left(&mut self, events: &Receiver<Event>) -> Result<Left, String> {
+    pub(super) fn left(
+        &mut self,
+        events: &Receiver<Event>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Left, String> {
+        self.say_to_all("progress");
         let serving = self.members.iter().filter(|member| member.serves);
         let mut open = serving.filter(|member| say_to(&member.words, "record")).count();
         let mut all = Left::NotBegun;
@@ -289,22 +318,30 @@ impl Crew {
                     open -= 1;
                 }
                 News::Lost(name) => return Err(name),
+                News::Progress(told) => progress(&told),
                 News::Signal(_) | News::None => {}
             }
         }
         Ok(all)
     }
 
-    /// The run is over: what is left of it is ended, on all hosts that can be reached.
-    pub(super) fn dismiss(&mut self) {
+    /// The run is over: what is left of it is ended, on all hosts that can be reached; those where
+    /// that is not certain.
+    pub(super) fn dismiss(&mut self) -> Vec<String> {
         const FAREWELL: Duration = Duration::from_secs(5);
         for member in &self.members {
             say_to(&member.words, "end"); // it may have gone
             *member.words.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         let deadline = Instant::now() + FAREWELL;
+        let mut uncertain = Vec::new();
         for member in &mut self.members {
-            while member.agent.try_wait().is_ok_and(|status| status.is_none()) {
+            let mut code = None;
+            while let Ok(status) = member.agent.try_wait() {
+                code = status.and_then(|status| status.code());
+                if status.is_some() {
+                    break;
+                }
                 if Instant::now() > deadline || member.heard.elapsed() > SILENCE {
                     let _ = member.agent.kill(); // it may just have ended
                     let _ = member.agent.wait();
@@ -312,7 +349,17 @@ impl Crew {
                 }
                 thread::sleep(Duration::from_millis(10));
             }
+            if (member.serves || member.is_lost) && code != Some(0) {
+                uncertain.push(member.host.clone());
+            }
         }
+        uncertain
+    }
+}
+
+impl Member {
+    fn is_silent(&self) -> bool {
+        self.serves && self.heard.elapsed() > SILENCE
     }
 }
 
@@ -323,6 +370,8 @@ pub(super) enum News {
     /// This host is lost.
     Lost(String),
     Left(Left),
+    /// What the program tells of its progress, in JSON.
+    Progress(String),
 }
 
 /// Tells all agents, for as long as they are told anything, that this host is there.

@@ -48,7 +48,7 @@ impl Seen {
 pub(crate) fn look(hosts: &[Host], ssh: Option<&str>, out: &mut dyn Write) -> Result<bool, String> {
     let own = env::current_exe().unwrap_or_else(|_| PathBuf::from("spmd"));
     let token = format!("look-{}", process::id());
-    let (mut crew, events) = Crew::send(hosts, ssh, &token, &own, None)?;
+    let (mut crew, events) = Crew::send(hosts, ssh, &token, &own, None, None)?;
     let found = crew.facts(&events).map_err(|signal| format!("ended by {signal}"))?;
     let seen = hosts.iter().zip(found).enumerate().map(|(index, (host, facts))| Seen {
         name: host.name.clone(),

@@ -3,14 +3,17 @@
 //!
 //! [`plan`] turns what is asked for into a command line, [`watch`] sees it to its end; [`agent`] is
 //! this program on each of the hosts, [`crew`] all of them; [`word`] is what the program leaves.
+//! [`supervise`] does all this again where something befalls it.
 
 mod agent;
+mod choice;
 mod cores;
 mod crew;
 mod leftovers;
 mod link;
 mod look;
 mod plan;
+mod supervise;
 mod watch;
 mod word;
 
@@ -19,22 +22,25 @@ use std::{
     io::Write,
     num::NonZeroUsize,
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 pub(crate) use self::{
     agent::{Arguments as AgentArguments, serve as serve_as_agent},
     look::look,
+    supervise::{Change, Shown, add, drain, status},
     watch::become_launcher,
 };
 use self::{
     agent::{Facts, checksum},
+    choice::Choice,
     crew::{Crew, Found},
     plan::Plan,
+    watch::Signals,
 };
 use crate::hosts::{Chosen, Host};
 
@@ -44,6 +50,8 @@ Examples:
   spmd run --hosts 'node[01-04]:8' --threads 2 target/release/examples/heat2d --steps 1000
   spmd run --hostfile hosts --dry-run ./program      The launcher's command line, and nothing else
   spmd run -n 8 --share-cpu target/release/examples/ring
+  spmd run --hosts 'node[1-5]:2' --spares 1 --restarts 5 --stall 2m target/release/examples/heat2d --checkpoint kept
+                                                     Gets over lost ranks and hosts; see also spmd status, drain, add
 
 Signals: the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 asks all ranks to stop (a program that keeps checkpoints ends with
 exit code 5, to be continued), the second ends them. A run counts as successful if the program says so itself.
@@ -98,6 +106,8 @@ pub(crate) struct Options {
     /// Print the command line, and run nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    supervised: supervise::Limits,
     /// The program and its arguments
     #[arg(
         required = true,
@@ -111,21 +121,14 @@ pub(crate) struct Options {
 /// What becomes the launcher.
 #[derive(Args)]
 pub(crate) struct Words {
+    /// Who starts it: it ends with that process
+    #[arg(long)]
+    parent: i32,
+    /// It is killed then, not asked to end
+    #[arg(long)]
+    killed: bool,
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) words: Vec<OsString>,
-}
-
-/// What starts ranks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Choice {
-    /// Whatever there is
-    Auto,
-    /// The program itself: ranks are threads
-    Local,
-    /// MPI's mpirun
-    Mpirun,
-    /// SLURM's srun
-    Srun,
+    words: Vec<OsString>,
 }
 
 /// Why nothing was run, or how what was run has ended.
@@ -169,6 +172,9 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
             Err(error) => Err(Ending::Failed(format!("cannot print: {error}"), 1)),
         };
     }
+    if options.supervised.restarts.is_some() {
+        return supervise::run(options, plan);
+    }
     if plan.launcher.is_none() {
         // This process becomes the program: signals and exit codes are its own.
         let mut command = Command::new(&plan.program);
@@ -178,56 +184,95 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
     }
     watch::block_signals().map_err(|error| Ending::Failed(error, 1))?;
     let (ssh, directory) = (plan.ssh.as_deref(), Some(&*plan.directory));
-    let (mut crew, events) = Crew::send(&watched, ssh, &plan.token, &plan.program, directory)
+    let (mut crew, events) = Crew::send(&watched, ssh, &plan.token, &plan.program, directory, None)
         .map_err(|error| Ending::Failed(error, 1))?;
-    watch::hear_signals(crew.events.clone());
+    Signals::hear().are_for(crew.events.clone());
     let facts = crew
         .facts(&events)
         .map_err(|signal| Ending::Failed(format!("ended by {signal}"), watch::INTERRUPTED))
-        .and_then(|found| check(&plan, &watched, found))
-        .inspect_err(|_| crew.dismiss())?;
+        .and_then(|found| usable(&watched, check_all(&plan.program, &watched, found)))
+        .inspect_err(|_| drop(crew.dismiss()))?;
     plan.give_slots(&facts);
-    watch::run(&plan, crew, events, options)
+    watch::run(&plan, crew, events, options, None).map(|ended| ended.fate.ending())
+}
+
+/// Why a program cannot run on a host.
+enum Trouble {
+    /// It cannot be reached.
+    Away(String),
+    /// It is not as it should be.
+    Wrong(Vec<String>),
+}
+
+impl Trouble {
+    /// On one line.
+    fn why(&self) -> String {
+        match self {
+            Self::Away(why) => format!("cannot be reached: {why}"),
+            Self::Wrong(all) => {
+                let lines = all.iter().filter_map(|why| why.lines().next());
+                lines.collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
+}
+
+/// What a host is, if the program can run there: nothing is known of one without `spmd`.
+type Checked = Result<Option<Facts>, Trouble>;
+
+fn check_all(program: &Path, hosts: &[Host], found: Vec<Found>) -> Vec<Checked> {
+    let own = if hosts.is_empty() { None } else { checksum(program) };
+    found.into_iter().map(|found| check(program, own, found)).collect()
+}
+
+/// `own` is what the program is here.
+fn check(program: &Path, own: Option<(u64, u32)>, found: Found) -> Checked {
+    let facts = match found {
+        Err(why) => return Err(Trouble::Away(why)),
+        Ok(None) => return Ok(None),
+        Ok(Some(facts)) => facts,
+    };
+    let program = program.display();
+    let mut wrong = Vec::new();
+    if facts.program.is_none() {
+        wrong.push(format!(
+            "{program} is not there\n  help: it has to lie at the same place on every host"
+        ));
+    } else if own.is_some() && facts.program != own {
+        wrong.push(format!(
+            "{program} is another build than here\n  help: copy this one to every host"
+        ));
+    }
+    let tmp = facts.tmp.to_string_lossy();
+    for (directory, free) in [(&*tmp, facts.tmp_free), ("/dev/shm", facts.shm_free)] {
+        if free.is_some_and(|free| free < agent::SCRATCH) {
+            wrong.push(format!("{directory} is full, and MPI keeps files there"));
+        }
+    }
+    if let Some(why) = &facts.no_place {
+        wrong.push(format!("{why}: the program leaves a record there"));
+    }
+    if wrong.is_empty() { Ok(Some(facts)) } else { Err(Trouble::Wrong(wrong)) }
 }
 
 /// What the hosts are, unless the program cannot run on all of them.
-fn check(plan: &Plan, hosts: &[Host], found: Vec<Found>) -> Result<Vec<Option<Facts>>, Ending> {
-    let own = if hosts.is_empty() { None } else { checksum(&plan.program) };
-    let program = plan.program.display();
+fn usable(hosts: &[Host], checked: Vec<Checked>) -> Result<Vec<Option<Facts>>, Ending> {
     let (mut lost, mut wrong, mut all) = (Vec::new(), Vec::new(), Vec::new());
-    for (host, facts) in hosts.iter().zip(found) {
-        let name = &host.name;
-        match &facts {
-            Err(why) => lost.push(format!("{name}: cannot be reached: {why}")),
-            Ok(None) => {
-                say(&format!(
-                    "note: {name}: spmd is not there as it is here: the host is not watched"
-                ));
-            }
-            Ok(Some(facts)) => {
-                if facts.program.is_none() {
-                    wrong.push(format!(
-                        "{name}: {program} is not there\n  help: it has to lie at the same place on every host"
-                    ));
-                } else if own.is_some() && facts.program != own {
-                    wrong.push(format!(
-                        "{name}: {program} is another build than here\n  help: copy this one to every host"
+    for (Host { name, .. }, checked) in hosts.iter().zip(checked) {
+        match checked {
+            Ok(facts) => {
+                if facts.is_none() {
+                    say(&format!(
+                        "note: {name}: spmd is not there as it is here: the host is not watched"
                     ));
                 }
-                let tmp = facts.tmp.to_string_lossy();
-                for (directory, free) in [(&*tmp, facts.tmp_free), ("/dev/shm", facts.shm_free)] {
-                    if free.is_some_and(|free| free < agent::SCRATCH) {
-                        wrong.push(format!(
-                            "{name}: {directory} is full, and MPI keeps files there"
-                        ));
-                    }
-                }
+                all.push(facts);
+            }
+            Err(trouble @ Trouble::Away(_)) => lost.push(format!("{name}: {}", trouble.why())),
+            Err(Trouble::Wrong(what)) => {
+                wrong.extend(what.into_iter().map(|what| format!("{name}: {what}")));
             }
         }
-        if let Ok(Some(Facts { no_place: Some(why), .. })) = &facts {
-            wrong.push(format!("{name}: {why}: the program leaves a record there"));
-        }
-        all.push(facts.unwrap_or(None));
     }
     match (lost.is_empty(), wrong.is_empty()) {
         (true, true) => Ok(all),

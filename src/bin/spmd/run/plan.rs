@@ -8,10 +8,17 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use super::{Choice, Options, agent::Facts, cores::cores, leftovers::MARK};
+use super::{
+    Options,
+    agent::Facts,
+    choice::choose,
+    cores::cores,
+    leftovers::MARK,
+    word::{progress_in, stop_in},
+};
 use crate::{
     hosts::{self, Format, Host},
     launcher::{self, Family, Kind, Launcher, Layout, Linked, quoted},
@@ -26,13 +33,16 @@ pub(super) struct Plan {
     /// Hosts that were named; none where the launcher knows them itself.
     pub(super) hosts: Vec<Host>,
     pub(super) ssh: Option<String>,
-    /// What all processes of this run, and no others, have in their environment.
+    /// What all processes of this run, and no others, have in their environment: `RUN`, and where it
+    /// is one of several starts, `RUN.4`.
     pub(super) token: String,
     /// Where the program leaves its record, on the host of rank 0.
     pub(super) directory: PathBuf,
     pub(super) variables: Vec<(String, String)>,
-    ranks: Option<usize>,
-    threads: Option<usize>,
+    /// How long it may take.
+    pub(super) walltime: Option<Duration>,
+    pub(super) ranks: Option<usize>,
+    pub(super) threads: Option<usize>,
     share_cpu: bool,
     oversubscribe: bool,
     family: Option<Family>,
@@ -87,18 +97,6 @@ impl Plan {
         };
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let token = format!("{}-{}", process::id(), started.as_nanos());
-        let name = format!("spmd-run-{token}");
-        let directory = if !hosts.is_empty() {
-            // Each has its own.
-            Path::new("/tmp").join(name)
-        } else if in_allocation {
-            // Where the launcher alone knows the hosts, none of them can be asked: they share this
-            // directory.
-            let name = PathBuf::from(format!(".{name}"));
-            std::path::absolute(&name).unwrap_or(name)
-        } else {
-            env::temp_dir().join(name)
-        };
         let number = |count: Option<std::num::NonZeroUsize>| count.map(usize::from);
         let mut plan = Self {
             launcher,
@@ -107,8 +105,9 @@ impl Plan {
             hosts,
             ssh: options.ssh.clone(),
             token,
-            directory,
+            directory: PathBuf::new(),
             variables: Vec::new(),
+            walltime: options.walltime,
             ranks: number(options.ranks),
             threads: number(options.threads),
             share_cpu: options.share_cpu,
@@ -120,8 +119,56 @@ impl Plan {
             given: given.map(|hosts| hosts.iter().map(slots).sum()),
             cores: Vec::new(),
         };
+        plan.directory = plan.place_of_its_own();
         plan.set_variables(options);
         Ok(plan)
+    }
+
+    /// Where this run, or this start of it, leaves its words.
+    fn place_of_its_own(&self) -> PathBuf {
+        let name = format!("spmd-run-{}", self.token);
+        if !self.hosts.is_empty() {
+            // Each has its own.
+            Path::new("/tmp").join(name)
+        } else if self.in_allocation && self.launcher.is_some() {
+            // Where the launcher alone knows the hosts, none of them can be asked: they share this
+            // directory.
+            let name = PathBuf::from(format!(".{name}"));
+            std::path::absolute(&name).unwrap_or(name)
+        } else {
+            env::temp_dir().join(name)
+        }
+    }
+
+    /// The next of several starts of `run`: on these hosts, where there are hosts, and with so many ranks.
+    pub(super) fn start_again(
+        &mut self,
+        (run, number): (&str, u64),
+        hosts: Vec<Host>,
+        ranks: Option<usize>,
+        left: Option<Duration>,
+    ) {
+        self.token = format!("{run}.{number}");
+        (self.hosts, self.ranks, self.walltime) = (hosts, ranks, left);
+        self.cores.clear();
+        self.directory = self.place_of_its_own();
+        let path = |path: PathBuf| path.to_string_lossy().into_owned();
+        let mut all = vec![
+            (MARK, self.token.clone()),
+            ("SPMD_PROGRESS", path(progress_in(&self.directory))),
+            ("SPMD_STOP_FILE", path(stop_in(&self.directory))),
+        ];
+        all.extend(left.map(|left| ("SPMD_WALLTIME", left.as_secs_f64().to_string())));
+        if self.launcher.is_none() {
+            all.extend(ranks.map(|ranks| ("SPMD_RANKS", ranks.to_string())));
+        }
+        for (name, value) in all {
+            self.variables.retain(|(known, _)| known != name);
+            self.variables.push((name.to_owned(), value));
+            if !self.names.iter().any(|known| known == name) {
+                self.names.push(name.to_owned());
+            }
+        }
     }
 
     fn set_variables(&mut self, options: &Options) {
@@ -314,35 +361,6 @@ impl Plan {
     }
 }
 
-/// What starts the ranks.
-fn choose(
-    choice: Choice,
-    linked: Linked,
-    has_hosts: bool,
-    in_slurm: bool,
-) -> Result<Option<Launcher>, String> {
-    let without = "the program was built without MPI, which ranks that are processes need\n  help: build it with \
-                   --features mpi";
-    let family = match linked {
-        Linked::With(family) => Some(family),
-        Linked::Without | Linked::Unknown => None,
-    };
-    match choice {
-        Choice::Local if has_hosts => Err("ranks that are threads are on one host: leave out \
-                                           --hosts, or the launcher"
-            .to_owned()),
-        Choice::Local => Ok(None),
-        Choice::Mpirun | Choice::Srun if linked == Linked::Without => Err(without.to_owned()),
-        Choice::Srun => Launcher::srun().map(Some),
-        Choice::Auto if linked == Linked::Without && has_hosts => Err(without.to_owned()),
-        Choice::Auto if linked == Linked::Without => Ok(None),
-        Choice::Auto if in_slurm && !has_hosts && Launcher::srun().is_ok() => {
-            Launcher::srun().map(Some)
-        }
-        Choice::Mpirun | Choice::Auto => Launcher::mpirun(family).map(Some),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,6 +383,7 @@ mod tests {
             token: String::new(),
             directory: PathBuf::new(),
             variables: Vec::new(),
+            walltime: None,
             ranks,
             threads,
             share_cpu: false,

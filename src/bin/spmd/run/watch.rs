@@ -2,13 +2,14 @@
 //! is left.
 
 use std::{
-    env,
-    ffi::OsString,
-    fs,
+    env, fs,
     io::IsTerminal,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, Sender},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, Sender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -20,7 +21,7 @@ use nix::{
 use spmd::record::Record;
 
 use super::{
-    Ending, Options,
+    Ending, Options, Words,
     crew::{Crew, Event, News},
     leftovers,
     plan::Plan,
@@ -39,7 +40,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) const INTERRUPTED: u8 = 130;
 
 /// How often the launcher is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
+
+/// How often the program's progress is looked at.
+const ASK: Duration = Duration::from_millis(250);
 
 /// From now on signals do nothing in this thread and those that it starts, but wait. To suspend this
 /// process alone would make all hosts believe that this one is lost.
@@ -52,15 +56,44 @@ pub(super) fn block_signals() -> Result<(), String> {
     set.thread_block().map_err(|error| format!("signals cannot be heard: {error}"))
 }
 
-/// From now on they are events.
-pub(super) fn hear_signals(events: Sender<Event>) {
-    thread::spawn(move || {
-        while let Ok(signal) = heard().wait() {
-            if events.send(Event::Signal(signal)).is_err() {
-                break;
+/// Signals, from now on: events of whatever runs, and else kept until it does.
+#[derive(Clone, Default)]
+pub(super) struct Signals(Arc<Mutex<(Option<Sender<Event>>, Option<Signal>)>>);
+
+impl Signals {
+    pub(super) fn hear() -> Self {
+        let all = Self::default();
+        let signals = all.clone();
+        thread::spawn(move || {
+            while let Ok(signal) = heard().wait() {
+                let mut state = signals.state();
+                let heard =
+                    state.0.as_ref().is_some_and(|to| to.send(Event::Signal(signal)).is_ok());
+                if !heard {
+                    state.1 = Some(signal);
+                }
             }
+        });
+        all
+    }
+
+    fn state(&self) -> MutexGuard<'_, (Option<Sender<Event>>, Option<Signal>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on they are events there.
+    pub(super) fn are_for(&self, events: Sender<Event>) {
+        let mut state = self.state();
+        if let Some(signal) = state.1.take() {
+            let _ = events.send(Event::Signal(signal)); // it is there
         }
-    });
+        state.0 = Some(events);
+    }
+
+    /// One that came while nothing ran.
+    pub(super) fn kept(&self) -> Option<Signal> {
+        self.state().1
+    }
 }
 
 /// Those that this process was not told to ignore, as by nohup: a blocked signal would be heard even
@@ -73,7 +106,7 @@ fn heard() -> SigSet {
 }
 
 /// Becomes this command, which hears all signals.
-pub(crate) fn become_launcher(words: &[OsString]) -> ExitCode {
+pub(crate) fn become_launcher(Words { parent, killed, words }: &Words) -> ExitCode {
     const NOT_STARTED: u8 = 127;
     if let Err(error) = SigSet::all().thread_unblock() {
         say(&format!("error: signals cannot be heard: {error}"));
@@ -81,7 +114,12 @@ pub(crate) fn become_launcher(words: &[OsString]) -> ExitCode {
     }
     // Should the one that watches be killed, nobody else would end this.
     #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM);
+    let _ = nix::sys::prctl::set_pdeathsig(if *killed { Signal::SIGKILL } else { Signal::SIGTERM });
+    #[cfg(not(target_os = "linux"))]
+    let _ = killed;
+    if nix::unistd::getppid().as_raw() != *parent {
+        return NOT_STARTED.into(); // it is gone already
+    }
     let error = Command::new(&words[0]).args(&words[1..]).exec();
     say(&format!("error: {} cannot be started: {error}", words[0].display()));
     NOT_STARTED.into()
@@ -93,23 +131,76 @@ enum Why {
     Asked(Signal),
     Time,
     LostHost(String),
+    Hung(String),
+}
+
+/// Who looks on while a run goes on.
+pub(super) trait Overseer {
+    /// What the program tells of its progress, in JSON.
+    fn told(&mut self, progress: &str);
+    /// What is to become of the run; asked again and again.
+    fn look(&mut self) -> Order;
+}
+
+pub(super) enum Order {
+    GoOn,
+    /// It is to stop when it can: a program that keeps checkpoints does at its next step.
+    Stop,
+    /// It is ended, for this reason.
+    End(String),
+}
+
+/// A run that is over.
+pub(super) struct Ended {
+    pub(super) fate: Fate,
+    /// Somebody has asked this process to end it, or its time was up.
+    pub(super) is_asked: bool,
+    /// When it ended, or was found to be lost.
+    pub(super) at: Instant,
+    /// The hosts that answer no more, or may have processes of it left.
+    pub(super) lost: Vec<String>,
+}
+
+/// How a run has ended.
+pub(super) enum Fate {
+    /// The program has said so itself: its exit code, and why it failed.
+    Told(u8, Option<String>),
+    /// It never began, or is none of spmd's: how the launcher ended.
+    NotBegun(ExitStatus),
+    /// It began, and left no word.
+    LostRank(ExitStatus),
+    LostHost(String),
+    Hung(String),
+    Interrupted(Signal),
+    Late,
+    Unreadable(String),
 }
 
 /// How far the ending is.
 struct Stop {
     why: Why,
+    since: Instant,
     /// When the launcher gets SIGTERM, and when it is ended with all that belongs to it.
     term: Option<Instant>,
     kill: Instant,
 }
 
-/// Starts the launcher and waits for the end.
+impl Stop {
+    /// At once.
+    fn now(why: Why) -> Self {
+        let now = Instant::now();
+        Self { why, since: now, term: Some(now), kill: now + FAREWELL }
+    }
+}
+
+/// Starts the launcher, or the program where its ranks are threads, and waits for the end.
 pub(super) fn run(
     plan: &Plan,
     mut crew: Crew,
     events: Receiver<Event>,
     options: &Options,
-) -> Result<Ending, Ending> {
+    mut overseer: Option<&mut dyn Overseer>,
+) -> Result<Ended, Ending> {
     let failed = |text: String| Ending::Failed(text, 1);
     let placed = plan.place().map_err(failed)?;
     let kept = match &options.record {
@@ -125,7 +216,9 @@ pub(super) fn run(
     let own = env::current_exe().map_err(|error| failed(format!("the path of spmd: {error}")))?;
     let mut command = Command::new(own);
     command
-        .arg("become")
+        .args(["become", "--parent", &std::process::id().to_string()])
+        // A program would only be asked.
+        .args(plan.launcher.is_none().then_some("--killed"))
         .args(&words)
         .envs(plan.variables.iter().cloned())
         .env("SPMD_RECORD", record_in(&plan.directory));
@@ -140,6 +233,7 @@ pub(super) fn run(
         .spawn()
         .map_err(|error| failed(format!("the launcher cannot be started: {error}")))?;
     let mut stop: Option<Stop> = None;
+    let (mut asked, mut is_stopping) = (Instant::now(), false);
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
@@ -161,17 +255,41 @@ pub(super) fn run(
             News::Lost(name) => {
                 let known = |stop: &Stop| matches!(stop.why, Why::LostHost(_));
                 if !stop.as_ref().is_some_and(known) {
-                    let now = Instant::now();
                     say(&format!("spmd run: {name} does not answer any more: ending the run"));
-                    let (term, kill) = (Some(now), now + FAREWELL);
-                    stop = Some(Stop { why: Why::LostHost(name), term, kill });
+                    stop = Some(Stop::now(Why::LostHost(name)));
                 }
+            }
+            News::Progress(told) => {
+                overseer.iter_mut().for_each(|overseer| overseer.told(&told));
             }
             News::Left(_) | News::None => {}
         }
-        if stop.is_none() && options.walltime.is_some_and(|time| started.elapsed() > time) {
+        if stop.is_none() && plan.walltime.is_some_and(|time| started.elapsed() > time) {
             say("spmd run: the time is up");
             stop = Some(ask(plan, &child, Why::Time, options.grace));
+        }
+        if let Some(overseer) = &mut overseer {
+            if asked.elapsed() > ASK {
+                asked = Instant::now();
+                match &place {
+                    Some(place) => place.progress().iter().for_each(|told| overseer.told(told)),
+                    None => crew.say_to_all("progress"),
+                }
+            }
+            match overseer.look() {
+                Order::Stop if !is_stopping => {
+                    is_stopping = true;
+                    match &place {
+                        Some(place) => place.stop(),
+                        None => crew.say_to_all("stop"),
+                    }
+                }
+                Order::End(why) if stop.is_none() => {
+                    say(&format!("spmd run: {why}: ending the run"));
+                    stop = Some(Stop::now(Why::Hung(why)));
+                }
+                _ => {}
+            }
         }
         if let Some(stop) = &mut stop {
             let now = Instant::now();
@@ -185,56 +303,82 @@ pub(super) fn run(
             }
         }
     };
+    let at = stop.as_ref().map_or_else(Instant::now, |stop| stop.since);
     let why = stop.map(|stop| stop.why);
+    let mut progress = |told: &str| overseer.iter_mut().for_each(|overseer| overseer.told(told));
     let left = match (&why, &place) {
         (Some(Why::LostHost(name)), _) => Err(name.clone()),
-        (_, Some(place)) => Ok(place.left()),
+        (_, Some(place)) => {
+            place.progress().iter().for_each(|told| progress(told));
+            Ok(place.left())
+        }
         // Should the launcher have noticed first that a host is lost, this tells.
-        (_, None) => crew.left(&events),
+        (_, None) => crew.left(&events, &mut progress),
     };
-    end_all(plan, &mut crew, why.is_some());
-    let left = left.map_err(|name| {
-        Ending::LostHost(format!(
-            "{name} is lost, and with it the run\n  help: start it again on the other hosts; a program that keeps \
-             checkpoints goes on from the last one"
-        ))
-    })?;
-    if let (Left::Record(text), Some(kept)) = (&left, kept) {
+    let lost = end_all(plan, &mut crew, why.is_some());
+    if let (Ok(Left::Record(text)), Some(kept)) = (&left, kept) {
         kept.write(text).map_err(failed)?;
     }
-    Ok(verdict(left, why, status))
+    let is_asked = matches!(why, Some(Why::Asked(_) | Why::Time));
+    Ok(Ended { fate: verdict(left, why, status), is_asked, at, lost })
 }
 
-/// Ends what the launcher has left.
-fn end_all(plan: &Plan, crew: &mut Crew, is_expected: bool) {
+/// Ends what the launcher has left; the hosts that are lost.
+fn end_all(plan: &Plan, crew: &mut Crew, is_expected: bool) -> Vec<String> {
     let here = leftovers::end(&plan.token);
-    crew.dismiss();
+    let mut lost = crew.lost();
+    lost.extend(crew.dismiss());
+    lost.sort_unstable();
+    lost.dedup();
     if here > 0 && !is_expected {
         let processes = if here == 1 { "process was" } else { "processes were" };
         say(&format!("spmd run: {here} {processes} left, and ended"));
     }
+    lost
 }
 
 /// How the run has ended.
-fn verdict(left: Left, why: Option<Why>, status: ExitStatus) -> Ending {
+fn verdict(left: Result<Left, String>, why: Option<Why>, status: ExitStatus) -> Fate {
     match (left, why) {
+        (Err(name), _) => Fate::LostHost(name),
         // Whatever the launcher thinks of it.
-        (Left::Record(text), _) => match Record::parse(&text) {
-            Ok(record) => Ending::Ended(record.exit_code),
-            Err(error) => Ending::Failed(format!("the record of the run: {error}"), 1),
+        (Ok(Left::Record(text)), _) => match Record::parse(&text) {
+            Ok(record) => Fate::Told(record.exit_code, record.failed.map(|failed| failed.why)),
+            Err(error) => Fate::Unreadable(error.to_string()),
         },
-        (_, Some(Why::Asked(signal))) => Ending::Failed(format!("ended by {signal}"), INTERRUPTED),
-        (_, Some(_)) => Ending::Failed("ended: it took longer than --walltime".to_owned(), 4),
-        (Left::NotBegun, None) => match status.code() {
-            Some(code) => Ending::Ended(code as u8),
-            None => Ending::Failed(format!("the launcher ended with {status}"), 1),
-        },
-        (Left::Begun, None) => Ending::Failed(
-            format!(
-                "a rank is lost: the program left no word of its end, the launcher ended with {status}"
+        (_, Some(Why::Asked(signal))) => Fate::Interrupted(signal),
+        (_, Some(Why::LostHost(name))) => Fate::LostHost(name),
+        (_, Some(Why::Hung(why))) => Fate::Hung(why),
+        (_, Some(Why::Time)) => Fate::Late,
+        (Ok(Left::NotBegun), None) => Fate::NotBegun(status),
+        (Ok(Left::Begun), None) => Fate::LostRank(status),
+    }
+}
+
+impl Fate {
+    /// As a run that is not repeated ends.
+    pub(super) fn ending(self) -> Ending {
+        match self {
+            Self::Told(code, _) => Ending::Ended(code),
+            Self::NotBegun(status) => match status.code() {
+                Some(code) => Ending::Ended(code as u8),
+                None => Ending::Failed(format!("the launcher ended with {status}"), 1),
+            },
+            Self::LostRank(status) => Ending::Failed(
+                format!(
+                    "a rank is lost: the program left no word of its end, the launcher ended with {status}"
+                ),
+                4,
             ),
-            4,
-        ),
+            Self::LostHost(name) => Ending::LostHost(format!(
+                "{name} is lost, and with it the run\n  help: start it again on the other hosts; a program that keeps \
+                 checkpoints goes on from the last one"
+            )),
+            Self::Hung(why) => Ending::Failed(why, 4),
+            Self::Interrupted(signal) => Ending::Failed(format!("ended by {signal}"), INTERRUPTED),
+            Self::Late => Ending::Failed("ended: it took longer than --walltime".to_owned(), 4),
+            Self::Unreadable(error) => Ending::Failed(format!("the record of the run: {error}"), 1),
+        }
     }
 }
 
@@ -247,8 +391,9 @@ fn ask(plan: &Plan, child: &Child, why: Why, grace: Duration) -> Stop {
         _ => Signal::SIGUSR1,
     };
     let _ = nix::sys::signal::kill(Pid::from_raw(child.id() as i32), signal); // it may have ended
-    let term = Instant::now() + grace;
-    Stop { why, term: Some(term), kill: term + FAREWELL }
+    let since = Instant::now();
+    let term = since + grace;
+    Stop { why, since, term: Some(term), kill: term + FAREWELL }
 }
 
 /// Signals the launcher and what is in its group. It has not been waited for: the number is its own.

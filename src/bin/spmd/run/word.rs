@@ -50,6 +50,16 @@ pub(super) fn record_in(directory: &Path) -> PathBuf {
     directory.join("record.json")
 }
 
+/// What the program tells of its progress.
+pub(super) fn progress_in(directory: &Path) -> PathBuf {
+    directory.join("progress.json")
+}
+
+/// What asks the program to stop, once it is there.
+pub(super) fn stop_in(directory: &Path) -> PathBuf {
+    directory.join("stop")
+}
+
 impl Place {
     /// Makes it, with the file that a program removes when it begins: what did not begin is told from
     /// what did not end.
@@ -77,6 +87,17 @@ impl Place {
             Err(_) => Left::Begun,
         }
     }
+
+    /// What the program tells of its progress, on one line; nothing if it tells nothing here.
+    pub(super) fn progress(&self) -> Option<String> {
+        let text = fs::read_to_string(progress_in(&self.directory)).ok()?;
+        Some(text.lines().collect()).filter(|line: &String| !line.is_empty())
+    }
+
+    /// Asks the program to stop, if its rank 0 is on this host.
+    pub(super) fn stop(&self) {
+        let _ = fs::write(stop_in(&self.directory), ""); // else it goes on, and nothing is lost
+    }
 }
 
 impl Drop for Place {
@@ -86,7 +107,7 @@ impl Drop for Place {
 }
 
 /// Whether it is a directory that nobody else can have put there, or can write to.
-fn is_ours_alone(directory: &Path) -> bool {
+pub(super) fn is_ours_alone(directory: &Path) -> bool {
     fs::symlink_metadata(directory).is_ok_and(|it| {
         it.is_dir() && it.uid() == geteuid().as_raw() && it.permissions().mode() & 0o777 == 0o700
     })
@@ -154,6 +175,11 @@ mod tests {
         assert_eq!(place.left(), Left::Begun);
         fs::write(record_in(&directory), "{}\n").unwrap();
         assert_eq!(place.left(), Left::Record("{}\n".to_owned()));
+        assert_eq!(place.progress(), None);
+        fs::write(progress_in(&directory), "{\"steps\":\n7}").unwrap();
+        assert_eq!(place.progress().as_deref(), Some("{\"steps\":7}"));
+        place.stop();
+        assert!(stop_in(&directory).exists());
         drop(place);
         assert!(!directory.exists());
         for left in [Left::NotBegun, Left::Begun, Left::Record("{\"a\":1}".to_owned())] {

@@ -1,0 +1,92 @@
+//! `spmd status`, `spmd drain`, `spmd add`: what users say to a supervised run.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::control::{Answer, Request, ask};
+use crate::hosts::{Host, parse_list};
+
+const STATUS: &str = "\
+Examples:
+  spmd status                      The only supervised run of this user on this host
+  spmd status heat2d-4711 --json   One of several, for a program
+
+A supervised run is one that was started with `spmd run --restarts`, on this host.
+Exit codes: 0 it was told, 1 there is no such run.";
+
+/// Show how a supervised run (`spmd run --restarts`) is: hosts, ranks, step, last checkpoint, restarts
+#[derive(Args)]
+#[command(after_help = STATUS)]
+pub(crate) struct Shown {
+    /// The run [default: the only one there is]
+    run: Option<String>,
+    /// As one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A host of a run.
+#[derive(Args)]
+pub(crate) struct Change {
+    /// The run, where there are several, and the host; with a number of slots behind a colon, only of
+    /// those: `node4`, `heat2d-4711 node4:2`
+    #[arg(required = true, num_args = 1..=2, value_names = ["RUN] [HOST[:SLOTS"])]
+    words: Vec<String>,
+}
+
+impl Change {
+    /// # Errors
+    /// What is wrong, in words.
+    fn parse(&self) -> Result<(Option<&str>, Host), String> {
+        let (run, host) = match &*self.words {
+            [host] => (None, host),
+            [run, host] => (Some(&**run), host),
+            _ => return Err("which host?".to_owned()),
+        };
+        match &mut *parse_list(host)? {
+            [host] => Ok((run, host.clone())),
+            _ => Err(format!("{host}: one host at a time")),
+        }
+    }
+}
+
+/// # Errors
+/// In words.
+pub(crate) fn status(shown: &Shown, out: &mut dyn Write) -> Result<(), String> {
+    match ask(shown.run.as_deref(), &Request::Status {})? {
+        Answer::Status(status) => {
+            let text = if shown.json {
+                serde_json::to_string(&status).map_err(|error| error.to_string())? + "\n"
+            } else {
+                status.text()
+            };
+            out.write_all(text.as_bytes()).map_err(|error| format!("cannot print: {error}"))
+        }
+        Answer::Said(text) | Answer::Error(text) => Err(text),
+    }
+}
+
+/// # Errors
+/// In words.
+pub(crate) fn drain(change: &Change, out: &mut dyn Write) -> Result<(), String> {
+    let (run, host) = change.parse()?;
+    tell(run, &Request::Drain { host: host.name, slots: host.slots }, out)
+}
+
+/// # Errors
+/// In words.
+pub(crate) fn add(change: &Change, out: &mut dyn Write) -> Result<(), String> {
+    let (run, host) = change.parse()?;
+    tell(run, &Request::Add { host: host.name, slots: host.slots }, out)
+}
+
+fn tell(run: Option<&str>, request: &Request, out: &mut dyn Write) -> Result<(), String> {
+    match ask(run, request)? {
+        Answer::Said(text) => {
+            writeln!(out, "{text}").map_err(|error| format!("cannot print: {error}"))
+        }
+        Answer::Error(text) => Err(text),
+        Answer::Status(_) => Err("the run answers something else".to_owned()),
+    }
+}

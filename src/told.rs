@@ -1,0 +1,115 @@
+//! What a program tells of its progress while it runs, for whoever watches it: a small file, which
+//! the variable `SPMD_PROGRESS` names, complete whenever it is read.
+//!
+//! Only the ranks that keep checkpoints for all others tell: one in a job.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::{LazyLock, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+/// Steps may be short: they are told so often at most.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What is told, as JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+struct Told {
+    /// That the program has come to its first step.
+    begun: bool,
+    ranks: usize,
+    /// Since this process was started.
+    steps: u64,
+    /// The number of the checkpoint that it goes on from.
+    resumed: Option<u64>,
+    /// The number of the last one that it has kept since, and after how many steps.
+    kept: Option<u64>,
+    kept_steps: u64,
+    /// Faults that the program has got over without another start.
+    survived: u64,
+}
+
+/// Where it is told, and what.
+struct Teller {
+    file: PathBuf,
+    state: Mutex<(Told, Option<Instant>)>,
+}
+
+/// Nothing where nobody listens.
+static TELLER: LazyLock<Option<Teller>> = LazyLock::new(|| {
+    let file = env::var_os("SPMD_PROGRESS").filter(|file| !file.is_empty())?;
+    Some(Teller { file: file.into(), state: Mutex::default() })
+});
+
+/// The program begins its steps, from this checkpoint if there is one.
+pub(crate) fn begins(ranks: usize, resumed: Option<u64>) {
+    tell(true, |told| {
+        *told = Told { begun: true, ranks, resumed, survived: told.survived, ..*told }
+    });
+}
+
+/// A step is done.
+pub(crate) fn step() {
+    tell(false, |told| told.steps += 1);
+}
+
+/// The checkpoint of this number is kept.
+pub(crate) fn kept(ranks: usize, number: u64) {
+    tell(true, |told| {
+        (told.ranks, told.kept, told.kept_steps) = (ranks, Some(number), told.steps);
+    });
+}
+
+/// The program goes on with so many ranks, after so many faults that it has got over.
+pub(crate) fn goes_on(ranks: usize, faults: u64) {
+    tell(true, |told| {
+        told.ranks = ranks;
+        told.survived += faults;
+    });
+}
+
+fn tell(at_once: bool, change: impl FnOnce(&mut Told)) {
+    let Some(teller) = &*TELLER else { return };
+    let mut state = teller.state.lock().unwrap_or_else(PoisonError::into_inner);
+    change(&mut state.0);
+    if at_once || state.1.is_none_or(|last| last.elapsed() >= PAUSE) {
+        state.1 = Some(Instant::now());
+        // A full disk is no reason to end the program: it is told the next time.
+        let _ = write(&teller.file, &state.0);
+    }
+}
+
+fn write(file: &Path, told: &Told) -> std::io::Result<()> {
+    let beside = file.with_extension("new");
+    fs::write(&beside, serde_json::to_vec(told)?)?;
+    fs::rename(beside, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_one_object() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("progress.json");
+        let told = Told {
+            begun: true,
+            ranks: 4,
+            steps: 7,
+            kept: Some(2),
+            kept_steps: 5,
+            ..Told::default()
+        };
+        write(&file, &told).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(
+            text,
+            r#"{"begun":true,"ranks":4,"steps":7,"resumed":null,"kept":2,"kept_steps":5,"survived":0}"#
+        );
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing lies beside it");
+    }
+}
