@@ -28,6 +28,13 @@ fn main() -> ExitCode {
         Command::Instrument(_) => cli::become_instruments(),
         Command::Tour(options) => cli::tour(&options),
         Command::TourKernel(kernel) => kernel.run.run(|world| tour::run_kernel(world, &kernel)),
+        Command::TourSurvivor(survivor) => {
+            let (run, recover) = (survivor.run.clone(), survivor.recover.clone());
+            run.resilient(&recover, |world, recovery| {
+                tour::run_survivor(world, recovery, &survivor)
+            })
+        }
+        Command::TourDirector(director) => cli::tour_director(&director),
         Command::View(options) => cli::view(&options),
         Command::Hostfile(options) => cli::hostfile(&options),
         Command::Job(options) => cli::job(&options),

@@ -74,6 +74,12 @@ pub(crate) enum Command {
     /// The program of the tour
     #[command(hide = true)]
     TourKernel(crate::tour::Kernel),
+    /// The program of the tour of faults
+    #[command(hide = true)]
+    TourSurvivor(crate::tour::Survivor),
+    /// What is done to its hosts
+    #[command(hide = true)]
+    TourDirector(crate::tour::Director),
     /// Show a trace that a program has made with --trace FILE: time, waiting and messages by call
     /// and rank, the longest waits, and a timeline
     View(crate::view::Options),
@@ -120,6 +126,13 @@ pub(crate) fn tour(options: &crate::tour::Options) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(what) => complain(&what),
     }
+}
+
+/// The story of a run, for the tour that has it made.
+pub(crate) fn tour_director(director: &crate::tour::Director) -> ExitCode {
+    told(crate::tour::direct(director).and_then(|story| {
+        writeln!(Reader, "{story}").map_err(|error| format!("cannot print: {error}"))
+    }))
 }
 
 /// What a command has told, or why it could not.

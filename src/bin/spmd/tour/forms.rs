@@ -181,11 +181,7 @@ pub(super) fn distributed(
         return Ok((start(crowd), "the hosts of the SLURM allocation"));
     }
     if matches!(launcher.kind, Kind::OpenMpi(_)) && hosts_can_be_made() {
-        let script = directory.join("cluster.sh");
-        // It starts itself again inside the namespaces.
-        fs::write(&script, HOSTS)
-            .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o700)))
-            .map_err(|error| format!("{}: {error}", script.display()))?;
+        let script = write_script(directory)?;
         // The shell beside the hosts knows where they are.
         let (hostfile, agent) = (Some(Path::new("$HOSTS_FILE")), Some("$HOSTS_AGENT"));
         let mut words = launcher.words(&Layout { hostfile, agent, ..crowd });
@@ -204,8 +200,21 @@ pub(super) fn distributed(
     ))
 }
 
+/// Writes the script that makes hosts.
+///
+/// # Errors
+/// In words.
+pub(super) fn write_script(directory: &Path) -> Result<PathBuf, String> {
+    let script = directory.join("cluster.sh");
+    // It starts itself again inside the namespaces.
+    fs::write(&script, HOSTS)
+        .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o700)))
+        .map_err(|error| format!("{}: {error}", script.display()))?;
+    Ok(script)
+}
+
 /// Whether `cluster.sh` works here: it takes root, namespaces and bridges.
-fn hosts_can_be_made() -> bool {
+pub(super) fn hosts_can_be_made() -> bool {
     let works = |words: &[&str]| {
         let mut command = Command::new("unshare");
         command.args(words).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,5 +1,6 @@
 //! `spmd tour`: one program in three forms, measured: what textbooks draw.
 
+mod faults;
 mod forms;
 mod kernel;
 mod page;
@@ -16,7 +17,10 @@ use std::{
 };
 
 use self::forms::{Form, Measured, Start, distributed};
-pub(crate) use self::kernel::{Kernel, run as run_kernel};
+pub(crate) use self::{
+    faults::{Director, Survivor, direct, run_survivor},
+    kernel::{Kernel, run as run_kernel},
+};
 use crate::view::{
     text,
     timeline::{Timeline, bytes, duration},
@@ -26,7 +30,11 @@ use crate::view::{
 /// How the tour goes.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Also make a page with the three timelines as pictures: DIR/tour.html
+    /// Show what becomes of a run on four hosts of which one crashes, one is drained, and one comes in
+    /// while it runs: measured on throw-away hosts, which takes root on Linux and Open MPI
+    #[arg(long, conflicts_with_all = ["hostfile", "seconds"])]
+    faults: bool,
+    /// Also make a page with the timelines as pictures: DIR/tour.html, DIR/tour-faults.html
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Hosts for the distributed form, in the launcher's own format [default: those of a SLURM
@@ -67,6 +75,9 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<bool, String
     if let Some(directory) = &options.out {
         let cannot = |error| format!("{}: {error}", directory.display());
         fs::create_dir_all(directory).map_err(cannot)?;
+    }
+    if options.faults {
+        return faults::run(options, out);
     }
     let began = Instant::now();
     let scratch = Scratch::new()?;
@@ -322,7 +333,14 @@ mod tests {
 
     #[test]
     fn every_form_says_three_things_and_the_last_what_is_missing() {
-        let options = Options { out: None, hostfile: None, cells: 16, seconds: 1.0, width: 20 };
+        let options = Options {
+            faults: false,
+            out: None,
+            hostfile: None,
+            cells: 16,
+            seconds: 1.0,
+            width: 20,
+        };
         for cores in [1, 2, 8] {
             let planned = forms(cores, &options, &std::env::temp_dir());
             let names: Vec<&str> = planned
