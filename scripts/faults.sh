@@ -53,7 +53,7 @@ tried() {
     local name=$1 code=0
     shift
     say "== $name"
-    timeout --kill-after 10 3600 "$@" </dev/null 2>&1 | tee "$logs/faults-$name.log" | grep -E '^(test |campaign: |error)' || true
+    timeout --kill-after 10 3600 "$@" </dev/null 2>&1 | tee "$logs/faults-$name.log" | grep -E '^(test |campaign: |takes: |error)' || true
     code=${PIPESTATUS[0]}
     [ "$code" -eq 0 ] || failures+=("$name: exit code $code, see $logs/faults-$name.log")
 }

@@ -4,6 +4,7 @@ use std::{
     fs,
     num::{NonZeroU64, NonZeroUsize},
     sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
 };
 
 use spmd::{
@@ -374,4 +375,51 @@ fn nothing_of_a_broken_world_is_used_again() {
         });
         assert!(survived.unwrap().values.iter().all(|&step| step == 3));
     }
+}
+
+/// What losses and commits cost: told by a campaign, judged by nobody.
+#[test]
+fn what_it_takes() {
+    if std::env::var_os("SPMD_CAMPAIGN").is_none() {
+        return;
+    }
+    let told = |what: &str, mut times_s: Vec<f64>| {
+        times_s.sort_by(f64::total_cmp);
+        let at = |share: f64| times_s[((times_s.len() - 1) as f64 * share).round() as usize] * 1e3;
+        eprintln!(
+            "takes: {what}: median {:.2} ms, p99 {:.2} ms, of {}",
+            at(0.5),
+            at(0.99),
+            times_s.len()
+        );
+    };
+    for on_loss in [OnLoss::Respawn, OnLoss::Shrink] {
+        let (mut gone, mut repaired) = (Vec::new(), Vec::new());
+        for seed in 0..150 {
+            let faults = Faults::random(seed, 1, NonZeroU64::new(100).unwrap());
+            let epochs = with(faults, on_loss).local(4, program).unwrap().epochs;
+            for pair in epochs.windows(2) {
+                let Some(lost_s) = pair[0].lost_s else { continue };
+                gone.push(pair[0].ended_s - lost_s);
+                repaired.extend(pair[1].restored_s.map(|restored_s| restored_s - lost_s));
+            }
+        }
+        told(&format!("{on_loss:?}, until all ranks know"), gone);
+        told(&format!("{on_loss:?}, until the state is restored"), repaired);
+    }
+    const CELLS: usize = 12_500_000;
+    let options = RecoverArgs { commit: Every::steps(1), ..RecoverArgs::default() };
+    let survived = options.local(2, |world, recovery| {
+        let layout = Layout::new([CELLS * world.size()], world.size());
+        let mut field = DistArray::from_fn(world, &layout, Halo::none(), |[i]| i as f64)?;
+        let mut times_s = Vec::new();
+        for _ in 0..12 {
+            world.barrier()?;
+            let began = Instant::now();
+            recovery.commit(State::new().array("field", &mut field))?;
+            times_s.push(began.elapsed().as_secs_f64());
+        }
+        Ok(times_s.split_off(2)) // memory is fetched by the first two
+    });
+    told("a commit of 100 MB a rank, on 2 ranks", survived.unwrap().values.concat());
 }
