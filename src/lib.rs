@@ -35,6 +35,8 @@ pub mod array;
 mod checks;
 mod comm;
 mod datum;
+#[cfg(feature = "elastic")]
+pub mod elastic;
 mod engine;
 mod error;
 pub mod farm;
