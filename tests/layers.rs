@@ -25,7 +25,7 @@ const LAYERS: [&[&str]; 7] = [
     ],
     &["engine"],
     &["comm"],
-    &["array", "farm", "recover"],
+    &["array", "elastic", "farm", "recover"],
     &["io"],
     &["launch"],
     &["info"],
