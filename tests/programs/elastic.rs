@@ -27,6 +27,9 @@ struct Args {
     /// These fail
     #[arg(long, value_delimiter = ',')]
     failing: Vec<u64>,
+    /// Task 0 waits until this file is there
+    #[arg(long)]
+    gate: Option<PathBuf>,
     /// Results of so many bytes more
     #[arg(long, default_value_t = 0)]
     bytes: usize,
@@ -54,6 +57,9 @@ impl Args {
     fn square(&self, &number: &u64) -> Result<Squared, Failure> {
         self.note(number)?;
         sleep(Duration::from_millis(self.millis));
+        while number == 0 && self.gate.as_ref().is_some_and(|gate| !gate.exists()) {
+            sleep(Duration::from_millis(5));
+        }
         if self.deadly.contains(&number) {
             std::process::abort();
         }
