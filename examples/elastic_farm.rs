@@ -146,8 +146,24 @@ fn judge(size: u32, outcome: Option<Outcome<u64>>, seconds: f64) -> (common::Ver
 /// The known numbers: sequence A000170 of the On-Line Encyclopedia of Integer Sequences.
 pub(crate) fn known(size: u32) -> Option<u64> {
     let known = [
-        1, 0, 0, 2, 10, 4, 40, 92, 352, 724, 2680, 14200, 73712, 365_596, 2_279_184, 14_772_512,
-        95_815_104, 666_090_624,
+        1,
+        0,
+        0,
+        2,
+        10,
+        4,
+        40,
+        92,
+        352,
+        724,
+        2680,
+        14200,
+        73712,
+        365_596,
+        2_279_184,
+        14_772_512,
+        95_815_104,
+        666_090_624,
     ];
     known.get(size.checked_sub(1)? as usize).copied()
 }

@@ -151,6 +151,9 @@ pub mod guides {
     pub struct ForAProjectOfYourOwn;
     #[doc = include_str!("../docs/arrays.md")]
     pub struct ArraysOverRanks;
+    #[cfg(feature = "elastic")]
+    #[doc = include_str!("../docs/elastic.md")]
+    pub struct ElasticFarms;
     #[doc = include_str!("../docs/guide-first.md")]
     pub struct ForThoseWhoDoNot;
 }

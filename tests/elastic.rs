@@ -143,6 +143,23 @@ fn a_worker_that_freezes_for_less_than_its_lease_is_kept() {
 }
 
 #[test]
+fn a_coordinator_that_freezes_accuses_nobody() {
+    let mut farm = Farm::new();
+    let (mut coordinator, address) = farm.serve(&["--tasks", "60", "--lease", "4"]);
+    let work = ["--slots", "1", "--millis", "100", "--patience", "100"];
+    let mut workers: Vec<Process> = (0..2).map(|_| farm.join(&address, &work)).collect();
+    workers.iter().for_each(|worker| farm.until_begun_by(worker));
+    coordinator.signal(Signal::SIGSTOP);
+    thread::sleep(Duration::from_secs(6));
+    coordinator.signal(Signal::SIGCONT);
+    let said = coordinator.ends_with(0);
+    // The workers have given it up, and are back.
+    assert_eq!((fact(&said, "done"), fact(&said, "workers")), (60, 2), "{said}");
+    assert!(!said.contains("aside"), "{said}");
+    workers.iter_mut().for_each(|worker| _ = worker.ends_with(0));
+}
+
+#[test]
 fn tasks_that_kill_or_fail_are_set_aside() {
     let mut farm = Farm::new();
     let words = ["--tasks", "40", "--poison", "2", "--lease", "100"];
@@ -151,8 +168,7 @@ fn tasks_that_kill_or_fail_are_set_aside() {
     let mut workers: Vec<Process> = (0..4).map(|_| farm.join(&address, &work)).collect();
     let said = coordinator.ends_with(0);
     assert_eq!((fact(&said, "done"), fact(&said, "lost")), (37, 2), "{said}");
-    let aside: Vec<&str> =
-        said.lines().filter_map(|line| line.strip_prefix("aside ")).collect();
+    let aside: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("aside ")).collect();
     assert_eq!(aside.len(), 3, "{said}");
     assert_eq!(aside[0].matches("5 is a bad number").count(), 2, "{said}");
     assert_eq!(aside[1].matches("was lost while it ran this").count(), 2, "{said}");
@@ -290,7 +306,10 @@ fn a_world_of_ranks_is_one_worker() {
     let mut world = farm.join(&address, &["-n", "3", "--failing", "9"]);
     let said = coordinator.ends_with(0);
     assert_eq!((fact(&said, "done"), fact(&said, "workers")), (49, 1), "{said}");
-    assert!(said.contains("aside 9 failed on ") && said.contains("on rank 1: rank 1 does"), "{said}");
+    assert!(
+        said.contains("aside 9 failed on ") && said.contains("on rank 1: rank 1 does"),
+        "{said}"
+    );
     assert!(world.ends_with(0).contains("worked 49 failed 3"), "{}", world.said());
 }
 
@@ -307,20 +326,6 @@ fn a_world_that_is_asked_to_stop_leaves_in_order() {
     assert_eq!((fact(&said, "done"), fact(&said, "lost")), (200, 0), "{said}");
     assert_eq!(fact(&said, "begun"), 200, "{said}");
     other.ends_with(0);
-}
-
-#[cfg(feature = "mpi")]
-#[test]
-fn a_world_under_mpirun_is_one_worker() {
-    let mut farm = Farm::new();
-    let (mut coordinator, address) = farm.serve(&["--tasks", "50", "--lease", "100"]);
-    let _seat = support::beside_others();
-    let mut command = support::mpirun(2, &example("elastic"));
-    command.arg("--token-file").arg(farm.file("token")).arg("--notes").arg(farm.file("notes"));
-    let mut world = farm.start(command.args(["--join", &address]));
-    let said = coordinator.ends_with(0);
-    assert_eq!((fact(&said, "done"), fact(&said, "workers")), (50, 1), "{said}");
-    assert!(world.ends_with(0).contains("worked 50 failed 0"), "{}", world.said());
 }
 
 #[test]

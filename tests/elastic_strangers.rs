@@ -136,7 +136,9 @@ fn is_cut_off(socket: &mut WebSocket<Tls>) {
 #[test]
 fn garbage_is_refused() {
     let mut busy = Busy::new(&[]);
-    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 1000], &[0xff; 100_000], b"\x16\x03\x01\xff\xff"] {
+    for garbage in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 1000], &[0xff; 100_000], b"\x16\x03\x01\xff\xff"]
+    {
         let mut stream = busy.connect();
         let _ = stream.write_all(garbage); // it may have been cut off before
         is_cut(&mut stream);

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError, sync_channel},
@@ -25,6 +26,8 @@ use crate::{error::Failure, stop};
 
 /// Time goes by in such steps where nothing happens.
 const STEP: Duration = Duration::from_millis(50);
+/// The coordinator looks at the clock at least so often, if it can.
+const ATTENTION: Duration = Duration::from_millis(200);
 /// Messages that wait to be heard; then connections wait.
 const HEARING: usize = 256;
 /// Messages that one commit is for, at most.
@@ -55,10 +58,28 @@ struct Coordinator<'c> {
     log: Option<Log>,
     collect: &'c mut dyn Collect,
     outboxes: HashMap<MemberId, Outbox>,
-    began: Instant,
+    clock: Clock,
     /// Results that have come and are not kept yet.
     fresh: HashMap<usize, Vec<u8>>,
     from_log: usize,
+}
+
+/// The time in which the coordinator pays attention. While it is frozen, or its disk is, nobody can
+/// be heard: that is not the members' silence.
+struct Clock {
+    now: Duration,
+    looked: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { now: Duration::ZERO, looked: Instant::now() }
+    }
+
+    fn go_on(&mut self) {
+        self.now += self.looked.elapsed().min(ATTENTION);
+        self.looked = Instant::now();
+    }
 }
 
 /// Hands out tasks until each is done or set aside.
@@ -84,7 +105,7 @@ pub(super) fn serve(
         log: None,
         collect,
         outboxes: HashMap::new(),
-        began: Instant::now(),
+        clock: Clock::new(),
         fresh: HashMap::new(),
         from_log: 0,
     };
@@ -107,15 +128,16 @@ pub(super) fn serve(
         let (heard, events) = sync_channel(HEARING);
         let door = &door;
         let keeping = thread::Builder::new().spawn_scoped(scope, move || door.keep(scope, heard));
-        let outcome = match keeping {
+        // What the program does with a result may panic: the threads here end all the same.
+        let outcome = catch_unwind(AssertUnwindSafe(|| match keeping {
             Ok(_) => coordinator.run(&events, args),
             Err(error) => Err(Problem::Thread(error).into()),
-        };
+        }));
         door.closed.store(true, Ordering::Release);
         // Connections end, and what they still say is not heard.
         coordinator.outboxes.clear();
         drop(events);
-        outcome
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
     })?;
     Ok(coordinator.ended())
 }
@@ -168,12 +190,13 @@ impl Coordinator<'_> {
                 // The door was closed by a panic, which is told.
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
+            self.clock.go_on();
             let mut effects = Vec::new();
             for (member, heard) in first.into_iter().chain(events.try_iter()).take(GROUP) {
                 self.hear(member, heard, &mut effects);
             }
-            self.state.tick(self.began.elapsed(), &mut effects);
-            self.state.hand_out(self.began.elapsed(), &mut effects);
+            self.state.tick(self.clock.now, &mut effects);
+            self.state.hand_out(self.clock.now, &mut effects);
             self.carry_out(effects)?;
             if self.state.is_finished() {
                 let end = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
@@ -194,7 +217,7 @@ impl Coordinator<'_> {
     }
 
     fn hear(&mut self, from: MemberId, heard: Heard, effects: &mut Vec<Effect>) {
-        let now = self.began.elapsed();
+        let now = self.clock.now;
         let number = |task: u64| usize::try_from(task).unwrap_or(usize::MAX);
         let event = match heard {
             Heard::Joined { worker, name, slots, holds, outbox } => {
@@ -240,7 +263,8 @@ impl Coordinator<'_> {
             match *effect {
                 Effect::Keep(task) => {
                     kept.push(task);
-                    entries.extend(self.fresh.remove(&task).map(|bytes| Entry::Result(task, bytes)));
+                    entries
+                        .extend(self.fresh.remove(&task).map(|bytes| Entry::Result(task, bytes)));
                 }
                 Effect::KeepBlames(task) => {
                     entries.push(Entry::Blames(task, self.state.blames(task).to_vec()));
@@ -312,4 +336,3 @@ impl Coordinator<'_> {
         }
     }
 }
-

@@ -37,7 +37,13 @@ const STACK_BYTES: usize = 512 << 10;
 /// What the coordinator hears.
 pub(super) enum Heard {
     /// A worker has shown the token.
-    Joined { worker: u128, name: String, slots: usize, holds: Vec<(u64, bool)>, outbox: Outbox },
+    Joined {
+        worker: u128,
+        name: String,
+        slots: usize,
+        holds: Vec<(u64, bool)>,
+        outbox: Outbox,
+    },
     Said(FromWorker),
     Gone,
 }
@@ -230,7 +236,10 @@ impl Door {
         let mut link = Link::accept(stream, &self.config, deadline, &self.closed)?;
         let hello: Hello = link.receive_first()?;
         let refusal = if !self.token.is(&hello.token) {
-            Some("it does not show this coordinator's token\n  help: copy the token file again".to_owned())
+            Some(
+                "it does not show this coordinator's token\n  help: copy the token file again"
+                    .to_owned(),
+            )
         } else if hello.version != VERSION {
             Some(format!("it speaks version {} of the protocol, not {VERSION}", hello.version))
         } else if hello.farm != self.farm {
@@ -262,15 +271,12 @@ impl Door {
         outgoing: &Receiver<ToWorker>,
         heard: &SyncSender<(MemberId, Heard)>,
     ) -> Result<(), Problem> {
+        let mut out = Ok(false);
         loop {
-            // What the network does not take now waits where it is.
-            while link.pending().is_none() {
-                match outgoing.try_recv() {
-                    Ok(message) => link.send(&message)?,
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return Ok(()),
-                }
+            if out.is_ok() {
+                out = pass_on(link, outgoing);
             }
+            // What has come before the connection broke counts: it is read all the same.
             while let Some(message) = link.receive::<FromWorker>()? {
                 if matches!(message, FromWorker::Holding(_)) {
                     return Err(Problem::Malformed);
@@ -279,12 +285,31 @@ impl Door {
                     return Ok(()); // the coordinator has ended
                 }
             }
+            if out? {
+                return Ok(()); // the coordinator has no more to say
+            }
             if link.pending().is_some_and(|since| since.elapsed() > self.lease) {
                 return Err(Problem::TooLate);
             }
-            link.wait(sleeper, self.lease)?;
+            out = link.wait(sleeper, self.lease).map(|()| false);
         }
     }
+}
+
+/// Sends what there is to say: whether that was the last of it. What the network does not take now
+/// waits where it is.
+fn pass_on(
+    link: &mut Link<ServerConnection>,
+    outgoing: &Receiver<ToWorker>,
+) -> Result<bool, Problem> {
+    while link.pending().is_none() {
+        match outgoing.try_recv() {
+            Ok(message) => link.send(&message)?,
+            Err(TryRecvError::Empty) => return Ok(false),
+            Err(TryRecvError::Disconnected) => return Ok(true),
+        }
+    }
+    Ok(false)
 }
 
 // A hello is small: what a stranger can send is bounded before it is read.

@@ -27,9 +27,7 @@ use rustls::{
 };
 use serde::Serialize;
 use tungstenite::{
-    HandshakeError, Message, WebSocket,
-    handshake::HandshakeRole,
-    protocol::WebSocketConfig,
+    HandshakeError, Message, WebSocket, handshake::HandshakeRole, protocol::WebSocketConfig,
 };
 
 use super::{
@@ -82,6 +80,9 @@ impl Sleeper {
 pub(super) struct Socket {
     stream: TcpStream,
     deadline: Option<Instant>,
+    /// Nothing can be written any more. That is told once; what the other side has said before it
+    /// was gone can still be read, and TLS would not read where it has something to write.
+    is_broken: bool,
     /// Who made it does not need it any more.
     unwanted: Arc<AtomicBool>,
 }
@@ -90,7 +91,8 @@ impl Socket {
     fn new(stream: TcpStream, deadline: Instant, unwanted: &Arc<AtomicBool>) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, deadline: Some(deadline), unwanted: Arc::clone(unwanted) })
+        let unwanted = Arc::clone(unwanted);
+        Ok(Self { stream, deadline: Some(deadline), is_broken: false, unwanted })
     }
 
     fn until_ready<V>(
@@ -123,7 +125,12 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.until_ready(PollFlags::POLLOUT, |stream| stream.write(bytes))
+        if self.is_broken {
+            return Ok(bytes.len());
+        }
+        let written = self.until_ready(PollFlags::POLLOUT, |stream| stream.write(bytes));
+        self.is_broken = written.as_ref().is_err_and(|error| error.kind() != ErrorKind::WouldBlock);
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -40,8 +40,14 @@ pub(super) enum FromWorker {
     /// The answer to the welcome: what it has from an earlier connection, begun or not.
     Holding(Vec<(u64, bool)>),
     Started(u64),
-    Done { task: u64, result: Vec<u8> },
-    Failed { task: u64, why: String },
+    Done {
+        task: u64,
+        result: Vec<u8>,
+    },
+    Failed {
+        task: u64,
+        why: String,
+    },
     Alive,
     /// It finishes these, and takes no more.
     Leaving(Vec<u64>),
@@ -51,8 +57,15 @@ pub(super) enum FromWorker {
 pub(super) enum ToWorker {
     /// It may not join, for this reason; the connection ends.
     Refused(String),
-    Welcome { run: RunKey, lease_ms: u32, most_bytes: u32 },
-    Task { task: u64, input: Vec<u8> },
+    Welcome {
+        run: RunKey,
+        lease_ms: u32,
+        most_bytes: u32,
+    },
+    Task {
+        task: u64,
+        input: Vec<u8>,
+    },
     /// It need not be begun.
     Withdrawn(u64),
     /// What was said of it has been taken note of.

@@ -198,7 +198,10 @@ impl<'f> ElasticFarm<'f> {
     ///
     /// # Errors
     /// If the coordinator refuses this worker, or is not there for `--patience`.
-    pub fn work<I, R>(&self, task: impl Fn(&I) -> Result<R, Failure> + Sync) -> Result<Worked, Failure>
+    pub fn work<I, R>(
+        &self,
+        task: impl Fn(&I) -> Result<R, Failure> + Sync,
+    ) -> Result<Worked, Failure>
     where
         I: DeserializeOwned,
         R: Serialize,

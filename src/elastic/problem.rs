@@ -23,7 +23,9 @@ pub(super) enum Problem {
     Certificate(#[from] rcgen::Error),
     #[error("no random numbers can be had")]
     Random,
-    #[error("cannot listen at {address}: {error}\n  help: name an address of this host, like 127.0.0.1:0")]
+    #[error(
+        "cannot listen at {address}: {error}\n  help: name an address of this host, like 127.0.0.1:0"
+    )]
     Listen { address: String, error: io::Error },
     #[error(
         "will not listen at {0}, which is every network of this host\n  help: name the address that \
@@ -46,7 +48,9 @@ pub(super) enum Problem {
     Malformed,
     #[error("a value cannot be sent: {0}")]
     Encode(postcard::Error),
-    #[error("the coordinator is not the one that has made the token file\n  help: copy its token file again")]
+    #[error(
+        "the coordinator is not the one that has made the token file\n  help: copy its token file again"
+    )]
     AnotherCoordinator,
     #[error("the coordinator refuses this worker: {0}")]
     Refused(String),
@@ -67,7 +71,9 @@ pub(super) enum Problem {
     LogOfOthers(PathBuf),
     #[error("the log {file} is damaged: {what}", file = .file.display())]
     LogDamaged { file: PathBuf, what: &'static str },
-    #[error("task {task} has {bytes} bytes, more than the {most} of a message\n  help: --max-message MIB")]
+    #[error(
+        "task {task} has {bytes} bytes, more than the {most} of a message\n  help: --max-message MIB of the coordinator"
+    )]
     TaskTooLarge { task: usize, bytes: usize, most: usize },
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
@@ -86,8 +92,14 @@ impl Problem {
 impl From<tungstenite::Error> for Problem {
     fn from(error: tungstenite::Error) -> Self {
         match error {
+            // Who is killed does not say good-bye.
+            tungstenite::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Closed
+            }
             tungstenite::Error::Io(error) => error.into(),
-            tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => Self::Closed,
+            tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
+                Self::Closed
+            }
             error => Self::WebSocket(Box::new(error)),
         }
     }

@@ -17,8 +17,8 @@ use super::{
     ElasticArgs, Problem, Worked,
     link::{Link, Sleeper},
     messages::{
-        FromWorker, HELLO_BYTES, Hello, MOST_SLOTS, ROOM, RunKey, ToWorker, VERSION, WHY_BYTES, cut,
-        name,
+        FromWorker, HELLO_BYTES, Hello, MOST_SLOTS, ROOM, RunKey, ToWorker, VERSION, WHY_BYTES,
+        cut, name,
     },
     token,
 };
@@ -53,8 +53,8 @@ impl Report {
     pub(super) fn new(order: &Order, outcome: Result<Vec<u8>, String>) -> Self {
         let outcome = outcome.and_then(|result| match result.len() {
             bytes if bytes > order.most_bytes => Err(format!(
-                "its result has {bytes} bytes, more than the {} of a message; the coordinator's \
-                 --max-message is larger if it is told so",
+                "its result has {bytes} bytes, more than the {} of a message (--max-message of the \
+                 coordinator)",
                 order.most_bytes
             )),
             _ => Ok(result),
@@ -249,10 +249,19 @@ impl<'k> Keeper<'k> {
     }
 
     fn serve(&mut self, mut link: Link<ClientConnection>, terms: &Terms) -> Ending {
-        match self.exchange(&mut link, terms) {
-            Ok(ending) => ending,
-            Err(problem) => Ending::Lost(problem),
+        let problem = match self.exchange(&mut link, terms) {
+            Ok(ending) => return ending,
+            Err(problem) => problem,
+        };
+        // What the coordinator has said before the connection broke.
+        while let Ok(Some(message)) = link.receive() {
+            match message {
+                ToWorker::Taken(task) => _ = self.untaken.remove(&task),
+                ToWorker::Finished => return Ending::Finished,
+                _ => {}
+            }
         }
+        Ending::Lost(problem)
     }
 
     fn exchange(
@@ -301,7 +310,8 @@ impl<'k> Keeper<'k> {
                 link.send(&FromWorker::Alive)?;
                 next_sign = now + pause;
             }
-            if now - heard > terms.lease || link.pending().is_some_and(|at| now - at > terms.lease) {
+            if now - heard > terms.lease || link.pending().is_some_and(|at| now - at > terms.lease)
+            {
                 return Err(Problem::TooLate);
             }
             let pause = next_sign.saturating_duration_since(now);
@@ -311,11 +321,7 @@ impl<'k> Keeper<'k> {
 
     /// Begins tasks for which there is a thread. The coordinator is told before: it knows what a
     /// worker died of.
-    fn begin(
-        &mut self,
-        link: &mut Link<ClientConnection>,
-        terms: &Terms,
-    ) -> Result<(), Problem> {
+    fn begin(&mut self, link: &mut Link<ClientConnection>, terms: &Terms) -> Result<(), Problem> {
         while self.running.len() < self.slots && link.pending().is_none() {
             let Some((task, input)) = self.waiting.pop_front() else { break };
             link.send(&FromWorker::Started(task))?;

@@ -28,7 +28,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS")]
     patience: Option<f64>,
     /// The program and its options
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM"
+    )]
     program: Vec<OsString>,
 }
 

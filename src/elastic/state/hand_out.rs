@@ -56,7 +56,8 @@ impl State {
         while let Some(member) = self.members.get(&id)
             && member.has_room(depth)
         {
-            let found = self.queue.iter().position(|&task| self.is_free(task) && self.fits(id, task));
+            let found =
+                self.queue.iter().position(|&task| self.is_free(task) && self.fits(id, task));
             let Some(task) = found.and_then(|at| self.queue.remove(at)) else { return };
             self.pass_over();
             self.hold(now, id, task, false);
@@ -73,8 +74,7 @@ impl State {
         if !task.is_suspect() {
             return true;
         }
-        let is_blamed =
-            |worker: Identity| task.blames.iter().any(|blame| blame.worker == worker);
+        let is_blamed = |worker: Identity| task.blames.iter().any(|blame| blame.worker == worker);
         let has_suspect = member.holds.keys().any(|&held| self.tasks[held].is_suspect());
         let is_unblamed = |other: &Member| !other.leaving && !is_blamed(other.worker);
         !has_suspect && (!is_blamed(member.worker) || !self.members.values().any(is_unblamed))
@@ -96,8 +96,8 @@ impl State {
         for (&id, member) in &self.members {
             for (&task, hold) in &member.holds {
                 let age = now.saturating_sub(hold.since);
-                let waits = !hold.started
-                    && (member.holds.len() > member.slots || age > self.rules.lease);
+                let waits =
+                    !hold.started && (member.holds.len() > member.slots || age > self.rules.lease);
                 let alone = self.tasks[task].holders.len() == 1;
                 let is_open = self.tasks[task].phase == Phase::Open;
                 if is_open && alone && (waits || (hold.started && age > slow)) {
@@ -113,9 +113,9 @@ impl State {
                 let next = found.iter().find(|(started, _, task, holder)| {
                     let waits_there = *started
                         || self.members.get(holder).is_some_and(|has| has.holds.len() > has.slots)
-                        || self.hold_of(*holder, *task).is_some_and(|hold| {
-                            now.saturating_sub(hold.since) > self.rules.lease
-                        });
+                        || self
+                            .hold_of(*holder, *task)
+                            .is_some_and(|hold| now.saturating_sub(hold.since) > self.rules.lease);
                     *holder != id && !taken.contains(task) && waits_there && self.fits(id, *task)
                 });
                 let Some(&(started, _, task, holder)) = next else { break };
