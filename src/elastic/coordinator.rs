@@ -281,7 +281,9 @@ impl Coordinator<'_> {
         if let Some(log) = &self.log {
             log.keep(&entries)?;
         }
-        kept.into_iter().for_each(|task| self.collect.kept(task));
+        for task in kept {
+            self.collect.kept(task);
+        }
         for effect in effects {
             self.tell(effect);
         }

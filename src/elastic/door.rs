@@ -152,23 +152,18 @@ impl Door {
         heard: SyncSender<(MemberId, Heard)>,
     ) {
         while !self.closed.load(Ordering::Acquire) {
-            match self.listener.accept() {
-                Ok((stream, _)) => self.admit(scope, stream, heard.clone()),
-                // Nobody, or a connection that has ended already, or no descriptors at the moment.
-                Err(_) => {
-                    let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
-                    // What cannot be waited for is asked again after a while.
-                    if wait_for(&mut fds, GLANCE).is_err() || self.is_short_of_descriptors() {
-                        let _ = wait_for(&mut [], GLANCE);
-                    }
-                }
+            if let Ok((stream, _)) = self.listener.accept() {
+                self.admit(scope, stream, heard.clone());
+                continue;
+            }
+            // Nobody, or a connection that has ended already, or no descriptors at the moment: then
+            // to ask again at once would be to spin.
+            let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+            if wait_for(&mut fds, GLANCE).is_err() || self.listener.try_clone().is_err() {
+                // What cannot be waited for is asked again after a while.
+                let _ = wait_for(&mut [], GLANCE);
             }
         }
-    }
-
-    /// A connection waits, and cannot be taken: to ask for it again at once would be to spin.
-    fn is_short_of_descriptors(&self) -> bool {
-        self.listener.try_clone().is_err()
     }
 
     /// Who is one too many is let go at once: it tries again.

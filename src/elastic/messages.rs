@@ -124,7 +124,9 @@ pub(super) fn decode<M: Bounded>(bytes: &[u8]) -> Result<M, Problem> {
 /// At most so many bytes of a text, for a message.
 pub(super) fn cut(mut text: String, bytes: usize) -> String {
     if text.len() > bytes {
-        text.truncate(text.floor_char_boundary(bytes - '…'.len_utf8()));
+        let fits = |end: &usize| text.is_char_boundary(*end);
+        let end = (0..=bytes - '…'.len_utf8()).rev().find(fits).unwrap_or(0);
+        text.truncate(end);
         text.push('…');
     }
     text

@@ -102,7 +102,9 @@ fn failed(what: &'static str, file: &Path, error: std::io::Error) -> Problem {
 /// The key comes first: who sees the token file may join.
 fn make(file: &Path, key_file: &Path) -> Result<(), Problem> {
     let made = rcgen::generate_simple_self_signed([SERVER_NAME.to_owned()])?;
-    let hex: String = random::<TOKEN_BYTES>()?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = random::<TOKEN_BYTES>()?;
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    let hex: String = token.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
     write(key_file, &made.signing_key.serialize_pem())?;
     write(file, &format!("{TOKEN_LINE}{hex}\n{}", made.cert.pem()))
 }

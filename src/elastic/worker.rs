@@ -141,7 +141,7 @@ impl<'k> Keeper<'k> {
             };
             let problem = match ending {
                 Ending::Finished | Ending::Left | Ending::Abandoned => return Ok(self.worked),
-                Ending::Lost(problem) if problem.is_final() && !self.may_come(&problem) => {
+                Ending::Lost(problem) if problem.is_final() && !may_come(&problem) => {
                     return Err(problem);
                 }
                 Ending::Lost(problem) => problem,
@@ -172,16 +172,6 @@ impl<'k> Keeper<'k> {
 
     fn address(&self) -> &'k str {
         self.args.join.as_deref().unwrap_or_default()
-    }
-
-    /// Whether it can be mended by waiting: a token file that the coordinator has not made yet, a
-    /// name that is not known yet.
-    fn may_come(&self, problem: &Problem) -> bool {
-        match problem {
-            Problem::File { error, .. } => error.kind() == std::io::ErrorKind::NotFound,
-            Problem::Address(..) => true,
-            _ => false,
-        }
     }
 
     fn has_nothing(&self) -> bool {
@@ -359,6 +349,16 @@ impl<'k> Keeper<'k> {
             self.untaken.insert(task, message);
             tasks.push(task);
         }
+    }
+}
+
+/// Whether it can be mended by waiting: a token file that the coordinator has not made yet, a
+/// name that is not known yet.
+fn may_come(problem: &Problem) -> bool {
+    match problem {
+        Problem::File { error, .. } => error.kind() == std::io::ErrorKind::NotFound,
+        Problem::Address(..) => true,
+        _ => false,
     }
 }
 

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 type Squared = (u64, Vec<u8>);
 
 impl Args {
-    fn square(&self, &number: &u64) -> Result<Squared, Failure> {
+    fn square(&self, number: u64) -> Result<Squared, Failure> {
         self.note(number)?;
         sleep(Duration::from_millis(self.millis));
         while number == 0 && self.gate.as_ref().is_some_and(|gate| !gate.exists()) {
@@ -81,7 +81,7 @@ fn take_part(world: &Comm, args: &Args) -> Result<(), Failure> {
     let farm = farm.on_address(|address| println!("address {address}"));
     if farm.role() == Role::Worker {
         let worked = if world.size() == 1 {
-            farm.work(|number| args.square(number))?
+            farm.work(|&number: &u64| args.square(number))?
         } else {
             farm.work_world(world, |world, number: &u64| {
                 if world.rank() == 0 {
@@ -103,7 +103,7 @@ fn take_part(world: &Comm, args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let tasks = || (0..args.tasks).collect::<Vec<u64>>();
-    let Some(outcome) = farm.map(tasks, |number| args.square(number))? else { return Ok(()) };
+    let Some(outcome) = farm.map(tasks, |&number| args.square(number))? else { return Ok(()) };
     for (number, result) in (0..).zip(&outcome.results) {
         if let Some((square, bytes)) = result
             && (*square != number * number || bytes.iter().any(|byte| *byte != 7))

@@ -174,7 +174,7 @@ impl World {
         let which: usize = u.int_in_range(0..=7)?;
         match u.int_in_range(0..=24)? {
             0 if self.workers.len() < 8 => _ = self.add(1 + which % 3),
-            1 => self.lose(at, which % 2 == 0),
+            1 => self.lose(at, which < 4),
             2 | 3 if self.workers[at].member.is_none() => self.connect(at),
             // It connects again while its old connection is still believed in.
             4 => {
@@ -184,7 +184,7 @@ impl World {
             5 => self.leave(at),
             // The process is gone.
             6 => {
-                self.lose(at, which % 2 == 0);
+                self.lose(at, which < 4);
                 self.workers.remove(at);
             }
             7 => {
