@@ -136,15 +136,15 @@ fn is_cut_off(socket: &mut WebSocket<Tls>) {
 #[test]
 fn garbage_is_refused() {
     let mut busy = Busy::new(&[]);
-    for garbage in
-        [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 1000], &[0xff; 100_000], b"\x16\x03\x01\xff\xff"]
-    {
+    let long = vec![0xff; 100_000];
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 1000], &long, b"\x16\x03\x01\xff\xff"] {
         let mut stream = busy.connect();
         let _ = stream.write_all(garbage); // it may have been cut off before
         is_cut(&mut stream);
     }
     // Inside TLS, in place of a WebSocket.
-    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 1000], &[b'a'; 300_000]] {
+    let long = vec![b'a'; 300_000];
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 1000], &long] {
         let mut tls = busy.tls();
         let _ = tls.write_all(garbage).and_then(|()| tls.flush());
         is_cut(&mut tls);
@@ -192,7 +192,9 @@ fn connections_too_many_are_refused() {
     let mut busy = Busy::new(&["--connections", "8"]);
     let mut streams: Vec<TcpStream> = (0..40).map(|_| busy.connect()).collect();
     // Those that have no place are let go at once, the others when their time is over.
-    streams.iter_mut().for_each(|stream| is_cut(stream));
+    for stream in &mut streams {
+        is_cut(stream);
+    }
     let gate = busy.farm.file("gate");
     let work = ["--slots", "1", "--patience", "100", "--gate", gate.to_str().unwrap()];
     let mut late = busy.farm.join(&busy.address, &work);

@@ -292,9 +292,9 @@ fn the_small_programs_find_what_is_wrong() {
 
     #[cfg(feature = "elastic")]
     {
-        use elastic_farm::{boards, known, verify};
+        use elastic_farm::{Board, boards, known, verify};
         for size in 1..=9 {
-            let ways = |depth| boards(size, depth).into_iter().map(|board| board.count()).sum();
+            let ways = |depth| boards(size, depth).into_iter().map(Board::count).sum();
             assert_eq!((known(size), known(size)), (Some(ways(0)), Some(ways(3))), "{size}");
         }
         verify(12, 14_200).unwrap();
