@@ -19,6 +19,14 @@ use support::{
     program, spmd,
 };
 
+/// All workers end well.
+#[track_caller]
+fn all_end(workers: &mut [Process]) {
+    for worker in workers {
+        worker.ends_with(0);
+    }
+}
+
 #[test]
 fn workers_from_1_to_64_to_3_while_it_runs() {
     const TASKS: usize = 1500;
@@ -32,21 +40,29 @@ fn workers_from_1_to_64_to_3_while_it_runs() {
     for _ in 1..64 {
         workers.push(farm.join(&address, &work));
     }
-    workers.iter().for_each(|worker| farm.until_begun_by(worker));
+    for worker in &workers {
+        farm.until_begun_by(worker);
+    }
     // In the middle of tasks, all at once: no task is blamed twice.
     let mut killed = workers.split_off(24);
-    killed.iter().for_each(|worker| worker.signal(Signal::SIGKILL));
+    for worker in &killed {
+        worker.signal(Signal::SIGKILL);
+    }
     let mut left = workers.split_off(3);
-    left.iter().for_each(|worker| worker.signal(Signal::SIGTERM));
+    for worker in &left {
+        worker.signal(Signal::SIGTERM);
+    }
     for worker in &mut left {
         let said = worker.ends_with(0);
         assert!(said.contains("worked "), "{said}");
     }
-    killed.iter_mut().for_each(|worker| assert_eq!(worker.wait().signal(), Some(9)));
+    for worker in &mut killed {
+        assert_eq!(worker.wait().signal(), Some(9));
+    }
     let begun = farm.notes().len();
     assert!(begun < TASKS, "nothing is left to do for the last three: {begun} were begun");
     let said = coordinator.ends_with(0);
-    workers.iter_mut().for_each(|worker| _ = worker.ends_with(0));
+    all_end(&mut workers);
     assert_eq!((fact(&said, "done"), fact(&said, "workers")), (TASKS, 64), "{said}");
     let lost = fact(&said, "lost");
     assert!((1..=40).contains(&lost), "who leaves in order is not lost: {said}");
@@ -68,7 +84,7 @@ fn a_coordinator_that_is_killed_goes_on_from_its_log() {
         coordinator = farm.serve_at(&address, &words).0;
     }
     let said = coordinator.ends_with(0);
-    workers.iter_mut().for_each(|worker| _ = worker.ends_with(0));
+    all_end(&mut workers);
     let [done, from_log, begun] = ["done", "from_log", "begun"].map(|name| fact(&said, name));
     assert_eq!(done, TASKS, "{said}");
     assert!(from_log > 0 && from_log < TASKS, "{said}");
@@ -150,7 +166,9 @@ fn a_coordinator_that_freezes_accuses_nobody() {
     let (mut coordinator, address) = farm.serve(&["--tasks", "60", "--lease", "4"]);
     let work = ["--slots", "1", "--millis", "100", "--patience", "100"];
     let mut workers: Vec<Process> = (0..2).map(|_| farm.join(&address, &work)).collect();
-    workers.iter().for_each(|worker| farm.until_begun_by(worker));
+    for worker in &workers {
+        farm.until_begun_by(worker);
+    }
     coordinator.signal(Signal::SIGSTOP);
     thread::sleep(Duration::from_secs(6));
     coordinator.signal(Signal::SIGCONT);
@@ -158,7 +176,7 @@ fn a_coordinator_that_freezes_accuses_nobody() {
     // The workers have given it up, and are back.
     assert_eq!((fact(&said, "done"), fact(&said, "workers")), (60, 2), "{said}");
     assert!(!said.contains("aside"), "{said}");
-    workers.iter_mut().for_each(|worker| _ = worker.ends_with(0));
+    all_end(&mut workers);
 }
 
 #[test]
@@ -293,7 +311,9 @@ fn workers_run_out_of_patience() {
     let work = ["--millis", "10", "--slots", "1", "--patience", "0.5"];
     let mut workers = vec![farm.join(&address, &work)];
     workers.push(farm.join(&address, &[&work[..], &["-n", "3"]].concat()));
-    workers.iter().for_each(|worker| farm.until_begun_by(worker));
+    for worker in &workers {
+        farm.until_begun_by(worker);
+    }
     coordinator.kill();
     for worker in &mut workers {
         let said = worker.ends_with(1);
