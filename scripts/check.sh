@@ -14,14 +14,14 @@ step() {
 }
 
 step format cargo fmt --all --check
-step lints cargo clippy --workspace --features fft --all-targets -- -D warnings
+step lints cargo clippy --workspace --features fft,elastic --all-targets -- -D warnings
 if have_mpi && have_libclang; then
     features=mpi
-    ! have_parallel_hdf5 || features=phdf5,fft
+    ! have_parallel_hdf5 || features=phdf5,fft,elastic
     step "lints with $features" env "CARGO_TARGET_DIR=target/with-$(system_mpi)" \
         cargo clippy --all-targets --features "$features" -- -D warnings
 else
     say "skipped: lints of the engine mpi: no MPI or no libclang (scripts/setup.sh)"
 fi
-step documentation env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps
+step documentation env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --features fft,elastic
 step tests scripts/test.sh

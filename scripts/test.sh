@@ -97,7 +97,7 @@ hash -r
 find_fedora_mpi
 
 # The engine local and everything that needs no MPI.
-suite local cargo test --workspace --features fft --no-fail-fast
+suite local cargo test --workspace --features fft,elastic --no-fail-fast
 
 # on_mpi NAME BIN FEATURES ARGUMENT...: the tests of the engine mpi with the MPI whose programs lie in BIN.
 # mpi-sys does not notice another MPICC, hence a build directory for each. What the tests start is not built by --test.
@@ -135,7 +135,7 @@ else
         bin=$(dirname "$(command -v mpicc)")
         features=mpi
         if have_parallel_hdf5; then
-            features=phdf5,fft
+            features=phdf5,fft,elastic
             on_mpi "$(system_mpi)" "$bin" $features --lib "${every_mpi[@]}" --test files --test heat2d --test slurm "${not_again[@]}"
         else
             skip hdf5 'HDF5 files' 'no HDF5 for many ranks on one file'
@@ -165,7 +165,8 @@ suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loo
 
 # Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
 # files, at processes.
-OTHERS=(bench bugs checkpoints cli cluster examples failures files heat2d hosts large layers measured mpi pages readme run scripts slurm supervise trace)
+OTHERS=(bench bugs checkpoints cli cluster elastic elastic_strangers examples failures files heat2d hosts large layers measured
+    mpi pages readme run scripts slurm supervise supervised_hosts trace)
 local_tests=(--lib)
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)

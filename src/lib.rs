@@ -35,6 +35,8 @@ pub mod array;
 mod checks;
 mod comm;
 mod datum;
+#[cfg(feature = "elastic")]
+pub mod elastic;
 mod engine;
 mod error;
 pub mod farm;
@@ -151,6 +153,9 @@ pub mod guides {
     pub struct ForAProjectOfYourOwn;
     #[doc = include_str!("../docs/arrays.md")]
     pub struct ArraysOverRanks;
+    #[cfg(feature = "elastic")]
+    #[doc = include_str!("../docs/elastic.md")]
+    pub struct ElasticFarms;
     #[doc = include_str!("../docs/guide-first.md")]
     pub struct ForThoseWhoDoNot;
 }

@@ -217,6 +217,22 @@ fn completions_are_scripts() {
 }
 
 #[test]
+fn join_starts_a_program_as_a_worker_or_says_how_to_build_it() {
+    let script = "echo $SPMD_ELASTIC_JOIN $SPMD_ELASTIC_TOKEN_FILE $SPMD_ELASTIC_SLOTS; exit 7";
+    let words = ["join", "host:1", "--token-file", "t", "--slots", "2", "sh", "-c", script];
+    let ending = run(spmd().args(words));
+    if cfg!(feature = "elastic") {
+        assert_eq!(ending.code(7).stdout, "host:1 t 2\n");
+        let nowhere = run(spmd().args(&words[..6]).arg("/nowhere")).code(1);
+        assert!(nowhere.stderr.contains("/nowhere cannot be started"), "{nowhere:#?}");
+    } else {
+        let ending = ending.code(1);
+        assert!(ending.stderr.contains("`--features elastic`"), "{ending:#?}");
+    }
+    run(spmd().args(["join", "host:1", "sh"])).code(2);
+}
+
+#[test]
 fn help_has_examples_and_version_is_the_crates() {
     let help = run(spmd().arg("--help")).success().stdout;
     assert!(help.contains("Examples:") && help.contains("spmd selftest -n 7"), "{help}");

@@ -16,6 +16,10 @@ mod cg;
 #[allow(dead_code)]
 #[path = "../examples/common/mod.rs"]
 mod common;
+#[cfg(feature = "elastic")]
+#[allow(dead_code)]
+#[path = "../examples/elastic_farm.rs"]
+mod elastic_farm;
 #[allow(dead_code)]
 #[path = "../examples/ep.rs"]
 mod ep;
@@ -115,6 +119,8 @@ macro_rules! programs_pass {
 
 programs_pass! {
     cg: ["--class", "S"],
+    #[cfg(feature = "elastic")]
+    elastic_farm: ["--size", "8"],
     ep: ["--class", "S"],
     hello: [],
     is: ["--class", "S"],
@@ -288,6 +294,17 @@ fn the_small_programs_find_what_is_wrong() {
         poisson::verify(f64::NAN).unwrap_err();
     }
 
+    #[cfg(feature = "elastic")]
+    {
+        use elastic_farm::{Board, boards, known, verify};
+        for size in 1..=9 {
+            let ways = |depth| boards(size, depth).into_iter().map(Board::count).sum();
+            assert_eq!((known(size), known(size)), (Some(ways(0)), Some(ways(3))), "{size}");
+        }
+        verify(12, 14_200).unwrap();
+        verify(12, 14_199).unwrap_err();
+    }
+
     transpose::verify(0.0).unwrap();
     wavefront::verify(708.0, 708.0).unwrap();
     for wrong in [1e-6, f64::NAN] {
@@ -361,15 +378,21 @@ fn the_gallery_shows_the_programs_that_there_are() {
         .split('`')
         .filter_map(|text| text.strip_prefix("cargo run --release "))
         .filter_map(|command| {
-            command.trim_start_matches("--features fft ").strip_prefix("--example ")
+            let command = command.trim_start_matches("--features fft ");
+            command.trim_start_matches("--features elastic ").strip_prefix("--example ")
         })
         .map(|command| command.split_whitespace().collect())
         .collect();
     assert!(commands.len() >= 9, "{commands:?}");
     for command in &commands {
         let (name, arguments) = command.split_first().expect("a name");
-        if *name == "poisson" && cfg!(not(feature = "fft")) {
-            continue; // it has not been built
+        let is_built = match *name {
+            "elastic_farm" => cfg!(feature = "elastic"),
+            "poisson" => cfg!(feature = "fft"),
+            _ => true,
+        };
+        if !is_built {
+            continue;
         }
         let arguments = arguments.strip_prefix(&["--"]).unwrap_or(arguments);
         let mut job = program(example(name));

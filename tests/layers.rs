@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 8] = [
     ],
     &["engine"],
     &["comm"],
-    &["array", "farm"],
+    &["array", "elastic", "farm"],
     &["io"],
     &["recover"],
     &["launch"],

@@ -793,3 +793,19 @@ fn a_trace_is_made_of_processes_too() {
     assert!(ended.contains("trace.json.parts"), "{ended}");
     assert!(view(&directory.path().join("trace.json.parts")).contains("ranks, "));
 }
+
+#[cfg(feature = "elastic")]
+#[test]
+fn a_world_is_one_worker_of_an_elastic_farm() {
+    use support::farms::{Farm, fact};
+
+    let mut farm = Farm::new();
+    let (mut coordinator, address) = farm.serve(&["--tasks", "50", "--lease", "100"]);
+    let _seat = beside_others();
+    let mut command = mpirun(2, &example("elastic"));
+    command.arg("--token-file").arg(farm.file("token")).arg("--notes").arg(farm.file("notes"));
+    let mut world = farm.start(command.args(["--join", &address]));
+    let said = coordinator.ends_with(0);
+    assert_eq!((fact(&said, "done"), fact(&said, "workers")), (50, 1), "{said}");
+    assert!(world.ends_with(0).contains("worked 50 failed 0"), "{}", world.said());
+}

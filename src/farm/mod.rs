@@ -204,13 +204,13 @@ impl Farm {
 
 /// Why the call ends, as all ranks are told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Cause {
-    text: String,
+pub(crate) struct Cause {
+    pub(crate) text: String,
     exit_code: u8,
 }
 
 impl Cause {
-    fn of(failure: &Failure) -> Self {
+    pub(crate) fn of(failure: &Failure) -> Self {
         Self { text: failure.describe(), exit_code: failure.exit_code() }
     }
 
@@ -220,7 +220,7 @@ impl Cause {
         Self { text: format!("{what} on rank {rank}: {error}"), exit_code: 1 }
     }
 
-    fn into_failure(self, at: &'static Location<'static>) -> Failure {
+    pub(crate) fn into_failure(self, at: &'static Location<'static>) -> Failure {
         Failure::new(self.text).with_exit_code(self.exit_code).called_at(at)
     }
 }
@@ -232,20 +232,25 @@ fn attempt<I: Debug, R>(
     input: &I,
 ) -> Result<(R, Vec<I>), Cause> {
     let mut more = Submit { inputs: Vec::new() };
-    // A task that has panicked is not seen again, nor what it has submitted.
-    let outcome = catch_unwind(AssertUnwindSafe(|| work(input, &mut more)));
-    let cause = match outcome {
-        Ok(Ok(result)) => return Ok((result, more.inputs)),
-        Ok(Err(failure)) => Cause::of(&failure),
+    match caught(|| work(input, &mut more)) {
+        Ok(result) => Ok((result, more.inputs)),
+        Err(cause) => Err(failed(comm, input, cause)),
+    }
+}
+
+/// Does what may fail or panic, and says why it did. What has panicked must not be seen again.
+pub(crate) fn caught<R>(work: impl FnOnce() -> Result<R, Failure>) -> Result<R, Cause> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(failure)) => Err(Cause::of(&failure)),
         Err(payload) => {
             let text = payload.downcast_ref::<&str>().copied();
             let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
             let text = format!("panicked: {}", text.unwrap_or("a value that is no text"));
             std::mem::forget(payload); // whose `Drop` may panic too
-            Cause { text, exit_code: 1 }
+            Err(Cause { text, exit_code: 1 })
         }
-    };
-    Err(failed(comm, input, cause))
+    }
 }
 
 /// Says which task it was, and where.

@@ -1,6 +1,7 @@
 //! Programs under test: started, awaited for a limited time, their output kept.
 #![allow(dead_code)] // each test program uses a part
 
+pub(crate) mod farms;
 pub(crate) mod hosts;
 pub(crate) mod stand_ins;
 pub(crate) mod wrong;

@@ -3,6 +3,7 @@
 mod cli;
 mod hosts;
 mod job;
+mod join;
 mod launcher;
 // For help and completions: what it says is done by `spmd-instruments`.
 #[allow(dead_code)]
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::View(options) => cli::view(&options),
         Command::Hostfile(options) => cli::hostfile(&options),
         Command::Job(options) => cli::job(&options),
+        Command::Join(options) => cli::join(&options),
         Command::List => cli::list(),
         Command::Completions(args) => cli::completions(&args),
         Command::Man(args) => cli::man(&args),

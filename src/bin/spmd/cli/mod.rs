@@ -34,6 +34,7 @@ Examples:
   spmd view trace.json --html trace.html    What a program did that ran with --trace trace.json
   spmd hostfile --format mpich --hosts n[01-04]:8    Hosts in the form that MPICH's launcher reads
   spmd job slurm --nodes 4 -- ./heat2d      A batch script (also for flux and kubernetes)
+  spmd join node01:4000 --token-file T ./queens    A worker of an elastic farm, from any host
   spmd list                                 Programs to try, to read and to begin with
   spmd info -n 4 --share-cpu                The concurrent form: all ranks on one cpu
   spmd completions bash > ~/.local/share/bash-completion/completions/spmd
@@ -88,6 +89,7 @@ pub(crate) enum Command {
     Hostfile(crate::hosts::Options),
     /// Write a batch script for SLURM or Flux, or a job for Kubernetes
     Job(crate::job::Options),
+    Join(crate::join::Options),
     /// Name the programs that come with it: what each shows, and how to run it
     List,
     /// Print completions for a shell
@@ -177,6 +179,10 @@ pub(crate) fn job(options: &crate::job::Options) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => complain(&what),
     }
+}
+
+pub(crate) fn join(options: &crate::join::Options) -> ExitCode {
+    crate::join::run(options).unwrap_or_else(|what| complain(&what))
 }
 
 pub(crate) fn man(args: &ManArgs) -> ExitCode {

@@ -1,0 +1,311 @@
+//! Who comes in: the coordinator's listener, and a thread for each connection.
+//!
+//! A stranger has one deadline for TLS, WebSocket and token together, and messages of a few
+//! kilobytes; strangers are few at a time. Only who has shown the token is heard by the coordinator.
+
+use std::{
+    net::{TcpListener, TcpStream, ToSocketAddrs},
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel},
+    },
+    thread::{Builder, Scope},
+    time::{Duration, Instant},
+};
+
+use nix::poll::{PollFd, PollFlags};
+use rustls::{ServerConfig, ServerConnection};
+
+use super::{
+    Problem,
+    link::{Link, Sleeper, Waker, wait_for, waker},
+    messages::{FromWorker, HELLO_BYTES, Hello, ROOM, RunKey, ToWorker, VERSION},
+    state::MemberId,
+    token::Token,
+};
+
+/// How long a stranger may take to show the token.
+const INTRODUCTION: Duration = Duration::from_secs(5);
+/// Strangers at a time.
+const MOST_STRANGERS: usize = 64;
+/// How often the listener looks whether it is still wanted.
+const GLANCE: Duration = Duration::from_millis(50);
+const STACK_BYTES: usize = 512 << 10;
+
+/// What the coordinator hears.
+pub(super) enum Heard {
+    /// A worker has shown the token.
+    Joined {
+        worker: u128,
+        name: String,
+        slots: usize,
+        holds: Vec<(u64, bool)>,
+        outbox: Outbox,
+    },
+    Said(FromWorker),
+    Gone,
+}
+
+/// What the coordinator has to say to a member. When it is dropped the connection ends, after what
+/// is in it has gone out.
+pub(super) struct Outbox {
+    messages: Sender<ToWorker>,
+    waker: Waker,
+}
+
+impl Outbox {
+    pub(super) fn say(&self, message: ToWorker) {
+        // Who is gone is heard of.
+        let _ = self.messages.send(message);
+        self.waker.wake();
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        // The sender must be gone when the other side wakes.
+        self.messages = channel().0;
+        self.waker.wake();
+    }
+}
+
+pub(super) struct Door {
+    pub(super) listener: TcpListener,
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) token: Token,
+    pub(super) farm: String,
+    pub(super) run: RunKey,
+    pub(super) lease: Duration,
+    pub(super) most_bytes: usize,
+    pub(super) most_connections: usize,
+    /// The coordinator has ended.
+    pub(super) closed: Arc<AtomicBool>,
+    connections: AtomicUsize,
+    strangers: AtomicUsize,
+    next: AtomicU64,
+}
+
+/// Listens at an address that is named: not on every network that there is.
+pub(super) fn listen(address: &str) -> Result<TcpListener, Problem> {
+    let of_nobody = |error| Problem::Address(address.to_owned(), error);
+    let addresses: Vec<_> = address.to_socket_addrs().map_err(of_nobody)?.collect();
+    if addresses.iter().any(|address| address.ip().is_unspecified()) {
+        return Err(Problem::ListensEverywhere(address.to_owned()));
+    }
+    let listen = || {
+        let listener = TcpListener::bind(&addresses[..])?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    listen().map_err(|error| Problem::Listen { address: address.to_owned(), error })
+}
+
+/// Counts one as long as it lives.
+struct Counted<'c>(&'c AtomicUsize);
+
+impl<'c> Counted<'c> {
+    fn below(most: usize, counter: &'c AtomicUsize) -> Option<Self> {
+        let count = Self(counter);
+        (counter.fetch_add(1, Ordering::AcqRel) < most).then_some(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Door {
+    #[allow(clippy::too_many_arguments, reason = "each is a field of it")]
+    pub(super) fn new(
+        listener: TcpListener,
+        (token, config): (Token, Arc<ServerConfig>),
+        farm: &str,
+        run: RunKey,
+        lease: Duration,
+        most_bytes: usize,
+        most_connections: usize,
+    ) -> Self {
+        Self {
+            listener,
+            config,
+            token,
+            farm: farm.to_owned(),
+            run,
+            lease,
+            most_bytes,
+            most_connections,
+            closed: Arc::default(),
+            connections: AtomicUsize::new(0),
+            strangers: AtomicUsize::new(0),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets in who comes, until the door is closed.
+    pub(super) fn keep<'s>(
+        &'s self,
+        scope: &'s Scope<'s, '_>,
+        heard: SyncSender<(MemberId, Heard)>,
+    ) {
+        while !self.closed.load(Ordering::Acquire) {
+            if let Ok((stream, _)) = self.listener.accept() {
+                self.admit(scope, stream, heard.clone());
+                continue;
+            }
+            // Nobody, or a connection that has ended already, or no descriptors at the moment: then
+            // to ask again at once would be to spin.
+            let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+            if wait_for(&mut fds, GLANCE).is_err() || self.listener.try_clone().is_err() {
+                // What cannot be waited for is asked again after a while.
+                let _ = wait_for(&mut [], GLANCE);
+            }
+        }
+    }
+
+    /// Who is one too many is let go at once: it tries again.
+    fn admit<'s>(
+        &'s self,
+        scope: &'s Scope<'s, '_>,
+        stream: TcpStream,
+        heard: SyncSender<(MemberId, Heard)>,
+    ) {
+        let place = Counted::below(self.most_connections, &self.connections);
+        let introduction = Counted::below(MOST_STRANGERS, &self.strangers);
+        let (Some(place), Some(introduction)) = (place, introduction) else {
+            log::debug!("a connection too many is refused");
+            return;
+        };
+        let member = MemberId(self.next.fetch_add(1, Ordering::Relaxed));
+        let talk = move || {
+            let _place = place;
+            self.talk(stream, member, introduction, &heard);
+        };
+        // Where no thread can be had the connection ends.
+        if let Err(error) = Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, talk) {
+            log::warn!("no thread for a connection: {error}");
+        }
+    }
+
+    fn talk(
+        &self,
+        stream: TcpStream,
+        member: MemberId,
+        introduction: Counted<'_>,
+        heard: &SyncSender<(MemberId, Heard)>,
+    ) {
+        let introduced = self.introduce(stream);
+        drop(introduction);
+        let (mut link, hello, holds) = match introduced {
+            Ok(introduced) => introduced,
+            Err(problem) => return log::debug!("a connection is refused: {problem}"),
+        };
+        let Ok((waker, sleeper)) = waker() else { return };
+        let (messages, outgoing) = channel();
+        let joined = Heard::Joined {
+            worker: hello.worker,
+            name: hello.name,
+            slots: hello.slots as usize,
+            holds,
+            outbox: Outbox { messages, waker },
+        };
+        if heard.send((member, joined)).is_err() {
+            return; // the coordinator has ended
+        }
+        if let Err(problem) = self.carry(&mut link, &sleeper, member, &outgoing, heard) {
+            log::debug!("connection {} ends: {problem}", member.0);
+        }
+        let _ = heard.send((member, Heard::Gone));
+    }
+
+    /// Who is there? Within one deadline.
+    #[allow(clippy::type_complexity, reason = "named where it is taken")]
+    fn introduce(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(Link<ServerConnection>, Hello, Vec<(u64, bool)>), Problem> {
+        let deadline = Instant::now() + INTRODUCTION;
+        let mut link = Link::accept(stream, &self.config, deadline, &self.closed)?;
+        let hello: Hello = link.receive_first()?;
+        let refusal = if !self.token.is(&hello.token) {
+            Some(
+                "it does not show this coordinator's token\n  help: copy the token file again"
+                    .to_owned(),
+            )
+        } else if hello.version != VERSION {
+            Some(format!("it speaks version {} of the protocol, not {VERSION}", hello.version))
+        } else if hello.farm != self.farm {
+            Some(format!("it computes {:?}, the coordinator {:?}", hello.farm, self.farm))
+        } else {
+            None
+        };
+        if let Some(why) = refusal {
+            link.send(&ToWorker::Refused(why.clone()))?;
+            return Err(Problem::Refused(why));
+        }
+        link.take_up_to(self.most_bytes + ROOM);
+        let lease_ms = self.lease.as_millis() as u32; // at most a day
+        let most_bytes = self.most_bytes as u32; // at most a GiB
+        link.send(&ToWorker::Welcome { run: self.run, lease_ms, most_bytes })?;
+        let FromWorker::Holding(holds) = link.receive_first()? else {
+            return Err(Problem::Malformed);
+        };
+        link.is_made();
+        Ok((link, hello, holds))
+    }
+
+    /// Carries messages both ways until one side ends.
+    fn carry(
+        &self,
+        link: &mut Link<ServerConnection>,
+        sleeper: &Sleeper,
+        member: MemberId,
+        outgoing: &Receiver<ToWorker>,
+        heard: &SyncSender<(MemberId, Heard)>,
+    ) -> Result<(), Problem> {
+        let mut out = Ok(false);
+        loop {
+            if out.is_ok() {
+                out = pass_on(link, outgoing);
+            }
+            // What has come before the connection broke counts: it is read all the same.
+            while let Some(message) = link.receive::<FromWorker>()? {
+                if matches!(message, FromWorker::Holding(_)) {
+                    return Err(Problem::Malformed);
+                }
+                if heard.send((member, Heard::Said(message))).is_err() {
+                    return Ok(()); // the coordinator has ended
+                }
+            }
+            if out? {
+                return Ok(()); // the coordinator has no more to say
+            }
+            if link.pending().is_some_and(|since| since.elapsed() > self.lease) {
+                return Err(Problem::TooLate);
+            }
+            out = link.wait(sleeper, self.lease).map(|()| false);
+        }
+    }
+}
+
+/// Sends what there is to say: whether that was the last of it. What the network does not take now
+/// waits where it is.
+fn pass_on(
+    link: &mut Link<ServerConnection>,
+    outgoing: &Receiver<ToWorker>,
+) -> Result<bool, Problem> {
+    while link.pending().is_none() {
+        match outgoing.try_recv() {
+            Ok(message) => link.send(&message)?,
+            Err(TryRecvError::Empty) => return Ok(false),
+            Err(TryRecvError::Disconnected) => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+// A hello is small: what a stranger can send is bounded before it is read.
+const _: () = assert!(HELLO_BYTES < ROOM);
