@@ -8,7 +8,7 @@
 //! cargo run --release --features elastic --example elastic_farm
 //! elastic_farm --size 16 --serve 127.0.0.1:4000 --token-file token --log log
 //! elastic_farm --join 127.0.0.1:4000 --token-file token
-//! mpirun -n 4 elastic_farm --join 127.0.0.1:4000 --token-file token
+//! mpirun -n 4 elastic_farm --join 127.0.0.1:4000 --token-file token --together
 //! ```
 
 use std::{num::NonZeroUsize, process::ExitCode};
@@ -31,6 +31,9 @@ struct Args {
     /// Rows on which queens stand in a task
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=6))]
     depth: u32,
+    /// As a worker under mpirun or srun: all ranks together are one, and share each task
+    #[arg(long)]
+    together: bool,
     #[command(flatten)]
     elastic: ElasticArgs,
     #[command(flatten)]
@@ -84,8 +87,10 @@ pub(crate) fn boards(size: u32, depth: u32) -> Vec<Board> {
 
 fn main() -> ExitCode {
     let mut args: Args = spmd::parse();
-    // The workers are the parallel part. Under an MPI launcher the world is as large as it is.
-    args.run.ranks.get_or_insert(NonZeroUsize::MIN);
+    if !args.together {
+        // The workers are the parallel part; and a worker's threads.
+        args.run.ranks.get_or_insert(NonZeroUsize::MIN);
+    }
     args.run.run(|world| count(world, &args))
 }
 

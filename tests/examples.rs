@@ -120,7 +120,7 @@ macro_rules! programs_pass {
 programs_pass! {
     cg: ["--class", "S"],
     #[cfg(feature = "elastic")]
-    elastic_farm: ["--size", "8"],
+    elastic_farm: ["--size", "8", "--together"],
     ep: ["--class", "S"],
     hello: [],
     is: ["--class", "S"],

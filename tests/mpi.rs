@@ -804,7 +804,7 @@ fn a_world_is_one_worker_of_an_elastic_farm() {
     let _seat = beside_others();
     let mut command = mpirun(2, &example("elastic"));
     command.arg("--token-file").arg(farm.file("token")).arg("--notes").arg(farm.file("notes"));
-    let mut world = farm.start(command.args(["--join", &address]));
+    let mut world = farm.start(command.args(["--together", "--join", &address]));
     let said = coordinator.ends_with(0);
     assert_eq!((fact(&said, "done"), fact(&said, "workers")), (50, 1), "{said}");
     assert!(world.ends_with(0).contains("worked 50 failed 0"), "{}", world.said());

@@ -50,7 +50,7 @@ mod token;
 mod worker;
 mod world;
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{collections::HashMap, net::SocketAddr, panic::Location};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -145,6 +145,7 @@ impl<'f> ElasticFarm<'f> {
     ///
     /// # Errors
     /// As [`serve`](Self::serve) or [`work`](Self::work). A task that fails is set aside.
+    #[track_caller]
     pub fn map<I, R>(
         &self,
         at_coordinator: impl FnOnce() -> Vec<I>,
@@ -167,6 +168,7 @@ impl<'f> ElasticFarm<'f> {
     /// # Errors
     /// A file or an address that cannot be had; a log of other tasks; a log that cannot be written.
     /// Exit code 5 if it was asked to stop (SIGTERM) and a log keeps what is done.
+    #[track_caller]
     pub fn serve<I, R>(
         &self,
         tasks: &[I],
@@ -176,11 +178,14 @@ impl<'f> ElasticFarm<'f> {
         I: Serialize,
         R: DeserializeOwned,
     {
-        let inputs: Vec<Vec<u8>> = tasks.iter().map(messages::encode).collect::<Result<_, _>>()?;
+        let at = Location::caller();
+        let inputs: Result<Vec<Vec<u8>>, Problem> = tasks.iter().map(messages::encode).collect();
+        let inputs = inputs.map_err(|problem| Failure::from(problem).called_at(at))?;
         let results = inputs.iter().map(|_| None).collect();
         let mut collector = Collector { read: HashMap::new(), results, on_result };
         let ended =
-            coordinator::serve(&self.name, self.args, &inputs, &mut collector, &self.on_address)?;
+            coordinator::serve(&self.name, self.args, &inputs, &mut collector, &self.on_address)
+                .map_err(|failure| failure.called_at(at))?;
         Ok(Outcome {
             results: collector.results,
             set_aside: ended.set_aside,
@@ -198,6 +203,7 @@ impl<'f> ElasticFarm<'f> {
     ///
     /// # Errors
     /// If the coordinator refuses this worker, or is not there for `--patience`.
+    #[track_caller]
     pub fn work<I, R>(
         &self,
         task: impl Fn(&I) -> Result<R, Failure> + Sync,
@@ -206,7 +212,8 @@ impl<'f> ElasticFarm<'f> {
         I: DeserializeOwned,
         R: Serialize,
     {
-        pool::work(&self.name, self.args, &task)
+        let at = Location::caller();
+        pool::work(&self.name, self.args, &task).map_err(|failure| failure.called_at(at))
     }
 
     /// All ranks of a communicator are one worker: they do each task together, and rank 0's result
@@ -220,6 +227,7 @@ impl<'f> ElasticFarm<'f> {
     ///
     /// # Errors
     /// As [`work`](Self::work), on all ranks; and what goes wrong between them.
+    #[track_caller]
     pub fn work_world<I, R>(
         &self,
         world: &Comm,

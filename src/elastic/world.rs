@@ -19,7 +19,7 @@ const ROOT: usize = 0;
 #[derive(Clone, Serialize, Deserialize)]
 enum End {
     Worked { tasks: usize, failed: usize },
-    Failed(Cause),
+    Failed(String),
 }
 
 /// What all ranks do with a task.
@@ -47,7 +47,7 @@ pub(super) fn work<I: DeserializeOwned, R: Serialize>(
     };
     match control.bcast_obj(ROOT, || end)? {
         Some(End::Worked { tasks, failed }) => Ok(Worked { tasks, failed }),
-        Some(End::Failed(cause)) => Err(cause.into_failure(at)),
+        Some(End::Failed(why)) => Err(Failure::new(why).called_at(at)),
         None => Ok(Worked::default()), // rank 0 has something to say
     }
 }
@@ -61,7 +61,7 @@ fn lead<I: DeserializeOwned, R: Serialize>(
     control: &Comm,
     task: Work<'_, I, R>,
 ) -> Result<End, Failure> {
-    let failed = |failure: Failure| Ok(End::Failed(Cause::of(&failure)));
+    let failed = |why: String| Ok(End::Failed(why));
     let (waker, sleeper) = waker()?;
     let ((orders, taken), (told, reports)) = (channel::<Order>(), channel());
     let keeper = Keeper::new(farm, args, 1, orders, reports, sleeper)?;
@@ -73,7 +73,7 @@ fn lead<I: DeserializeOwned, R: Serialize>(
             Ok(keeping) => keeping,
             Err(error) => {
                 control.bcast_obj(ROOT, || None::<Vec<u8>>)?;
-                return failed(Problem::Thread(error).into());
+                return failed(Problem::Thread(error).to_string());
             }
         };
         while let Ok(order) = taken.recv() {
@@ -87,8 +87,8 @@ fn lead<I: DeserializeOwned, R: Serialize>(
         control.bcast_obj(ROOT, || None::<Vec<u8>>)?;
         match keeping.join() {
             Ok(Ok(Worked { tasks, failed })) => Ok(End::Worked { tasks, failed }),
-            Ok(Err(problem)) => failed(problem.into()),
-            Err(_) => failed(Failure::new("the thread that keeps the connection has panicked")),
+            Ok(Err(problem)) => failed(problem.to_string()),
+            Err(_) => failed("the thread that keeps the connection has panicked".to_owned()),
         }
     })
 }

@@ -220,7 +220,7 @@ impl Cause {
         Self { text: format!("{what} on rank {rank}: {error}"), exit_code: 1 }
     }
 
-    pub(crate) fn into_failure(self, at: &'static Location<'static>) -> Failure {
+    fn into_failure(self, at: &'static Location<'static>) -> Failure {
         Failure::new(self.text).with_exit_code(self.exit_code).called_at(at)
     }
 }

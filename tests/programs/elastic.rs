@@ -39,6 +39,9 @@ struct Args {
     /// Note here which task is begun, and by which process
     #[arg(long)]
     notes: Option<PathBuf>,
+    /// As a worker under mpirun or srun: all ranks together are one, and share each task
+    #[arg(long)]
+    together: bool,
     #[command(flatten)]
     elastic: ElasticArgs,
     #[command(flatten)]
@@ -47,7 +50,9 @@ struct Args {
 
 fn main() -> ExitCode {
     let mut args: Args = spmd::parse();
-    args.run.ranks.get_or_insert(NonZeroUsize::MIN);
+    if !args.together {
+        args.run.ranks.get_or_insert(NonZeroUsize::MIN);
+    }
     args.run.run(|world| take_part(world, &args))
 }
 

@@ -11,7 +11,7 @@ use std::{
 /// when there is no more to do
 ///
 /// The program is the one that the coordinator runs, with its own options but --serve. Under mpirun
-/// (mpirun -n 4 spmd join …) all ranks together are one worker, if the program says so. At SIGTERM
+/// (mpirun -n 4 spmd join …) all ranks together are one worker, if the program can do that. At SIGTERM
 /// it finishes what it has begun and leaves.
 #[derive(clap::Args)]
 pub(crate) struct Options {
