@@ -21,7 +21,10 @@ use std::{
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, status::Status};
+use super::{
+    state::{Shared, lock},
+    status::Status,
+};
 use crate::run::word::is_ours_alone;
 
 /// How long either side waits for the other's line.
@@ -109,7 +112,7 @@ fn serve(mut stream: UnixStream, run: &Shared) -> io::Result<()> {
     BufReader::new(&stream).take(LONGEST_REQUEST).read_until(b'\n', &mut line)?;
     let answer = if line.last() == Some(&b'\n') {
         match serde_json::from_slice(&line) {
-            Ok(request) => super::lock(run).answer(request),
+            Ok(request) => lock(run).answer(request),
             Err(error) => Answer::Error(format!("no request: {error}")),
         }
     } else {

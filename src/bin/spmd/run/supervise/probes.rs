@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Run, roster::State};
+use super::{roster::State, state::Run};
 use crate::{
     hosts::Host,
     run::{agent::checksum, check, crew::Crew},
