@@ -108,7 +108,6 @@ fn hosts_crash_are_drained_and_come_while_it_runs() {
     assert_tells(
         &ending,
         &[
-            "node4 does not answer any more",
             "restart 1 of 5: node4 is lost; 6 ranks on node[1-3] go on from step ",
             "planned stop; 4 ranks on node[1,3] go on from step ",
             "planned stop; 6 ranks on node[1,3,5] go on from step ",

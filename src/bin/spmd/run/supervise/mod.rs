@@ -158,7 +158,7 @@ impl Supervisor {
                     )));
                 }
                 if !is_told {
-                    run.say(&format!("{shortage}: waiting for hosts"));
+                    tell(&format!("{shortage}: waiting for hosts"));
                     is_told = true;
                 }
                 run.phase = Phase::Waiting("hosts".to_owned());
@@ -211,7 +211,7 @@ impl Supervisor {
                 match checked {
                     Ok(facts) => all.push(facts),
                     Err(trouble) => {
-                        run.say(&format!("{}: {}", host.name, trouble.why()));
+                        tell(&format!("{}: {}", host.name, trouble.why()));
                         run.roster.lose(&host.name, &trouble.why());
                     }
                 }
@@ -247,7 +247,7 @@ impl Supervisor {
             run.roster.lose(name, "it does not answer");
         }
         if let Some(news) = news {
-            run.say(&format!("{}; it did not come to its first step", news.what));
+            tell(&format!("{}; it did not come to its first step", news.what));
         }
         let (how, what) = how(&ended);
         let is_planned = matches!(run.phase, Phase::Stopping);
@@ -290,6 +290,11 @@ impl Supervisor {
         }
         Ok(Judged::Again(News { what, at: ended.at }))
     }
+}
+
+/// A line of the run.
+fn tell(what: &str) {
+    say(&format!("spmd run: {what}"));
 }
 
 /// Where nobody watches, nobody sees progress, nor that nothing is left.

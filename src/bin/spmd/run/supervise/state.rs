@@ -13,7 +13,7 @@ use super::{
     roster::{Roster, Team},
     status::Status,
 };
-use crate::run::{Ending, plan::Plan, say};
+use crate::run::{Ending, plan::Plan};
 
 /// What is known of a run: by the one that watches it, and by those who answer for it.
 pub(super) struct Run {
@@ -107,10 +107,6 @@ impl Run {
         })
     }
 
-    pub(super) fn say(&self, what: &str) {
-        say(&format!("spmd run: {what}"));
-    }
-
     /// How many ranks may run on a host with so many cores.
     pub(super) fn slots_of(&self, cores: usize) -> usize {
         (cores / self.threads).max(1)
@@ -122,17 +118,15 @@ impl Run {
             Request::Drain { host, slots } => self.roster.drain(&host, slots),
             Request::Add { host, slots } => self.roster.add(&host, slots),
         };
-        match done {
-            Err(why) => Answer::Error(why),
-            Ok(()) => {
-                let next = self.roster.team().map_or(String::new(), |team| team.text());
-                Answer::Said(match &self.team {
-                    Some(team) if team.text() != next => {
-                        format!("it stops at its next step and goes on with {next}")
-                    }
-                    _ => format!("noted; for now it goes on with {next}"),
-                })
-            }
+        if let Err(why) = done {
+            return Answer::Error(why);
         }
+        let next = self.roster.team().map_or(String::new(), |team| team.text());
+        Answer::Said(match &self.team {
+            Some(team) if team.text() != next => {
+                format!("it stops at its next step and goes on with {next}")
+            }
+            _ => format!("noted; for now it goes on with {next}"),
+        })
     }
 }

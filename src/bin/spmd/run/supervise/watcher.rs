@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use super::{
     Limits, Supervisor,
     policy::How,
+    roster::Team,
     state::{Phase, lock},
+    tell,
 };
 use crate::run::watch::{Ended, Fate, Order, Overseer};
 
@@ -46,9 +48,9 @@ impl Overseer for Watcher<'_> {
             run.phase = Phase::Running;
         }
         if let Some(News { what, at }) = self.news.take() {
-            let team = run.team.as_ref().map_or(String::new(), |team| team.text());
+            let team = run.team.as_ref().map_or(String::new(), Team::text);
             let (from, after) = (run.progress.from(), at.elapsed().as_secs_f64());
-            run.say(&format!("{what}; {team} go on {from}, after {after:.1} s"));
+            tell(&format!("{what}; {team} go on {from}, after {after:.1} s"));
         }
     }
 
@@ -74,7 +76,7 @@ impl Overseer for Watcher<'_> {
         {
             run.phase = Phase::Stopping;
             let next = run.roster.team().map_or(String::new(), |team| team.text());
-            run.say(&format!("stopping at the next step, to go on with {next}"));
+            tell(&format!("stopping at the next step, to go on with {next}"));
             return Order::Stop;
         }
         Order::GoOn
