@@ -49,8 +49,10 @@ impl Overseer for Watcher<'_> {
         }
         if let Some(News { what, at }) = self.news.take() {
             let team = run.team.as_ref().map_or(String::new(), Team::text);
+            let go =
+                if run.team.as_ref().is_some_and(|team| team.ranks == 1) { "goes" } else { "go" };
             let (from, after) = (run.progress.from(), at.elapsed().as_secs_f64());
-            tell(&format!("{what}; {team} go on {from}, after {after:.1} s"));
+            tell(&format!("{what}; {team} {go} on {from}, after {after:.1} s"));
         }
     }
 
