@@ -343,6 +343,14 @@ fn its_socket_is_its_users_and_bears_anything() {
     }
     going.signal("-TERM");
     going.end().code(5);
+    // What is no socket is left alone, and another's directory is not looked at.
+    fs::write(place.path("spmd").join("notes.sock"), "mine").unwrap();
+    place.say(&["status"]).code(1);
+    assert!(place.path("spmd/notes.sock").exists());
+    fs::rename(place.path("spmd"), place.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(place.path("elsewhere"), place.path("spmd")).unwrap();
+    let ending = place.ends(&["-n", "1", "--restarts", "1"], "stepper", &["--steps", "1"]);
+    assert!(ending.success().stderr.contains("note: spmd status cannot ask this run"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     fs::{self, DirBuilder},
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::{
-        fs::DirBuilderExt,
+        fs::{DirBuilderExt, FileTypeExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -174,7 +174,13 @@ pub(super) fn ask(run: Option<&str>, request: &Request) -> Result<Answer, String
 
 /// The names of the runs there are. What killed ones have left is removed.
 fn names() -> Vec<String> {
-    let entries = fs::read_dir(directory()).into_iter().flatten().flatten();
+    let directory = directory();
+    // Somebody else's may lead anywhere.
+    if !is_ours_alone(&directory) {
+        return Vec::new();
+    }
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
     let there = |path: &Path| match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             let _ = fs::remove_file(path); // else it is found again
@@ -183,7 +189,7 @@ fn names() -> Vec<String> {
         Err(_) => false,
         Ok(_) => true,
     };
-    let paths = entries.map(|entry| entry.path()).filter(|path| there(path));
+    let paths = sockets.map(|entry| entry.path()).filter(|path| there(path));
     let name = |path: PathBuf| path.file_name()?.to_str()?.strip_suffix(".sock").map(str::to_owned);
     let mut names: Vec<String> = paths.filter_map(name).collect();
     names.sort_unstable();

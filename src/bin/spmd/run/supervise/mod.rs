@@ -180,7 +180,6 @@ impl Supervisor {
         let (token, number) = {
             let mut run = lock(&self.run);
             run.roster.starts();
-            run.progress.starts();
             (run.token.clone(), run.start)
         };
         let hosts = if is_named { team.hosts.clone() } else { Vec::new() };
@@ -228,6 +227,7 @@ impl Supervisor {
         plan.give_slots(&facts);
         {
             let mut run = lock(&self.run);
+            run.progress.starts();
             for host in &plan.hosts {
                 run.roster.learn(&host.name, host.slots);
             }
