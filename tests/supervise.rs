@@ -309,7 +309,7 @@ fn its_socket_is_its_users_and_bears_anything() {
         let _ = stream.read_to_string(&mut text);
         text
     };
-    let long = [b'x'; 100_000];
+    let long = vec![b'x'; 100_000];
     let nested = "[".repeat(4000) + "\n";
     for wrong in [
         &b"\n"[..],
