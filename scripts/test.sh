@@ -125,6 +125,8 @@ on_another_open_mpi() {
 # What runs on every MPI; the engine local has been tried before.
 every_mpi=(--test mpi --test bugs --test examples --test hosts --test run)
 not_again=(-- --skip on_local:: --skip named_on_local)
+# What takes hosts and minutes: on the MPI of the system.
+lost_hosts=(--test slurm --test supervised_hosts)
 
 if ! have_libclang; then
     skip mpi 'the engine mpi' 'libclang is not there'
@@ -136,10 +138,10 @@ else
         features=mpi
         if have_parallel_hdf5; then
             features=phdf5,fft,elastic
-            on_mpi "$(system_mpi)" "$bin" $features --lib "${every_mpi[@]}" --test files --test heat2d --test slurm "${not_again[@]}"
+            on_mpi "$(system_mpi)" "$bin" $features --lib "${every_mpi[@]}" --test files --test heat2d "${lost_hosts[@]}" "${not_again[@]}"
         else
             skip hdf5 'HDF5 files' 'no HDF5 for many ranks on one file'
-            on_mpi "$(system_mpi)" "$bin" mpi --lib "${every_mpi[@]}" --test slurm "${not_again[@]}"
+            on_mpi "$(system_mpi)" "$bin" mpi --lib "${every_mpi[@]}" "${lost_hosts[@]}" "${not_again[@]}"
         fi
     fi
     for wheel in "${WHEELS[@]}"; do

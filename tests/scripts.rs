@@ -284,7 +284,7 @@ fn the_test_command_runs_every_suite() {
         "test --workspace --features fft,elastic --no-fail-fast |  | ",
         "build -p spmd -p test-programs --examples --features phdf5,fft,elastic | target/with-system-openmpi | ",
         &format!(
-            "--features phdf5,fft,elastic --lib {every} --test files --test heat2d --test slurm {again} | target/with-system-openmpi | "
+            "--features phdf5,fft,elastic --lib {every} --test files --test heat2d --test slurm --test supervised_hosts {again} | target/with-system-openmpi | "
         ),
         "build -p spmd -p test-programs --examples --features mpi | target/with-mpich5 | ",
         &format!(

@@ -128,7 +128,7 @@ pub(crate) struct Words {
     #[arg(long)]
     killed: bool,
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    words: Vec<OsString>,
+    line: Vec<OsString>,
 }
 
 /// Why nothing was run, or how what was run has ended.

@@ -50,7 +50,7 @@ pub(super) struct Plan {
     names: Vec<String>,
     launcher_args: Vec<String>,
     /// In an allocation the hosts' CPUs are not those of this host.
-    in_allocation: bool,
+    pub(super) in_allocation: bool,
     /// The ranks that it is for, if it says so.
     given: Option<usize>,
     /// The cores of each host, where it has told them.

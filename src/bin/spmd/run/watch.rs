@@ -2,7 +2,9 @@
 //! is left.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     io::IsTerminal,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
@@ -58,7 +60,13 @@ pub(super) fn block_signals() -> Result<(), String> {
 
 /// Signals, from now on: events of whatever runs, and else kept until it does.
 #[derive(Clone, Default)]
-pub(super) struct Signals(Arc<Mutex<(Option<Sender<Event>>, Option<Signal>)>>);
+pub(super) struct Signals(Arc<Mutex<Heard>>);
+
+#[derive(Default)]
+struct Heard {
+    by: Option<Sender<Event>>,
+    kept: Option<Signal>,
+}
 
 impl Signals {
     pub(super) fn hear() -> Self {
@@ -68,31 +76,31 @@ impl Signals {
             while let Ok(signal) = heard().wait() {
                 let mut state = signals.state();
                 let heard =
-                    state.0.as_ref().is_some_and(|to| to.send(Event::Signal(signal)).is_ok());
+                    state.by.as_ref().is_some_and(|by| by.send(Event::Signal(signal)).is_ok());
                 if !heard {
-                    state.1 = Some(signal);
+                    state.kept = Some(signal);
                 }
             }
         });
         all
     }
 
-    fn state(&self) -> MutexGuard<'_, (Option<Sender<Event>>, Option<Signal>)> {
+    fn state(&self) -> MutexGuard<'_, Heard> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on they are events there.
     pub(super) fn are_for(&self, events: Sender<Event>) {
         let mut state = self.state();
-        if let Some(signal) = state.1.take() {
+        if let Some(signal) = state.kept.take() {
             let _ = events.send(Event::Signal(signal)); // it is there
         }
-        state.0 = Some(events);
+        state.by = Some(events);
     }
 
     /// One that came while nothing ran.
     pub(super) fn kept(&self) -> Option<Signal> {
-        self.state().1
+        self.state().kept
     }
 }
 
@@ -106,7 +114,7 @@ fn heard() -> SigSet {
 }
 
 /// Becomes this command, which hears all signals.
-pub(crate) fn become_launcher(Words { parent, killed, words }: &Words) -> ExitCode {
+pub(crate) fn become_launcher(Words { parent, killed, line }: &Words) -> ExitCode {
     const NOT_STARTED: u8 = 127;
     if let Err(error) = SigSet::all().thread_unblock() {
         say(&format!("error: signals cannot be heard: {error}"));
@@ -120,8 +128,8 @@ pub(crate) fn become_launcher(Words { parent, killed, words }: &Words) -> ExitCo
     if nix::unistd::getppid().as_raw() != *parent {
         return NOT_STARTED.into(); // it is gone already
     }
-    let error = Command::new(&words[0]).args(&words[1..]).exec();
-    say(&format!("error: {} cannot be started: {error}", words[0].display()));
+    let error = Command::new(&line[0]).args(&line[1..]).exec();
+    say(&format!("error: {} cannot be started: {error}", line[0].display()));
     NOT_STARTED.into()
 }
 
@@ -191,6 +199,19 @@ impl Stop {
         let now = Instant::now();
         Self { why, since: now, term: Some(now), kill: now + FAREWELL }
     }
+
+    /// Does what is due.
+    fn go_on(&mut self, child: &Child, token: &str) {
+        let now = Instant::now();
+        if self.term.is_some_and(|term| now >= term) {
+            self.term = None;
+            signal_group(child, Signal::SIGTERM);
+        }
+        if now >= self.kill {
+            signal_group(child, Signal::SIGKILL);
+            leftovers::end(token);
+        }
+    }
 }
 
 /// Starts the launcher, or the program where its ranks are threads, and waits for the end.
@@ -210,24 +231,7 @@ pub(super) fn run(
     // Hosts that are watched have theirs.
     let place =
         if crew.serves() { None } else { Some(Place::make(&plan.directory).map_err(failed)?) };
-    let words = plan.words(&placed);
-    // A process inherits which signals are blocked: this program opens them again and becomes the
-    // launcher.
-    let own = env::current_exe().map_err(|error| failed(format!("the path of spmd: {error}")))?;
-    let mut command = Command::new(own);
-    command
-        .args(["become", "--parent", &std::process::id().to_string()])
-        // A program would only be asked.
-        .args(plan.launcher.is_none().then_some("--killed"))
-        .args(&words)
-        .envs(plan.variables.iter().cloned())
-        .env("SPMD_RECORD", record_in(&plan.directory));
-    command.env_remove("SRUN_CPUS_PER_TASK");
-    // A signal from the terminal comes here alone; a group that has no terminal may not read from it.
-    command.process_group(0);
-    if std::io::stdin().is_terminal() {
-        command.stdin(Stdio::null());
-    }
+    let mut command = command(plan, plan.words(&placed)).map_err(failed)?;
     let started = Instant::now();
     let mut child = command
         .spawn()
@@ -260,7 +264,9 @@ pub(super) fn run(
                 }
             }
             News::Progress(told) => {
-                overseer.iter_mut().for_each(|overseer| overseer.told(&told));
+                if let Some(overseer) = &mut overseer {
+                    overseer.told(&told);
+                }
             }
             News::Left(_) | News::None => {}
         }
@@ -292,15 +298,7 @@ pub(super) fn run(
             }
         }
         if let Some(stop) = &mut stop {
-            let now = Instant::now();
-            if stop.term.is_some_and(|term| now >= term) {
-                stop.term = None;
-                signal_group(&child, Signal::SIGTERM);
-            }
-            if now >= stop.kill {
-                signal_group(&child, Signal::SIGKILL);
-                leftovers::end(&plan.token);
-            }
+            stop.go_on(&child, &plan.token);
         }
     };
     let at = stop.as_ref().map_or_else(Instant::now, |stop| stop.since);
@@ -321,6 +319,28 @@ pub(super) fn run(
     }
     let is_asked = matches!(why, Some(Why::Asked(_) | Why::Time));
     Ok(Ended { fate: verdict(left, why, status), is_asked, at, lost })
+}
+
+/// What starts the launcher, or the program where its ranks are threads.
+fn command(plan: &Plan, words: Vec<OsString>) -> Result<Command, String> {
+    // A process inherits which signals are blocked: this program opens them again and becomes the
+    // launcher.
+    let own = env::current_exe().map_err(|error| format!("the path of spmd: {error}"))?;
+    let mut command = Command::new(own);
+    command
+        .args(["become", "--parent", &std::process::id().to_string()])
+        // A program would only be asked.
+        .args(plan.launcher.is_none().then_some("--killed"))
+        .args(&words)
+        .envs(plan.variables.iter().cloned())
+        .env("SPMD_RECORD", record_in(&plan.directory));
+    command.env_remove("SRUN_CPUS_PER_TASK");
+    // A signal from the terminal comes here alone; a group that has no terminal may not read from it.
+    command.process_group(0);
+    if std::io::stdin().is_terminal() {
+        command.stdin(Stdio::null());
+    }
+    Ok(command)
 }
 
 /// Ends what the launcher has left; the hosts that are lost.
@@ -344,7 +364,7 @@ fn verdict(left: Result<Left, String>, why: Option<Why>, status: ExitStatus) -> 
         // Whatever the launcher thinks of it.
         (Ok(Left::Record(text)), _) => match Record::parse(&text) {
             Ok(record) => Fate::Told(record.exit_code, record.failed.map(|failed| failed.why)),
-            Err(error) => Fate::Unreadable(error.to_string()),
+            Err(error) => Fate::Unreadable(error),
         },
         (_, Some(Why::Asked(signal))) => Fate::Interrupted(signal),
         (_, Some(Why::LostHost(name))) => Fate::LostHost(name),

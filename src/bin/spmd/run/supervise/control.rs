@@ -6,7 +6,7 @@ use std::{
     fs::{self, DirBuilder},
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::{
-        fs::DirBuilderExt,
+        fs::{DirBuilderExt, FileTypeExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -21,7 +21,10 @@ use std::{
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, status::Status};
+use super::{
+    state::{Shared, lock},
+    status::Status,
+};
 use crate::run::word::is_ours_alone;
 
 /// How long either side waits for the other's line.
@@ -109,7 +112,7 @@ fn serve(mut stream: UnixStream, run: &Shared) -> io::Result<()> {
     BufReader::new(&stream).take(LONGEST_REQUEST).read_until(b'\n', &mut line)?;
     let answer = if line.last() == Some(&b'\n') {
         match serde_json::from_slice(&line) {
-            Ok(request) => super::lock(run).answer(request),
+            Ok(request) => lock(run).answer(request),
             Err(error) => Answer::Error(format!("no request: {error}")),
         }
     } else {
@@ -171,7 +174,13 @@ pub(super) fn ask(run: Option<&str>, request: &Request) -> Result<Answer, String
 
 /// The names of the runs there are. What killed ones have left is removed.
 fn names() -> Vec<String> {
-    let entries = fs::read_dir(directory()).into_iter().flatten().flatten();
+    let directory = directory();
+    // Somebody else's may lead anywhere.
+    if !is_ours_alone(&directory) {
+        return Vec::new();
+    }
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
     let there = |path: &Path| match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             let _ = fs::remove_file(path); // else it is found again
@@ -180,7 +189,7 @@ fn names() -> Vec<String> {
         Err(_) => false,
         Ok(_) => true,
     };
-    let paths = entries.map(|entry| entry.path()).filter(|path| there(path));
+    let paths = sockets.map(|entry| entry.path()).filter(|path| there(path));
     let name = |path: PathBuf| path.file_name()?.to_str()?.strip_suffix(".sock").map(str::to_owned);
     let mut names: Vec<String> = paths.filter_map(name).collect();
     names.sort_unstable();

@@ -6,12 +6,14 @@ mod policy;
 mod probes;
 mod progress;
 mod roster;
+mod state;
 mod status;
+mod watcher;
 mod words;
 
 use std::{
-    env, process,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    env,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -21,19 +23,19 @@ use nix::sys::signal::Signal;
 
 pub(crate) use self::words::{Change, Shown, add, drain, status};
 use self::{
-    control::{Answer, Control, Request},
-    policy::{How, MOST_BARREN, Next, Policy},
+    control::Control,
+    policy::{MOST_BARREN, Next, Policy},
     probes::Probes,
-    progress::Progress,
-    roster::{Roster, Team},
-    status::Status,
+    roster::Team,
+    state::{Phase, Run, Shared, lock},
+    watcher::{News, Watcher, how},
 };
 use super::{
-    Ending, Options, check_all,
+    Checked, Ending, Options, Trouble, check_all,
     crew::Crew,
     plan::Plan,
     say, usable,
-    watch::{self, Ended, Fate, INTERRUPTED, LOOK, Order, Overseer, Signals},
+    watch::{self, Ended, INTERRUPTED, LOOK, Signals},
 };
 
 /// How a run gets over faults.
@@ -62,90 +64,6 @@ pub(super) struct Limits {
     patience: Duration,
 }
 
-/// What is known of a run: by the one that watches it, and by those who answer for it.
-struct Run {
-    /// As users call it.
-    name: String,
-    command: String,
-    began: Instant,
-    /// What the names of all starts begin with.
-    token: String,
-    /// The number of the start that is at work, or comes next.
-    start: u64,
-    phase: Phase,
-    roster: Roster,
-    team: Option<Team>,
-    progress: Progress,
-    restarts: u32,
-    most_restarts: u32,
-    planned: u32,
-    /// Rayon threads of a rank.
-    threads: usize,
-}
-
-enum Phase {
-    Starting,
-    Running,
-    /// It was asked to, so that it goes on with others.
-    Stopping,
-    Waiting(String),
-}
-
-impl Phase {
-    fn word(&self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Stopping => "stopping",
-            Self::Waiting(_) => "waiting",
-        }
-    }
-
-    fn waits_for(&self) -> Option<String> {
-        match self {
-            Self::Waiting(what) => Some(what.clone()),
-            _ => None,
-        }
-    }
-}
-
-type Shared = Arc<Mutex<Run>>;
-
-fn lock(run: &Shared) -> MutexGuard<'_, Run> {
-    run.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Run {
-    fn say(&self, what: &str) {
-        say(&format!("spmd run: {what}"));
-    }
-
-    /// How many ranks may run on a host with so many cores.
-    fn slots_of(&self, cores: usize) -> usize {
-        (cores / self.threads).max(1)
-    }
-
-    fn answer(&mut self, request: Request) -> Answer {
-        let done = match request {
-            Request::Status {} => return Answer::Status(Box::new(Status::of(self))),
-            Request::Drain { host, slots } => self.roster.drain(&host, slots),
-            Request::Add { host, slots } => self.roster.add(&host, slots),
-        };
-        match done {
-            Err(why) => Answer::Error(why),
-            Ok(()) => {
-                let next = self.roster.team().map_or(String::new(), |team| team.text());
-                Answer::Said(match &self.team {
-                    Some(team) if team.text() != next => {
-                        format!("it stops at its next step and goes on with {next}")
-                    }
-                    _ => format!("noted; for now it goes on with {next}"),
-                })
-            }
-        }
-    }
-}
-
 /// Runs a program until it has ended well, or restarts do not help.
 pub(super) fn run(options: &Options, mut plan: Plan) -> Result<Ending, Ending> {
     let supervised = &options.supervised;
@@ -154,7 +72,7 @@ pub(super) fn run(options: &Options, mut plan: Plan) -> Result<Ending, Ending> {
         return Err(Ending::Usage(what.to_owned()));
     }
     let most = supervised.restarts.unwrap_or(0);
-    let run = Arc::new(Mutex::new(begin(supervised, &plan, most)?));
+    let run = Arc::new(Mutex::new(Run::begin(supervised, &plan, most)?));
     // Before there are other threads, which would be ended by them.
     watch::block_signals().map_err(|error| Ending::Failed(error, 1))?;
     let control = Control::open(&lock(&run).name, &run);
@@ -178,45 +96,6 @@ pub(super) fn run(options: &Options, mut plan: Plan) -> Result<Ending, Ending> {
             Judged::Again(next) => news = Some(next),
         }
     }
-}
-
-/// What is known before the first start.
-fn begin(options: &Limits, plan: &Plan, most_restarts: u32) -> Result<Run, Ending> {
-    let (spares, least) = (options.spares, usize::from(options.min_ranks));
-    let roster = if plan.hosts.is_empty() {
-        if spares > 0 {
-            return Err(Ending::Usage("--spares: there are no hosts to hold back".to_owned()));
-        }
-        Roster::here("localhost", plan.layout(None).ranks, least)
-    } else {
-        Roster::new(&plan.hosts, spares, plan.ranks, least).map_err(Ending::Usage)?
-    };
-    let program = plan.program.file_name().unwrap_or_default().to_string_lossy();
-    let plain = |letter: &char| letter.is_ascii_alphanumeric() || "_-".contains(*letter);
-    let name: String = program.chars().filter(plain).take(32).collect();
-    let words = plan.arguments.iter().map(|word| word.to_string_lossy().into_owned());
-    let command: Vec<String> = std::iter::once(program.clone().into_owned()).chain(words).collect();
-    Ok(Run {
-        name: format!("{name}-{}", process::id()),
-        command: command.join(" "),
-        began: Instant::now(),
-        token: plan.token.clone(),
-        start: 1,
-        phase: Phase::Starting,
-        roster,
-        team: None,
-        progress: Progress::new(),
-        restarts: 0,
-        most_restarts,
-        planned: 0,
-        threads: plan.threads.unwrap_or(1),
-    })
-}
-
-/// What has befallen the run before a start, and when; told in one line when the program goes on.
-struct News {
-    what: String,
-    at: Instant,
 }
 
 enum Judged {
@@ -279,7 +158,7 @@ impl Supervisor {
                     )));
                 }
                 if !is_told {
-                    run.say(&format!("{shortage}: waiting for hosts"));
+                    tell(&format!("{shortage}: waiting for hosts"));
                     is_told = true;
                 }
                 run.phase = Phase::Waiting("hosts".to_owned());
@@ -301,7 +180,6 @@ impl Supervisor {
         let (token, number) = {
             let mut run = lock(&self.run);
             run.roster.starts();
-            run.progress.starts();
             (run.token.clone(), run.start)
         };
         let hosts = if is_named { team.hosts.clone() } else { Vec::new() };
@@ -322,9 +200,9 @@ impl Supervisor {
                 return Err(self.interrupted(signal));
             }
         };
-        let checked = check_all(&plan.program, &plan.hosts, found);
+        let checked = check_all(&plan.program, &plan.hosts, found).into_iter().map(watched);
         let facts = if number == 1 {
-            usable(&plan.hosts, checked).inspect_err(|_| drop(crew.dismiss()))?
+            usable(&plan.hosts, checked.collect()).inspect_err(|_| drop(crew.dismiss()))?
         } else {
             let mut run = lock(&self.run);
             let mut all = Vec::new();
@@ -332,7 +210,7 @@ impl Supervisor {
                 match checked {
                     Ok(facts) => all.push(facts),
                     Err(trouble) => {
-                        run.say(&format!("{}: {}", host.name, trouble.why()));
+                        tell(&format!("{}: {}", host.name, trouble.why()));
                         run.roster.lose(&host.name, &trouble.why());
                     }
                 }
@@ -349,6 +227,7 @@ impl Supervisor {
         plan.give_slots(&facts);
         {
             let mut run = lock(&self.run);
+            run.progress.starts();
             for host in &plan.hosts {
                 run.roster.learn(&host.name, host.slots);
             }
@@ -356,13 +235,7 @@ impl Supervisor {
             run.team = Some(Team { hosts: team_hosts(plan, team), ranks });
         }
         let supervised = &options.supervised;
-        let mut overseer = Watcher {
-            supervisor: self,
-            stall: supervised.stall,
-            rejoin: !supervised.no_rejoin,
-            news,
-            looked: Instant::now(),
-        };
+        let mut overseer = Watcher::new(self, supervised, news);
         watch::run(plan, crew, events, options, Some(&mut overseer)).map(Some)
     }
 
@@ -374,7 +247,7 @@ impl Supervisor {
             run.roster.lose(name, "it does not answer");
         }
         if let Some(news) = news {
-            run.say(&format!("{}; it did not come to its first step", news.what));
+            tell(&format!("{}; it did not come to its first step", news.what));
         }
         let (how, what) = how(&ended);
         let is_planned = matches!(run.phase, Phase::Stopping);
@@ -419,93 +292,22 @@ impl Supervisor {
     }
 }
 
+/// A line of the run.
+fn tell(what: &str) {
+    say(&format!("spmd run: {what}"));
+}
+
+/// Where nobody watches, nobody sees progress, nor that nothing is left.
+fn watched(checked: Checked) -> Checked {
+    match checked {
+        Ok(None) => Err(Trouble::Wrong(vec![
+            "spmd is not there as it is here\n  help: --restarts needs it on every host".to_owned(),
+        ])),
+        checked => checked,
+    }
+}
+
 /// The hosts of the team, with the slots that they have told.
 fn team_hosts(plan: &Plan, team: &Team) -> Vec<crate::hosts::Host> {
     if plan.hosts.is_empty() { team.hosts.clone() } else { plan.hosts.clone() }
-}
-
-/// How a start has ended, and in words.
-fn how(ended: &Ended) -> (How, String) {
-    let lost = spmd::hosts::compress(&ended.lost);
-    let is = if ended.lost.len() == 1 { "is" } else { "are" };
-    if ended.is_asked {
-        return (How::Asked, String::new());
-    }
-    match &ended.fate {
-        Fate::Told(0, _) => (How::Code(0), String::new()),
-        Fate::LostHost(name) if ended.lost.is_empty() => (How::LostHost, format!("{name} is lost")),
-        Fate::LostHost(_) => (How::LostHost, format!("{lost} {is} lost")),
-        // Whatever the others make of it.
-        Fate::Told(1 | 4, _) | Fate::NotBegun(_) | Fate::LostRank(_) if !lost.is_empty() => {
-            (How::LostHost, format!("{lost} {is} lost"))
-        }
-        Fate::Told(code, why) => {
-            let why =
-                why.as_deref().and_then(|why| why.lines().next()).map(|why| format!(" ({why})"));
-            (How::Code(*code), format!("exit code {code}{}", why.unwrap_or_default()))
-        }
-        Fate::NotBegun(status) => match status.code() {
-            Some(code) => (How::Code(code as u8), format!("nothing began, exit code {code}")),
-            None => (How::LostRank, format!("nothing began, {status}")),
-        },
-        Fate::LostRank(status) => (How::LostRank, format!("a rank is lost ({status})")),
-        Fate::Hung(why) => (How::Hung, why.clone()),
-        Fate::Interrupted(_) | Fate::Late => (How::Asked, String::new()),
-        Fate::Unreadable(error) => (How::LostRank, error.clone()),
-    }
-}
-
-/// Looks on while the program runs.
-struct Watcher<'a> {
-    supervisor: &'a mut Supervisor,
-    stall: Option<Duration>,
-    rejoin: bool,
-    /// Told when the program goes on.
-    news: &'a mut Option<News>,
-    looked: Instant,
-}
-
-impl Overseer for Watcher<'_> {
-    fn told(&mut self, progress: &str) {
-        let mut run = lock(&self.supervisor.run);
-        if !run.progress.hear(progress) {
-            return;
-        }
-        if matches!(run.phase, Phase::Starting) {
-            run.phase = Phase::Running;
-        }
-        if let Some(News { what, at }) = self.news.take() {
-            let team = run.team.as_ref().map_or(String::new(), |team| team.text());
-            let (from, after) = (run.progress.from(), at.elapsed().as_secs_f64());
-            run.say(&format!("{what}; {team} go on {from}, after {after:.1} s"));
-        }
-    }
-
-    fn look(&mut self) -> Order {
-        /// This process was stopped, or had no CPU.
-        const GAP: Duration = Duration::from_secs(2);
-        let mut run = lock(&self.supervisor.run);
-        let gap = self.looked.elapsed();
-        if gap > GAP {
-            run.progress.forgive(gap);
-        }
-        self.looked = Instant::now();
-        self.supervisor.probes.look(&mut run);
-        if let Some(stall) = self.stall.filter(|stall| run.progress.age() > *stall) {
-            return Order::End(format!("no progress for {:.0} s", stall.as_secs_f64()));
-        }
-        if matches!(run.phase, Phase::Stopping) {
-            return Order::Stop;
-        }
-        let team = run.team.clone();
-        if matches!(run.phase, Phase::Running)
-            && team.is_some_and(|team| run.roster.is_better_than(&team, self.rejoin))
-        {
-            run.phase = Phase::Stopping;
-            let next = run.roster.team().map_or(String::new(), |team| team.text());
-            run.say(&format!("stopping at the next step, to go on with {next}"));
-            return Order::Stop;
-        }
-        Order::GoOn
-    }
 }

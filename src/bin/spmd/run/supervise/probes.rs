@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Run, roster::State};
+use super::{roster::State, state::Run, tell};
 use crate::{
     hosts::Host,
     run::{agent::checksum, check, crew::Crew},
@@ -49,7 +49,7 @@ impl Probes {
                     self.known.remove(&name);
                     run.roster.learn(&name, Some(run.slots_of(cores)));
                     if run.roster.answered(&name) {
-                        run.say(&format!("{name} answers"));
+                        tell(&format!("{name} answers"));
                     }
                 }
                 Err(why) => {

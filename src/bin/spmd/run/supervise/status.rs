@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Run,
     roster::{Member, State},
+    state::Run,
 };
 
 /// As JSON it is what `spmd status --json` prints.

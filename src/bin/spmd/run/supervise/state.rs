@@ -1,0 +1,132 @@
+//! What is known of a supervised run: by the one that watches it, and by those who answer for it.
+
+use std::{
+    process,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use super::{
+    Limits,
+    control::{Answer, Request},
+    progress::Progress,
+    roster::{Roster, Team},
+    status::Status,
+};
+use crate::run::{Ending, plan::Plan};
+
+/// What is known of a run: by the one that watches it, and by those who answer for it.
+pub(super) struct Run {
+    /// As users call it.
+    pub(super) name: String,
+    pub(super) command: String,
+    pub(super) began: Instant,
+    /// What the names of all starts begin with.
+    pub(super) token: String,
+    /// The number of the start that is at work, or comes next.
+    pub(super) start: u64,
+    pub(super) phase: Phase,
+    pub(super) roster: Roster,
+    pub(super) team: Option<Team>,
+    pub(super) progress: Progress,
+    pub(super) restarts: u32,
+    pub(super) most_restarts: u32,
+    pub(super) planned: u32,
+    /// Rayon threads of a rank.
+    pub(super) threads: usize,
+}
+
+pub(super) enum Phase {
+    Starting,
+    Running,
+    /// It was asked to, so that it goes on with others.
+    Stopping,
+    Waiting(String),
+}
+
+impl Phase {
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Waiting(_) => "waiting",
+        }
+    }
+
+    pub(super) fn waits_for(&self) -> Option<String> {
+        match self {
+            Self::Waiting(what) => Some(what.clone()),
+            _ => None,
+        }
+    }
+}
+
+pub(super) type Shared = Arc<Mutex<Run>>;
+
+pub(super) fn lock(run: &Shared) -> MutexGuard<'_, Run> {
+    run.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Run {
+    /// What is known before the first start.
+    pub(super) fn begin(options: &Limits, plan: &Plan, most_restarts: u32) -> Result<Self, Ending> {
+        let (spares, least) = (options.spares, usize::from(options.min_ranks));
+        let roster = if plan.hosts.is_empty() {
+            if spares > 0 {
+                return Err(Ending::Usage("--spares: there are no hosts to hold back".to_owned()));
+            }
+            Roster::here(
+                if plan.in_allocation { "allocation" } else { "localhost" },
+                plan.layout(None).ranks,
+                least,
+            )
+        } else {
+            Roster::new(&plan.hosts, spares, plan.ranks, least).map_err(Ending::Usage)?
+        };
+        let program = plan.program.file_name().unwrap_or_default().to_string_lossy();
+        let plain = |letter: &char| letter.is_ascii_alphanumeric() || "_-".contains(*letter);
+        let name: String = program.chars().filter(plain).take(32).collect();
+        let words = plan.arguments.iter().map(|word| word.to_string_lossy().into_owned());
+        let command: Vec<String> =
+            std::iter::once(program.clone().into_owned()).chain(words).collect();
+        Ok(Self {
+            name: format!("{name}-{}", process::id()),
+            command: command.join(" "),
+            began: Instant::now(),
+            token: plan.token.clone(),
+            start: 1,
+            phase: Phase::Starting,
+            roster,
+            team: None,
+            progress: Progress::new(),
+            restarts: 0,
+            most_restarts,
+            planned: 0,
+            threads: plan.threads.unwrap_or(1),
+        })
+    }
+
+    /// How many ranks may run on a host with so many cores.
+    pub(super) fn slots_of(&self, cores: usize) -> usize {
+        (cores / self.threads).max(1)
+    }
+
+    pub(super) fn answer(&mut self, request: Request) -> Answer {
+        let done = match request {
+            Request::Status {} => return Answer::Status(Box::new(Status::of(self))),
+            Request::Drain { host, slots } => self.roster.drain(&host, slots),
+            Request::Add { host, slots } => self.roster.add(&host, slots),
+        };
+        if let Err(why) = done {
+            return Answer::Error(why);
+        }
+        let next = self.roster.team().map_or(String::new(), |team| team.text());
+        Answer::Said(match &self.team {
+            Some(team) if team.text() != next => {
+                format!("it stops at its next step and goes on with {next}")
+            }
+            _ => format!("noted; for now it goes on with {next}"),
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! Looks on while one start of the program is at work.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Limits, Supervisor,
+    policy::How,
+    roster::Team,
+    state::{Phase, lock},
+    tell,
+};
+use crate::run::watch::{Ended, Fate, Order, Overseer};
+
+/// What has befallen the run before a start, and when; told in one line when the program goes on.
+pub(super) struct News {
+    pub(super) what: String,
+    pub(super) at: Instant,
+}
+
+/// Looks on while the program runs.
+pub(super) struct Watcher<'a> {
+    supervisor: &'a mut Supervisor,
+    stall: Option<Duration>,
+    rejoin: bool,
+    /// Told when the program goes on.
+    news: &'a mut Option<News>,
+    looked: Instant,
+}
+
+impl<'a> Watcher<'a> {
+    pub(super) fn new(
+        supervisor: &'a mut Supervisor,
+        limits: &Limits,
+        news: &'a mut Option<News>,
+    ) -> Self {
+        let (stall, rejoin) = (limits.stall, !limits.no_rejoin);
+        Self { supervisor, stall, rejoin, news, looked: Instant::now() }
+    }
+}
+
+impl Overseer for Watcher<'_> {
+    fn told(&mut self, progress: &str) {
+        let mut run = lock(&self.supervisor.run);
+        if !run.progress.hear(progress) {
+            return;
+        }
+        if matches!(run.phase, Phase::Starting) {
+            run.phase = Phase::Running;
+        }
+        if let Some(News { what, at }) = self.news.take() {
+            let team = run.team.as_ref().map_or(String::new(), Team::text);
+            let go =
+                if run.team.as_ref().is_some_and(|team| team.ranks == 1) { "goes" } else { "go" };
+            let (from, after) = (run.progress.from(), at.elapsed().as_secs_f64());
+            tell(&format!("{what}; {team} {go} on {from}, after {after:.1} s"));
+        }
+    }
+
+    fn look(&mut self) -> Order {
+        /// This process was stopped, or had no CPU.
+        const GAP: Duration = Duration::from_secs(2);
+        let mut run = lock(&self.supervisor.run);
+        let gap = self.looked.elapsed();
+        if gap > GAP {
+            run.progress.forgive(gap);
+        }
+        self.looked = Instant::now();
+        self.supervisor.probes.look(&mut run);
+        if let Some(stall) = self.stall.filter(|stall| run.progress.age() > *stall) {
+            return Order::End(format!("no progress for {:.0} s", stall.as_secs_f64()));
+        }
+        if matches!(run.phase, Phase::Stopping) {
+            return Order::Stop;
+        }
+        let team = run.team.clone();
+        if matches!(run.phase, Phase::Running)
+            && team.is_some_and(|team| run.roster.is_better_than(&team, self.rejoin))
+        {
+            run.phase = Phase::Stopping;
+            let next = run.roster.team().map_or(String::new(), |team| team.text());
+            tell(&format!("stopping at the next step, to go on with {next}"));
+            return Order::Stop;
+        }
+        Order::GoOn
+    }
+}
+
+/// How a start has ended, and in words.
+pub(super) fn how(ended: &Ended) -> (How, String) {
+    let lost = spmd::hosts::compress(&ended.lost);
+    let is = if ended.lost.len() == 1 { "is" } else { "are" };
+    if ended.is_asked {
+        return (How::Asked, String::new());
+    }
+    match &ended.fate {
+        Fate::Told(0, _) => (How::Code(0), String::new()),
+        Fate::LostHost(name) if ended.lost.is_empty() => (How::LostHost, format!("{name} is lost")),
+        Fate::LostHost(_) => (How::LostHost, format!("{lost} {is} lost")),
+        // Whatever the others make of it.
+        Fate::Told(1 | 4, _) | Fate::NotBegun(_) | Fate::LostRank(_) if !lost.is_empty() => {
+            (How::LostHost, format!("{lost} {is} lost"))
+        }
+        Fate::Told(code, why) => {
+            let why =
+                why.as_deref().and_then(|why| why.lines().next()).map(|why| format!(" ({why})"));
+            (How::Code(*code), format!("exit code {code}{}", why.unwrap_or_default()))
+        }
+        Fate::NotBegun(status) => match status.code() {
+            Some(code) => (How::Code(code as u8), format!("nothing began, exit code {code}")),
+            None => (How::LostRank, format!("nothing began, {status}")),
+        },
+        Fate::LostRank(status) => (How::LostRank, format!("a rank is lost ({status})")),
+        Fate::Hung(why) => (How::Hung, why.clone()),
+        Fate::Interrupted(_) | Fate::Late => (How::Asked, String::new()),
+        Fate::Unreadable(error) => (How::LostRank, error.clone()),
+    }
+}
