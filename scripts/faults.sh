@@ -66,13 +66,13 @@ for part in "${parts[@]}"; do
             cargo build -p spmd -p test-programs --bins --examples --features mpi
             for ((round = 1; round <= rounds; round++)); do
                 tried "hosts-$round" env SPMD_REQUIRE=mpi,netns OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
-                    cargo test --features mpi --test hosts -- --nocapture supervised
+                    cargo test --features mpi --test supervised_hosts -- --nocapture
             done
             ;;
         farm)
-            cargo build --features elastic --bins --examples
+            cargo build -p spmd -p test-programs --features elastic --bins --examples
             for ((round = 1; round <= rounds; round++)); do
-                tried "farm-$round" cargo test --features elastic --test elastic -- --nocapture
+                tried "farm-$round" cargo test --features elastic --test elastic --test elastic_strangers -- --nocapture
             done
             ;;
     esac

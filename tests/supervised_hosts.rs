@@ -11,7 +11,7 @@ use std::{
 };
 
 use support::{
-    Ending, example,
+    Ending, OPEN_MPI, example,
     hosts::{are_missing, checksum, checksum_of_one, cluster, script},
 };
 
@@ -206,4 +206,27 @@ fn too_few_hosts_are_waited_for() {
     );
     assert_eq!(ending.code, Some(7), "{ending:#?}");
     assert_tells(&ending, &["no more hosts have come within --patience"]);
+}
+
+/// What `docs/resilience.md` begins with.
+#[test]
+fn the_tour_of_faults_ends_with_the_undisturbed_result() {
+    if !*OPEN_MPI || are_missing() {
+        println!("skipped: the tour makes hosts for Open MPI");
+        return;
+    }
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let pages = tempfile::tempdir().unwrap();
+    let mut command = support::program(env!("CARGO_BIN_EXE_spmd"));
+    command.args(["tour", "--faults", "--cells", "128", "--width", "40", "--out"]);
+    command.arg(pages.path());
+    if let Ok(launcher) = std::env::var("SPMD_MPIRUN") {
+        command.env("SPMD_MPIRUN", launcher);
+    }
+    let out = support::run(&mut command, LIMIT).success().stdout;
+    for told in ["node3 crashes", "node2 is drained", "node5 is a new machine", ": the same."] {
+        assert!(out.contains(told), "no `{told}`: {out}");
+    }
+    let page = std::fs::read_to_string(pages.path().join("tour-faults.html")).unwrap();
+    assert!(!page.contains("<script") && !page.contains("http"), "the page needs nothing else");
 }
