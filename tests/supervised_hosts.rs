@@ -230,3 +230,36 @@ fn the_tour_of_faults_ends_with_the_undisturbed_result() {
     let page = std::fs::read_to_string(pages.path().join("tour-faults.html")).unwrap();
     assert!(!page.contains("<script") && !page.contains("http"), "the page needs nothing else");
 }
+
+#[test]
+fn ranks_that_are_processes_of_one_machine_are_started_again() {
+    let place = tempfile::tempdir().unwrap();
+    let line = r#"
+        size="6$(($$ % 10)),4$(($$ / 10 % 10))"
+        $SPMD run -n 2 --restarts 3 $HEAT --size $size --steps 50000000 --checkpoint kept --every 50 2>err & job=$!
+        ranks() { pgrep -f "^[^ ]*heat2d --size $size --steps 50000000"; }
+        until [ -e kept/000002 ]; do kill -0 $job || exit 90; sleep 0.1; done
+        kill -KILL $(ranks | tail -1)
+        until grep -q 'restart 1 of 3' err; do kill -0 $job || { cat err >&2; exit 91; }; sleep 0.1; done
+        $SPMD drain localhost:1 >&2
+        until $SPMD status | grep -qE '^ranks +1 of 1'; do kill -0 $job || exit 92; sleep 0.1; done
+        until $SPMD status | grep -qE '^step +[0-9]'; do kill -0 $job || exit 93; sleep 0.1; done
+        kill -TERM $job; code=0; wait $job || code=$?
+        cat err >&2; ranks; exit $code"#;
+    let mut command = support::program("bash");
+    command.args(["-c", line]).current_dir(place.path()).env("XDG_RUNTIME_DIR", place.path());
+    command.env("HEAT", example("heat2d")).env("SPMD", env!("CARGO_BIN_EXE_spmd"));
+    if let Ok(launcher) = std::env::var("SPMD_MPIRUN") {
+        command.env("SPMD_MPIRUN", launcher);
+    }
+    let ending = support::run(&mut command, LIMIT).code(5);
+    assert_tells(
+        &ending,
+        &[
+            "restart 1 of 3: a rank is lost (",
+            "; 2 ranks on localhost go on from step ",
+            "planned stop; 1 rank on localhost goes on from step ",
+        ],
+    );
+    assert!(!ending.stdout.lines().any(|line| line.parse::<u32>().is_ok()), "ranks: {ending:#?}");
+}
