@@ -56,8 +56,9 @@ impl Progress {
         }
         let begins = told.begun && !self.has_begun();
         if begins {
-            let known = told.resumed.and_then(|number| self.kept.get(&number));
-            self.before = known.copied().unwrap_or(0);
+            // Of one that was kept unheard, that before it is a lower bound.
+            let before = told.resumed.and_then(|number| self.kept.range(..=number).next_back());
+            self.before = before.map_or(0, |(_, step)| *step);
         }
         if let Some(number) = told.kept {
             self.kept.insert(number, self.before + told.kept_steps);
@@ -140,6 +141,10 @@ mod tests {
             .hear(r#"{"begun":true,"steps":12,"resumed":2,"kept":3,"kept_steps":10,"survived":2}"#);
         assert_eq!((progress.step(), progress.checkpoint()), (Some(32), Some((3, Some(30)))));
         assert_eq!(progress.survived(), 3);
+        // One that was kept when nobody could hear of it any more.
+        progress.starts();
+        assert!(progress.hear(r#"{"begun":true,"steps":1,"resumed":5}"#));
+        assert_eq!((progress.step(), progress.from()), (Some(31), "from checkpoint 5".to_owned()));
         // Of an earlier run nobody knows at which step it was.
         let mut progress = Progress::new();
         assert!(progress.hear(r#"{"begun":true,"steps":0,"resumed":7}"#));
