@@ -150,13 +150,14 @@ fn nothing_is_done_twice_where_nothing_is_lost() {
     }
 }
 
-/// In worlds of up to four ranks every rank is lost at each of its calls: in computing, in each kind
-/// of communication, in each step of a commit, at the end.
+/// In worlds of up to three ranks (in a campaign, four) every rank is lost at each of its calls: in
+/// computing, in each kind of communication, in each step of a commit, at the end.
 #[test]
 fn a_loss_at_any_call_leaves_the_result_as_it_is() {
     let (right, mut campaign) = (right(), Campaign::default());
+    let most = if every() == 1 { 4 } else { 3 };
     for on_loss in [OnLoss::Respawn, OnLoss::Shrink] {
-        for ranks in 1..=4 {
+        for ranks in 1..=most {
             if (on_loss, ranks) == (OnLoss::Shrink, 1) {
                 continue; // none would be left
             }
@@ -169,7 +170,7 @@ fn a_loss_at_any_call_leaves_the_result_as_it_is() {
             }
         }
     }
-    assert!(campaign.losses > 1000 || cfg!(tsan), "{}", campaign.losses);
+    assert!(campaign.losses > 700 || cfg!(tsan), "{}", campaign.losses);
 }
 
 /// Ranks are lost together: with the one that holds their part, or without; and none is left.

@@ -20,7 +20,7 @@ fn class(host: Host) -> &'static str {
         Host::Works => "compute",
         Host::Waits => "wait",
         Host::Lost => "lost",
-        Host::Out => "cpu5",
+        Host::Out => "cpu3",
         Host::Idle => "cpu4",
     }
 }
