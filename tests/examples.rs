@@ -449,7 +449,7 @@ fn a_program_that_cannot_go_on_says_why() {
     assert!(ending.stderr.contains("rank 1 was lost: as --inject asks for"), "{ending:?}");
     assert!(ending.stderr.contains("2 of 3 ranks are left"), "{ending:?}");
     let ending = run(&["--inject", "random:1:9:4", "--give-up", "2"]);
-    assert_eq!(ending.code, Some(4), "{ending:?}");
+    assert_eq!(ending.code, Some(1), "{ending:?}");
     assert!(ending.stderr.contains("the program is at fault"), "{ending:?}");
     let ending = run(&["--inject", "1@never"]);
     assert_eq!(ending.code, Some(2), "{ending:?}");

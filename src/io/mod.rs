@@ -34,7 +34,7 @@ pub use self::{
     stored::Stored,
 };
 pub(crate) use self::{
-    checkpoint::{Clock, Vault},
+    checkpoint::{Clock, Found, Vault},
     unfinished::Unfinished,
 };
 use self::{part::Part, storage::Storage};

@@ -447,7 +447,7 @@ impl RunArgs {
             cause.print();
             let outcome = Outcome::of(&cause);
             // Waiting ranks end at once; one that computes cannot be stopped but with the process.
-            if !all_have_left(&causes, GRACE, |_| {}) {
+            if !all_have_left(&causes, Some(GRACE), |_| {}) {
                 ending::exit(recording.finish(&outcome));
             }
             outcome
@@ -461,9 +461,17 @@ trait Program: Fn(&Comm) -> Result<(), Failure> + Send + Sync {}
 
 impl<A: Fn(&Comm) -> Result<(), Failure> + Send + Sync> Program for A {}
 
-/// Whether all ranks leave the job within this time; `hear` is told why they fail meanwhile.
-fn all_have_left(causes: &Receiver<Cause>, within: Duration, mut hear: impl FnMut(Cause)) -> bool {
-    let deadline = Instant::now() + within;
+/// Whether all ranks leave the job within this time, if it is limited; `hear` is told why they fail
+/// meanwhile.
+fn all_have_left(
+    causes: &Receiver<Cause>,
+    within: Option<Duration>,
+    mut hear: impl FnMut(Cause),
+) -> bool {
+    let Some(deadline) = within.and_then(|within| Instant::now().checked_add(within)) else {
+        causes.iter().for_each(hear);
+        return true;
+    };
     loop {
         match causes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(cause) => hear(cause),
@@ -584,7 +592,7 @@ impl Cause {
     /// The panic that was caught on a rank.
     fn panic(me: &Identity, payload: Box<dyn Any + Send>) -> Self {
         let Words { text, told } = me.words(payload);
-        Self { told, lost: true, ..Self::new(me.rank, text) }
+        Self { told, ..Self::new(me.rank, text) }
     }
 
     /// Says on standard error who failed, where and why.

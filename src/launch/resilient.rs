@@ -27,7 +27,7 @@ use super::{
 use crate::{
     comm::Comm,
     error::{Call, Error, ErrorKind, Failure, Result, With},
-    recover::{Ended, Epochs, Loss, RecoverArgs, Recovery, Survived},
+    recover::{Ended, Epochs, Loss, NoNext, RecoverArgs, Recovery, Survived},
     told,
 };
 
@@ -83,8 +83,12 @@ impl RunArgs {
             }
             let ranks = args.ranks.map(NonZeroUsize::get);
             let voice = Voice::Launch(Duration::ZERO);
-            let wanted = Wanted { voice, limit: limit(args.timeout), options };
-            let exit_code = |cause: &Cause| recording.finish(&Outcome::of(cause));
+            let patience = [GRACE, options.repair_limit].map(Some);
+            let wanted = Wanted { voice, limit: limit(args.timeout), options, patience };
+            let exit_code = |cause: &Cause| {
+                recording.note_epochs(epochs.report());
+                recording.finish(&Outcome::of(cause))
+            };
             let layout = |ranks| args.layout(ranks);
             let ended = live(&epochs, wanted, ranks, layout, program, exit_code, || {
                 recording.forget();
@@ -105,7 +109,8 @@ impl RunArgs {
 impl RecoverArgs {
     /// Runs `app` on `ranks` ranks that are threads of this process, for unit tests, as
     /// [`local`](crate::local) does, but survives the loss of ranks: returns the values of the ranks of
-    /// the last epoch, and what happened.
+    /// the last epoch, and what happened. Ranks that compute are waited for, whatever
+    /// [`repair_limit`](Self::repair_limit) says; but as by `local` where `SPMD_TIMEOUT` is set.
     ///
     /// # Errors
     /// What has failed on a rank that was not lost; or why losses could not be survived.
@@ -121,7 +126,9 @@ impl RecoverArgs {
             return Err(Error::new(ErrorKind::InvalidArgument { what }, 0, call));
         }
         let epochs = Epochs::new(self);
-        let wanted = Wanted { voice: Voice::Hook, limit: super::limit_given(), options: self };
+        let limit = super::limit_given();
+        let patience = [limit.map(|limit| limit.max(GRACE)); 2];
+        let wanted = Wanted { voice: Voice::Hook, limit, options: self, patience };
         let layout = |ranks| Layout::new(ranks, None, false);
         let program = |world: &Comm| epochs.live(world, &app);
         let ended = live(&epochs, wanted, Some(ranks), layout, program, |_| HANGS, || {});
@@ -135,6 +142,9 @@ struct Wanted<'a> {
     voice: Voice,
     limit: Option<Duration>,
     options: &'a RecoverArgs,
+    /// How long ranks may take to leave an epoch: in which the program has failed, in which one was
+    /// lost.
+    patience: [Option<Duration>; 2],
 }
 
 /// What has become of an epoch.
@@ -159,11 +169,11 @@ fn live<R: Send>(
     loop {
         let layout = layout(ranks);
         epochs.begin(layout.ranks);
-        let Wanted { voice, limit, options } = wanted;
+        let Wanted { voice, limit, options, patience } = wanted;
         let inject = options.inject.is_some().then(|| injected(options, epochs, layout.ranks));
         let terms = Terms { layout, voice, limit, policy: Policy::Survive, inject };
         let (fate, values) =
-            threads::run(terms, &program, |causes| follow(&causes, epochs, &exit_code));
+            threads::run(terms, &program, |causes| follow(&causes, epochs, patience, &exit_code));
         epochs.end();
         match fate {
             Fate::Done => return Ok(values),
@@ -178,6 +188,7 @@ fn live<R: Send>(
 fn follow(
     causes: &Receiver<Cause>,
     epochs: &Epochs<'_>,
+    patience: [Option<Duration>; 2],
     exit_code: &impl Fn(&Cause) -> u8,
 ) -> Fate {
     let Ok(mut first) = causes.recv() else { return Fate::Done };
@@ -190,7 +201,7 @@ fn follow(
         }
     };
     note(&first);
-    let within = if survives { epochs.limit() } else { GRACE };
+    let within = patience[usize::from(survives)];
     if all_have_left(causes, within, |cause| note(&cause)) {
         return match first.resizes {
             _ if !survives => Fate::Failed(first),
@@ -199,7 +210,7 @@ fn follow(
         };
     }
     if survives {
-        let (seconds, why) = (within.as_secs_f64(), first.text);
+        let (seconds, why) = (within.unwrap_or_default().as_secs_f64(), first.text);
         let text = format!(
             "it has left the job ({why}), and others have not within {seconds} s (--repair-limit): they make no calls"
         );
@@ -233,9 +244,13 @@ fn go_on(epochs: &Epochs<'_>, ended: Ended, ranks: usize) -> Result<usize, Cause
             (first, words.collect::<Vec<_>>().join("; "))
         }
     };
-    let next = epochs.next(ended).map_err(|why| {
+    let next = epochs.next(ended).map_err(|none| {
+        let (code, why) = match none {
+            NoNext::AtFault(why) => (1, why),
+            NoNext::TooFew(why) => (HANGS, why),
+        };
         let text = format!("{words}\n  the program does not go on: {why}");
-        Cause { code: HANGS, common: true, ..Cause::new(first, text) }
+        Cause { code, common: true, ..Cause::new(first, text) }
     })?;
     told::goes_on(next, faults);
     log::warn!("{words} (there were {ranks} ranks, the program goes on with {next})");

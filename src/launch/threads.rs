@@ -70,6 +70,13 @@ impl Ground {
         on_failure::of_a_thread(&self.job, self.policy, lost);
     }
 
+    /// A rank has panicked. It is lost, unless the job has ended before: then it has panicked because
+    /// of that.
+    fn panicked(&self, cause: Cause) {
+        let lost = self.job.failed().is_empty();
+        self.fail(Cause { lost, ..cause });
+    }
+
     /// A rank leaves the job, as all others do, because the program goes on in another one.
     fn leave(&self, cause: Cause) {
         let rank = cause.rank;
@@ -186,7 +193,7 @@ fn live<R>(
             let cause = Cause::of(&me, failure);
             if cause.resizes.is_some() { ground.leave(cause) } else { ground.fail(cause) }
         }
-        Err(payload) => ground.fail(Cause::panic(&me, payload)),
+        Err(payload) => ground.panicked(Cause::panic(&me, payload)),
     }
     None
 }
@@ -205,7 +212,7 @@ fn settle(
     // no rank has the ground.
     let ground = Arc::downgrade(ground);
     let lost = move |cause| {
-        ground.upgrade().inspect(|ground| ground.fail(cause));
+        ground.upgrade().inspect(|ground| ground.panicked(cause));
     };
     super::pool(me, layout.threads, lost)
         .build()

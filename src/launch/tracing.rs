@@ -42,6 +42,9 @@ impl Drop for Tracing {
     fn drop(&mut self) {
         /// Once for all ranks of a process.
         static TOLD: AtomicBool = AtomicBool::new(false);
+        if !self.ended {
+            sampler::end(self.comm.rank());
+        }
         if !self.ended && !TOLD.swap(true, Ordering::Relaxed) {
             let left = directory(&self.file);
             print_line(&format!("what ranks have noted until now: spmd view {}", left.display()));

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub struct Epoch {
     pub restored_s: Option<f64>,
     /// Where the state came from.
     pub from: Origin,
-    /// Commits that were made in it, in memory and on disk.
+    /// Commits that the program has made in it, in memory.
     pub commits: u64,
     /// When the last of them was complete, in seconds since the first epoch began.
     pub last_commit_s: Option<f64>,
@@ -73,6 +73,13 @@ pub(crate) enum Ended {
     Resized(usize),
 }
 
+/// Why there is no next epoch, in words.
+pub(crate) enum NoNext {
+    /// Another try would end in the same way.
+    AtFault(String),
+    TooFew(String),
+}
+
 /// The epochs of a run.
 pub(crate) struct Epochs<'a> {
     pub(super) options: &'a RecoverArgs,
@@ -87,7 +94,9 @@ struct Known {
     epochs: Vec<Epoch>,
     /// Losses in a row without a commit between them.
     barren: u32,
-    lost: Option<Instant>,
+    /// When what is kept in memory, and on disk, was the state of the program.
+    memory_s: f64,
+    disk_s: f64,
 }
 
 impl<'a> Epochs<'a> {
@@ -107,7 +116,6 @@ impl<'a> Epochs<'a> {
     pub(crate) fn begin(&self, ranks: usize) {
         let mut known = self.known();
         known.vaults.resize_with(ranks, Vault::default);
-        known.lost = None;
         let began_s = self.now_s();
         known.epochs.push(Epoch {
             ranks,
@@ -125,11 +133,6 @@ impl<'a> Epochs<'a> {
     /// The number of the epoch.
     pub(crate) fn number(&self) -> u64 {
         (self.known().epochs.len() as u64).saturating_sub(1)
-    }
-
-    /// How long ranks may take to leave an epoch in which one was lost.
-    pub(crate) fn limit(&self) -> Duration {
-        self.options.repair_limit
     }
 
     /// Runs the program on a rank of this epoch.
@@ -163,32 +166,51 @@ impl<'a> Epochs<'a> {
         }
     }
 
-    /// The state has been restored, which is said of all epochs but the first.
+    /// The state has been restored, or is that of the beginning; which is said after a loss.
     pub(super) fn note_restored(&self, from: Origin) {
-        self.note(|epoch, now_s| (epoch.restored_s, epoch.from) = (Some(now_s), from));
-        let known = self.known();
-        if let [.., before, now] = &known.epochs[..]
-            && let (Some(lost_s), Some(restored_s)) = (before.lost_s, now.restored_s)
-        {
-            let origin = match from {
-                Origin::Disk => "on disk",
-                _ => "in memory",
-            };
-            let again_s = lost_s - before.last_commit_s.unwrap_or(before.began_s);
-            log::warn!(
-                "the state of the last commit {origin} is restored {:.1} ms after the loss; {again_s:.3} s of work are \
-                 done again",
-                (restored_s - lost_s) * 1e3
-            );
-        }
+        let now_s = self.now_s();
+        let mut known = self.known();
+        let kept_s = match from {
+            Origin::Beginning => 0.0,
+            Origin::Memory => known.memory_s,
+            Origin::Disk => known.disk_s,
+        };
+        known.memory_s = now_s; // it is committed at once
+        let [.., before, now] = &mut known.epochs[..] else {
+            if let Some(now) = known.epochs.last_mut() {
+                (now.restored_s, now.from) = ((from != Origin::Beginning).then_some(now_s), from);
+            }
+            return;
+        };
+        (now.restored_s, now.from) = ((from != Origin::Beginning).then_some(now_s), from);
+        let Some(lost_s) = before.lost_s else { return };
+        let again_s = (lost_s - kept_s).max(0.0);
+        let what = match from {
+            Origin::Beginning => {
+                "nothing was kept, or it was lost with the ranks: the program begins anew"
+            }
+            Origin::Memory => "the state of the last commit in memory is restored",
+            Origin::Disk => "the state of the last checkpoint on disk is restored",
+        };
+        let after_ms = (now_s - lost_s) * 1e3;
+        log::warn!(
+            "{what}, {after_ms:.1} ms after the loss; {again_s:.3} s of work are done again"
+        );
     }
 
-    /// A commit is complete.
-    pub(super) fn note_commit(&self) {
-        self.note(|epoch, now_s| {
+    /// A commit is complete, there.
+    pub(super) fn note_commit(&self, place: Origin) {
+        let now_s = self.now_s();
+        let mut known = self.known();
+        if place == Origin::Disk {
+            known.disk_s = now_s;
+            return;
+        }
+        known.memory_s = now_s;
+        if let Some(epoch) = known.epochs.last_mut() {
             epoch.last_commit_s = Some(now_s);
             epoch.commits += 1;
-        });
+        }
     }
 
     /// A rank is lost.
@@ -206,8 +228,8 @@ impl<'a> Epochs<'a> {
     /// How many ranks go on after an epoch that has ended so.
     ///
     /// # Errors
-    /// Why none does, in words.
-    pub(crate) fn next(&self, ended: Ended) -> Result<usize, String> {
+    /// Why none does.
+    pub(crate) fn next(&self, ended: Ended) -> Result<usize, NoNext> {
         let mut known = self.known();
         let mut vaults = std::mem::take(&mut known.vaults);
         let ranks = vaults.len();
@@ -230,12 +252,12 @@ impl<'a> Epochs<'a> {
                     epoch.lost = losses;
                 }
                 known.barren = if commits > 0 { 1 } else { known.barren + 1 };
-                if known.barren > self.options.give_up {
-                    return Err(format!(
-                        "{} losses in a row without a commit between them: this is no accident of a machine, the program \
-                         is at fault",
+                if known.barren >= self.options.give_up.max(1) {
+                    return Err(NoNext::AtFault(format!(
+                        "{} losses in a row, and no commit between them: this is no accident of a machine, the program is \
+                         at fault",
                         known.barren
-                    ));
+                    )));
                 }
                 match self.options.on_loss {
                     OnLoss::Respawn => {
@@ -253,9 +275,9 @@ impl<'a> Epochs<'a> {
                         let next = vaults.len();
                         let least = self.options.min_ranks.get();
                         if next < least {
-                            return Err(format!(
+                            return Err(NoNext::TooFew(format!(
                                 "{next} of {ranks} ranks are left, and --min-ranks asks for {least}"
-                            ));
+                            )));
                         }
                         (next, vaults)
                     }

@@ -54,11 +54,10 @@ use std::{
     num::NonZeroUsize,
     panic::Location,
     path::{Path, PathBuf},
-    thread,
     time::{Duration, Instant},
 };
 
-pub(crate) use self::epochs::{Ended, Epochs};
+pub(crate) use self::epochs::{Ended, Epochs, NoNext};
 pub use self::{
     epochs::{Epoch, Loss, Origin, Survived},
     faults::Faults,
@@ -66,7 +65,7 @@ pub use self::{
 use crate::{
     comm::Comm,
     error::{Call, Failure, With},
-    io::{Checkpoint, CheckpointArgs, Clock, Every, State, Vault},
+    io::{Checkpoint, CheckpointArgs, Clock, Every, Found, State, Vault},
 };
 
 /// What follows when a rank is lost, on the engine `local`.
@@ -87,22 +86,23 @@ pub struct RecoverArgs {
     /// --restarts` starts it again
     #[arg(long, value_enum, default_value = "respawn")]
     pub on_loss: OnLoss,
-    /// With fewer ranks the job ends (exit code 4)
+    /// With fewer ranks the program does not begin, and ends (exit code 4) where they are lost
     #[arg(long, value_name = "RANKS", default_value = "1")]
     pub min_ranks: NonZeroUsize,
-    /// How often the state is kept in the memory of the ranks: every so many steps, or so much time.
-    /// It takes twice its size there, and as much again for a moment
+    /// On the engine local, how often the state is kept in the memory of the ranks: every so many
+    /// steps, or so much time; and whenever it is kept on disk. It takes four times its size there
     #[arg(long, value_name = "STEPS|TIME", default_value = "1s")]
     pub commit: Every,
-    /// After so many losses in a row without a commit between them the program is held to be at
-    /// fault, and the job ends
+    /// On the engine local: with so many losses in a row, and no commit between them, the program is
+    /// held to be at fault, and the job ends
     #[arg(long, value_name = "LOSSES", default_value = "3")]
     pub give_up: u32,
-    /// How long the other ranks may take to notice a loss, before the job ends (exit code 4)
+    /// On the engine local, how long the other ranks may take to notice a loss, before the job ends
+    /// (exit code 4)
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub repair_limit: Duration,
-    /// On the engine local, the number of ranks that are wished for stands in this file: whenever it
-    /// changes the program goes on with so many, after its next commit
+    /// On the engine local, the number of ranks that are wished for stands in this file: where there are
+    /// others the program goes on with so many after its next step, --min-ranks at least
     #[arg(long, value_name = "FILE")]
     pub size_file: Option<PathBuf>,
     /// Lose ranks on purpose, on the engine local: RANKS@CALL or RANKS@TIMEs, as 2@150 or 0+3@1.5s,
@@ -169,8 +169,8 @@ impl fmt::Debug for Recovery<'_> {
 
 impl Drop for Recovery<'_> {
     fn drop(&mut self) {
-        // What a rank holds that panics is lost with it.
-        if let Some(vault) = self.vault.take().filter(|_| !thread::panicking()) {
+        // Whether the rank is lost, and this with it, is decided when all have left.
+        if let Some(vault) = self.vault.take() {
             self.epochs.give_vault(self.comm.rank(), vault);
         }
     }
@@ -181,6 +181,13 @@ impl<'a> Recovery<'a> {
     pub(crate) fn new(world: &Comm, epochs: &'a Epochs<'a>) -> Result<Self, Failure> {
         let options = epochs.options;
         let comm = world.dup()?;
+        let (ranks, least) = (comm.size(), options.min_ranks.get());
+        if ranks < least {
+            let text = format!(
+                "--min-ranks {least}: there are {ranks}\n  help: start the program with more"
+            );
+            return Err(Failure::usage(text));
+        }
         let in_place = comm.engine() == "local";
         if !in_place && (options.size_file.is_some() || options.inject.is_some()) {
             return Err(Failure::usage(
@@ -189,7 +196,8 @@ impl<'a> Recovery<'a> {
             ));
         }
         let checkpoint = options.kept.open(&comm)?;
-        let wish = options.size_file.as_deref().filter(|_| comm.rank() == 0).map(Wish::new);
+        let wish = options.size_file.as_deref().filter(|_| comm.rank() == 0);
+        let wish = wish.map(|file| Wish::new(file, least));
         let vault = in_place.then(|| epochs.take_vault(comm.rank()));
         let (epoch, pace) = (epochs.number(), Clock::new(options.commit));
         Ok(Self { epochs, comm, epoch, vault, begun: 0, pace, checkpoint, wish, resizes: None })
@@ -220,19 +228,31 @@ impl<'a> Recovery<'a> {
         state: &mut State<'_>,
         at: &'static Location<'static>,
     ) -> Result<bool, Failure> {
-        let mut from = None;
-        if let Some(vault) = &mut self.vault
-            && vault.restore(&self.comm, state, at)?.is_some()
-        {
-            from = Some(Origin::Memory);
-        } else if self.checkpoint.restore(state, at)?.is_some() {
-            from = Some(Origin::Disk);
+        let in_memory = match &mut self.vault {
+            Some(vault) => vault.restore(&self.comm, state, at)?,
+            None => Found::Nothing,
+        };
+        let from = match in_memory {
+            Found::Commit => {
+                self.checkpoint.trust_newest();
+                Origin::Memory
+            }
+            Found::Nothing | Found::Damaged(_) => match self.checkpoint.restore(state, at)? {
+                Some(_) => Origin::Disk,
+                None => Origin::Beginning,
+            },
+        };
+        if let (Found::Damaged(what), Origin::Beginning) = (in_memory, from) {
+            return Err(what.into()); // the state may be half restored
         }
-        let Some(from) = from else { return Ok(false) };
-        self.keep_in_memory(state, at)?;
-        if self.comm.rank() == 0 {
+        let first = self.comm.rank() == 0;
+        if first {
             self.epochs.note_restored(from);
         }
+        if from == Origin::Beginning {
+            return Ok(false);
+        }
+        self.keep_in_memory(state, at)?;
         Ok(true)
     }
 
@@ -265,12 +285,15 @@ impl<'a> Recovery<'a> {
         let call = Call { op: "commit", with: With::ALL, at };
         let (reason, due) = self.comm.look_round(call, mine, self.checkpoint.keeps())?;
         let mut keep = || {
-            if due & (MEMORY | RESIZE) != 0 {
+            // What is in memory is never older than what is on disk: it counts first.
+            if due != 0 {
                 self.keep_in_memory(&mut state, at)?;
             }
             self.checkpoint.end_step(&mut state, due & DISK != 0, reason, at)?;
-            if due & DISK != 0 && self.comm.rank() == 0 {
-                self.epochs.note_commit();
+            if self.comm.rank() == 0 {
+                let kept = [(MEMORY | RESIZE | DISK, Origin::Memory), (DISK, Origin::Disk)];
+                let kept = kept.into_iter().filter(|(bits, _)| due & bits != 0);
+                kept.for_each(|(_, origin)| self.epochs.note_commit(origin));
             }
             if due & RESIZE != 0 {
                 let ranks = self.comm.bcast_obj(0, || ranks.unwrap_or(self.comm.size()))?;
@@ -292,9 +315,6 @@ impl<'a> Recovery<'a> {
         // Higher than all of earlier epochs.
         vault.keep(&self.comm, self.epoch << 32 | self.begun, state, at)?;
         self.pace.restart();
-        if self.comm.rank() == 0 {
-            self.epochs.note_commit();
-        }
         Ok(())
     }
 
@@ -312,6 +332,7 @@ impl<'a> Recovery<'a> {
 struct Wish {
     file: PathBuf,
     looked: Option<Instant>,
+    least: usize,
     /// What was read last.
     told: String,
 }
@@ -322,8 +343,8 @@ impl Wish {
     /// More are held to be a slip.
     const MOST: usize = 10_000;
 
-    fn new(file: &Path) -> Self {
-        Self { file: file.to_owned(), looked: None, told: String::new() }
+    fn new(file: &Path, least: usize) -> Self {
+        Self { file: file.to_owned(), looked: None, least, told: String::new() }
     }
 
     /// Another number of ranks than there are, if it is wished for.
@@ -333,11 +354,13 @@ impl Wish {
         }
         self.looked = Some(Instant::now());
         let told = fs::read_to_string(&self.file).ok()?; // there may be no wish
-        let wish = told.trim().parse().ok().filter(|wish| (1..=Self::MOST).contains(wish));
+        let possible = self.least..=Self::MOST;
+        let wish = told.trim().parse().ok().filter(|wish| possible.contains(wish));
         // It may be half written: it is looked at again.
         if wish.is_none() && !told.trim().is_empty() && told != self.told {
-            let (file, most) = (self.file.display(), Self::MOST);
-            log::warn!("--size-file {file}: {:?} is no number of ranks, 1 to {most}", told.trim());
+            let (file, least, most) = (self.file.display(), self.least, Self::MOST);
+            let told = told.trim();
+            log::warn!("--size-file {file}: {told:?} is no number of ranks, {least} to {most}");
         }
         self.told = told;
         wish.filter(|wish| *wish != ranks)

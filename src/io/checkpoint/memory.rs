@@ -29,6 +29,15 @@ pub(crate) struct Vault {
     spare: Vec<Vec<u8>>,
 }
 
+/// What there was of commits, the same on all ranks.
+pub(crate) enum Found {
+    /// One that is whole: the state is that of it.
+    Commit,
+    Nothing,
+    /// Why none can be used. What the state is then is not defined.
+    Damaged(String),
+}
+
 #[derive(Debug)]
 struct Held {
     index: Index,
@@ -112,8 +121,8 @@ impl Vault {
         Ok(())
     }
 
-    /// Restores the state from the newest commit whose parts are all there, and says which; nothing,
-    /// and the state stays as it is, where there is none. It is the only one held afterwards.
+    /// Restores the state from the newest commit whose parts are all there; where there is none, the
+    /// state stays as it is. It is the only one held afterwards.
     ///
     /// # Collective
     /// All ranks, some of which may hold nothing. What a rank is to read and does not hold comes to it
@@ -126,7 +135,7 @@ impl Vault {
         comm: &Comm,
         state: &mut State<'_>,
         at: &'static Location<'static>,
-    ) -> Result<Option<u64>, Failure> {
+    ) -> Result<Found, Failure> {
         let own = |held: &Held| {
             let parts: Vec<usize> = held.parts.iter().map(|(part, _)| *part).collect();
             (held.index.id, parts)
@@ -172,16 +181,19 @@ impl Vault {
             match load_parts(comm, NAME, &index, state, at, open)? {
                 Ok(()) => {
                     self.hold_only(commit);
-                    return Ok(Some(commit));
+                    return Ok(Found::Commit);
                 }
                 Err(why) => complaints.push(why),
             }
         }
-        // The state may be half restored.
         if complaints.is_empty() {
-            return Ok(None);
+            return Ok(Found::Nothing);
         }
-        Err(format!("{NAME}: {}", complaints.join("; ")).into())
+        let what = format!("{NAME}: {}", complaints.join("; "));
+        if comm.rank() == 0 {
+            log::warn!("{what}");
+        }
+        Ok(Found::Damaged(what))
     }
 
     /// Brings parts from those that hold them to those that are to read them.
