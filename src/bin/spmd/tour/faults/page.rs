@@ -15,13 +15,13 @@ const WIDTH: f64 = 830.0;
 const LANE: f64 = 26.0;
 const STEPS: f64 = 120.0;
 
-fn class(host: Host) -> &'static str {
+fn colour(host: Host) -> &'static str {
     match host {
-        Host::Works => "compute",
-        Host::Waits => "wait",
-        Host::Lost => "lost",
-        Host::Out => "cpu3",
-        Host::Idle => "cpu4",
+        Host::Works => "var(--compute)",
+        Host::Waits => "var(--wait)",
+        Host::Lost => "var(--lost)",
+        Host::Out => "#b07aa1",
+        Host::Idle => "#76b7b2",
     }
 }
 
@@ -35,7 +35,8 @@ pub(super) fn make(story: &Story, cells: u32, verdict: &str) -> String {
     ));
     body.0.push_str("<ul class=\"key\">");
     for (host, _, words) in Host::ALL {
-        body.add(format_args!("<li><svg width=\"14\" height=\"14\" aria-hidden=\"true\"><rect class=\"{}\" width=\"14\" height=\"14\"/></svg> {words}</li>", class(host)));
+        let colour = colour(host);
+        body.add(format_args!("<li><i style=\"background:{colour}\"></i>{words}</li>"));
     }
     body.0.push_str("</ul>\n");
     let words = "A lane for each host over time, and below it the number of steps that were made";
@@ -56,7 +57,7 @@ fn picture(story: &Story, words: &str) -> String {
     let across = |at_s: f64| LEFT + WIDTH * (at_s / story.ended_s.max(1e-9)).clamp(0.0, 1.0);
     let mut svg = Html(format!(
         "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{words}\">\n<svg viewBox=\"0 0 {} {height}\" role=\"img\" \
-         aria-label=\"{words}\">\n",
+         aria-label=\"{words}\"><title>{words}</title>\n",
         LEFT + WIDTH + 20.0
     ));
     for (number, host) in hosts.iter().enumerate() {
@@ -65,8 +66,8 @@ fn picture(story: &Story, words: &str) -> String {
         for (from_s, to_s, is) in story.lane(host) {
             let (from, to) = (across(from_s), across(to_s));
             svg.add(format_args!(
-                "<rect class=\"{}\" x=\"{from:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"{}\"/>\n",
-                class(is),
+                "<rect style=\"fill:{}\" x=\"{from:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"{}\"/>\n",
+                colour(is),
                 to - from,
                 LANE - 8.0
             ));
