@@ -30,7 +30,7 @@
 //! let mut options = RecoverArgs::default();
 //! options.commit = spmd::io::Every::steps(5);
 //! let undisturbed = options.local(4, program)?;
-//! options.inject = Some(Faults::default().and([2], 150, 0)); // rank 2 is lost at its 150th call
+//! options.inject = Some(Faults::default().and([2], 60, 0)); // rank 2 is lost at its call 60
 //! let disturbed = options.local(4, program)?;
 //! assert_eq!(undisturbed.values, disturbed.values);
 //! assert_eq!(disturbed.epochs.len(), 2);
