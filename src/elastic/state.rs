@@ -310,9 +310,9 @@ impl State {
         }
         self.members.insert(id, member);
         self.missing.remove(&worker);
-        if !self.workers.insert(worker) {
-            self.forgive(worker, out);
-        }
+        self.workers.insert(worker);
+        // Also one that is new to this coordinator: its log may blame it.
+        self.forgive(worker, out);
         for &(task, started) in holds {
             if !self.is_open(task) {
                 // What is running there ends as a late result.

@@ -127,6 +127,23 @@ fn a_worker_that_comes_back_has_not_died() {
 }
 
 #[test]
+fn a_worker_that_comes_back_clears_what_the_log_says_of_it() {
+    let mut before = Tried::new(2);
+    for worker in [7, 8] {
+        before.join(worker, 1);
+        before.hear(worker, Event::Started(0));
+        before.hear(worker, Event::Gone);
+    }
+    assert_eq!(before.state.blames(0).len(), 2);
+    let mut farm = Tried::new(2);
+    farm.state.restore_blames(0, before.state.blames(0).to_vec());
+    let effects = farm.join(7, 1);
+    assert!(effects.contains(&Effect::KeepBlames(0)), "{effects:?}");
+    assert_eq!(farm.state.blames(0).len(), 1, "the other one is not back");
+    assert!(farm.state.blames(0)[0].why.contains("worker 8"));
+}
+
+#[test]
 fn a_late_result_is_dropped_and_counted() {
     let mut farm = Tried::new(1);
     farm.join(1, 1);
