@@ -129,7 +129,8 @@ pub(super) struct Counts {
     pub(super) starts: usize,
     /// Tasks that were begun more than once.
     pub(super) run_again: usize,
-    /// Results that came after the first of their task.
+    /// Results that came after the first of their task, also from who has brought that and says it
+    /// again.
     pub(super) late: usize,
     /// Members that were lost.
     pub(super) lost: usize,
