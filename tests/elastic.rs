@@ -226,6 +226,30 @@ fn results_are_large_and_no_larger_than_is_allowed() {
 }
 
 #[test]
+fn results_that_a_continued_coordinator_does_not_take_are_failures() {
+    let mut farm = Farm::new();
+    let log = farm.file("log");
+    let words = ["--tasks", "4", "--poison", "1", "--lease", "100", "--log", log.to_str().unwrap()];
+    let (mut coordinator, address) = farm.serve(&words);
+    let gate = farm.file("gate");
+    let work = ["--slots", "4", "--bytes", "5000000", "--millis", "500"];
+    let mut worker =
+        farm.join(&address, &[&work[..], &["--gate", gate.to_str().unwrap()]].concat());
+    until("all are begun", || farm.notes().len() == 4);
+    // Some are done for nobody, and one is begun for the first coordinator and done for the second.
+    coordinator.kill();
+    thread::sleep(Duration::from_secs(1));
+    let smaller = [&words[..], &["--max-message", "1"]].concat();
+    let mut coordinator = farm.serve_at(&address, &smaller).0;
+    fs::write(&gate, "").unwrap();
+    let said = coordinator.ends_with(0);
+    let aside = said.lines().filter(|line| line.starts_with("aside ")).count();
+    assert_eq!((fact(&said, "done") + aside, said.contains("aside 0 ")), (4, true), "{said}");
+    assert!(aside > 1 && said.contains("its result has 5000"), "{said}");
+    worker.ends_with(0);
+}
+
+#[test]
 fn workers_that_do_not_belong_are_refused_and_told_why() {
     let mut farm = Farm::new();
     let (mut coordinator, address) = farm.serve(&["--tasks", "4", "--lease", "100"]);

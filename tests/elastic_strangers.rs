@@ -4,12 +4,14 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::TcpStream,
+    process::Command,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use arbtest::arbitrary::Unstructured;
+use nix::sys::signal::Signal;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -35,9 +37,13 @@ const TASKS: usize = 200;
 
 impl Busy {
     fn new(words: &[&str]) -> Self {
-        let mut farm = Farm::new();
         let words = [&["--tasks", "200", "--lease", "100"], words].concat();
-        let (coordinator, address) = farm.serve(&words);
+        Self::with(|farm| farm.serve(&words))
+    }
+
+    fn with(serve: impl FnOnce(&mut Farm) -> (Process, String)) -> Self {
+        let mut farm = Farm::new();
+        let (coordinator, address) = serve(&mut farm);
         let gate = farm.file("gate");
         let work = ["--slots", "2", "--millis", "5", "--gate", gate.to_str().unwrap()];
         let worker = farm.join(&address, &work);
@@ -203,6 +209,40 @@ fn connections_too_many_are_refused() {
     let said = busy.ends_well();
     assert_eq!(fact(&said, "workers"), 2, "{said}");
     late.ends_with(0);
+}
+
+#[test]
+fn connections_are_not_limited_by_the_usual_number_of_descriptors() {
+    let mut busy = Busy::with(|farm| {
+        let command = farm.command(&["--serve", "--tasks", "200", "--lease", "100"]);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", r#"ulimit -Sn 48; exec "$0" "$@""#]).arg(command.get_program());
+        limited.args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        farm.serve_by(&mut limited)
+    });
+    let members: Vec<_> = (1..=30).map(|worker| busy.member(worker)).collect();
+    drop(members);
+    let said = busy.ends_well();
+    assert_eq!(fact(&said, "workers"), 31, "{said}");
+}
+
+#[test]
+fn who_does_not_take_a_task_does_not_hold_up_the_end() {
+    let words = ["--tasks", "3", "--lease", "1000", "--ballast", "20000000"];
+    let mut busy = Busy::with(|farm| farm.serve(&words));
+    let stuck = busy.member(1);
+    let mut bytes = vec![0; 100_000];
+    let stream = &stuck.get_ref().sock;
+    until("a task is on its way", || stream.peek(&mut bytes).unwrap() > 50_000);
+    busy.coordinator.signal(Signal::SIGTERM);
+    let said = busy.coordinator.ends_with(1);
+    assert!(said.contains("of 3 tasks left"), "{said}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use ring::digest;
 
 use super::{
     ElasticArgs, Problem, SetAside,
-    door::{Door, Heard, Outbox, listen},
+    door::{Door, Heard, Outbox, listen, raise_descriptors},
     log::{Entry, Log},
     messages::{FromWorker, ToWorker},
     state::{Counts, Effect, Event, MemberId, Rules, State},
@@ -32,6 +32,8 @@ const ATTENTION: Duration = Duration::from_millis(200);
 const HEARING: usize = 256;
 /// Messages that one commit is for, at most.
 const GROUP: usize = 1024;
+/// No more messages are taken into it when their results have so many bytes.
+const GROUP_BYTES: usize = 64 << 20;
 /// How long members have to end by themselves, and lost ones to come back, when there is no more to
 /// do.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -117,6 +119,7 @@ pub(super) fn serve(
         }
         None => token::random()?,
     };
+    raise_descriptors();
     let listener = listen(address)?;
     let credentials = token::for_coordinator(token_file)?;
     let local = listener.local_addr()?;
@@ -140,6 +143,28 @@ pub(super) fn serve(
         outcome.unwrap_or_else(|panic| resume_unwind(panic))
     })?;
     Ok(coordinator.ended())
+}
+
+/// What one commit is for: what has come, bounded in number and bytes.
+fn group(
+    first: Option<(MemberId, Heard)>,
+    events: &Receiver<(MemberId, Heard)>,
+) -> impl Iterator<Item = (MemberId, Heard)> {
+    let mut bytes = 0;
+    let mut first = first;
+    let next = move || {
+        // Only what is taken is taken out.
+        let next = match first.take() {
+            Some(first) => first,
+            None if bytes < GROUP_BYTES => events.try_recv().ok()?,
+            None => return None,
+        };
+        if let Heard::Said(FromWorker::Done { result, .. }) = &next.1 {
+            bytes += result.len();
+        }
+        Some(next)
+    };
+    std::iter::from_fn(next).take(GROUP)
 }
 
 /// What tells one list of tasks from another.
@@ -192,7 +217,7 @@ impl Coordinator<'_> {
             };
             self.clock.go_on();
             let mut effects = Vec::new();
-            for (member, heard) in first.into_iter().chain(events.try_iter()).take(GROUP) {
+            for (member, heard) in group(first, events) {
                 self.hear(member, heard, &mut effects);
             }
             self.state.tick(self.clock.now, &mut effects);
@@ -336,5 +361,24 @@ impl Coordinator<'_> {
             workers: self.state.workers_seen(),
             from_log: self.from_log,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_bounded_in_number_and_bytes() {
+        let (heard, events) = sync_channel(2 * GROUP);
+        let done = |bytes| FromWorker::Done { task: 0, result: vec![0; bytes] };
+        let say = |message| heard.send((MemberId(0), Heard::Said(message))).unwrap();
+        (0..5).for_each(|_| say(done(GROUP_BYTES / 2)));
+        let sizes: Vec<usize> = (0..4).map(|_| group(None, &events).count()).collect();
+        assert_eq!(sizes, [2, 2, 1, 0]);
+        (0..=GROUP).for_each(|_| say(FromWorker::Alive));
+        let first = events.recv().ok();
+        assert_eq!(group(first, &events).count(), GROUP);
+        assert_eq!(group(None, &events).count(), 1, "nothing is lost");
     }
 }

@@ -15,7 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::poll::{PollFd, PollFlags};
+use nix::{
+    poll::{PollFd, PollFlags},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 use rustls::{ServerConfig, ServerConnection};
 
 use super::{
@@ -30,7 +33,8 @@ use super::{
 const INTRODUCTION: Duration = Duration::from_secs(5);
 /// Strangers at a time.
 const MOST_STRANGERS: usize = 64;
-/// How often the listener looks whether it is still wanted.
+/// How often the listener, and a connection that cannot get rid of something, look whether they are
+/// still wanted.
 const GLANCE: Duration = Duration::from_millis(50);
 const STACK_BYTES: usize = 512 << 10;
 
@@ -100,6 +104,24 @@ pub(super) fn listen(address: &str) -> Result<TcpListener, Problem> {
         Ok(listener)
     };
     listen().map_err(|error| Problem::Listen { address: address.to_owned(), error })
+}
+
+/// Lets this process have as many descriptors as it may: a connection needs three, and the usual
+/// limit is not for so many.
+pub(super) fn raise_descriptors() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Else who is one too many is refused.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
+/// Who has been let in.
+struct Introduced {
+    link: Link<ServerConnection>,
+    hello: Hello,
+    holds: Vec<(u64, bool)>,
+    waker: Waker,
+    sleeper: Sleeper,
 }
 
 /// Counts one as long as it lives.
@@ -199,11 +221,10 @@ impl Door {
     ) {
         let introduced = self.introduce(stream);
         drop(introduction);
-        let (mut link, hello, holds) = match introduced {
+        let Introduced { mut link, hello, holds, waker, sleeper } = match introduced {
             Ok(introduced) => introduced,
             Err(problem) => return log::debug!("a connection is refused: {problem}"),
         };
-        let Ok((waker, sleeper)) = waker() else { return };
         let (messages, outgoing) = channel();
         let joined = Heard::Joined {
             worker: hello.worker,
@@ -222,11 +243,7 @@ impl Door {
     }
 
     /// Who is there? Within one deadline.
-    #[allow(clippy::type_complexity, reason = "named where it is taken")]
-    fn introduce(
-        &self,
-        stream: TcpStream,
-    ) -> Result<(Link<ServerConnection>, Hello, Vec<(u64, bool)>), Problem> {
+    fn introduce(&self, stream: TcpStream) -> Result<Introduced, Problem> {
         let deadline = Instant::now() + INTRODUCTION;
         let mut link = Link::accept(stream, &self.config, deadline, &self.closed)?;
         let hello: Hello = link.receive_first()?;
@@ -246,6 +263,8 @@ impl Door {
             link.send(&ToWorker::Refused(why.clone()))?;
             return Err(Problem::Refused(why));
         }
+        // Before the welcome: who is told that it has joined does not lose the connection for this.
+        let (waker, sleeper) = waker()?;
         link.take_up_to(self.most_bytes + ROOM);
         let lease_ms = self.lease.as_millis() as u32; // at most a day
         let most_bytes = self.most_bytes as u32; // at most a GiB
@@ -254,7 +273,7 @@ impl Door {
             return Err(Problem::Malformed);
         };
         link.is_made();
-        Ok((link, hello, holds))
+        Ok(Introduced { link, hello, holds, waker, sleeper })
     }
 
     /// Carries messages both ways until one side ends.
@@ -283,10 +302,16 @@ impl Door {
             if out? {
                 return Ok(()); // the coordinator has no more to say
             }
-            if link.pending().is_some_and(|since| since.elapsed() > self.lease) {
-                return Err(Problem::TooLate);
-            }
-            out = link.wait(sleeper, self.lease).map(|()| false);
+            let wait = match link.pending() {
+                None => self.lease,
+                // Who does not take what is said does not hold up the end.
+                Some(_) if self.closed.load(Ordering::Acquire) => return Ok(()),
+                Some(since) => match self.lease.checked_sub(since.elapsed()) {
+                    Some(left) => left.min(GLANCE),
+                    None => return Err(Problem::TooLate),
+                },
+            };
+            out = link.wait(sleeper, wait).map(|()| false);
         }
     }
 }

@@ -4,11 +4,17 @@
 //! is in the next one.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, File, OpenOptions},
+    io,
     os::unix::fs::OpenOptionsExt,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
@@ -40,14 +46,58 @@ pub(super) enum Entry {
 impl Log {
     /// Opens the log of these tasks, or begins one; and the key of its run.
     pub(super) fn open(file: &Path, digest: &[u8]) -> Result<(Self, RunKey), Problem> {
+        if is_missing(file) {
+            Self::begin(file, digest)?;
+        }
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(file)
+            .map_err(|error| cannot("open", file, error))?;
+        // The database asserts what a file that was cut off does not keep.
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::of(opened, file, digest)));
+        let (log, run) = opened.unwrap_or_else(|_| {
+            Err(Problem::LogDamaged { file: file.to_owned(), what: "it is not whole" })
+        })?;
+        let run = RunKey::try_from(run).map_err(|_| Problem::LogOfOthers(file.to_owned()))?;
+        Ok((log, run))
+    }
+
+    /// Makes a log under another name: the file is there when it is whole, and not before, however
+    /// this ends.
+    fn begin(file: &Path, digest: &[u8]) -> Result<(), Problem> {
+        let mut name = file.as_os_str().to_owned();
+        name.push(".new");
+        let new = PathBuf::from(name);
         let opened = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(file)
-            .map_err(|error| Problem::File { what: "open", file: file.to_owned(), error })?;
+            .open(&new)
+            .map_err(|error| cannot("make", &new, error))?;
+        // Another coordinator may be at it, or may just have renamed what was opened here.
+        let locked = Flock::lock(opened, FlockArg::LockExclusiveNonblock);
+        let locked = locked.map_err(|(_, error)| match error {
+            Errno::EWOULDBLOCK => Problem::LogInUse(file.to_owned()),
+            error => cannot("lock", &new, error.into()),
+        })?;
+        if !is_missing(file) {
+            return Ok(());
+        }
+        let own = locked.set_len(0).and_then(|()| locked.try_clone());
+        Self::of(own.map_err(|error| cannot("make", &new, error))?, file, digest)?;
+        fs::rename(&new, file).map_err(|error| cannot("make", file, error))?;
+        // The name is on the disk, too.
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or_else(|| Path::new("."));
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| cannot("keep", directory, error))
+    }
+
+    /// The log in a file, and the key of its run, which is empty if it is of other tasks.
+    fn of(opened: File, file: &Path, digest: &[u8]) -> Result<(Self, Vec<u8>), Problem> {
         let mut builder = Database::builder();
         let database = builder.set_cache_size(CACHE_BYTES).create_file(opened);
         let database = database.map_err(|error| match error {
@@ -71,7 +121,6 @@ impl Log {
             transaction.open_table(ASIDE)?;
             Ok(run.to_vec())
         })?;
-        let run = RunKey::try_from(run).map_err(|_| Problem::LogOfOthers(file.to_owned()))?;
         Ok((log, run))
     }
 
@@ -153,6 +202,18 @@ impl Log {
     }
 }
 
+/// An empty file is no log yet.
+fn is_missing(file: &Path) -> bool {
+    match fs::metadata(file) {
+        Ok(about) => about.is_file() && about.len() == 0,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+fn cannot(what: &'static str, file: &Path, error: io::Error) -> Problem {
+    Problem::File { what, file: file.to_owned(), error }
+}
+
 fn failed(file: &Path, error: impl Into<redb::Error>) -> Problem {
     Problem::Log { file: file.to_owned(), error: Box::new(error.into()) }
 }
@@ -193,5 +254,40 @@ mod tests {
         let file = directory.path().join("log");
         std::fs::write(&file, "something else, which is a text of some length").unwrap();
         assert!(matches!(Log::open(&file, b"digest"), Err(Problem::Log { .. })));
+    }
+
+    #[test]
+    fn a_log_that_was_being_made_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, new) = (directory.path().join("log"), directory.path().join("log.new"));
+        std::fs::write(&new, [0; 100_000]).unwrap();
+        let (log, run) = Log::open(&file, b"digest").unwrap();
+        assert!(!new.exists());
+        drop(log);
+        assert_eq!(Log::open(&file, b"digest").unwrap().1, run);
+        // While another coordinator is at it.
+        let at_it = File::create(&new).unwrap();
+        let at_it = Flock::lock(at_it, FlockArg::LockExclusive).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert!(matches!(Log::open(&file, b"digest"), Err(Problem::LogInUse(_))));
+        drop(at_it);
+        Log::open(&file, b"digest").unwrap();
+    }
+
+    #[test]
+    fn a_log_that_was_cut_off_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("log");
+        let (log, _) = Log::open(&file, b"digest").unwrap();
+        let entries: Vec<Entry> = (0..50).map(|task| Entry::Result(task, vec![7; 9999])).collect();
+        log.keep(&entries).unwrap();
+        drop(log);
+        let whole = std::fs::read(&file).unwrap();
+        for parts in 1..20 {
+            std::fs::write(&file, &whole[..whole.len() * parts / 20]).unwrap();
+            let Err(problem) = Log::open(&file, b"digest") else { panic!("{parts} is whole") };
+            let damaged = matches!(problem, Problem::Log { .. } | Problem::LogDamaged { .. });
+            assert!(damaged, "{problem}");
+        }
     }
 }

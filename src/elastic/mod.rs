@@ -83,7 +83,8 @@ pub struct Outcome<R> {
     pub begun: usize,
     /// How many tasks were begun more than once.
     pub begun_again: usize,
-    /// How many results came after the first one of their task, and were dropped.
+    /// How many results came after the first one of their task was kept, and were dropped: of a
+    /// task that was done twice, or said again by a worker that could not hear that it was kept.
     pub late: usize,
 }
 

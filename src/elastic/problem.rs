@@ -69,7 +69,10 @@ pub(super) enum Problem {
         file = .0.display()
     )]
     LogOfOthers(PathBuf),
-    #[error("the log {file} is damaged: {what}", file = .file.display())]
+    #[error(
+        "the log {file} is damaged: {what}\n  help: name a --log that is not there to begin anew",
+        file = .file.display()
+    )]
     LogDamaged { file: PathBuf, what: &'static str },
     #[error(
         "task {task} has {bytes} bytes, more than the {most} of a message\n  help: --max-message MIB of the coordinator"

@@ -129,7 +129,8 @@ pub(super) struct Counts {
     pub(super) starts: usize,
     /// Tasks that were begun more than once.
     pub(super) run_again: usize,
-    /// Results that came after the first of their task.
+    /// Results that came after the first of their task, also from who has brought that and says it
+    /// again.
     pub(super) late: usize,
     /// Members that were lost.
     pub(super) lost: usize,
@@ -310,9 +311,9 @@ impl State {
         }
         self.members.insert(id, member);
         self.missing.remove(&worker);
-        if !self.workers.insert(worker) {
-            self.forgive(worker, out);
-        }
+        self.workers.insert(worker);
+        // Also one that is new to this coordinator: its log may blame it.
+        self.forgive(worker, out);
         for &(task, started) in holds {
             if !self.is_open(task) {
                 // What is running there ends as a late result.

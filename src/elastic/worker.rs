@@ -31,6 +31,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// How often one looks whether the worker is to stop.
 const GLANCE: Duration = Duration::from_millis(100);
+/// A connection that has lived for so long is a good one: a worker looks for the next one as at
+/// first. After others it goes on with the pauses and the patience that it had.
+const SETTLED: Duration = Duration::from_secs(1);
 /// Signs of life within a lease.
 const SIGNS: u32 = 4;
 
@@ -52,15 +55,18 @@ impl Report {
     /// A result that can be sent, or why it cannot.
     pub(super) fn new(order: &Order, outcome: Result<Vec<u8>, String>) -> Self {
         let outcome = outcome.and_then(|result| match result.len() {
-            bytes if bytes > order.most_bytes => Err(format!(
-                "its result has {bytes} bytes, more than the {} of a message (--max-message of the \
-                 coordinator)",
-                order.most_bytes
-            )),
+            bytes if bytes > order.most_bytes => Err(too_large(bytes, order.most_bytes)),
             _ => Ok(result),
         });
         Self { ticket: order.ticket, outcome: outcome.map_err(|why| cut(why, WHY_BYTES)) }
     }
+}
+
+fn too_large(bytes: usize, most: usize) -> String {
+    format!(
+        "its result has {bytes} bytes, more than the {most} of a message (--max-message of the \
+         coordinator)"
+    )
 }
 
 /// How a connection ends.
@@ -131,13 +137,13 @@ impl<'k> Keeper<'k> {
         let mut silent_since = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let (ending, joined) = match self.connect() {
+            let (ending, lived) = match self.connect() {
                 Ok((link, terms)) => {
                     log::info!("joined {}", self.address());
-                    pause = FIRST_PAUSE;
-                    (self.serve(link, &terms), true)
+                    let joined = Instant::now();
+                    (self.serve(link, &terms), Some(joined.elapsed()))
                 }
-                Err(problem) => (Ending::Lost(problem), false),
+                Err(problem) => (Ending::Lost(problem), None),
             };
             let problem = match ending {
                 Ending::Finished | Ending::Left | Ending::Abandoned => return Ok(self.worked),
@@ -146,9 +152,12 @@ impl<'k> Keeper<'k> {
                 }
                 Ending::Lost(problem) => problem,
             };
-            if joined {
-                silent_since = Instant::now();
+            if let Some(lived) = lived {
                 log::warn!("the coordinator is lost: {problem}");
+                if lived >= SETTLED.min(self.args.patience) {
+                    silent_since = Instant::now();
+                    pause = FIRST_PAUSE;
+                }
             }
             // Others do what was not begun.
             self.waiting.clear();
@@ -225,12 +234,28 @@ impl<'k> Keeper<'k> {
             _ => return Err(Problem::Malformed),
         };
         link.take_up_to(terms.most_bytes + ROOM);
+        self.drop_what_is_too_large(terms.most_bytes);
         link.send(&FromWorker::Holding(self.holds().map(|task| (task, true)).collect()))?;
         link.is_made();
         for message in self.untaken.values() {
             link.send(message)?;
         }
         Ok((link, terms))
+    }
+
+    /// A coordinator that goes on from its log may take less than when the task was begun. A result
+    /// that is too large for it would end each connection.
+    fn drop_what_is_too_large(&mut self, most: usize) {
+        for message in self.untaken.values_mut() {
+            if let FromWorker::Done { task, result } = message
+                && result.len() > most
+            {
+                self.worked.tasks -= 1;
+                self.worked.failed += 1;
+                let why = too_large(result.len(), most);
+                *message = FromWorker::Failed { task: *task, why };
+            }
+        }
     }
 
     /// Tasks that are begun, or done and not taken note of.
@@ -265,6 +290,9 @@ impl<'k> Keeper<'k> {
         let mut said_that_it_leaves = false;
         loop {
             let Some(reports) = self.take_reports() else { return Ok(Ending::Abandoned) };
+            if !reports.is_empty() {
+                self.drop_what_is_too_large(terms.most_bytes);
+            }
             for task in reports {
                 if let Some(message) = self.untaken.get(&task) {
                     link.send(message)?;

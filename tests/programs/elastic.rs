@@ -30,6 +30,9 @@ struct Args {
     /// Task 0 waits until this file is there
     #[arg(long)]
     gate: Option<PathBuf>,
+    /// Tasks of so many bytes more
+    #[arg(long, default_value_t = 0)]
+    ballast: usize,
     /// Results of so many bytes more
     #[arg(long, default_value_t = 0)]
     bytes: usize,
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     args.run.run(|world| take_part(world, &args))
 }
 
+type Task = (u64, Vec<u8>);
 type Squared = (u64, Vec<u8>);
 
 impl Args {
@@ -86,9 +90,9 @@ fn take_part(world: &Comm, args: &Args) -> Result<(), Failure> {
     let farm = farm.on_address(|address| println!("address {address}"));
     if farm.role() == Role::Worker {
         let worked = if world.size() == 1 {
-            farm.work(|&number: &u64| args.square(number))?
+            farm.work(|(number, _): &Task| args.square(*number))?
         } else {
-            farm.work_world(world, |world, number: &u64| {
+            farm.work_world(world, |world, (number, _): &Task| {
                 if world.rank() == 0 {
                     args.note(*number)?;
                 }
@@ -107,8 +111,9 @@ fn take_part(world: &Comm, args: &Args) -> Result<(), Failure> {
         println!("worked {} failed {}", worked.tasks, worked.failed);
         return Ok(());
     }
-    let tasks = || (0..args.tasks).collect::<Vec<u64>>();
-    let Some(outcome) = farm.map(tasks, |&number| args.square(number))? else { return Ok(()) };
+    let task = |number| (number, vec![0; args.ballast]);
+    let tasks = || (0..args.tasks).map(task).collect::<Vec<Task>>();
+    let Some(outcome) = farm.map(tasks, |(number, _)| args.square(*number))? else { return Ok(()) };
     for (number, result) in (0..).zip(&outcome.results) {
         if let Some((square, bytes)) = result
             && (*square != number * number || bytes.iter().any(|byte| *byte != 7))

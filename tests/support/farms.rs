@@ -129,7 +129,11 @@ impl Farm {
 
     pub(crate) fn serve_at(&mut self, address: &str, words: &[&str]) -> (Process, String) {
         let mut command = self.command(&["--serve", address]);
-        let mut coordinator = self.start(command.args(words));
+        self.serve_by(command.args(words))
+    }
+
+    pub(crate) fn serve_by(&mut self, command: &mut Command) -> (Process, String) {
+        let mut coordinator = self.start(command);
         let mut found = None;
         until("the coordinator listens", || {
             let said = coordinator.said();

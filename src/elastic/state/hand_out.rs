@@ -66,8 +66,9 @@ impl State {
     }
 
     /// Whether a member may have this task. A suspect never meets another one: so an innocent one is
-    /// not blamed again for the same culprit. It goes to who has not failed on it, if there is such
-    /// a one.
+    /// not blamed again for the same culprit. It goes to who has not failed on it, if such a one can
+    /// have it now; and for its last time, before it is set aside, if there is such a one at all: no
+    /// worker has a task set aside by itself while there are others.
     fn fits(&self, id: MemberId, task: usize) -> bool {
         let Some(member) = self.members.get(&id) else { return false };
         let task = &self.tasks[task];
@@ -75,9 +76,14 @@ impl State {
             return true;
         }
         let is_blamed = |worker: Identity| task.blames.iter().any(|blame| blame.worker == worker);
-        let has_suspect = member.holds.keys().any(|&held| self.tasks[held].is_suspect());
-        let is_unblamed = |other: &Member| !other.leaving && !is_blamed(other.worker);
-        !has_suspect && (!is_blamed(member.worker) || !self.members.values().any(is_unblamed))
+        let has_suspect =
+            |member: &Member| member.holds.keys().any(|&held| self.tasks[held].is_suspect());
+        let is_last = task.blames.len() + 1 >= self.rules.poison;
+        let is_better = |other: &Member| {
+            let can_have_it = other.has_room(1) && !has_suspect(other);
+            !other.leaving && !is_blamed(other.worker) && (is_last || can_have_it)
+        };
+        !has_suspect(member) && (!is_blamed(member.worker) || !self.members.values().any(is_better))
     }
 
     /// Nothing is queued: who is idle takes over what waits elsewhere, and does again what takes

@@ -96,20 +96,29 @@ fn suspects_do_not_meet() {
 
 #[test]
 fn a_failed_task_goes_to_another_worker_if_there_is_one() {
-    let mut farm = Tried::new(3);
+    let mut farm = Tried::new(1);
     farm.join(1, 1);
     farm.join(2, 1);
-    let failed = farm.hear(1, Event::Failed(0, "no".to_owned()));
-    assert!(!assigned(&failed).contains(&(1, 0)), "{failed:?}");
-    let done = [farm.hear(2, Event::Done(1)), farm.hear(1, Event::Done(2))].concat();
-    assert_eq!(assigned(&done), [(2, 0)]);
+    assert_eq!(assigned(&farm.hear(1, Event::Failed(0, "no".to_owned()))), [(2, 0)]);
     // The last worker there is tries again, until it is enough.
-    farm.hear(2, Event::Gone);
+    assert_eq!(assigned(&farm.hear(2, Event::Gone)), [(1, 0)]);
     for time in 0..2 {
         let effects = farm.hear(1, Event::Failed(0, "no".to_owned()));
         assert_eq!(effects.contains(&Effect::KeepAside(0)), time == 1, "{time} {effects:?}");
     }
     assert!(farm.state.is_finished());
+}
+
+#[test]
+fn a_failed_task_waits_for_a_busy_worker_only_before_it_is_set_aside() {
+    let mut farm = Tried::new(2);
+    farm.join(1, 1);
+    farm.join(2, 1);
+    farm.hear(2, Event::Started(1));
+    assert_eq!(assigned(&farm.hear(1, Event::Failed(0, "no".to_owned()))), [(1, 0)]);
+    assert_eq!(assigned(&farm.hear(1, Event::Failed(0, "no".to_owned()))), []);
+    assert_eq!(assigned(&farm.hear(2, Event::Done(1))), [(2, 0)]);
+    assert!(farm.hear(2, Event::Done(0)).contains(&Effect::Keep(0)));
 }
 
 #[test]
@@ -124,6 +133,23 @@ fn a_worker_that_comes_back_has_not_died() {
     assert_eq!(farm.state.blames(0).len(), 0);
     let effects = farm.hear(2, Event::Done(0));
     assert!(effects.contains(&Effect::Keep(0)) && effects.contains(&Effect::Taken(MemberId(2), 0)));
+}
+
+#[test]
+fn a_worker_that_comes_back_clears_what_the_log_says_of_it() {
+    let mut before = Tried::new(2);
+    for worker in [7, 8] {
+        before.join(worker, 1);
+        before.hear(worker, Event::Started(0));
+        before.hear(worker, Event::Gone);
+    }
+    assert_eq!(before.state.blames(0).len(), 2);
+    let mut farm = Tried::new(2);
+    farm.state.restore_blames(0, before.state.blames(0).to_vec());
+    let effects = farm.join(7, 1);
+    assert!(effects.contains(&Effect::KeepBlames(0)), "{effects:?}");
+    assert_eq!(farm.state.blames(0).len(), 1, "the other one is not back");
+    assert!(farm.state.blames(0)[0].why.contains("worker 8"));
 }
 
 #[test]
