@@ -257,6 +257,22 @@ fn a_users_signal_stops_it_to_be_continued() {
 }
 
 #[test]
+fn a_signal_while_what_hangs_is_ended_is_the_last_word() {
+    let place = Place::new();
+    let words = ["--every", "10", "--steps", "1000000", "--fault", "hang@25"];
+    let options = ["-n", "2", "--restarts", "5", "--stall", "3"];
+    let going = Going::start(&mut place.run(&options, "stepper", &words));
+    place.awaits("its ending", |status| status["told_s"].as_f64() > Some(3.1));
+    going.signal("-TERM");
+    let ending = going.end().code(5);
+    assert_eq!(ending.stdout, "start at 0\n", "{ending:#?}");
+    assert!(
+        ending.stderr.contains("SIGTERM: stopped, to be continued from checkpoint 2"),
+        "{ending:#?}"
+    );
+}
+
+#[test]
 fn it_goes_on_with_fewer_and_more_ranks_while_it_runs() {
     let place = Place::new();
     let field = ["--size", "40,50", "--steps", "6000"];

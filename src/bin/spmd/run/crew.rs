@@ -65,6 +65,8 @@ struct Member {
     serves: bool,
     /// It has told its facts, and has gone since.
     is_lost: bool,
+    /// It was asked what the program has left, and has not answered.
+    owes: bool,
 }
 
 /// What an agent is told through; none when it is told no more.
@@ -125,7 +127,8 @@ impl Crew {
             let words = Arc::new(Mutex::new(agent.stdin.take()));
             listen(index, &mut agent, events.clone());
             let (host, heard) = (host.name.clone(), Instant::now());
-            members.push(Member { host, agent, words, heard, serves: false, is_lost: false });
+            let (serves, is_lost, owes) = (false, false, false);
+            members.push(Member { host, agent, words, heard, serves, is_lost, owes });
         }
         beat(members.iter().map(|member| Arc::downgrade(&member.words)).collect());
         Ok((Self { members, events, looked: Instant::now() }, receiver))
@@ -249,6 +252,7 @@ impl Crew {
                 Ok(Event::Line(index, line)) => {
                     self.hear(index);
                     if let Some(left) = Left::from_line(&line) {
+                        self.members[index].owes = false;
                         return News::Left(left);
                     }
                     if let Some(told) = line.strip_prefix("progress ") {
@@ -298,31 +302,30 @@ impl Crew {
         }
     }
 
-    /// What the program has left on the hosts: the weightiest; and what it has told last.
-    ///
-    /// # Errors
-    /// The name of a host that does not answer.
-    pub(super) fn left(
+    /// What the program has left on the hosts that answer, and what it has told last. Signals that
+    /// come meanwhile are events still.
+    pub(super) fn last(
         &mut self,
         events: &Receiver<Event>,
         progress: &mut dyn FnMut(&str),
-    ) -> Result<Left, String> {
+    ) -> Last {
         self.say_to_all("progress");
-        let serving = self.members.iter().filter(|member| member.serves);
-        let mut open = serving.filter(|member| say_to(&member.words, "record")).count();
-        let mut all = Left::NotBegun;
-        while open > 0 {
+        for member in self.members.iter_mut().filter(|member| member.serves) {
+            member.owes = say_to(&member.words, "record");
+        }
+        let (mut left, mut signals) = (Left::NotBegun, Vec::new());
+        while self.members.iter().any(|member| member.owes && member.serves && !member.is_silent()) {
             match self.news(events, BEAT / 10) {
-                News::Left(left) => {
-                    all = all.max(left);
-                    open -= 1;
-                }
-                News::Lost(name) => return Err(name),
+                News::Left(more) => left = left.max(more),
                 News::Progress(told) => progress(&told),
-                News::Signal(_) | News::None => {}
+                News::Signal(signal) => signals.push(signal),
+                News::Lost(_) | News::None => {}
             }
         }
-        Ok(all)
+        for signal in signals {
+            let _ = self.events.send(Event::Signal(signal)); // whoever asks has the receiver
+        }
+        Last { left, lost: self.lost().into_iter().next() }
     }
 
     /// The run is over: what is left of it is ended, on all hosts that can be reached; those where
@@ -361,6 +364,14 @@ impl Member {
     fn is_silent(&self) -> bool {
         self.serves && self.heard.elapsed() > SILENCE
     }
+}
+
+/// What is known when a run is over.
+pub(super) struct Last {
+    /// The weightiest of what the program has left on the hosts.
+    pub(super) left: Left,
+    /// A host that does not answer.
+    pub(super) lost: Option<String>,
 }
 
 /// What there is to know while a run goes on.

@@ -35,7 +35,8 @@ use super::{
     crew::Crew,
     plan::Plan,
     say, usable,
-    watch::{self, Ended, INTERRUPTED, LOOK, Signals},
+    signals::{Signals, block_signals},
+    watch::{self, Ended, Fate, INTERRUPTED, LOOK},
 };
 
 /// How a run gets over faults.
@@ -74,13 +75,13 @@ pub(super) fn run(options: &Options, mut plan: Plan) -> Result<Ending, Ending> {
     let most = supervised.restarts.unwrap_or(0);
     let run = Arc::new(Mutex::new(Run::begin(supervised, &plan, most)?));
     // Before there are other threads, which would be ended by them.
-    watch::block_signals().map_err(|error| Ending::Failed(error, 1))?;
+    block_signals().map_err(|error| Ending::Failed(error, 1))?;
     let control = Control::open(&lock(&run).name, &run);
     if let Err(error) = &control {
         say(&format!("note: spmd status cannot ask this run: {error}"));
     }
     let mut supervisor = Supervisor {
-        signals: Signals::hear(),
+        signals: Signals::hear().map_err(|error| Ending::Failed(error, 1))?,
         policy: Policy::new(most),
         probes: Probes::new(plan.ssh.clone(), plan.program.clone()),
         deadline: plan.walltime.and_then(|time| Instant::now().checked_add(time)),
@@ -218,6 +219,7 @@ impl Supervisor {
             if all.len() < plan.hosts.len() {
                 drop(run);
                 crew.dismiss();
+                self.signals.are_kept(&events);
                 // What was begun there is an earlier start for the next.
                 lock(&self.run).start += 1;
                 return Ok(None);
@@ -236,7 +238,9 @@ impl Supervisor {
         }
         let supervised = &options.supervised;
         let mut overseer = Watcher::new(self, supervised, news);
-        watch::run(plan, crew, events, options, Some(&mut overseer)).map(Some)
+        let ended = watch::run(plan, crew, &events, options, Some(&mut overseer));
+        self.signals.are_kept(&events);
+        ended.map(Some)
     }
 
     /// What becomes of the run now that a start has ended.
@@ -253,7 +257,16 @@ impl Supervisor {
         let is_planned = matches!(run.phase, Phase::Stopping);
         let next = self.policy.next(how, run.progress.has_kept(), is_planned);
         let (restart, pause) = match next {
-            Next::End => return Ok(Judged::Ended(ended.fate.ending())),
+            Next::End => {
+                drop(run);
+                return Ok(Judged::Ended(match (ended.asked, ended.fate) {
+                    // What befell it while it was to stop is no matter: it is not started again.
+                    (Some(signal), Fate::LostHost(_) | Fate::LostRank(_) | Fate::Hung(_)) => {
+                        self.interrupted(signal)
+                    }
+                    (_, fate) => fate.ending(),
+                }));
+            }
             Next::Spent | Next::AtFault => {
                 let text = if next == Next::Spent {
                     format!("{what}, and --restarts {} are used up", run.most_restarts)
@@ -285,8 +298,11 @@ impl Supervisor {
         run.phase = Phase::Waiting("the next start".to_owned());
         drop(run);
         let due = Instant::now() + pause;
-        while Instant::now() < due {
+        loop {
             self.pause()?;
+            if Instant::now() >= due {
+                break;
+            }
         }
         Ok(Judged::Again(News { what, at: ended.at }))
     }

@@ -89,7 +89,7 @@ impl Overseer for Watcher<'_> {
 pub(super) fn how(ended: &Ended) -> (How, String) {
     let lost = spmd::hosts::compress(&ended.lost);
     let is = if ended.lost.len() == 1 { "is" } else { "are" };
-    if ended.is_asked {
+    if ended.asked.is_some() || ended.is_late {
         return (How::Asked, String::new());
     }
     match &ended.fate {
