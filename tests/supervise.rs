@@ -307,6 +307,24 @@ fn it_goes_on_with_fewer_and_more_ranks_while_it_runs() {
 }
 
 #[test]
+fn what_keeps_no_checkpoints_is_not_asked_to_stop_for_others() {
+    let place = Place::new();
+    let mut command = place.spmd();
+    command.args(["run", "--launcher", "local", "--threads", "1", "-n", "2", "--restarts", "1"]);
+    let going = Going::start(command.arg(example("stepper")).args(["--steps", "100000000"]));
+    place.awaits("some steps", |status| step(status) > 0);
+    let refused = place.say(&["drain", "localhost:1"]).code(1).stderr;
+    assert!(refused.contains("keeps no checkpoints"), "{refused}");
+    let told = place.say(&["add", "localhost:1"]).success().stdout;
+    assert!(told.contains("only after a restart"), "{told}");
+    let status = place.status().unwrap();
+    assert_eq!((&status["state"], &status["ranks"]), (&"running".into(), &2.into()));
+    // A restart has the third rank.
+    kill(going.program().unwrap(), "-KILL");
+    place.awaits("a restart", |status| status["ranks"] == 3 && step(status) > 0);
+}
+
+#[test]
 fn its_socket_is_its_users_and_bears_anything() {
     let place = Place::new();
     let refused = place.say(&["status"]).code(1).stderr;

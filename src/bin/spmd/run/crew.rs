@@ -4,7 +4,7 @@
 use std::{
     env,
     ffi::OsStr,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
@@ -106,6 +106,7 @@ impl Crew {
             words.extend([OsStr::new("--after"), OsStr::new(after)]);
         }
         let line: Vec<String> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+        let no_thread = |error: io::Error| format!("no thread can be started: {error}");
         let mut members = Vec::new();
         for (index, host) in hosts.iter().enumerate() {
             let mut command = if is_here(&host.name) {
@@ -125,12 +126,13 @@ impl Crew {
                 format!("{} cannot be started: {error}", command.get_program().display())
             })?;
             let words = Arc::new(Mutex::new(agent.stdin.take()));
-            listen(index, &mut agent, events.clone());
+            listen(index, &mut agent, events.clone()).map_err(no_thread)?;
             let (host, heard) = (host.name.clone(), Instant::now());
             let (serves, is_lost, owes) = (false, false, false);
             members.push(Member { host, agent, words, heard, serves, is_lost, owes });
         }
-        beat(members.iter().map(|member| Arc::downgrade(&member.words)).collect());
+        beat(members.iter().map(|member| Arc::downgrade(&member.words)).collect())
+            .map_err(no_thread)?;
         Ok((Self { members, events, looked: Instant::now() }, receiver))
     }
 
@@ -314,7 +316,8 @@ impl Crew {
             member.owes = say_to(&member.words, "record");
         }
         let (mut left, mut signals) = (Left::NotBegun, Vec::new());
-        while self.members.iter().any(|member| member.owes && member.serves && !member.is_silent()) {
+        while self.members.iter().any(|member| member.owes && member.serves && !member.is_silent())
+        {
             match self.news(events, BEAT / 10) {
                 News::Left(more) => left = left.max(more),
                 News::Progress(told) => progress(&told),
@@ -386,11 +389,11 @@ pub(super) enum News {
 }
 
 /// Tells all agents, for as long as they are told anything, that this host is there.
-fn beat(all: Vec<Weak<Mutex<Option<ChildStdin>>>>) {
+fn beat(all: Vec<Weak<Mutex<Option<ChildStdin>>>>) -> io::Result<()> {
     if all.is_empty() {
-        return;
+        return Ok(());
     }
-    thread::spawn(move || {
+    let beats = move || {
         loop {
             thread::sleep(BEAT);
             let there: Vec<Words> = all.iter().filter_map(Weak::upgrade).collect();
@@ -402,7 +405,8 @@ fn beat(all: Vec<Weak<Mutex<Option<ChildStdin>>>>) {
                 say_to(&words, "");
             }
         }
-    });
+    };
+    thread::Builder::new().spawn(beats).map(drop)
 }
 
 /// Whether that is a name of this host.
@@ -412,9 +416,9 @@ pub(super) fn is_here(name: &str) -> bool {
 }
 
 /// Hands on what an agent says, and at last that it has gone.
-fn listen(index: usize, child: &mut Child, events: Sender<Event>) {
+fn listen(index: usize, child: &mut Child, events: Sender<Event>) -> io::Result<()> {
     let (out, complaints) = (child.stdout.take(), child.stderr.take());
-    thread::spawn(move || {
+    let listens = move || {
         if let Some(out) = out {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 if events.send(Event::Line(index, line)).is_err() {
@@ -427,5 +431,6 @@ fn listen(index: usize, child: &mut Child, events: Sender<Event>) {
             let _ = complaints.read_to_string(&mut text); // what can be told of it
         }
         let _ = events.send(Event::Gone(index, text)); // if anybody still waits
-    });
+    };
+    thread::Builder::new().spawn(listens).map(drop)
 }

@@ -186,8 +186,8 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
     let failed = |error: String| Ending::Failed(error, 1);
     block_signals().map_err(failed)?;
     let (ssh, directory) = (plan.ssh.as_deref(), Some(&*plan.directory));
-    let (mut crew, events) = Crew::send(&watched, ssh, &plan.token, &plan.program, directory, None)
-        .map_err(failed)?;
+    let (mut crew, events) =
+        Crew::send(&watched, ssh, &plan.token, &plan.program, directory, None).map_err(failed)?;
     Signals::hear().map_err(failed)?.are_for(crew.events.clone());
     let facts = crew
         .facts(&events)

@@ -36,6 +36,9 @@ pub(super) const INTERRUPTED: u8 = 130;
 /// How often the launcher is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 
+/// How often a program that is to stop is asked to.
+const REPEAT: Duration = Duration::from_secs(3);
+
 /// How often the program's progress is looked at.
 const ASK: Duration = Duration::from_millis(250);
 
@@ -174,7 +177,7 @@ pub(super) fn run(
     let mut stop: Option<Stop> = None;
     // Kept apart from why it is ended, which may become another reason.
     let (mut asked, mut is_late) = (None, false);
-    let (mut looked, mut is_stopping) = (Instant::now(), false);
+    let (mut looked, mut stopped) = (Instant::now(), None::<Instant>);
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
@@ -220,8 +223,9 @@ pub(super) fn run(
                 }
             }
             match overseer.look() {
-                Order::Stop if !is_stopping => {
-                    is_stopping = true;
+                // Again and again: a file that could not be written may be the next time.
+                Order::Stop if stopped.is_none_or(|at| at.elapsed() > REPEAT) => {
+                    stopped = Some(Instant::now());
                     match &place {
                         Some(place) => place.stop(),
                         None => crew.say_to_all("stop"),
