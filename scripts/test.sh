@@ -168,7 +168,7 @@ suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loo
 # Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
 # files, at processes.
 OTHERS=(bench bugs checkpoints cli cluster elastic elastic_strangers examples failures files heat2d hosts large layers measured
-    mpi pages readme run scripts slurm supervise supervised_hosts trace)
+    mpi pages readme run scripts slurm supervise supervised_hosts supervised_launchers trace)
 local_tests=(--lib)
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)

@@ -20,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 struct Told {
     /// That the program has come to its first step.
     begun: bool,
+    /// Whether it keeps checkpoints: else it cannot stop to go on later.
+    keeps: bool,
     ranks: usize,
     /// Since this process was started.
     steps: u64,
@@ -44,11 +46,9 @@ static TELLER: LazyLock<Option<Teller>> = LazyLock::new(|| {
     Some(Teller { file: file.into(), state: Mutex::default() })
 });
 
-/// The program begins its steps, from this checkpoint if there is one.
-pub(crate) fn begins(ranks: usize, resumed: Option<u64>) {
-    tell(true, |told| {
-        *told = Told { begun: true, ranks, resumed, survived: told.survived, ..*told }
-    });
+/// The program begins its steps, from this checkpoint if there is one; does it keep others?
+pub(crate) fn begins(ranks: usize, resumed: Option<u64>, keeps: bool) {
+    tell(true, |told| *told = Told { begun: true, keeps, ranks, resumed, ..*told });
 }
 
 /// A step is done.
@@ -98,6 +98,7 @@ mod tests {
         let file = directory.path().join("progress.json");
         let told = Told {
             begun: true,
+            keeps: true,
             ranks: 4,
             steps: 7,
             kept: Some(2),
@@ -108,7 +109,7 @@ mod tests {
         let text = fs::read_to_string(&file).unwrap();
         assert_eq!(
             text,
-            r#"{"begun":true,"ranks":4,"steps":7,"resumed":null,"kept":2,"kept_steps":5,"survived":0}"#
+            r#"{"begun":true,"keeps":true,"ranks":4,"steps":7,"resumed":null,"kept":2,"kept_steps":5,"survived":0}"#
         );
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing lies beside it");
     }

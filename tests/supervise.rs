@@ -257,6 +257,22 @@ fn a_users_signal_stops_it_to_be_continued() {
 }
 
 #[test]
+fn a_signal_while_what_hangs_is_ended_is_the_last_word() {
+    let place = Place::new();
+    let words = ["--every", "10", "--steps", "1000000", "--fault", "hang@25"];
+    let options = ["-n", "2", "--restarts", "5", "--stall", "3"];
+    let going = Going::start(&mut place.run(&options, "stepper", &words));
+    place.awaits("its ending", |status| status["told_s"].as_f64() > Some(3.1));
+    going.signal("-TERM");
+    let ending = going.end().code(5);
+    assert_eq!(ending.stdout, "start at 0\n", "{ending:#?}");
+    assert!(
+        ending.stderr.contains("SIGTERM: stopped, to be continued from checkpoint 2"),
+        "{ending:#?}"
+    );
+}
+
+#[test]
 fn it_goes_on_with_fewer_and_more_ranks_while_it_runs() {
     let place = Place::new();
     let field = ["--size", "40,50", "--steps", "6000"];
@@ -288,6 +304,24 @@ fn it_goes_on_with_fewer_and_more_ranks_while_it_runs() {
     let ending = going.end().success();
     assert_eq!(checksum(&ending.stdout), expected);
     assert!(ending.stdout.contains("ranks x threads: 3 x 1"), "{ending:#?}");
+}
+
+#[test]
+fn what_keeps_no_checkpoints_is_not_asked_to_stop_for_others() {
+    let place = Place::new();
+    let mut command = place.spmd();
+    command.args(["run", "--launcher", "local", "--threads", "1", "-n", "2", "--restarts", "1"]);
+    let going = Going::start(command.arg(example("stepper")).args(["--steps", "100000000"]));
+    place.awaits("some steps", |status| step(status) > 0);
+    let refused = place.say(&["drain", "localhost:1"]).code(1).stderr;
+    assert!(refused.contains("keeps no checkpoints"), "{refused}");
+    let told = place.say(&["add", "localhost:1"]).success().stdout;
+    assert!(told.contains("only after a restart"), "{told}");
+    let status = place.status().unwrap();
+    assert_eq!((&status["state"], &status["ranks"]), (&"running".into(), &2.into()));
+    // A restart has the third rank.
+    kill(going.program().unwrap(), "-KILL");
+    place.awaits("a restart", |status| status["ranks"] == 3 && step(status) > 0);
 }
 
 #[test]

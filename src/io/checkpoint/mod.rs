@@ -277,7 +277,7 @@ impl Checkpoint {
     ) -> Result<Option<PathBuf>, Failure> {
         let newest = self.newest(state, at)?;
         if self.comm.rank() == 0 {
-            told::begins(self.comm.size(), self.good);
+            told::begins(self.comm.size(), self.good, self.keeps());
         }
         Ok(newest)
     }

@@ -4,7 +4,7 @@
 use std::{
     env,
     ffi::OsStr,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
@@ -65,6 +65,8 @@ struct Member {
     serves: bool,
     /// It has told its facts, and has gone since.
     is_lost: bool,
+    /// It was asked what the program has left, and has not answered.
+    owes: bool,
 }
 
 /// What an agent is told through; none when it is told no more.
@@ -104,6 +106,7 @@ impl Crew {
             words.extend([OsStr::new("--after"), OsStr::new(after)]);
         }
         let line: Vec<String> = words.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+        let no_thread = |error: io::Error| format!("no thread can be started: {error}");
         let mut members = Vec::new();
         for (index, host) in hosts.iter().enumerate() {
             let mut command = if is_here(&host.name) {
@@ -123,11 +126,13 @@ impl Crew {
                 format!("{} cannot be started: {error}", command.get_program().display())
             })?;
             let words = Arc::new(Mutex::new(agent.stdin.take()));
-            listen(index, &mut agent, events.clone());
+            listen(index, &mut agent, events.clone()).map_err(no_thread)?;
             let (host, heard) = (host.name.clone(), Instant::now());
-            members.push(Member { host, agent, words, heard, serves: false, is_lost: false });
+            let (serves, is_lost, owes) = (false, false, false);
+            members.push(Member { host, agent, words, heard, serves, is_lost, owes });
         }
-        beat(members.iter().map(|member| Arc::downgrade(&member.words)).collect());
+        beat(members.iter().map(|member| Arc::downgrade(&member.words)).collect())
+            .map_err(no_thread)?;
         Ok((Self { members, events, looked: Instant::now() }, receiver))
     }
 
@@ -249,6 +254,7 @@ impl Crew {
                 Ok(Event::Line(index, line)) => {
                     self.hear(index);
                     if let Some(left) = Left::from_line(&line) {
+                        self.members[index].owes = false;
                         return News::Left(left);
                     }
                     if let Some(told) = line.strip_prefix("progress ") {
@@ -298,31 +304,31 @@ impl Crew {
         }
     }
 
-    /// What the program has left on the hosts: the weightiest; and what it has told last.
-    ///
-    /// # Errors
-    /// The name of a host that does not answer.
-    pub(super) fn left(
+    /// What the program has left on the hosts that answer, and what it has told last. Signals that
+    /// come meanwhile are events still.
+    pub(super) fn last(
         &mut self,
         events: &Receiver<Event>,
         progress: &mut dyn FnMut(&str),
-    ) -> Result<Left, String> {
+    ) -> Last {
         self.say_to_all("progress");
-        let serving = self.members.iter().filter(|member| member.serves);
-        let mut open = serving.filter(|member| say_to(&member.words, "record")).count();
-        let mut all = Left::NotBegun;
-        while open > 0 {
+        for member in self.members.iter_mut().filter(|member| member.serves) {
+            member.owes = say_to(&member.words, "record");
+        }
+        let (mut left, mut signals) = (Left::NotBegun, Vec::new());
+        while self.members.iter().any(|member| member.owes && member.serves && !member.is_silent())
+        {
             match self.news(events, BEAT / 10) {
-                News::Left(left) => {
-                    all = all.max(left);
-                    open -= 1;
-                }
-                News::Lost(name) => return Err(name),
+                News::Left(more) => left = left.max(more),
                 News::Progress(told) => progress(&told),
-                News::Signal(_) | News::None => {}
+                News::Signal(signal) => signals.push(signal),
+                News::Lost(_) | News::None => {}
             }
         }
-        Ok(all)
+        for signal in signals {
+            let _ = self.events.send(Event::Signal(signal)); // whoever asks has the receiver
+        }
+        Last { left, lost: self.lost().into_iter().next() }
     }
 
     /// The run is over: what is left of it is ended, on all hosts that can be reached; those where
@@ -363,6 +369,14 @@ impl Member {
     }
 }
 
+/// What is known when a run is over.
+pub(super) struct Last {
+    /// The weightiest of what the program has left on the hosts.
+    pub(super) left: Left,
+    /// A host that does not answer.
+    pub(super) lost: Option<String>,
+}
+
 /// What there is to know while a run goes on.
 pub(super) enum News {
     None,
@@ -375,11 +389,11 @@ pub(super) enum News {
 }
 
 /// Tells all agents, for as long as they are told anything, that this host is there.
-fn beat(all: Vec<Weak<Mutex<Option<ChildStdin>>>>) {
+fn beat(all: Vec<Weak<Mutex<Option<ChildStdin>>>>) -> io::Result<()> {
     if all.is_empty() {
-        return;
+        return Ok(());
     }
-    thread::spawn(move || {
+    let beats = move || {
         loop {
             thread::sleep(BEAT);
             let there: Vec<Words> = all.iter().filter_map(Weak::upgrade).collect();
@@ -391,7 +405,8 @@ fn beat(all: Vec<Weak<Mutex<Option<ChildStdin>>>>) {
                 say_to(&words, "");
             }
         }
-    });
+    };
+    thread::Builder::new().spawn(beats).map(drop)
 }
 
 /// Whether that is a name of this host.
@@ -401,9 +416,9 @@ pub(super) fn is_here(name: &str) -> bool {
 }
 
 /// Hands on what an agent says, and at last that it has gone.
-fn listen(index: usize, child: &mut Child, events: Sender<Event>) {
+fn listen(index: usize, child: &mut Child, events: Sender<Event>) -> io::Result<()> {
     let (out, complaints) = (child.stdout.take(), child.stderr.take());
-    thread::spawn(move || {
+    let listens = move || {
         if let Some(out) = out {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 if events.send(Event::Line(index, line)).is_err() {
@@ -416,5 +431,6 @@ fn listen(index: usize, child: &mut Child, events: Sender<Event>) {
             let _ = complaints.read_to_string(&mut text); // what can be told of it
         }
         let _ = events.send(Event::Gone(index, text)); // if anybody still waits
-    });
+    };
+    thread::Builder::new().spawn(listens).map(drop)
 }

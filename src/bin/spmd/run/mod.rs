@@ -13,6 +13,7 @@ mod leftovers;
 mod link;
 mod look;
 mod plan;
+mod signals;
 mod supervise;
 mod watch;
 mod word;
@@ -40,7 +41,7 @@ use self::{
     choice::Choice,
     crew::{Crew, Found},
     plan::Plan,
-    watch::Signals,
+    signals::{Signals, block_signals},
 };
 use crate::hosts::{Chosen, Host};
 
@@ -182,18 +183,19 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
         let error = command.exec();
         return Err(Ending::Failed(format!("{}: {error}", plan.program.display()), 1));
     }
-    watch::block_signals().map_err(|error| Ending::Failed(error, 1))?;
+    let failed = |error: String| Ending::Failed(error, 1);
+    block_signals().map_err(failed)?;
     let (ssh, directory) = (plan.ssh.as_deref(), Some(&*plan.directory));
-    let (mut crew, events) = Crew::send(&watched, ssh, &plan.token, &plan.program, directory, None)
-        .map_err(|error| Ending::Failed(error, 1))?;
-    Signals::hear().are_for(crew.events.clone());
+    let (mut crew, events) =
+        Crew::send(&watched, ssh, &plan.token, &plan.program, directory, None).map_err(failed)?;
+    Signals::hear().map_err(failed)?.are_for(crew.events.clone());
     let facts = crew
         .facts(&events)
         .map_err(|signal| Ending::Failed(format!("ended by {signal}"), watch::INTERRUPTED))
         .and_then(|found| usable(&watched, check_all(&plan.program, &watched, found)))
         .inspect_err(|_| drop(crew.dismiss()))?;
     plan.give_slots(&facts);
-    watch::run(&plan, crew, events, options, None).map(|ended| ended.fate.ending())
+    watch::run(&plan, crew, &events, options, None).map(|ended| ended.fate.ending())
 }
 
 /// Why a program cannot run on a host.

@@ -4,15 +4,10 @@
 use std::{
     env,
     ffi::OsString,
-    fs,
     io::IsTerminal,
     os::unix::process::CommandExt,
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, Sender},
-    },
-    thread,
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
@@ -24,16 +19,13 @@ use spmd::record::Record;
 
 use super::{
     Ending, Options, Words,
-    crew::{Crew, Event, News},
+    crew::{Crew, Event, Last, News},
     leftovers,
     plan::Plan,
     say,
     word::{Kept, Left, Place, record_in},
 };
 use crate::launcher::Kind;
-
-/// What a user or a batch system sends.
-const HEARD: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGHUP];
 
 /// Between the launcher's SIGTERM and its end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -44,74 +36,11 @@ pub(super) const INTERRUPTED: u8 = 130;
 /// How often the launcher is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 
+/// How often a program that is to stop is asked to.
+const REPEAT: Duration = Duration::from_secs(3);
+
 /// How often the program's progress is looked at.
 const ASK: Duration = Duration::from_millis(250);
-
-/// From now on signals do nothing in this thread and those that it starts, but wait. To suspend this
-/// process alone would make all hosts believe that this one is lost.
-///
-/// # Errors
-/// In words.
-pub(super) fn block_signals() -> Result<(), String> {
-    let mut set = heard();
-    set.add(Signal::SIGTSTP);
-    set.thread_block().map_err(|error| format!("signals cannot be heard: {error}"))
-}
-
-/// Signals, from now on: events of whatever runs, and else kept until it does.
-#[derive(Clone, Default)]
-pub(super) struct Signals(Arc<Mutex<Heard>>);
-
-#[derive(Default)]
-struct Heard {
-    by: Option<Sender<Event>>,
-    kept: Option<Signal>,
-}
-
-impl Signals {
-    pub(super) fn hear() -> Self {
-        let all = Self::default();
-        let signals = all.clone();
-        thread::spawn(move || {
-            while let Ok(signal) = heard().wait() {
-                let mut state = signals.state();
-                let heard =
-                    state.by.as_ref().is_some_and(|by| by.send(Event::Signal(signal)).is_ok());
-                if !heard {
-                    state.kept = Some(signal);
-                }
-            }
-        });
-        all
-    }
-
-    fn state(&self) -> MutexGuard<'_, Heard> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// From now on they are events there.
-    pub(super) fn are_for(&self, events: Sender<Event>) {
-        let mut state = self.state();
-        if let Some(signal) = state.kept.take() {
-            let _ = events.send(Event::Signal(signal)); // it is there
-        }
-        state.by = Some(events);
-    }
-
-    /// One that came while nothing ran.
-    pub(super) fn kept(&self) -> Option<Signal> {
-        self.state().kept
-    }
-}
-
-/// Those that this process was not told to ignore, as by nohup: a blocked signal would be heard even
-/// then.
-fn heard() -> SigSet {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    HEARD.into_iter().filter(|signal| ignored & 1 << (*signal as u32 - 1) == 0).collect()
-}
 
 /// Becomes this command, which hears all signals.
 pub(crate) fn become_launcher(Words { parent, killed, line }: &Words) -> ExitCode {
@@ -161,8 +90,10 @@ pub(super) enum Order {
 /// A run that is over.
 pub(super) struct Ended {
     pub(super) fate: Fate,
-    /// Somebody has asked this process to end it, or its time was up.
-    pub(super) is_asked: bool,
+    /// Somebody has asked this process to end it, whatever befell it after that or before.
+    pub(super) asked: Option<Signal>,
+    /// Its time was up.
+    pub(super) is_late: bool,
     /// When it ended, or was found to be lost.
     pub(super) at: Instant,
     /// The hosts that answer no more, or may have processes of it left.
@@ -200,6 +131,13 @@ impl Stop {
         Self { why, since: now, term: Some(now), kill: now + FAREWELL }
     }
 
+    /// Somebody does not want to wait.
+    fn hurry(&mut self) {
+        let now = Instant::now();
+        self.term = Some(now);
+        self.kill = self.kill.min(now + FAREWELL);
+    }
+
     /// Does what is due.
     fn go_on(&mut self, child: &Child, token: &str) {
         let now = Instant::now();
@@ -218,7 +156,7 @@ impl Stop {
 pub(super) fn run(
     plan: &Plan,
     mut crew: Crew,
-    events: Receiver<Event>,
+    events: &Receiver<Event>,
     options: &Options,
     mut overseer: Option<&mut dyn Overseer>,
 ) -> Result<Ended, Ending> {
@@ -237,25 +175,26 @@ pub(super) fn run(
         .spawn()
         .map_err(|error| failed(format!("the launcher cannot be started: {error}")))?;
     let mut stop: Option<Stop> = None;
-    let (mut asked, mut is_stopping) = (Instant::now(), false);
+    // Kept apart from why it is ended, which may become another reason.
+    let (mut asked, mut is_late) = (None, false);
+    let (mut looked, mut stopped) = (Instant::now(), None::<Instant>);
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
             Ok(None) => {}
             Err(error) => return Err(failed(format!("the launcher is lost: {error}"))),
         }
-        match crew.news(&events, LOOK) {
-            News::Signal(signal) => match &mut stop {
-                None => {
-                    say(&format!("spmd run: {signal}: asking all ranks to stop"));
-                    stop = Some(ask(plan, &child, Why::Asked(signal), options.grace));
+        match crew.news(events, LOOK) {
+            News::Signal(signal) => {
+                asked = asked.or(Some(signal));
+                match &mut stop {
+                    None => {
+                        say(&format!("spmd run: {signal}: asking all ranks to stop"));
+                        stop = Some(ask(plan, &child, Why::Asked(signal), options.grace));
+                    }
+                    Some(stop) => stop.hurry(),
                 }
-                Some(stop) => {
-                    let now = Instant::now();
-                    stop.term = Some(now);
-                    stop.kill = stop.kill.min(now + FAREWELL);
-                }
-            },
+            }
             News::Lost(name) => {
                 let known = |stop: &Stop| matches!(stop.why, Why::LostHost(_));
                 if !stop.as_ref().is_some_and(known) {
@@ -272,19 +211,21 @@ pub(super) fn run(
         }
         if stop.is_none() && plan.walltime.is_some_and(|time| started.elapsed() > time) {
             say("spmd run: the time is up");
+            is_late = true;
             stop = Some(ask(plan, &child, Why::Time, options.grace));
         }
         if let Some(overseer) = &mut overseer {
-            if asked.elapsed() > ASK {
-                asked = Instant::now();
+            if looked.elapsed() > ASK {
+                looked = Instant::now();
                 match &place {
                     Some(place) => place.progress().iter().for_each(|told| overseer.told(told)),
                     None => crew.say_to_all("progress"),
                 }
             }
             match overseer.look() {
-                Order::Stop if !is_stopping => {
-                    is_stopping = true;
+                // Again and again: a file that could not be written may be the next time.
+                Order::Stop if stopped.is_none_or(|at| at.elapsed() > REPEAT) => {
+                    stopped = Some(Instant::now());
                     match &place {
                         Some(place) => place.stop(),
                         None => crew.say_to_all("stop"),
@@ -304,21 +245,20 @@ pub(super) fn run(
     let at = stop.as_ref().map_or_else(Instant::now, |stop| stop.since);
     let why = stop.map(|stop| stop.why);
     let mut progress = |told: &str| overseer.iter_mut().for_each(|overseer| overseer.told(told));
-    let left = match (&why, &place) {
-        (Some(Why::LostHost(name)), _) => Err(name.clone()),
-        (_, Some(place)) => {
-            place.progress().iter().for_each(|told| progress(told));
-            Ok(place.left())
-        }
-        // Should the launcher have noticed first that a host is lost, this tells.
-        (_, None) => crew.left(&events, &mut progress),
+    let last = if let Some(place) = &place {
+        place.progress().iter().for_each(|told| progress(told));
+        Last { left: place.left(), lost: None }
+    } else {
+        // Should the launcher have noticed first that a host is lost, this tells; and the program may
+        // have been done before one was.
+        crew.last(events, &mut progress)
     };
     let lost = end_all(plan, &mut crew, why.is_some());
-    if let (Ok(Left::Record(text)), Some(kept)) = (&left, kept) {
-        kept.write(text).map_err(failed)?;
+    let (fate, record) = verdict(last, why, status);
+    if let (Some(text), Some(kept)) = (record, kept) {
+        kept.write(&text).map_err(failed)?;
     }
-    let is_asked = matches!(why, Some(Why::Asked(_) | Why::Time));
-    Ok(Ended { fate: verdict(left, why, status), is_asked, at, lost })
+    Ok(Ended { fate, asked, is_late, at, lost })
 }
 
 /// What starts the launcher, or the program where its ranks are threads.
@@ -357,22 +297,34 @@ fn end_all(plan: &Plan, crew: &mut Crew, is_expected: bool) -> Vec<String> {
     lost
 }
 
-/// How the run has ended.
-fn verdict(left: Result<Left, String>, why: Option<Why>, status: ExitStatus) -> Fate {
-    match (left, why) {
-        (Err(name), _) => Fate::LostHost(name),
-        // Whatever the launcher thinks of it.
-        (Ok(Left::Record(text)), _) => match Record::parse(&text) {
-            Ok(record) => Fate::Told(record.exit_code, record.failed.map(|failed| failed.why)),
-            Err(error) => Fate::Unreadable(error),
+/// How the run has ended, and the record of that.
+fn verdict(last: Last, why: Option<Why>, status: ExitStatus) -> (Fate, Option<String>) {
+    let text = match &last.left {
+        Left::Record(text) => Some(text.clone()),
+        Left::Begun | Left::NotBegun => None,
+    };
+    let record = text.as_ref().map(|text| Record::parse(text));
+    let lost = match (last.lost, &why) {
+        (_, Some(Why::LostHost(name))) => Some(name.clone()),
+        (lost, _) => lost,
+    };
+    let fate = match (record, lost, why) {
+        // It was done, whatever became of a host or a launcher then.
+        (Some(Ok(record)), ..) if record.exit_code == 0 => Fate::Told(0, None),
+        (_, Some(name), _) => return (Fate::LostHost(name), None),
+        (Some(Ok(record)), ..) => {
+            Fate::Told(record.exit_code, record.failed.map(|failed| failed.why))
+        }
+        (Some(Err(error)), ..) => Fate::Unreadable(error),
+        (.., Some(Why::Asked(signal))) => Fate::Interrupted(signal),
+        (.., Some(Why::Hung(why))) => Fate::Hung(why),
+        (.., Some(Why::Time)) => Fate::Late,
+        (.., None | Some(Why::LostHost(_))) => match last.left {
+            Left::NotBegun => Fate::NotBegun(status),
+            Left::Begun | Left::Record(_) => Fate::LostRank(status),
         },
-        (_, Some(Why::Asked(signal))) => Fate::Interrupted(signal),
-        (_, Some(Why::LostHost(name))) => Fate::LostHost(name),
-        (_, Some(Why::Hung(why))) => Fate::Hung(why),
-        (_, Some(Why::Time)) => Fate::Late,
-        (Ok(Left::NotBegun), None) => Fate::NotBegun(status),
-        (Ok(Left::Begun), None) => Fate::LostRank(status),
-    }
+    };
+    (fate, text)
 }
 
 impl Fate {
@@ -419,4 +371,38 @@ fn ask(plan: &Plan, child: &Child, why: Why, grace: Duration) -> Stop {
 /// Signals the launcher and what is in its group. It has not been waited for: the number is its own.
 fn signal_group(child: &Child, signal: Signal) {
     let _ = killpg(Pid::from_raw(child.id() as i32), signal); // it may just have ended
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_done_is_not_lost_with_a_host() {
+        let record = |code: u8| {
+            Left::Record(format!(
+                r#"{{"format":1,"spmd":"","program":"","arguments":[],"variables":{{}},"started_s":0,"engine":"mpi",
+                "library":"","launcher":null,"ranks":1,"exit_code":{code},"failed":null,"by_rank":[]}}"#
+            ))
+        };
+        let fate = |left: Left, lost: Option<&str>, why: Option<Why>| {
+            let last = Last { left, lost: lost.map(str::to_owned) };
+            verdict(last, why, ExitStatus::from_raw(0)).0
+        };
+        let gone = || Some(Why::LostHost("b".to_owned()));
+        for (lost, why) in [(Some("b"), None), (None, gone()), (Some("b"), gone()), (None, None)] {
+            assert!(matches!(fate(record(0), lost, why), Fate::Told(0, _)), "{lost:?}");
+        }
+        for left in [record(4), Left::Begun, Left::NotBegun] {
+            assert!(matches!(fate(left.clone(), Some("b"), None), Fate::LostHost(_)), "{left:?}");
+            assert!(matches!(fate(left.clone(), None, gone()), Fate::LostHost(_)), "{left:?}");
+        }
+        assert!(matches!(fate(record(3), None, None), Fate::Told(3, _)));
+        assert!(matches!(fate(Left::Begun, None, None), Fate::LostRank(_)));
+        assert!(matches!(fate(Left::NotBegun, None, None), Fate::NotBegun(_)));
+        let asked = Some(Why::Asked(Signal::SIGTERM));
+        assert!(matches!(fate(Left::Begun, None, asked), Fate::Interrupted(_)));
+    }
 }

@@ -81,7 +81,7 @@ impl Control {
         let listener =
             UnixListener::bind(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let (run, at_once) = (Arc::clone(run), Arc::new(AtomicUsize::new(0)));
-        thread::spawn(move || {
+        let listens = move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else {
                     thread::sleep(Duration::from_millis(50)); // too many files are open, say
@@ -92,13 +92,20 @@ impl Control {
                     at_once.fetch_sub(1, Ordering::AcqRel);
                     continue;
                 }
-                thread::spawn(move || {
+                let counted = Arc::clone(&at_once);
+                let serves = move || {
                     let _ = serve(stream, &run); // whoever asks sees that nothing comes
-                    at_once.fetch_sub(1, Ordering::AcqRel);
-                });
+                    counted.fetch_sub(1, Ordering::AcqRel);
+                };
+                if thread::Builder::new().spawn(serves).is_err() {
+                    at_once.fetch_sub(1, Ordering::AcqRel); // it is hung up on
+                }
             }
-        });
-        Ok(Self { path })
+        };
+        let control = Self { path };
+        let started = thread::Builder::new().spawn(listens);
+        started.map_err(|error| format!("no thread can be started: {error}"))?;
+        Ok(control)
     }
 }
 

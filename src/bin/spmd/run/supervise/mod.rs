@@ -13,7 +13,7 @@ mod words;
 
 use std::{
     env,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc::Receiver},
     thread,
     time::{Duration, Instant},
 };
@@ -31,12 +31,18 @@ use self::{
     watcher::{News, Watcher, how},
 };
 use super::{
-    Checked, Ending, Options, Trouble, check_all,
-    crew::Crew,
+    Checked, Ending, Options, Trouble,
+    agent::Facts,
+    check_all,
+    crew::{Crew, Event},
     plan::Plan,
-    say, usable,
-    watch::{self, Ended, INTERRUPTED, LOOK, Signals},
+    say,
+    signals::{Signals, block_signals},
+    usable,
+    watch::{self, Ended, Fate, INTERRUPTED, LOOK},
 };
+
+use crate::hosts::Host;
 
 /// How a run gets over faults.
 #[derive(Args)]
@@ -74,17 +80,19 @@ pub(super) fn run(options: &Options, mut plan: Plan) -> Result<Ending, Ending> {
     let most = supervised.restarts.unwrap_or(0);
     let run = Arc::new(Mutex::new(Run::begin(supervised, &plan, most)?));
     // Before there are other threads, which would be ended by them.
-    watch::block_signals().map_err(|error| Ending::Failed(error, 1))?;
+    block_signals().map_err(|error| Ending::Failed(error, 1))?;
     let control = Control::open(&lock(&run).name, &run);
     if let Err(error) = &control {
         say(&format!("note: spmd status cannot ask this run: {error}"));
     }
     let mut supervisor = Supervisor {
-        signals: Signals::hear(),
+        signals: Signals::hear().map_err(|error| Ending::Failed(error, 1))?,
         policy: Policy::new(most),
         probes: Probes::new(plan.ssh.clone(), plan.program.clone()),
         deadline: plan.walltime.and_then(|time| Instant::now().checked_add(time)),
         patience: supervised.patience,
+        waited: Duration::ZERO,
+        is_tried: false,
         run,
     };
     let mut news: Option<News> = None;
@@ -110,6 +118,10 @@ struct Supervisor {
     probes: Probes,
     deadline: Option<Instant>,
     patience: Duration,
+    /// How long it has waited for hosts since a start has come to its first step.
+    waited: Duration,
+    /// The program was started, at least once.
+    is_tried: bool,
 }
 
 impl Supervisor {
@@ -141,18 +153,21 @@ impl Supervisor {
 
     /// Those who go on: waits for hosts where there are too few.
     fn assemble(&mut self) -> Result<Team, Ending> {
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), self.waited);
         let mut is_told = false;
         loop {
+            self.waited = before + began.elapsed();
             {
                 let mut run = lock(&self.run);
                 if let Some(team) = run.roster.team() {
+                    // What users change from now on is for the next one.
+                    run.roster.starts();
                     run.phase = Phase::Starting;
                     run.team = Some(team.clone());
                     return Ok(team);
                 }
                 let shortage = run.roster.shortage();
-                if began.elapsed() > self.patience {
+                if self.waited > self.patience {
                     return Err(Ending::LostHost(format!(
                         "{shortage}, and no more hosts have come within --patience\n  help: the same command goes on from the last checkpoint"
                     )));
@@ -176,11 +191,9 @@ impl Supervisor {
         news: &mut Option<News>,
     ) -> Result<Option<Ended>, Ending> {
         let failed = |text: String| Ending::Failed(text, 1);
-        let is_named = lock(&self.run).roster.is_named();
-        let (token, number) = {
-            let mut run = lock(&self.run);
-            run.roster.starts();
-            (run.token.clone(), run.start)
+        let (token, number, is_named) = {
+            let run = lock(&self.run);
+            (run.token.clone(), run.start, run.roster.is_named())
         };
         let hosts = if is_named { team.hosts.clone() } else { Vec::new() };
         let left = self.deadline.map(|end| end.saturating_duration_since(Instant::now()));
@@ -201,42 +214,74 @@ impl Supervisor {
             }
         };
         let checked = check_all(&plan.program, &plan.hosts, found).into_iter().map(watched);
-        let facts = if number == 1 {
-            usable(&plan.hosts, checked.collect()).inspect_err(|_| drop(crew.dismiss()))?
-        } else {
-            let mut run = lock(&self.run);
-            let mut all = Vec::new();
-            for (host, checked) in plan.hosts.iter().zip(checked) {
-                match checked {
-                    Ok(facts) => all.push(facts),
-                    Err(trouble) => {
-                        tell(&format!("{}: {}", host.name, trouble.why()));
-                        run.roster.lose(&host.name, &trouble.why());
-                    }
-                }
-            }
-            if all.len() < plan.hosts.len() {
-                drop(run);
-                crew.dismiss();
-                // What was begun there is an earlier start for the next.
-                lock(&self.run).start += 1;
-                return Ok(None);
-            }
-            all
+        let Some(facts) = self.keep(&plan.hosts, checked.collect()).inspect_err(|_| {
+            crew.dismiss();
+        })?
+        else {
+            return Ok(self.start_without(crew, &events));
         };
         plan.give_slots(&facts);
+        let ranks = plan.layout(None).ranks;
         {
             let mut run = lock(&self.run);
-            run.progress.starts();
-            for host in &plan.hosts {
-                run.roster.learn(&host.name, host.slots);
+            if !run.roster.is_enough(ranks) {
+                drop(run);
+                return Ok(self.start_without(crew, &events));
             }
-            let ranks = plan.layout(None).ranks;
+            run.progress.starts();
             run.team = Some(Team { hosts: team_hosts(plan, team), ranks });
         }
+        self.is_tried = true;
         let supervised = &options.supervised;
         let mut overseer = Watcher::new(self, supervised, news);
-        watch::run(plan, crew, events, options, Some(&mut overseer)).map(Some)
+        let ended = watch::run(plan, crew, &events, options, Some(&mut overseer));
+        self.signals.are_kept(&events);
+        ended.map(Some)
+    }
+
+    /// What the hosts of a start are; nothing if some of them cannot be used, and others are left.
+    fn keep(
+        &self,
+        hosts: &[Host],
+        checked: Vec<Checked>,
+    ) -> Result<Option<Vec<Option<Facts>>>, Ending> {
+        let is_wrong = |checked: &Checked| matches!(checked, Err(Trouble::Wrong(_)));
+        // What was never well is the user's to mend.
+        if !self.is_tried && checked.iter().any(is_wrong) {
+            return usable(hosts, checked).map(Some);
+        }
+        let mut run = lock(&self.run);
+        let (mut all, mut missing) = (Vec::new(), Vec::new());
+        for (host, checked) in hosts.iter().zip(checked) {
+            match checked {
+                Ok(facts) => {
+                    let slots = facts.as_ref().map(|facts| run.slots_of(facts.cores));
+                    run.roster.learn(&host.name, slots);
+                    all.push(facts);
+                }
+                Err(trouble) => {
+                    run.roster.lose(&host.name, &trouble.why());
+                    missing.push(format!("{}: {}", host.name, trouble.why()));
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(Some(all));
+        }
+        if !self.is_tried && run.roster.team().is_none() {
+            return Err(Ending::LostHost(missing.join("\nerror: ")));
+        }
+        missing.iter().for_each(|missing| tell(&format!("{missing}; it is left out")));
+        Ok(None)
+    }
+
+    /// The hosts of a start are not what they seemed: others are to be found.
+    fn start_without<T>(&self, mut crew: Crew, events: &Receiver<Event>) -> Option<T> {
+        crew.dismiss();
+        self.signals.are_kept(events);
+        // What was begun there is an earlier start for the next.
+        lock(&self.run).start += 1;
+        None
     }
 
     /// What becomes of the run now that a start has ended.
@@ -249,11 +294,20 @@ impl Supervisor {
         if let Some(news) = news {
             tell(&format!("{}; it did not come to its first step", news.what));
         }
-        let (how, what) = how(&ended);
+        let (how, what) = how(&ended, run.progress.has_worked());
         let is_planned = matches!(run.phase, Phase::Stopping);
         let next = self.policy.next(how, run.progress.has_kept(), is_planned);
         let (restart, pause) = match next {
-            Next::End => return Ok(Judged::Ended(ended.fate.ending())),
+            Next::End => {
+                drop(run);
+                return Ok(Judged::Ended(match (ended.asked, ended.fate) {
+                    // What befell it while it was to stop is no matter: it is not started again.
+                    (Some(signal), Fate::LostHost(_) | Fate::LostRank(_) | Fate::Hung(_)) => {
+                        self.interrupted(signal)
+                    }
+                    (_, fate) => fate.ending(),
+                }));
+            }
             Next::Spent | Next::AtFault => {
                 let text = if next == Next::Spent {
                     format!("{what}, and --restarts {} are used up", run.most_restarts)
@@ -285,8 +339,11 @@ impl Supervisor {
         run.phase = Phase::Waiting("the next start".to_owned());
         drop(run);
         let due = Instant::now() + pause;
-        while Instant::now() < due {
+        loop {
             self.pause()?;
+            if Instant::now() >= due {
+                break;
+            }
         }
         Ok(Judged::Again(News { what, at: ended.at }))
     }
@@ -308,6 +365,6 @@ fn watched(checked: Checked) -> Checked {
 }
 
 /// The hosts of the team, with the slots that they have told.
-fn team_hosts(plan: &Plan, team: &Team) -> Vec<crate::hosts::Host> {
+fn team_hosts(plan: &Plan, team: &Team) -> Vec<Host> {
     if plan.hosts.is_empty() { team.hosts.clone() } else { plan.hosts.clone() }
 }

@@ -3,7 +3,8 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    io,
+    path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, Sender},
     thread,
     time::{Duration, Instant},
@@ -27,17 +28,51 @@ pub(super) struct Probes {
     program: PathBuf,
     known: HashMap<String, Probe>,
     found: (Sender<Found>, Receiver<Found>),
+    /// So many were sent for: each has a name of its own.
+    sent: u64,
 }
 
 struct Probe {
-    /// When it is looked at next; none while it is.
-    due: Option<Instant>,
+    due: Due,
+    /// Until it is looked at once more. It is forgotten only when a start with this host has come to
+    /// its first step: a host that answers and is of no use is asked less and less often.
     pause: Duration,
+}
+
+enum Due {
+    At(Instant),
+    /// It is being looked at.
+    Looking,
+    /// It has answered.
+    Answered,
+}
+
+impl Probe {
+    fn new(now: Instant) -> Self {
+        Self { due: Due::At(now + FIRST), pause: FIRST }
+    }
+
+    /// It is looked at once more, after a pause.
+    fn put_off(&mut self, now: Instant) {
+        self.due = Due::At(now + self.pause);
+        self.pause = (2 * self.pause).min(LONGEST);
+    }
+
+    /// Whether a host that is not there is to be looked at. Whom a user asks for is not kept waiting.
+    fn is_due(&mut self, now: Instant, is_asked: bool) -> bool {
+        if matches!(self.due, Due::Answered) {
+            self.put_off(now); // it has answered, and is lost again
+        }
+        match self.due {
+            Due::At(due) => is_asked || due <= now,
+            Due::Looking | Due::Answered => false,
+        }
+    }
 }
 
 impl Probes {
     pub(super) fn new(ssh: Option<String>, program: PathBuf) -> Self {
-        Self { ssh, program, known: HashMap::new(), found: mpsc::channel() }
+        Self { ssh, program, known: HashMap::new(), found: mpsc::channel(), sent: 0 }
     }
 
     /// Hears what was found, and sends for what is due. Whatever earlier starts than the one at work
@@ -46,7 +81,9 @@ impl Probes {
         while let Ok((name, found)) = self.found.1.try_recv() {
             match found {
                 Ok(cores) => {
-                    self.known.remove(&name);
+                    if let Some(probe) = self.known.get_mut(&name) {
+                        probe.due = Due::Answered;
+                    }
                     run.roster.learn(&name, Some(run.slots_of(cores)));
                     if run.roster.answered(&name) {
                         tell(&format!("{name} answers"));
@@ -55,8 +92,7 @@ impl Probes {
                 Err(why) => {
                     run.roster.lose(&name, &why);
                     if let Some(probe) = self.known.get_mut(&name) {
-                        probe.due = Some(Instant::now() + probe.pause);
-                        probe.pause = (2 * probe.pause).min(LONGEST);
+                        probe.put_off(Instant::now());
                     }
                 }
             }
@@ -64,33 +100,50 @@ impl Probes {
         if !run.roster.is_named() {
             return;
         }
+        let now = Instant::now();
+        let mut all = Vec::new();
         for member in run.roster.members() {
-            let first = match member.state {
-                State::Joining => Duration::ZERO,
-                State::Lost(_) => FIRST,
+            let is_asked = match member.state {
+                State::Joining => true,
+                State::Lost(_) => false,
                 State::Ready | State::Drained => continue,
             };
-            let now = Instant::now();
-            let new = || Probe { due: Some(now + first), pause: FIRST };
-            let probe = self.known.entry(member.name.clone()).or_insert_with(new);
-            // Whom a user asks for is not kept waiting.
-            let is_asked = first.is_zero() && probe.pause > FIRST;
-            if probe.due.is_some_and(|due| due <= now || is_asked) {
-                probe.due = None;
-                let start = format!("{}.{}", run.token, run.start);
-                self.send(Host { name: member.name.clone(), slots: None }, start);
+            let probe = self.known.entry(member.name.clone()).or_insert_with(|| Probe::new(now));
+            if probe.is_due(now, is_asked) {
+                all.push(member.name.clone());
+            }
+        }
+        for name in all {
+            let is_sent = self.send(&name, format!("{}.{}", run.token, run.start)).is_ok();
+            if let Some(probe) = self.known.get_mut(&name) {
+                if is_sent {
+                    probe.due = Due::Looking;
+                } else {
+                    probe.put_off(now); // there are too many threads, say
+                }
             }
         }
     }
 
-    fn send(&self, host: Host, start: String) {
+    /// A start with these hosts has come to its first step.
+    pub(super) fn work(&mut self, hosts: &[Host]) {
+        let works = |name: &String| hosts.iter().any(|host| host.name == *name);
+        self.known.retain(|name, probe| !(works(name) && matches!(probe.due, Due::Answered)));
+    }
+
+    fn send(&mut self, name: &str, start: String) -> io::Result<()> {
+        let host = Host { name: name.to_owned(), slots: None };
         let (ssh, program, found) = (self.ssh.clone(), self.program.clone(), self.found.0.clone());
-        thread::spawn(move || {
+        self.sent += 1;
+        let token = format!("look-{start}-{}", self.sent);
+        let looks = move || {
             let look = || -> Result<usize, String> {
                 let hosts = [host.clone()];
-                let token = format!("look-{start}");
+                // It has to be able to make one, as for a start.
+                let place = Path::new("/tmp").join(format!("spmd-run-{token}"));
+                let (ssh, place) = (ssh.as_deref(), Some(&*place));
                 let (mut crew, events) =
-                    Crew::send(&hosts, ssh.as_deref(), &token, &program, None, Some(&start))?;
+                    Crew::send(&hosts, ssh, &token, &program, place, Some(&start))?;
                 let facts = crew.facts(&events).map_err(|signal| signal.to_string());
                 crew.dismiss();
                 match facts?.pop() {
@@ -104,6 +157,42 @@ impl Probes {
             };
             let looked = look();
             let _ = found.send((host.name, looked)); // if anybody still waits
-        });
+        };
+        thread::Builder::new().spawn(looks).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_answers_and_is_lost_again_is_asked_less_and_less_often() {
+        let mut now = Instant::now();
+        let mut probe = Probe::new(now);
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            assert!(!probe.is_due(now, false));
+            let before = now;
+            while !probe.is_due(now, false) {
+                now += Duration::from_secs(1);
+            }
+            pauses.push((now - before).as_secs());
+            probe.due = Due::Looking;
+            assert!(!probe.is_due(now, true), "one at a time");
+            probe.due = Due::Answered;
+        }
+        assert_eq!(pauses, [2, 2, 4, 8, 16, 32, 60, 60]);
+        assert!(probe.is_due(now, true), "a user asks for it");
+        // As often as at first when a start with it has come to its first step.
+        let mut probes = Probes::new(None, PathBuf::new());
+        for (name, due) in [("a", Due::Answered), ("b", Due::Answered), ("c", Due::Looking)] {
+            probes.known.insert(name.to_owned(), Probe { due, pause: LONGEST });
+        }
+        let host = |name: &str| Host { name: name.to_owned(), slots: None };
+        probes.work(&[host("a"), host("c")]);
+        let mut known: Vec<&String> = probes.known.keys().collect();
+        known.sort_unstable();
+        assert_eq!(known, ["b", "c"]);
     }
 }

@@ -12,6 +12,8 @@ use serde::Deserialize;
 #[serde(default)]
 struct Told {
     begun: bool,
+    /// Older ones do not say so.
+    keeps: Option<bool>,
     ranks: usize,
     steps: u64,
     resumed: Option<u64>,
@@ -29,6 +31,8 @@ pub(super) struct Progress {
     kept: BTreeMap<u64, u64>,
     /// Faults that earlier starts have got over by themselves.
     survived: u64,
+    /// Some start has come to its first step.
+    has_worked: bool,
     /// When something new was told, or the start began.
     changed: Instant,
 }
@@ -39,7 +43,7 @@ const REMEMBERED: usize = 8;
 impl Progress {
     pub(super) fn new() -> Self {
         let (told, before, kept, survived) = (None, 0, BTreeMap::new(), 0);
-        Self { told, before, kept, survived, changed: Instant::now() }
+        Self { told, before, kept, survived, has_worked: false, changed: Instant::now() }
     }
 
     /// The program is started again.
@@ -66,12 +70,24 @@ impl Progress {
                 self.kept.pop_first();
             }
         }
+        self.has_worked |= told.begun;
         (self.told, self.changed) = (Some(told), Instant::now());
         begins
     }
 
     pub(super) fn has_begun(&self) -> bool {
         self.told.is_some_and(|told| told.begun)
+    }
+
+    /// Whether any start has come to its first step.
+    pub(super) fn has_worked(&self) -> bool {
+        self.has_worked
+    }
+
+    /// Whether the program keeps checkpoints, and so stops when it is asked to go on later; nothing
+    /// if it has not told.
+    pub(super) fn keeps(&self) -> Option<bool> {
+        self.told.filter(|told| told.begun).and_then(|told| told.keeps)
     }
 
     /// Whether this start has kept a checkpoint.
@@ -126,14 +142,14 @@ mod tests {
         assert_eq!((progress.step(), progress.checkpoint()), (None, None));
         assert!(!progress.hear("garbage") && !progress.hear("[]"));
         assert!(progress.hear(r#"{"begun":true,"ranks":4,"steps":0}"#));
-        assert_eq!(progress.from(), "from the beginning");
+        assert_eq!((progress.from(), progress.keeps()), ("from the beginning".to_owned(), None));
         assert!(
             !progress.hear(r#"{"begun":true,"steps":25,"kept":2,"kept_steps":20,"survived":1}"#)
         );
         assert!(progress.has_kept());
         assert_eq!((progress.step(), progress.checkpoint()), (Some(25), Some((2, Some(20)))));
         progress.starts();
-        assert!(!progress.has_begun() && !progress.has_kept());
+        assert!(!progress.has_begun() && !progress.has_kept() && progress.has_worked());
         assert_eq!(progress.checkpoint(), Some((2, Some(20))), "it is still there");
         assert!(progress.hear(r#"{"begun":true,"steps":0,"resumed":2}"#));
         assert_eq!(progress.from(), "from step 20 (checkpoint 2)");
@@ -147,7 +163,10 @@ mod tests {
         assert_eq!((progress.step(), progress.from()), (Some(31), "from checkpoint 5".to_owned()));
         // Of an earlier run nobody knows at which step it was.
         let mut progress = Progress::new();
-        assert!(progress.hear(r#"{"begun":true,"steps":0,"resumed":7}"#));
+        assert!(!progress.hear(r#"{"begun":false,"keeps":false}"#));
+        assert_eq!((progress.keeps(), progress.has_worked()), (None, false));
+        assert!(progress.hear(r#"{"begun":true,"keeps":false,"steps":0,"resumed":7}"#));
+        assert_eq!((progress.keeps(), progress.has_worked()), (Some(false), true));
         assert_eq!(progress.from(), "from checkpoint 7");
         assert_eq!(progress.checkpoint(), Some((7, None)));
     }

@@ -44,6 +44,7 @@ impl Team {
     }
 }
 
+#[derive(Clone)]
 pub(super) struct Roster {
     members: Vec<Member>,
     /// Whether hosts were named: else all ranks are here.
@@ -129,7 +130,14 @@ impl Roster {
         // Whoever asked for more ranks than slots from the start means it.
         let is_crowded = wanted > self.all_slots();
         let ranks = if is_crowded { wanted } else { wanted.min(slots) };
-        (!hosts.is_empty() && ranks >= self.least).then_some(Team { hosts, ranks })
+        // Hosts that have not told their slots yet are asked at the start.
+        let is_enough = self.is_enough(ranks) || hosts.iter().any(|host| host.slots.is_none());
+        (!hosts.is_empty() && is_enough).then_some(Team { hosts, ranks })
+    }
+
+    /// Whether the program goes on with so many ranks.
+    pub(super) fn is_enough(&self, ranks: usize) -> bool {
+        ranks >= self.least
     }
 
     /// Why there is no team, in words.
@@ -287,6 +295,17 @@ mod tests {
         let mut crowd = roster("n[1-2]:2", 0, Some(16), 1);
         crowd.lose("n1", "silent");
         assert_eq!(team(&crowd), "16 ranks on n2");
+    }
+
+    #[test]
+    fn hosts_that_have_not_told_their_slots_are_asked_before_they_are_too_few() {
+        let mut two = roster("n[1-2]", 0, None, 5);
+        assert_eq!(team(&two), "2 ranks on n[1-2]");
+        two.learn("n1", Some(3));
+        assert_eq!(team(&two), "4 ranks on n[1-2]", "the other may have room for many");
+        two.learn("n2", Some(1));
+        assert_eq!(team(&two), "there is room for 4 ranks, --min-ranks is 5");
+        assert!(two.is_enough(5) && !two.is_enough(4));
     }
 
     #[test]

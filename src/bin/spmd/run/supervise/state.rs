@@ -113,6 +113,8 @@ impl Run {
     }
 
     pub(super) fn answer(&mut self, request: Request) -> Answer {
+        let before = self.roster.clone();
+        let is_drain = matches!(request, Request::Drain { .. });
         let done = match request {
             Request::Status {} => return Answer::Status(Box::new(Status::of(self))),
             Request::Drain { host, slots } => self.roster.drain(&host, slots),
@@ -121,12 +123,29 @@ impl Run {
         if let Err(why) = done {
             return Answer::Error(why);
         }
-        let next = self.roster.team().map_or(String::new(), |team| team.text());
-        Answer::Said(match &self.team {
-            Some(team) if team.text() != next => {
-                format!("it stops at its next step and goes on with {next}")
+        let keeps = self.progress.keeps();
+        let Some(next) = self.roster.team().map(|team| team.text()) else {
+            return Answer::Said(format!("noted; for now {}", self.roster.shortage()));
+        };
+        let must_stop = self.team.as_ref().is_some_and(|team| team.text() != next);
+        match keeps {
+            Some(false) if must_stop && is_drain => {
+                self.roster = before;
+                let why =
+                    "the program keeps no checkpoints, so it cannot stop and go on with others";
+                Answer::Error(format!("{why}\n  help: start it with --checkpoint, or end it"))
             }
-            _ => format!("noted; for now it goes on with {next}"),
-        })
+            Some(false) if !is_drain => Answer::Said(
+                "noted; the program keeps no checkpoints: it uses that only after a restart"
+                    .to_owned(),
+            ),
+            None if must_stop && !self.progress.has_begun() => Answer::Said(format!(
+                "it has told of no step yet; if it keeps checkpoints it stops at its first one and goes on with {next}"
+            )),
+            _ if must_stop => {
+                Answer::Said(format!("it stops at its next step and goes on with {next}"))
+            }
+            _ => Answer::Said(format!("noted; for now it goes on with {next}")),
+        }
     }
 }

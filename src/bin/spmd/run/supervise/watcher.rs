@@ -47,6 +47,10 @@ impl Overseer for Watcher<'_> {
         if matches!(run.phase, Phase::Starting) {
             run.phase = Phase::Running;
         }
+        self.supervisor.waited = Duration::ZERO;
+        if let Some(team) = &run.team {
+            self.supervisor.probes.work(&team.hosts);
+        }
         if let Some(News { what, at }) = self.news.take() {
             let team = run.team.as_ref().map_or(String::new(), Team::text);
             let go =
@@ -73,7 +77,9 @@ impl Overseer for Watcher<'_> {
             return Order::Stop;
         }
         let team = run.team.clone();
+        // What keeps no checkpoints cannot stop and go on.
         if matches!(run.phase, Phase::Running)
+            && run.progress.keeps() != Some(false)
             && team.is_some_and(|team| run.roster.is_better_than(&team, self.rejoin))
         {
             run.phase = Phase::Stopping;
@@ -85,11 +91,11 @@ impl Overseer for Watcher<'_> {
     }
 }
 
-/// How a start has ended, and in words.
-pub(super) fn how(ended: &Ended) -> (How, String) {
+/// How a start has ended, and in words; `has_worked`: some start has come to a first step.
+pub(super) fn how(ended: &Ended, has_worked: bool) -> (How, String) {
     let lost = spmd::hosts::compress(&ended.lost);
     let is = if ended.lost.len() == 1 { "is" } else { "are" };
-    if ended.is_asked {
+    if ended.asked.is_some() || ended.is_late {
         return (How::Asked, String::new());
     }
     match &ended.fate {
@@ -106,6 +112,10 @@ pub(super) fn how(ended: &Ended) -> (How, String) {
             (How::Code(*code), format!("exit code {code}{}", why.unwrap_or_default()))
         }
         Fate::NotBegun(status) => match status.code() {
+            // The program is there and its words are right: what starts it has failed.
+            Some(code) if has_worked && ![0, 2, 126, 127].contains(&code) => {
+                (How::LostRank, format!("nothing began, exit code {code}"))
+            }
             Some(code) => (How::Code(code as u8), format!("nothing began, exit code {code}")),
             None => (How::LostRank, format!("nothing began, {status}")),
         },
@@ -113,5 +123,44 @@ pub(super) fn how(ended: &Ended) -> (How, String) {
         Fate::Hung(why) => (How::Hung, why.clone()),
         Fate::Interrupted(_) | Fate::Late => (How::Asked, String::new()),
         Fate::Unreadable(error) => (How::LostRank, error.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+
+    use nix::sys::signal::Signal;
+
+    use super::*;
+
+    fn ended(fate: Fate, asked: Option<Signal>, lost: &[&str]) -> Ended {
+        let lost = lost.iter().map(|&name| name.to_owned()).collect();
+        Ended { fate, asked, is_late: false, at: Instant::now(), lost }
+    }
+
+    #[test]
+    fn a_launcher_that_fails_once_the_program_has_worked_is_a_fault() {
+        for code in [0, 1, 2, 41, 126, 127, 137] {
+            let fate = || Fate::NotBegun(ExitStatus::from_raw(code << 8));
+            let at_first = how(&ended(fate(), None, &[]), false).0;
+            assert_eq!(at_first, How::Code(code as u8), "its own exit code");
+            let later = how(&ended(fate(), None, &[]), true).0;
+            let is_fault = ![0, 2, 126, 127].contains(&code);
+            assert_eq!(later == How::LostRank, is_fault, "{code}: {later:?}");
+        }
+    }
+
+    #[test]
+    fn who_has_asked_for_the_end_has_the_last_word() {
+        let fates = || [Fate::LostHost("b".to_owned()), Fate::Hung("no progress".to_owned())];
+        for fate in fates() {
+            assert_eq!(how(&ended(fate, Some(Signal::SIGTERM), &["b"]), true).0, How::Asked);
+        }
+        for fate in fates() {
+            assert_ne!(how(&ended(fate, None, &["b"]), true).0, How::Asked);
+        }
+        // What was done is done, though a host is lost since.
+        assert_eq!(how(&ended(Fate::Told(0, None), None, &["b"]), true).0, How::Code(0));
     }
 }

@@ -128,11 +128,14 @@ impl Story {
     fn aftermath(&self, from_s: f64, to_s: f64) -> Option<Aftermath> {
         let mut rest = self.samples.iter().filter(|it| (from_s..to_s).contains(&it.at_s));
         let stopped = rest.find(|sample| !sample.works)?;
-        let again = rest.find(|sample| sample.works && sample.step.is_some())?;
+        let rest: Vec<&Sample> = rest.collect();
+        let again = *rest.iter().find(|sample| sample.works && sample.step.is_some())?;
         let before = self.samples.iter().rfind(|it| it.at_s <= stopped.at_s && it.step.is_some());
         let before = before.and_then(|sample| sample.step).unwrap_or(0);
-        // It goes on from its last checkpoint.
-        let from = again.kept.unwrap_or(0);
+        // It goes on from its last checkpoint, and may have kept another one since: it began no later
+        // than at any step that was seen.
+        let seen = rest.iter().filter_map(|sample| sample.step).chain(again.kept);
+        let from = seen.min().unwrap_or(before);
         Some(Aftermath {
             noticed_s: stopped.at_s,
             again_s: again.at_s,
@@ -174,6 +177,13 @@ mod tests {
             ("####~~##".into(), "####xxxx".into())
         );
         let after = Aftermath { noticed_s: 2.0, again_s: 3.0, ranks: 1, redone: 7 };
-        assert_eq!(story.aftermaths(), [Some(after)]);
+        assert_eq!(story.aftermaths(), [Some(after.clone())]);
+        // Another checkpoint was kept before it was seen to work, and a lower step was seen before.
+        let mut late = story.clone();
+        late.samples.last_mut().unwrap().at_s = 3.5;
+        late.samples.last_mut().unwrap().kept = Some(26);
+        late.samples.insert(3, sample(3.0, false, 21, &[("a", Waits), ("b", Lost)]));
+        let after = Aftermath { again_s: 3.5, redone: 6, ..after };
+        assert_eq!(late.aftermaths(), [Some(after)]);
     }
 }
