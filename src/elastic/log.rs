@@ -260,7 +260,7 @@ mod tests {
     fn a_log_that_was_being_made_is_made_anew() {
         let directory = tempfile::tempdir().unwrap();
         let (file, new) = (directory.path().join("log"), directory.path().join("log.new"));
-        std::fs::write(&new, [0; 100_000]).unwrap();
+        std::fs::write(&new, vec![0; 100_000]).unwrap();
         let (log, run) = Log::open(&file, b"digest").unwrap();
         assert!(!new.exists());
         drop(log);
