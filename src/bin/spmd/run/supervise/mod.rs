@@ -271,7 +271,9 @@ impl Supervisor {
         if !self.is_tried && run.roster.team().is_none() {
             return Err(Ending::LostHost(missing.join("\nerror: ")));
         }
-        missing.iter().for_each(|missing| tell(&format!("{missing}; it is left out")));
+        for missing in &missing {
+            tell(&format!("{missing}; it is left out"));
+        }
         Ok(None)
     }
 
