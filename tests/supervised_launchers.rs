@@ -7,9 +7,10 @@ mod support;
 
 use std::{
     fs,
+    io::Read,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -77,9 +78,60 @@ impl Place {
         support::run(&mut self.command(hosts, options), LIMIT)
     }
 
+    fn start(&self, hosts: &str, options: &[&str]) -> Going {
+        Going(self.command(hosts, options).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn say(&self, words: &[&str]) -> Ending {
+        support::run(spmd().args(words).env("XDG_RUNTIME_DIR", self.0.path()), LIMIT)
+    }
+
+    /// Until its status says so.
+    fn awaits(&self, what: &str) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let status = self.say(&["status"]);
+            if status.stdout.contains(what) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no `{what}`: {status:#?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// So often the launcher was started.
     fn starts(&self) -> usize {
         fs::read_to_string(self.path("starts")).unwrap_or_default().lines().count()
+    }
+}
+
+/// A run that ends with the test.
+struct Going(Child);
+
+impl Going {
+    fn signal(&self, name: &str) {
+        Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
+    }
+
+    /// What it has said when it has ended, with this exit code.
+    #[track_caller]
+    fn ends_with(mut self, code: i32) -> String {
+        let deadline = Instant::now() + LIMIT;
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "it hangs");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let mut said = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(self.0.wait().unwrap().code(), Some(code), "{said}");
+        said
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -145,31 +197,43 @@ fn a_run_that_is_done_is_not_done_again_for_a_host_that_is_lost() {
 fn a_stop_that_a_user_has_asked_for_outlives_a_lost_host() {
     let place =
         Place::new("trap '' USR1; begins; while [ ! -e go ]; do sleep 0.1; done; loses; sleep 20");
-    let mut command = place.command("localhost:1,other:1", &[]);
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + LIMIT;
-    let mut said = String::new();
-    let ask = |words: &[&str]| {
-        let mut command = spmd();
-        support::run(command.args(words).env("XDG_RUNTIME_DIR", place.0.path()), LIMIT)
-    };
-    while !ask(&["status"]).stdout.contains("\ncheckpoint  1") {
-        assert!(Instant::now() < deadline, "it does not begin");
-        thread::sleep(Duration::from_millis(20));
-    }
-    let id = child.id().to_string();
-    Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    let going = place.start("localhost:1,other:1", &[]);
+    place.awaits("\ncheckpoint  1");
+    going.signal("-TERM");
     thread::sleep(Duration::from_millis(500));
     fs::write(place.path("go"), "").unwrap();
-    while child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < deadline, "it hangs");
-        thread::sleep(Duration::from_millis(20));
-    }
-    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(5), "{said}");
+    let said = going.ends_with(5);
     assert!(said.contains("other does not answer any more"), "{said}");
     assert!(said.contains("SIGTERM: stopped, to be continued from checkpoint 1"), "{said}");
     assert_eq!(place.starts(), 1, "{said}");
+}
+
+#[test]
+fn a_program_that_is_to_stop_is_asked_again() {
+    // The first time it does not hear.
+    let place = Place::new(
+        r#"[ $start = 1 ] || { is_done 0; exit 0; }
+        begins; for time in 1 2; do
+            until [ -e "$SPMD_STOP_FILE" ]; do sleep 0.1; done; rm "$SPMD_STOP_FILE"
+        done; is_done 5; exit 5"#,
+    );
+    let going = place.start("localhost:2", &[]);
+    place.awaits("\ncheckpoint  1");
+    place.say(&["drain", "localhost:1"]).success();
+    let said = going.ends_with(0);
+    assert!(said.contains("planned stop; 1 rank on localhost goes on"), "{said}");
+    assert_eq!(place.starts(), 2, "{said}");
+}
+
+#[test]
+fn who_brings_a_host_in_hears_that_others_are_missing() {
+    let place = Place::new("begins; sleep 1; touch is_sick; loses; sleep 20");
+    let going = place.start("localhost:1,other:1", &["--min-ranks", "2"]);
+    place.awaits("waiting for hosts");
+    let told = place.say(&["add", "far:1"]).success().stdout;
+    assert_eq!(told, "noted; for now there is room for 1 ranks, --min-ranks is 2\n");
+    going.signal("-TERM");
+    going.ends_with(5);
 }
 
 #[test]

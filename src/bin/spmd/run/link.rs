@@ -40,7 +40,7 @@ pub(super) fn listen(word: String) -> io::Result<u16> {
         .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
     let port = listener.local_addr()?.port();
     listener.set_nonblocking(true)?;
-    thread::spawn(move || {
+    let listens = move || {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             match listener.accept() {
@@ -53,7 +53,8 @@ pub(super) fn listen(word: String) -> io::Result<u16> {
                 Err(_) => thread::sleep(Duration::from_millis(1)),
             }
         }
-    });
+    };
+    thread::Builder::new().spawn(listens)?;
     Ok(port)
 }
 

@@ -169,7 +169,7 @@ impl Supervisor {
                 let shortage = run.roster.shortage();
                 if self.waited > self.patience {
                     return Err(Ending::LostHost(format!(
-                        "{shortage}, and no more hosts have come within --patience\n  help: the same command goes on from the last checkpoint"
+                        "{shortage}, and no more hosts have come within --patience\n  help: once there are enough, the same command goes on from the last checkpoint"
                     )));
                 }
                 if !is_told {
@@ -271,7 +271,7 @@ impl Supervisor {
         if !self.is_tried && run.roster.team().is_none() {
             return Err(Ending::LostHost(missing.join("\nerror: ")));
         }
-        for missing in &missing {
+        for missing in missing {
             tell(&format!("{missing}; it is left out"));
         }
         Ok(None)
