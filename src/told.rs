@@ -6,7 +6,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -37,14 +37,19 @@ struct Told {
 /// Where it is told, and what.
 struct Teller {
     file: PathBuf,
-    state: Mutex<(Told, Option<Instant>)>,
+    told: Told,
+    last: Option<Instant>,
 }
 
-/// Nothing where nobody listens.
-static TELLER: LazyLock<Option<Teller>> = LazyLock::new(|| {
-    let file = env::var_os("SPMD_PROGRESS").filter(|file| !file.is_empty())?;
-    Some(Teller { file: file.into(), state: Mutex::default() })
-});
+impl Teller {
+    fn of_the_environment() -> Option<Self> {
+        let file = env::var_os("SPMD_PROGRESS").filter(|file| !file.is_empty())?;
+        Some(Self { file: file.into(), told: Told::default(), last: None })
+    }
+}
+
+/// Nothing where nobody listens, once that has been looked up.
+static TELLER: Mutex<Option<Option<Teller>>> = Mutex::new(None);
 
 /// The program begins its steps, from this checkpoint if there is one; does it keep others?
 pub(crate) fn begins(ranks: usize, resumed: Option<u64>, keeps: bool) {
@@ -72,13 +77,13 @@ pub(crate) fn goes_on(ranks: usize, faults: u64) {
 }
 
 fn tell(at_once: bool, change: impl FnOnce(&mut Told)) {
-    let Some(teller) = &*TELLER else { return };
-    let mut state = teller.state.lock().unwrap_or_else(PoisonError::into_inner);
-    change(&mut state.0);
-    if at_once || state.1.is_none_or(|last| last.elapsed() >= PAUSE) {
-        state.1 = Some(Instant::now());
+    let mut teller = TELLER.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(teller) = teller.get_or_insert_with(Teller::of_the_environment) else { return };
+    change(&mut teller.told);
+    if at_once || teller.last.is_none_or(|last| last.elapsed() >= PAUSE) {
+        teller.last = Some(Instant::now());
         // A full disk is no reason to end the program: it is told the next time.
-        let _ = write(&teller.file, &state.0);
+        let _ = write(&teller.file, &teller.told);
     }
 }
 
