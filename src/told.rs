@@ -41,15 +41,26 @@ struct Teller {
     last: Option<Instant>,
 }
 
-impl Teller {
-    fn of_the_environment() -> Option<Self> {
-        let file = env::var_os("SPMD_PROGRESS").filter(|file| !file.is_empty())?;
-        Some(Self { file: file.into(), told: Told::default(), last: None })
+/// Who listens.
+enum Listener {
+    /// Nobody has looked.
+    Unknown,
+    Nobody,
+    There(Teller),
+}
+
+impl Listener {
+    fn of_the_environment() -> Self {
+        match env::var_os("SPMD_PROGRESS").filter(|file| !file.is_empty()) {
+            None => Self::Nobody,
+            Some(file) => {
+                Self::There(Teller { file: file.into(), told: Told::default(), last: None })
+            }
+        }
     }
 }
 
-/// Nothing where nobody listens, once that has been looked up.
-static TELLER: Mutex<Option<Option<Teller>>> = Mutex::new(None);
+static LISTENER: Mutex<Listener> = Mutex::new(Listener::Unknown);
 
 /// The program begins its steps, from this checkpoint if there is one; does it keep others?
 pub(crate) fn begins(ranks: usize, resumed: Option<u64>, keeps: bool) {
@@ -77,8 +88,11 @@ pub(crate) fn goes_on(ranks: usize, faults: u64) {
 }
 
 fn tell(at_once: bool, change: impl FnOnce(&mut Told)) {
-    let mut teller = TELLER.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(teller) = teller.get_or_insert_with(Teller::of_the_environment) else { return };
+    let mut listener = LISTENER.lock().unwrap_or_else(PoisonError::into_inner);
+    if matches!(*listener, Listener::Unknown) {
+        *listener = Listener::of_the_environment();
+    }
+    let Listener::There(teller) = &mut *listener else { return };
     change(&mut teller.told);
     if at_once || teller.last.is_none_or(|last| last.elapsed() >= PAUSE) {
         teller.last = Some(Instant::now());
