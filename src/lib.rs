@@ -50,6 +50,7 @@ mod process;
 pub mod random;
 pub mod recover;
 mod scalar;
+mod settings;
 #[allow(unsafe_code)] // signal handlers; each block states its reasons
 mod signals;
 mod stop;

@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 8] = [
         "process",
         "random",
         "scalar",
+        "settings",
         "signals",
         "stop",
         "told",

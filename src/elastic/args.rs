@@ -2,10 +2,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-/// The name of a variable that is set; an empty one is none.
-fn given(name: &'static str) -> Option<&'static str> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(|_| name)
-}
+use crate::settings::{given, seconds};
 
 /// What a program is in an elastic farm: flatten it into your own [`clap`] arguments.
 ///
@@ -130,11 +127,6 @@ impl ElasticArgs {
     pub(super) fn most_bytes(&self) -> usize {
         (self.max_message as usize) << 20
     }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 /// Long enough for some signs of life, short enough for their number.

@@ -58,6 +58,7 @@ use crate::{
     error::{Call, Error, ErrorKind, Failure, Result, STOPPED, With},
     placement,
     recover::Resize,
+    settings::{given, seconds},
     stop,
 };
 
@@ -194,11 +195,6 @@ pub struct RunArgs {
     pub log_dir: Option<PathBuf>,
 }
 
-/// The name of a variable that is set; an empty one is none.
-fn given(name: &'static str) -> Option<&'static str> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(|_| name)
-}
-
 /// The time limit of jobs that are started without options.
 fn limit_given() -> Option<Duration> {
     let text = std::env::var(given("SPMD_TIMEOUT")?).ok()?;
@@ -208,11 +204,6 @@ fn limit_given() -> Option<Duration> {
 /// 0 is no limit; nor is what no job will see the end of.
 fn limit(timeout: Option<Duration>) -> Option<Duration> {
     timeout.filter(|limit| !limit.is_zero() && limit.as_secs() < u64::from(u32::MAX))
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 /// The `SPMD_*` variables alone, for programs without a command line of their own.

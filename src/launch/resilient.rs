@@ -71,8 +71,8 @@ impl RunArgs {
     ) -> ExitCode {
         let epochs = Epochs::new(options);
         let program = |world: &Comm| {
-            if world.engine() != "local" && world.rank() == 0 {
-                epochs.begin(world.size()); // the only one
+            if world.engine() != "local" {
+                epochs.begin(world.size()); // the only one of this process
             }
             epochs.live(world, &app)
         };

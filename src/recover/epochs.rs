@@ -176,14 +176,11 @@ impl<'a> Epochs<'a> {
             Origin::Disk => known.disk_s,
         };
         known.memory_s = now_s; // it is committed at once
-        let [.., before, now] = &mut known.epochs[..] else {
-            if let Some(now) = known.epochs.last_mut() {
-                (now.restored_s, now.from) = ((from != Origin::Beginning).then_some(now_s), from);
-            }
-            return;
-        };
-        (now.restored_s, now.from) = ((from != Origin::Beginning).then_some(now_s), from);
-        let Some(lost_s) = before.lost_s else { return };
+        if let Some(now) = known.epochs.last_mut() {
+            (now.restored_s, now.from) = ((from != Origin::Beginning).then_some(now_s), from);
+        }
+        let before = known.epochs.iter().rev().nth(1);
+        let Some(lost_s) = before.and_then(|before| before.lost_s) else { return };
         let again_s = (lost_s - kept_s).max(0.0);
         let what = match from {
             Origin::Beginning => {

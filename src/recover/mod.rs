@@ -66,6 +66,7 @@ use crate::{
     comm::Comm,
     error::{Call, Failure, With},
     io::{Checkpoint, CheckpointArgs, Clock, Every, Found, State, Vault},
+    settings::seconds,
 };
 
 /// What follows when a rank is lost, on the engine `local`.
@@ -112,11 +113,6 @@ pub struct RecoverArgs {
     /// On disk, from where a new run goes on.
     #[command(flatten)]
     pub kept: CheckpointArgs,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 /// What the command line has where it says nothing.
@@ -245,8 +241,7 @@ impl<'a> Recovery<'a> {
         if let (Found::Damaged(what), Origin::Beginning) = (in_memory, from) {
             return Err(what.into()); // the state may be half restored
         }
-        let first = self.comm.rank() == 0;
-        if first {
+        if self.comm.rank() == 0 {
             self.epochs.note_restored(from);
         }
         if from == Origin::Beginning {
@@ -290,10 +285,11 @@ impl<'a> Recovery<'a> {
                 self.keep_in_memory(&mut state, at)?;
             }
             self.checkpoint.end_step(&mut state, due & DISK != 0, reason, at)?;
-            if self.comm.rank() == 0 {
-                let kept = [(MEMORY | RESIZE | DISK, Origin::Memory), (DISK, Origin::Disk)];
-                let kept = kept.into_iter().filter(|(bits, _)| due & bits != 0);
-                kept.for_each(|(_, origin)| self.epochs.note_commit(origin));
+            if self.comm.rank() == 0 && due != 0 {
+                self.epochs.note_commit(Origin::Memory);
+                if due & DISK != 0 {
+                    self.epochs.note_commit(Origin::Disk);
+                }
             }
             if due & RESIZE != 0 {
                 let ranks = self.comm.bcast_obj(0, || ranks.unwrap_or(self.comm.size()))?;

@@ -4,7 +4,7 @@ use std::{
     env, fs,
     io::Read,
     path::PathBuf,
-    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -87,7 +87,7 @@ pub(crate) fn direct(director: &Director) -> Result<String, String> {
     command.args(["--every", "0.5s"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let began = Instant::now();
     let mut run = Run(command.spawn().map_err(|error| format!("spmd run: {error}"))?);
-    let (out, said) = (run.0.stdout.take().map(read_out), run.0.stderr.take().map(read_said));
+    let (out, said) = (run.0.stdout.take().map(text_of), run.0.stderr.take().map(text_of));
 
     let mut story = Story::default();
     let mut scenes = SCENES.iter();
@@ -147,18 +147,13 @@ impl Drop for Run {
     }
 }
 
-fn read_out(out: ChildStdout) -> JoinHandle<String> {
-    thread::spawn(|| read_all(out))
-}
-
-fn read_said(said: ChildStderr) -> JoinHandle<String> {
-    thread::spawn(|| read_all(said))
-}
-
-fn read_all(mut from: impl Read) -> String {
-    let mut text = Vec::new();
-    let _ = from.read_to_end(&mut text); // what can be had of it
-    String::from_utf8_lossy(&text).into_owned()
+/// All that is said there, until it ends.
+fn text_of(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = from.read_to_end(&mut text); // what can be had of it
+        String::from_utf8_lossy(&text).into_owned()
+    })
 }
 
 fn done(command: &mut Command) -> Result<(), String> {
