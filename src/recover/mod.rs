@@ -91,7 +91,7 @@ pub struct RecoverArgs {
     #[arg(long, value_name = "RANKS", default_value = "1")]
     pub min_ranks: NonZeroUsize,
     /// On the engine local, how often the state is kept in the memory of the ranks: every so many
-    /// steps, or so much time; and whenever it is kept on disk. It takes four times its size there
+    /// steps, or so much time; and whenever it is kept on disk. It takes twice its size there
     #[arg(long, value_name = "STEPS|TIME", default_value = "1s")]
     pub commit: Every,
     /// On the engine local: with so many losses in a row, and no commit between them, the program is
@@ -256,8 +256,8 @@ impl<'a> Recovery<'a> {
     /// ranks.
     ///
     /// # Collective
-    /// All ranks: an allreduce of 2 bytes. In memory, a message of the size of the rank's part of the
-    /// state to the next rank.
+    /// All ranks: an allreduce of 2 bytes. In memory, a copy of the rank's part of the state, which the
+    /// next rank holds as well.
     ///
     /// # Errors
     /// [`ErrorKind::RankLost`](crate::ErrorKind::RankLost) if a rank was lost, an error that says so
