@@ -65,7 +65,7 @@ pub use self::{
 use crate::{
     comm::Comm,
     error::{Call, Failure, With},
-    io::{Checkpoint, CheckpointArgs, Clock, Every, Found, State, Vault},
+    io::{Checkpoint, CheckpointArgs, Clock, Every, Found, State, Vault, partner_shift},
     settings::seconds,
 };
 
@@ -139,6 +139,8 @@ pub struct Recovery<'a> {
     epoch: u64,
     /// What this rank holds in memory, where ranks can be repaired.
     vault: Option<Vault>,
+    /// How many ranks behind each rank the one is that holds its part, too.
+    shift: usize,
     /// Commits in memory that were begun in this epoch.
     begun: u64,
     pace: Clock,
@@ -195,8 +197,20 @@ impl<'a> Recovery<'a> {
         let wish = options.size_file.as_deref().filter(|_| comm.rank() == 0);
         let wish = wish.map(|file| Wish::new(file, least));
         let vault = in_place.then(|| epochs.take_vault(comm.rank()));
+        let shift = if in_place { partner_shift(&comm, Location::caller())? } else { 0 };
         let (epoch, pace) = (epochs.number(), Clock::new(options.commit));
-        Ok(Self { epochs, comm, epoch, vault, begun: 0, pace, checkpoint, wish, resizes: None })
+        Ok(Self {
+            epochs,
+            comm,
+            epoch,
+            vault,
+            shift,
+            begun: 0,
+            pace,
+            checkpoint,
+            wish,
+            resizes: None,
+        })
     }
 
     /// How often the ranks have changed: 0 at first.
@@ -257,7 +271,7 @@ impl<'a> Recovery<'a> {
     ///
     /// # Collective
     /// All ranks: an allreduce of 2 bytes. In memory, a copy of the rank's part of the state, which the
-    /// next rank holds as well.
+    /// partner holds as well, the next rank or one on another host.
     ///
     /// # Errors
     /// [`ErrorKind::RankLost`](crate::ErrorKind::RankLost) if a rank was lost, an error that says so
@@ -309,7 +323,7 @@ impl<'a> Recovery<'a> {
         let Some(vault) = &mut self.vault else { return Ok(()) };
         self.begun += 1;
         // Higher than all of earlier epochs.
-        vault.keep(&self.comm, self.epoch << 32 | self.begun, state, at)?;
+        vault.keep(&self.comm, self.shift, self.epoch << 32 | self.begun, state, at)?;
         self.pace.restart();
         Ok(())
     }

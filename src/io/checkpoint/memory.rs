@@ -1,8 +1,10 @@
 //! Commits: the state in the memory of ranks, where each part lies on two of them.
 //!
-//! A part is what it is in a file, its sums too. Each rank holds its own, and one of another rank, so that
-//! what a lost rank held can be had from there. Ranks that are threads hold the same memory together;
+//! A part is what it is in a file, its sums too. Each rank holds its own, and that of the rank a [shift]
+//! before it, which is on another host if there are several: so what a lost rank held can be had from there. Ranks that are threads hold the same memory together;
 //! elsewhere the other holder has a copy.
+//!
+//! [shift]: partner_shift
 //!
 //! A commit counts when all ranks have both parts, which the barrier at its end says. Until then
 //! the one before is held, too: whoever has passed the barrier of a commit knows that every rank has
@@ -41,6 +43,30 @@ pub(crate) enum Found {
     Nothing,
     /// Why none can be used. What the state is then is not defined.
     Damaged(String),
+}
+
+/// How many ranks behind each rank the one is that holds its part, too. Collective.
+pub(crate) fn partner_shift(comm: &Comm, at: &'static Location<'static>) -> Result<usize, Failure> {
+    let host = comm.node(call("commit", at))?;
+    Ok(shift_to_other_hosts(&comm.allgather(&[host])?.into_flat()))
+}
+
+/// The smallest shift by which as many ranks as possible come to another host than their own; 0 of one
+/// rank alone.
+fn shift_to_other_hosts(hosts: &[u32]) -> usize {
+    let ranks = hosts.len();
+    let (mut best, mut most) = (usize::from(ranks > 1), 0);
+    for shift in 1..ranks {
+        let away = |&rank: &usize| hosts[rank] != hosts[(rank + shift) % ranks];
+        let away = (0..ranks).filter(away).count();
+        if away > most {
+            (best, most) = (shift, away);
+        }
+        if most == ranks {
+            break;
+        }
+    }
+    best
 }
 
 #[derive(Debug)]
@@ -90,7 +116,8 @@ impl Vault {
         spare.filter_map(Arc::into_inner).next().unwrap_or_default()
     }
 
-    /// Makes a commit of this number, which is higher than all before.
+    /// Makes a commit of this number, which is higher than all before; the rank so many behind each rank
+    /// holds its part, too.
     ///
     /// # Collective
     /// All ranks, with the same names: besides agreement, a message of the size of a part from each
@@ -101,18 +128,20 @@ impl Vault {
     pub(crate) fn keep(
         &mut self,
         comm: &Comm,
+        shift: usize,
         commit: u64,
         state: &mut State<'_>,
         at: &'static Location<'static>,
     ) -> Result<(), Failure> {
         let shelf = comm.shelf(call("commit", at))?;
-        self.keep_with(comm, commit, state, shelf.as_deref(), at)
+        self.keep_with(comm, shift, commit, state, shelf.as_deref(), at)
     }
 
     /// As [`Self::keep`]; the parts are put on this shelf, if there is one, else sent.
     fn keep_with(
         &mut self,
         comm: &Comm,
+        shift: usize,
         commit: u64,
         state: &mut State<'_>,
         shelf: Option<&Shelf>,
@@ -137,7 +166,8 @@ impl Vault {
             shelf.put(rank, &own);
         }
         let parts = comm.allgather(&[own.len() as u64])?.into_flat();
-        let (next, before) = ((rank + 1) % ranks, (rank + ranks - 1) % ranks);
+        let shift = shift % ranks;
+        let (next, before) = ((rank + shift) % ranks, (rank + ranks - shift) % ranks);
         let mut held = Vec::new();
         if next != rank {
             // What stands on the shelf has been put there before the allgather.
@@ -204,7 +234,7 @@ impl Vault {
                 Some((part, holders.find(|&rank| holds(rank, Some(part)))?, reader))
             };
             let ways: Option<Vec<Way>> = (0..index.parts.len()).map(holder).collect();
-            let Some(ways) = ways else { continue }; // a rank was lost with the one behind it
+            let Some(ways) = ways else { continue }; // a rank was lost with its partner
             let checked = state.check(comm, &index.items);
             let checked = checked.map_err(|why| Failure::new(format!("{NAME}: {why}")));
             comm.agree_on_outcome(call("restore", at), checked)?;
@@ -275,7 +305,7 @@ mod tests {
     }
 
     /// What ranks hold after three commits.
-    fn kept(ranks: usize, by_message: bool) -> Vec<Vault> {
+    fn kept(ranks: usize, shift: usize, by_message: bool) -> Vec<Vault> {
         let vaults = crate::local(ranks, |world| {
             let (mut vault, at) = (Vault::default(), Location::caller());
             for commit in 1..=3 {
@@ -283,7 +313,7 @@ mod tests {
                 let mut items = DistVec::new(world, own)?;
                 let mut state = State::new().items("items", &mut items);
                 let shelf = world.shelf(call("commit", at))?.filter(|_| !by_message);
-                vault.keep_with(world, commit, &mut state, shelf.as_deref(), at)?;
+                vault.keep_with(world, shift, commit, &mut state, shelf.as_deref(), at)?;
             }
             Ok(vault)
         });
@@ -309,16 +339,16 @@ mod tests {
     fn a_lost_rank_is_made_up_for_by_another() {
         for by_message in [false, true] {
             for lost in 0..4 {
-                assert_eq!(restored(kept(4, by_message), &[lost]), Some(values(4, 3)));
+                assert_eq!(restored(kept(4, 1, by_message), &[lost]), Some(values(4, 3)));
             }
-            assert_eq!(restored(kept(4, by_message), &[1, 2]), None);
+            assert_eq!(restored(kept(4, 1, by_message), &[1, 2]), None);
         }
     }
 
     #[test]
     fn ranks_that_are_threads_hold_the_same_memory() {
         for by_message in [false, true] {
-            let vaults = kept(3, by_message);
+            let vaults = kept(3, 1, by_message);
             for part in 0..3 {
                 let find = |vault: &Vault| {
                     let parts = &vault.held[0].parts;
@@ -336,5 +366,36 @@ mod tests {
                 assert_ne!(vault.room().capacity(), 0);
             }
         }
+    }
+
+    #[test]
+    fn ranks_of_a_host_may_be_lost_together() {
+        // Two hosts of two ranks each.
+        let shift = shift_to_other_hosts(&[0, 0, 1, 1]);
+        for by_message in [false, true] {
+            for lost in [[0, 1], [2, 3]] {
+                assert_eq!(restored(kept(4, shift, by_message), &lost), Some(values(4, 3)));
+            }
+        }
+        assert_eq!(restored(kept(4, 1, false), &[0, 1]), None);
+    }
+
+    #[test]
+    fn the_partner_is_on_another_host_where_there_are_several() {
+        let cases: [(&[u32], usize); 9] = [
+            (&[0], 0),
+            (&[0, 0, 0], 1),
+            (&[0, 1], 1),
+            (&[0, 0, 1, 1], 2),
+            (&[0, 1, 0, 1], 1),
+            (&[0, 0, 1], 1),
+            (&[0, 0, 0, 1], 1), // nothing saves a host that has most of the ranks
+            (&[0, 0, 0, 0, 1, 1, 1, 1], 4),
+            (&[3, 3, 1, 1, 2, 2, 0, 0], 2),
+        ];
+        for (hosts, shift) in cases {
+            assert_eq!(shift_to_other_hosts(hosts), shift, "{hosts:?}");
+        }
+        assert_eq!(shift_to_other_hosts(&[0, 1, 0, 1, 0, 1, 0, 1]), 1);
     }
 }
