@@ -437,7 +437,7 @@ fn an_abandoned_send_ends_a_shared_copy() {
 fn an_abandoned_send_ends_with_the_job() {
     explore(2, |rank, job, engine| {
         if rank == 1 {
-            job.end(FailedRank { rank: 1, cause: "planted".to_owned() });
+            job.end(FailedRank { rank: 2, cause: "planted".to_owned() });
             return;
         }
         let mut bytes = LARGE;
