@@ -112,8 +112,8 @@ impl Vault {
 
     /// Memory to be overwritten: its pages are there already.
     fn room(&mut self) -> Vec<u8> {
-        let spare = std::iter::from_fn(|| self.spare.pop());
-        spare.filter_map(Arc::into_inner).next().unwrap_or_default()
+        let mut spare = std::iter::from_fn(|| self.spare.pop());
+        spare.find_map(Arc::into_inner).unwrap_or_default()
     }
 
     /// Makes a commit of this number, which is higher than all before; the rank so many behind each rank
@@ -171,14 +171,13 @@ impl Vault {
         let mut held = Vec::new();
         if next != rank {
             // What stands on the shelf has been put there before the allgather.
-            let theirs = match shelf.and_then(|shelf| shelf.get(before)) {
-                Some(theirs) => theirs,
-                None => {
-                    let theirs = memory_for(parts[before], self.room());
-                    let mut theirs = agree_on(comm, call, theirs)?;
-                    comm.sendrecv(&own[..], next, &mut theirs[..], before)?;
-                    Arc::new(theirs)
-                }
+            let theirs = if let Some(theirs) = shelf.and_then(|shelf| shelf.get(before)) {
+                theirs
+            } else {
+                let theirs = memory_for(parts[before], self.room());
+                let mut theirs = agree_on(comm, call, theirs)?;
+                comm.sendrecv(&own[..], next, &mut theirs[..], before)?;
+                Arc::new(theirs)
             };
             held.push((before, theirs));
         }
