@@ -46,7 +46,7 @@ pub(super) fn of_a_process(cause: &Cause) -> ! {
 /// notice; else the job ends.
 #[cfg(feature = "mpi")]
 pub(super) fn of_a_panicked_process(cause: &Cause) -> ! {
-    if !MpiEngine::any_thread_may_abort() {
+    if !MpiEngine::job_survives_losses() {
         of_a_process(cause)
     }
     cause.print();

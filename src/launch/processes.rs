@@ -28,7 +28,7 @@ use crate::{
     },
     error::Failure,
     placement::{self, Place},
-    process::leave,
+    process::{self, leave},
     recover::Epochs,
 };
 
@@ -57,6 +57,11 @@ pub(super) fn run(
     let engine: Rc<MpiEngine> = engine.into();
     if let Some(epochs) = epochs {
         if engine.survives_losses() {
+            // Ranks come and go: each speaks for itself.
+            let watched = || Some((engine.watch()?, engine.timeout()?));
+            let _watchdog = early.or_else(|| {
+                watched().map(|(watch, limit)| Watchdog::new(watch, limit, who.as_deref()))
+            });
             return repairs::run(repairs::Job { args, launcher, recording, epochs }, engine, &app);
         }
         epochs.begin(world.size); // the only one of this process
@@ -121,8 +126,13 @@ pub(super) fn run(
 /// call MPI it ends its own process, and the launcher the others.
 pub(super) fn end(code: u8) -> ! {
     thread::sleep(super::FORWARDING);
-    let may_call = identity::is_own_thread() || MpiEngine::any_thread_may_abort();
-    if may_call { MpiEngine::abort(code) } else { leave(code) }
+    if MpiEngine::job_survives_losses() {
+        // Whose launcher ends no others by itself.
+        process::end_parent();
+        thread::sleep(super::GRACE);
+        leave(code)
+    }
+    if identity::is_own_thread() { MpiEngine::abort(code) } else { leave(code) }
 }
 
 /// Makes sure that all processes of the launch were told to run jobs of their own.
@@ -198,8 +208,7 @@ fn settings(args: &RunArgs, early: Option<&Watchdog>, survives: bool) -> Setting
     Settings {
         timeout: args.limit(),
         checks: args.checks.unwrap_or_default(),
-        // Any thread may have to end the job, see `repairs`.
-        threads: if survives { ThreadLevel::Multiple } else { threads(args) },
+        threads: threads(args),
         survives,
         common: Common {
             share_cpu: args.share_cpu,

@@ -40,7 +40,7 @@ use crate::{
     comm::Comm,
     engine::{
         Engine,
-        mpi::{MpiEngine, World},
+        mpi::{MpiEngine, Stage, World},
     },
     error::{Call, Error, ErrorKind, Failure, Fault, With},
     placement, process,
@@ -55,9 +55,6 @@ const BROKEN: &str = "ranks do not reach each other";
 
 /// How often the thread that keeps the limit looks.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// How long whoever ends the job may take for it.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is to run, and for whom.
 pub(super) struct Job<'a> {
@@ -106,11 +103,12 @@ pub(super) fn run(
     let me = Identity::new(0, placement::host(), Voice::Launch(Duration::ZERO));
     Arc::clone(&me).assume_process();
     let mut process = Process { job, me, rank: None, settled: false, starts: true, deadline };
-    let pool = process.pool(&base);
-    match pool.and_then(|pool| process.live(pool, app)) {
-        Ok(()) => process.end(),
-        Err(failure) => process.fail(&Cause::of(&process.me, failure)),
-    }
+    let lived = process.pool(&base).and_then(|pool| process.live(pool, app));
+    lived.unwrap_or_else(|failure| {
+        // Of the library's: nothing can be agreed on.
+        Cause::of(&process.me, failure).print();
+        processes::end(HANGS)
+    })
 }
 
 struct Process<'a> {
@@ -129,68 +127,101 @@ impl Process<'_> {
     /// The processes that the launcher has started; or, where this one was started to take a lost
     /// one's place, those that have started it, and it.
     fn pool(&self, base: &Rc<MpiEngine>) -> Result<Pool, Failure> {
-        if let Some(engine) = base.with_those_before().map_err(of_engine)? {
-            return Pool::new(engine.into())?.that_is_whole();
+        match base.with_those_before().map_err(of_engine)? {
+            Some(engine) => Pool::new(engine.into()),
+            None => Pool::new(Rc::clone(base)),
         }
-        check_size(self.job.launcher.as_ref(), base.world().map_err(of_engine)?, self.job.args)
-            .map_err(Failure::usage)?;
-        Pool::new(Rc::clone(base))
     }
 
-    /// Runs epochs until all ranks have come to the program's end.
+    /// Runs epochs until all ranks have come to the program's end, or one has failed.
+    ///
+    /// # Errors
+    /// Of the library's.
     fn live(
         &mut self,
         mut pool: Pool,
         app: &impl Fn(&Comm, Asked) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    ) -> Result<ExitCode, Failure> {
         loop {
-            let formed = match self.form(&pool) {
+            let (epoch, vote) = match self.form(&pool) {
                 Ok(Formed::Pool(grown)) => {
                     pool = grown;
                     continue;
                 }
-                Ok(Formed::Epoch(epoch)) => Some(epoch),
-                Err(failure) if is_loss(&failure) || pool.engine.is_revoked() => None,
-                Err(failure) => return Err(failure),
+                Ok(Formed::Epoch(epoch)) => (Some(epoch), Vote::Done),
+                Ok(Formed::Nothing(why)) => (None, Vote::End(why)),
+                Err(failure) if is_loss(&failure) || pool.engine.is_revoked() => (None, Vote::GoOn),
+                Err(failure) => (None, Vote::End(Cause::of(&self.me, failure))),
             };
-            let agreed = pool.engine.all_agree(formed.is_some()).map_err(of_engine)?;
-            let done = match formed.filter(|_| agreed) {
-                Some(epoch) => self.run_epoch(&pool, epoch, app)?,
-                None => false,
-            };
-            // Who is spare learns by this that the epoch is over.
-            pool.engine.revoke();
-            if pool.engine.all_agree(done).map_err(of_engine)? {
-                return Ok(());
+            let mut agreed = self.agree(&pool, vote)?;
+            if let (Agreed::Done, Some(epoch)) = (&agreed, epoch) {
+                let vote = self.run_epoch(&pool, epoch, app)?;
+                // Who is spare learns by this that the epoch is over.
+                pool.engine.revoke();
+                agreed = match self.agree(&pool, vote)? {
+                    Agreed::Done => return Ok(self.end(&pool)),
+                    other => other,
+                };
+            }
+            if let Agreed::End(code) = agreed {
+                // Nobody needs to be ended: all have agreed.
+                thread::sleep(super::FORWARDING);
+                process::leave(code);
             }
             self.deadline.set();
             pool = pool.without_lost()?;
         }
     }
 
-    /// The part of this process in an epoch; whether its program has come to its end, if it runs one.
+    /// What all processes that are left vote for. If that is the end, the first that has failed says
+    /// why.
+    fn agree(&self, pool: &Pool, vote: Vote) -> Result<Agreed, Failure> {
+        let (bits, cause) = match vote {
+            Vote::Done => (!0, None),
+            Vote::GoOn => (!DONE, None),
+            Vote::End(cause) => {
+                (!(DONE | FAILED << place(pool.comm.rank()) | u32::from(cause.code)), Some(cause))
+            }
+        };
+        let bits = pool.engine.agree(bits).map_err(of_engine)?;
+        let failed = !bits >> FAILED.trailing_zeros();
+        if failed == 0 {
+            return Ok(if bits & DONE == 0 { Agreed::GoOn } else { Agreed::Done });
+        }
+        if let Some(cause) = cause
+            && place(pool.comm.rank()) == failed.trailing_zeros()
+        {
+            let Job { recording, epochs, .. } = &self.job;
+            cause.print();
+            recording.note_epochs(epochs.report());
+            recording.finish(&Outcome::of(&cause));
+        }
+        Ok(Agreed::End((!bits & CODE) as u8))
+    }
+
+    /// The part of this process in an epoch; its vote for what follows.
     fn run_epoch(
         &mut self,
         pool: &Pool,
         Epoch { engine, rank, ranks, history }: Epoch,
         app: &impl Fn(&Comm, Asked) -> Result<(), Failure>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Vote, Failure> {
         let epochs = self.job.epochs;
         epochs.adopt(history);
         epochs.move_to(self.rank, rank);
         epochs.begin(ranks);
         self.rank = rank;
         self.deadline.lift();
-        let done = match engine {
+        let vote = match engine {
             Some(engine) => self.run_rank(pool, engine.into(), app)?,
-            None => pool.engine.await_revoked().map(|()| true).map_err(of_engine)?,
+            None => pool.engine.await_revoked().map(|()| Vote::Done).map_err(of_engine)?,
         };
         self.deadline.set();
-        if !done {
+        if matches!(vote, Vote::GoOn) {
             epochs.note_loss();
         }
         epochs.end();
-        Ok(done)
+        Ok(vote)
     }
 
     /// Decides who is which rank, the same on all processes, and makes the world of the epoch.
@@ -214,22 +245,19 @@ impl Process<'_> {
                 Ok(Formed::Epoch(Epoch { engine, rank, ranks: count, history }))
             }
             Next::Start(count) => match pool.engine.with_newcomers(count) {
-                Ok(engine) => Pool::new(engine.into())?.that_is_whole().map(Formed::Pool),
+                Ok(engine) => Pool::new(engine.into()).map(Formed::Pool),
                 Err(fault) => {
                     self.starts = false;
                     if pool.comm.rank() == teller {
                         let why = of_engine(fault);
                         log::warn!("no process can be started in the place of a lost one: {why}");
                     }
-                    Err(lost("a process could not be started").into())
+                    Err(lost("a process could not be started"))
                 }
             },
             Next::Ends { code, why } => {
                 let cause = Cause { code, common: true, ..Cause::new(self.me.rank(), why) };
-                if pool.comm.rank() != teller {
-                    thread::sleep(PATIENCE); // the other one speaks
-                }
-                self.fail(&cause)
+                Ok(Formed::Nothing(cause))
             }
         }
     }
@@ -239,9 +267,13 @@ impl Process<'_> {
         let (epochs, options) = (self.job.epochs, self.job.epochs.options);
         let spare = options.spare_ranks;
         let Some(before) = epochs.history().ranks().filter(|_| known > 0) else {
-            let ranks = all.len().saturating_sub(spare);
-            let why =
-                format!("--spare-ranks {spare}: the launcher has started {} ranks", all.len());
+            let Job { args, launcher, .. } = &self.job;
+            let (rank, size) = (0, all.len());
+            if let Err(why) = check_size(launcher.as_ref(), World { rank, size }, args) {
+                return Next::Ends { code: super::USAGE, why };
+            }
+            let ranks = size.saturating_sub(spare);
+            let why = format!("--spare-ranks {spare}: the launcher has started {size} ranks");
             return match ranks {
                 0 => Next::Ends { code: super::USAGE, why },
                 _ => Next::Ranks(
@@ -275,15 +307,18 @@ impl Process<'_> {
         })
     }
 
-    /// Runs the program on a rank of an epoch; whether it has come to its end.
+    /// Runs the program on a rank of an epoch; its vote for what follows.
     fn run_rank(
         &mut self,
         pool: &Pool,
         engine: Rc<MpiEngine>,
         app: &impl Fn(&Comm, Asked) -> Result<(), Failure>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Vote, Failure> {
         let World { rank, size } = engine.world().map_err(of_engine)?;
         self.me.inherit(rank);
+        if let Some(watch) = engine.watch() {
+            watch.begin(Stage::Program);
+        }
         self.inject(&engine, rank, size);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             self.program(&engine, rank, size, app)?;
@@ -292,19 +327,20 @@ impl Process<'_> {
             Ok(())
         }));
         let in_broken_world = || pool.engine.is_revoked() || engine.is_revoked();
-        match outcome {
-            Ok(Ok(())) => return Ok(true),
-            Ok(Err(failure)) if is_loss(&failure) || in_broken_world() => {}
-            Ok(Err(failure)) => return Err(failure),
+        let vote = match outcome {
+            Ok(Ok(())) => return Ok(Vote::Done),
+            Ok(Err(failure)) if is_loss(&failure) || in_broken_world() => Vote::GoOn,
+            Ok(Err(failure)) => Vote::End(Cause::of(&self.me, failure)),
             Err(payload) => {
                 let cause = Cause::panic(&self.me, payload);
                 if !in_broken_world() {
                     on_failure::of_a_panicked_process(&cause);
                 }
+                Vote::GoOn
             }
-        }
+        };
         engine.revoke();
-        Ok(false)
+        Ok(vote)
     }
 
     fn program(
@@ -350,22 +386,46 @@ impl Process<'_> {
 
     /// Ends this process's part of a job that went well. It leaves MPI as it is: after a loss the
     /// library's end may wait for ever.
-    fn end(&self) -> ExitCode {
+    fn end(&self, pool: &Pool) -> ExitCode {
         let Job { recording, epochs, .. } = &self.job;
         recording.note_epochs(epochs.report());
         let first = self.rank == Some(0); // who has all parts
         let code = if first { recording.finish(&Outcome::success()) } else { 0 };
+        // A launcher may end the others when the first has left.
+        let _ = pool.engine.agree(!0);
         self.deadline.lift();
         ExitCode::from(code)
     }
+}
 
-    /// The job ends.
-    fn fail(&self, cause: &Cause) -> ! {
-        let Job { recording, epochs, .. } = &self.job;
-        recording.note_epochs(epochs.report());
-        recording.finish(&Outcome::of(cause));
-        on_failure::of_a_process(cause)
-    }
+/// What a process wants to follow, which all hear of together.
+enum Vote {
+    /// Its part is done: the epoch is formed, or the program has come to its end.
+    Done,
+    /// Ranks were lost.
+    GoOn,
+    /// The program has failed.
+    End(Cause),
+}
+
+/// What follows.
+enum Agreed {
+    Done,
+    GoOn,
+    End(u8),
+}
+
+/// Of the bits that are agreed on, where any process that lacks one has all lack it: those of the
+/// exit code, lacking where it has them;
+const CODE: u32 = 0xff;
+/// whether all are done;
+const DONE: u32 = 1 << 8;
+/// and for each process (the last for all further ones) that it has not failed.
+const FAILED: u32 = 1 << 9;
+
+/// Of a process, which of the last bits is its own.
+fn place(process: usize) -> u32 {
+    (process as u32).min(FAILED.leading_zeros())
 }
 
 /// What forming has brought.
@@ -373,6 +433,8 @@ enum Formed {
     /// More processes: who is which rank is decided anew.
     Pool(Pool),
     Epoch(Epoch),
+    /// The job ends.
+    Nothing(Cause),
 }
 
 /// An epoch that all have formed.
@@ -386,18 +448,9 @@ struct Epoch {
 
 impl Pool {
     fn new(engine: Rc<MpiEngine>) -> Result<Self, Failure> {
-        engine.is_everyone();
         let World { rank, size } = engine.world().map_err(of_engine)?;
         let comm = Comm::world(Rc::clone(&engine) as Rc<dyn Engine>, rank, size);
         Ok(Self { engine, comm })
-    }
-
-    /// This pool if no process of it is lost; else the one of those that are left.
-    fn that_is_whole(self) -> Result<Self, Failure> {
-        if self.engine.all_agree(true).map_err(of_engine)? && !self.engine.is_revoked() {
-            return Ok(self);
-        }
-        self.without_lost()
     }
 
     /// The processes that are left; others may be lost while they find each other.
@@ -484,16 +537,11 @@ fn give_up(limit: Duration) -> ! {
         "error: rank {who} on {}: ranks were lost, and the others have not gone on within {seconds} s (--repair-limit)",
         placement::host()
     ));
-    // Whether the library still ends the job is not certain.
-    let _ = thread::Builder::new().spawn(|| {
-        thread::sleep(PATIENCE);
-        process::die();
-    });
     processes::end(HANGS)
 }
 
-fn lost(cause: &str) -> ErrorKind {
-    ErrorKind::RankLost { rank: None, cause: cause.to_owned() }
+fn lost(cause: &str) -> Failure {
+    of_engine(ErrorKind::RankLost { rank: None, cause: cause.to_owned() }.into())
 }
 
 fn is_loss(failure: &Failure) -> bool {

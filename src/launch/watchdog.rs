@@ -25,7 +25,7 @@ use std::{
 use super::{
     identity::Identity,
     idle::{self, Idle},
-    print_line,
+    print_line, processes,
 };
 use crate::{
     comm::Comm,
@@ -157,8 +157,8 @@ fn pause(limit: Duration) -> Duration {
 fn give_up(who: &str, what: &str) -> ! {
     print_line(&format!("error: {who}: {what}"));
     thread::sleep(REPORT_TIME);
-    if MpiEngine::any_thread_may_abort() {
-        MpiEngine::abort(4); // the others would hear nothing of it
+    if MpiEngine::job_survives_losses() {
+        processes::end(4); // the others would hear nothing of it
     }
     leave(4);
 }

@@ -140,9 +140,7 @@ impl MpiEngine {
             overruns: guard::overruns(&pt2pt, rank as c_int)?,
             spins: !library_yields(),
             multiple: level == Threading::Multiple,
-            survives: settings.survives
-                && level == Threading::Multiple
-                && MpiEngine::could_survive_losses(),
+            survives: settings.survives && MpiEngine::could_survive_losses(),
         };
         let agreed = match roll::call(&pt2pt, size, settings, &findings)? {
             Roll::Complete(agreed) => agreed,
@@ -266,7 +264,7 @@ impl MpiEngine {
     pub(crate) fn abort(code: u8) -> ! {
         // SAFETY: MPI is initialised and not finalised: the launch calls this only between `start`
         // and the end of `finish`.
-        unsafe { ffi::MPI_Abort(losses::everyone(), c_int::from(code)) };
+        unsafe { ffi::MPI_Abort(mpis_world(), c_int::from(code)) };
         leave(code)
     }
 

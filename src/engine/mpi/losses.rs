@@ -15,17 +15,14 @@ use std::{
     os::unix::ffi::OsStringExt,
     path::PathBuf,
     ptr::null_mut,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use mpi::{environment::library_version, ffi};
 
 use super::{
     CommPair, MpiEngine,
-    communicator::{Communicator, mpis_world},
+    communicator::Communicator,
     dynamic::dynamic,
     progress,
     raw::{blank_status, check, made},
@@ -35,25 +32,8 @@ use crate::{
     error::{ErrorKind, Fault},
 };
 
-/// Whether this job survives losses: errors are told apart only then, and any thread may end the
-/// job.
+/// Whether this job survives losses: errors are told apart only then.
 static SURVIVES: AtomicBool = AtomicBool::new(false);
-
-/// All processes of the job, for its end: those of MPI's own world may be others.
-static EVERYONE: Mutex<Option<Everyone>> = Mutex::new(None);
-
-#[derive(Clone, Copy)]
-struct Everyone(ffi::MPI_Comm);
-
-// SAFETY: the library's name for a communicator, which any thread may use where losses are survived
-// (the thread level is `MPI_THREAD_MULTIPLE` there).
-unsafe impl Send for Everyone {}
-
-/// The communicator whose processes end with the job.
-pub(super) fn everyone() -> ffi::MPI_Comm {
-    let everyone = EVERYONE.lock().unwrap_or_else(PoisonError::into_inner);
-    everyone.map_or_else(mpis_world, |Everyone(comm)| comm)
-}
 
 /// Open MPI's classes `MPIX_ERR_PROC_FAILED`, `MPIX_ERR_PROC_FAILED_PENDING`, `MPIX_ERR_REVOKED`.
 /// (The bindings may be those of an Open MPI without them.)
@@ -109,15 +89,9 @@ impl MpiEngine {
         self.basis.survives
     }
 
-    /// The ranks of this world are all processes of the job. The engine does not settle.
-    pub(crate) fn is_everyone(&self) {
-        let world = self.pair(Context::WORLD).ok();
-        let world = world.map(|world| Everyone(world.pt2pt.raw()));
-        *EVERYONE.lock().unwrap_or_else(PoisonError::into_inner) = world;
-    }
-
-    /// Whether any thread of this process may end the job while MPI runs.
-    pub(crate) fn any_thread_may_abort() -> bool {
+    /// Whether this process is one of a job that goes on without a lost rank. `MPI_Abort` ends only
+    /// the process that calls it then (Open MPI 5.0.11), of which the others hear nothing.
+    pub(crate) fn job_survives_losses() -> bool {
         SURVIVES.load(Ordering::Relaxed)
     }
 
@@ -125,6 +99,14 @@ impl MpiEngine {
     pub(crate) fn is_revoked(&self) -> bool {
         let revoked = self.pair(Context::WORLD).and_then(|world| world.pt2pt.is_revoked());
         revoked.unwrap_or(true)
+    }
+
+    /// For waits in which the library tells of no loss.
+    ///
+    /// # Errors
+    /// If a rank of this world is lost.
+    pub(super) fn check_losses(&self) -> Result<(), Fault> {
+        if self.basis.survives { self.pair(Context::WORLD)?.pt2pt.look() } else { Ok(()) }
     }
 
     /// This rank leaves the world for good: the calls of all others end with an error, those that
@@ -140,18 +122,18 @@ impl MpiEngine {
         }
     }
 
-    /// Whether all ranks of this world that are left say `yes`, in the same words to all of them.
+    /// The bits that all ranks of this world have which are left: the same ones for all of them.
     ///
     /// # Collective
     /// All ranks that are left; also in a world that is revoked.
-    pub(crate) fn all_agree(&self, yes: bool) -> Result<bool, Fault> {
-        self.pair(Context::WORLD)?.pt2pt.all_agree(yes)
+    pub(crate) fn agree(&self, bits: u32) -> Result<u32, Fault> {
+        self.pair(Context::WORLD)?.pt2pt.agree(bits)
     }
 
     /// An engine for the ranks of this world that are left, in their order.
     ///
     /// # Collective
-    /// As [`all_agree`](Self::all_agree).
+    /// As [`agree`](Self::agree).
     pub(crate) fn without_lost(&self) -> Result<Self, Fault> {
         self.on(self.pair(Context::WORLD)?.pt2pt.without_lost()?)
     }
@@ -283,16 +265,19 @@ impl Communicator {
         }
     }
 
-    fn all_agree(&self, yes: bool) -> Result<bool, Fault> {
+    fn agree(&self, bits: u32) -> Result<u32, Fault> {
         let (ack, agree) = (there(dynamic().comm_failure_ack)?, there(dynamic().comm_agree)?);
-        let mut all = c_int::from(yes);
+        let mut all = bits.cast_signed();
         // SAFETY: a live communicator, and an int that lives until the call returns.
         let code = unsafe {
             ack(self.raw()); // those known to be lost are no error any more
             agree(self.raw(), &raw mut all)
         };
         // The answer counts also where it comes with the news of a loss.
-        if is_loss(code) { Ok(all != 0) } else { check(code).map(|()| all != 0) }
+        if !is_loss(code) {
+            check(code)?;
+        }
+        Ok(all.cast_unsigned())
     }
 
     fn without_lost(&self) -> Result<Self, Fault> {
