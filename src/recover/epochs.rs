@@ -5,7 +5,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde::{Deserialize, Serialize};
@@ -126,6 +126,7 @@ impl History {
     }
 
     /// The number of ranks of the last.
+    #[cfg(feature = "mpi")]
     pub(crate) fn ranks(&self) -> Option<usize> {
         self.epochs.last().map(|epoch| epoch.ranks)
     }
@@ -344,6 +345,15 @@ impl<'a> Epochs<'a> {
         Ok(next)
     }
 
+    /// What happened.
+    pub(crate) fn report(&self) -> Vec<Epoch> {
+        self.known().history.epochs.clone()
+    }
+}
+
+/// Where ranks are processes.
+#[cfg(feature = "mpi")]
+impl Epochs<'_> {
     /// What has happened, for the other processes of the job.
     pub(crate) fn history(&self) -> History {
         let known = self.known();
@@ -353,7 +363,7 @@ impl<'a> Epochs<'a> {
     /// What has happened, as another process of the job tells it.
     pub(crate) fn adopt(&self, history: History) {
         let mut known = self.known();
-        let since = Duration::try_from_secs_f64(history.now_s).unwrap_or_default();
+        let since = std::time::Duration::try_from_secs_f64(history.now_s).unwrap_or_default();
         known.began = Instant::now().checked_sub(since).unwrap_or(known.began);
         known.history = history;
     }
@@ -366,10 +376,5 @@ impl<'a> Epochs<'a> {
         let (Some(rank), Some(vault)) = (rank, vault) else { return };
         known.vaults.resize_with(rank + 1, Vault::default);
         known.vaults[rank] = vault;
-    }
-
-    /// What happened.
-    pub(crate) fn report(&self) -> Vec<Epoch> {
-        self.known().history.epochs.clone()
     }
 }

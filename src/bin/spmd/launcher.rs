@@ -131,6 +131,8 @@ pub(crate) struct Layout<'a> {
     pub(crate) variables: &'a [String],
     /// The library that the program needs, where it is known.
     pub(crate) family: Option<Family>,
+    /// Ranks go on after the loss of others, where the launcher [can](Launcher::survives_losses).
+    pub(crate) survives: bool,
 }
 
 impl Launcher {
@@ -203,6 +205,11 @@ impl Launcher {
         }
     }
 
+    /// Whether ranks can go on after the loss of others: by Open MPI's ULFM.
+    pub(crate) fn survives_losses(&self) -> bool {
+        matches!(self.kind, Kind::OpenMpi(major) if major >= 5)
+    }
+
     /// All words before the program.
     pub(crate) fn words(&self, layout: &Layout<'_>) -> Vec<String> {
         let mut words = Words(vec![self.program.clone(), "-n".into(), layout.ranks.to_string()]);
@@ -259,6 +266,9 @@ fn of_open_mpi(words: &mut Words, major: u32, layout: &Layout<'_>) {
     }
     if geteuid().is_root() {
         words.add(&["--allow-run-as-root"]);
+    }
+    if layout.survives {
+        words.add(&["--with-ft", "ulfm"]);
     }
     if let Some(file) = layout.hostfile {
         words.add(&["--hostfile", &file.to_string_lossy()]);
@@ -342,6 +352,9 @@ mod tests {
         assert!(four.contains("--mca plm_rsh_agent /bin/enter -x SPMD_THREADS"), "{four}");
         let five = words(Kind::OpenMpi(5), &hosts);
         assert!(five.contains("--prtemca plm_ssh_agent /bin/enter"), "{five}");
+        assert!(!five.contains("ulfm"), "{five}");
+        let five = words(Kind::OpenMpi(5), &Layout { survives: true, ..hosts });
+        assert!(five.contains("--with-ft ulfm"), "{five}");
         let hydra = words(Kind::Hydra, &hosts);
         assert!(hydra.ends_with("-f hosts -launcher ssh -launcher-exec /bin/enter"), "{hydra}");
     }

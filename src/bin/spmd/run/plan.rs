@@ -46,6 +46,8 @@ pub(super) struct Plan {
     share_cpu: bool,
     oversubscribe: bool,
     family: Option<Family>,
+    /// Whether ranks go on after the loss of others.
+    in_place: bool,
     /// The names of what is handed on to ranks.
     names: Vec<String>,
     launcher_args: Vec<String>,
@@ -83,6 +85,14 @@ impl Plan {
         let hosts = options.hosts.hosts()?.unwrap_or_default();
         let in_slurm = env::var_os("SLURM_JOB_ID").is_some();
         let launcher = choose(options.launcher, linked, !hosts.is_empty(), in_slurm)?;
+        let in_place = options.supervised.in_place;
+        if in_place && !launcher.as_ref().is_some_and(Launcher::survives_losses) {
+            let which = launcher.as_ref().map_or("threads", |launcher| &launcher.version);
+            return Err(format!(
+                "--in-place: with {which} a lost rank ends the others\n  help: build the program with Open MPI 5 and put \
+                 its mpirun first in the PATH, or leave --in-place out: the program is started again"
+            ));
+        }
         // What a batch system says of its hosts counts where nothing else is said.
         let given = if launcher.is_some() && hosts.is_empty() && options.ranks.is_none() {
             hosts::from_environment()?
@@ -113,6 +123,7 @@ impl Plan {
             share_cpu: options.share_cpu,
             oversubscribe: options.oversubscribe,
             family,
+            in_place,
             names: Vec::new(),
             launcher_args: options.launcher_args.split_whitespace().map(str::to_owned).collect(),
             in_allocation,
@@ -327,6 +338,7 @@ impl Plan {
             agent: self.ssh.as_deref(),
             variables: &self.names,
             family: self.family,
+            survives: self.in_place,
         });
         let mut all: Vec<OsString> = words.into_iter().map(OsString::from).collect();
         all.extend(self.launcher_args.iter().map(OsString::from));

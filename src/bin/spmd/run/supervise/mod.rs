@@ -52,6 +52,10 @@ pub(super) struct Limits {
     /// hosts that are left, from its last checkpoint (--checkpoint, which all hosts share)
     #[arg(long, value_name = "TIMES")]
     pub(super) restarts: Option<u32>,
+    /// Let the ranks that are left go on where one is lost, if the program can (Open MPI 5's ULFM): a
+    /// restart follows only where a host is lost, or they cannot
+    #[arg(long, requires = "restarts")]
+    pub(super) in_place: bool,
     /// Go on with no fewer ranks: else wait for hosts
     #[arg(long, value_name = "RANKS", default_value = "1", requires = "restarts")]
     min_ranks: std::num::NonZeroUsize,
