@@ -64,6 +64,7 @@ pub(crate) use self::{
     object::{pack, unpack},
     results::Results,
 };
+pub(crate) use crate::engine::Shelf;
 use crate::{
     checks::Checks,
     datum::Signature,
@@ -234,6 +235,12 @@ impl Comm {
         self.enter(call);
         let node = self.engine.node(self.context, self.next_seq());
         node.map_err(|fault| self.failed(fault, call))
+    }
+
+    /// A shelf that the ranks have in common, if they are threads of one process. All ranks ask.
+    pub(crate) fn shelf(&self, call: Call) -> Result<Option<Arc<Shelf>>> {
+        let shelf = self.engine.shelf(self.context, self.next_seq());
+        shelf.map_err(|fault| self.failed(fault, call))
     }
 
     /// The largest tag that a message can have; at least 32767.

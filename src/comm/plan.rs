@@ -443,16 +443,16 @@ impl Step<'_> {
 impl Drop for Plan<'_> {
     fn drop(&mut self) {
         let engine = &self.comm.engine;
-        let mut under_way = false;
+        let mut ours = true;
         for Step { how, going, .. } in &self.steps {
-            under_way |= going.is_some();
             match (going, how) {
-                (Some(op), _) | (None, How::Prepared(op, _)) => engine.detach(*op),
+                (Some(op), _) => ours &= engine.abandon(*op),
+                (None, How::Prepared(op, _)) => engine.detach(*op),
                 (None, How::Never | How::Anew(_)) => {}
             }
         }
-        if under_way {
-            // The sends go on and read from their buffers, for how long nobody knows.
+        if !ours {
+            // The engine reads from the buffers of sends that go on, for how long nobody knows.
             std::mem::forget(std::mem::take(&mut self.stores));
         }
     }

@@ -1,6 +1,9 @@
 //! The verbs of communicators: [`Groups`], and what the [`Threads`] of their ranks can use.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{Arc, OnceLock},
+};
 
 use super::{Context, Rank, Received, Source, Target};
 use crate::{
@@ -26,6 +29,12 @@ pub(crate) trait Groups {
         Ok(0)
     }
 
+    /// Where the ranks of `context` are threads of one process: one shelf for all of them, on this occasion.
+    /// All ranks ask, and nobody waits.
+    fn shelf(&self, _context: Context, _seq: u64) -> Result<Option<Arc<Shelf>>, Fault> {
+        Ok(None)
+    }
+
     /// The communicator of `context` is gone on this rank.
     fn release(&self, _context: Context) {}
 
@@ -38,6 +47,26 @@ pub(crate) trait Groups {
     #[cfg_attr(not(feature = "phdf5"), allow(dead_code))] // asked for by the collective writer only
     fn native_handle(&self, _context: Context) -> Option<Result<Box<dyn Any>, Fault>> {
         None
+    }
+}
+
+/// A place for each rank, where it puts bytes that others then hold together with it.
+pub(crate) struct Shelf(Box<[OnceLock<Arc<Vec<u8>>>]>);
+
+impl Shelf {
+    pub(crate) fn new(ranks: usize) -> Self {
+        Self((0..ranks).map(|_| OnceLock::new()).collect())
+    }
+
+    /// Puts something into the place of this rank, once.
+    pub(crate) fn put(&self, rank: usize, bytes: &Arc<Vec<u8>>) {
+        let place = self.0.get(rank);
+        place.map(|place| place.get_or_init(|| Arc::clone(bytes)));
+    }
+
+    /// What this rank has put there, if it has.
+    pub(crate) fn get(&self, rank: usize) -> Option<Arc<Vec<u8>>> {
+        self.0.get(rank)?.get().cloned()
     }
 }
 

@@ -79,6 +79,7 @@ pub(crate) trait Messages: Operations {
 /// |---|---|---|---|
 /// | [`cancel`](Self::cancel) | withdrawn, unless it is done | not for sends | the caller's |
 /// | [`detach`](Self::detach) | withdrawn | goes on | the engine's, until it is over |
+/// | [`abandon`](Self::abandon) | withdrawn | goes on | the lender's, if it says so |
 /// | [`revoke`](Self::revoke) | withdrawn | taken back, or copied and sent | the lender's |
 pub(crate) trait Operations {
     /// Starts to send.
@@ -126,6 +127,14 @@ pub(crate) trait Operations {
     /// Nobody will ask for `op` again: a receive is withdrawn, a send of owned memory goes on
     /// without its owner.
     fn detach(&self, op: Op);
+
+    /// As [`Self::detach`], of lent memory, and says whether the engine touches it no more. If it does not say
+    /// so, the memory must stay for ever.
+    fn abandon(&self, op: Op) -> bool {
+        let over = matches!(self.finish(op, false), Ok(Some(_)));
+        self.detach(op);
+        over
+    }
 
     /// Takes lent memory back: when this returns the engine does not touch it any more, whether or
     /// not the message was sent or received. Where that cannot be had (an MPI that cannot cancel a

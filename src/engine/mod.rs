@@ -23,7 +23,7 @@ pub(crate) use self::{
         Builtin, Collective, CollectiveCall, CollectiveKind, Collectives, Counts, Element,
         Exchange, Exchanged, LentCollective, Neighbors, Pattern, Reduction,
     },
-    groups::{Groups, SharedEngine, Threads},
+    groups::{Groups, SharedEngine, Shelf, Threads},
     messages::{Messages, Operations},
     vocabulary::{
         About, Begun, Choice, Context, Done, Ended, Installed, Label, Leftover, Mode, Op,

@@ -34,7 +34,7 @@ pub use self::{
     stored::Stored,
 };
 pub(crate) use self::{
-    checkpoint::{Clock, Found, Vault},
+    checkpoint::{Clock, Found, Vault, partner_shift},
     unfinished::Unfinished,
 };
 use self::{part::Part, storage::Storage};

@@ -67,7 +67,7 @@ pub use self::{
 use crate::{
     comm::Comm,
     error::{Call, Failure, With},
-    io::{Checkpoint, CheckpointArgs, Clock, Every, Found, State, Vault},
+    io::{Checkpoint, CheckpointArgs, Clock, Every, Found, State, Vault, partner_shift},
     settings::seconds,
 };
 
@@ -93,7 +93,7 @@ pub struct RecoverArgs {
     #[arg(long, value_name = "RANKS", default_value = "1")]
     pub min_ranks: NonZeroUsize,
     /// On the engine local, how often the state is kept in the memory of the ranks: every so many
-    /// steps, or so much time; and whenever it is kept on disk. It takes four times its size there
+    /// steps, or so much time; and whenever it is kept on disk. It takes twice its size there
     #[arg(long, value_name = "STEPS|TIME", default_value = "1s")]
     pub commit: Every,
     /// On the engine local: with so many losses in a row, and no commit between them, the program is
@@ -146,6 +146,8 @@ pub struct Recovery<'a> {
     epoch: u64,
     /// What this rank holds in memory, where ranks can be repaired.
     vault: Option<Vault>,
+    /// How many ranks behind each rank the one is that holds its part, too.
+    shift: usize,
     /// Commits in memory that were begun in this epoch.
     begun: u64,
     pace: Clock,
@@ -208,8 +210,20 @@ impl<'a> Recovery<'a> {
         let wish = options.size_file.as_deref().filter(|_| comm.rank() == 0);
         let wish = wish.map(|file| Wish::new(file, least));
         let vault = in_place.then(|| epochs.take_vault(comm.rank()));
+        let shift = if in_place { partner_shift(&comm, Location::caller())? } else { 0 };
         let (epoch, pace) = (epochs.number(), Clock::new(options.commit));
-        Ok(Self { epochs, comm, epoch, vault, begun: 0, pace, checkpoint, wish, resizes: None })
+        Ok(Self {
+            epochs,
+            comm,
+            epoch,
+            vault,
+            shift,
+            begun: 0,
+            pace,
+            checkpoint,
+            wish,
+            resizes: None,
+        })
     }
 
     /// How often the ranks have changed: 0 at first.
@@ -269,8 +283,8 @@ impl<'a> Recovery<'a> {
     /// ranks.
     ///
     /// # Collective
-    /// All ranks: an allreduce of 2 bytes. In memory, a message of the size of the rank's part of the
-    /// state to the next rank.
+    /// All ranks: an allreduce of 2 bytes. In memory, a copy of the rank's part of the state, which the
+    /// partner holds as well, the next rank or one on another host.
     ///
     /// # Errors
     /// [`ErrorKind::RankLost`](crate::ErrorKind::RankLost) if a rank was lost, an error that says so
@@ -322,7 +336,7 @@ impl<'a> Recovery<'a> {
         let Some(vault) = &mut self.vault else { return Ok(()) };
         self.begun += 1;
         // Higher than all of earlier epochs.
-        vault.keep(&self.comm, self.epoch << 32 | self.begun, state, at)?;
+        vault.keep(&self.comm, self.shift, self.epoch << 32 | self.begun, state, at)?;
         self.pace.restart();
         Ok(())
     }

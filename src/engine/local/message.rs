@@ -261,6 +261,19 @@ impl Operations for LocalEngine {
         }
     }
 
+    fn abandon(&self, op: Op) -> bool {
+        if self.job.parking.check().is_err() {
+            self.revoke(op); // nobody receives any more
+            return true;
+        }
+        match self.ops.remove(op.0) {
+            Some(Pending::Receive { outcome: None, .. }) => self.withdraw(op),
+            Some(Pending::Lent(loan, _)) => loan.let_go(),
+            _ => {}
+        }
+        true
+    }
+
     fn revoke(&self, op: Op) {
         match self.ops.remove(op.0) {
             Some(Pending::Receive { outcome: None, .. }) => self.withdraw(op),

@@ -43,7 +43,7 @@ use self::{
 pub(crate) use self::{parking::Backoff, watch::Overdue};
 use super::{
     About, CollectiveCall, Collectives, Context, Engine, Exchange, Groups, Label, Leftover, Op,
-    Rank, Received, Step, Tag, matching::Key, table::Table,
+    Rank, Received, Shelf, Step, Tag, matching::Key, table::Table,
 };
 use crate::{
     datum::{Memory, Signature},
@@ -62,6 +62,7 @@ pub(crate) struct Job {
     coll_slots: Registry<coll_slots::CollSlots>,
     regions: Registry<window::Region>,
     mailboxes: Registry<shared::Mailboxes>,
+    shelves: Registry<Shelf>,
     failed: Mutex<Vec<FailedRank>>,
     started: Instant,
     /// Where waits have a time limit.
@@ -102,6 +103,7 @@ impl Job {
             coll_slots: Registry::new(),
             regions: Registry::new(),
             mailboxes: Registry::new(),
+            shelves: Registry::new(),
             failed: Mutex::new(Vec::new()),
             started: Instant::now(),
         })
@@ -337,6 +339,13 @@ impl Groups for LocalEngine {
         let mut table = self.members.borrow_mut();
         table.push(Some(Rc::new(Members::new(context, Rank::from(me), ranks))));
         Ok(Some(Context(table.len() as u32 - 1)))
+    }
+
+    fn shelf(&self, context: Context, seq: u64) -> Result<Option<Arc<Shelf>>, Fault> {
+        let members = self.members(context)?;
+        let ranks = members.ranks.len();
+        let shelf = self.job.shelves.join((members.context, seq), ranks, || Shelf::new(ranks));
+        Ok(Some(shelf))
     }
 
     fn release(&self, context: Context) {

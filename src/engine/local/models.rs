@@ -408,6 +408,47 @@ fn lent(bytes: &[u8]) -> Memory {
     Memory::Read(unsafe { LentRead::new(bytes.as_ptr(), bytes.len()) })
 }
 
+/// What is sent comes, though its sender has abandoned it.
+fn abandons<const BYTES: usize>(message: [u8; BYTES]) {
+    explore(2, move |rank, _, engine| {
+        if rank == 0 {
+            let mut bytes = message;
+            let op = engine.isend(&to(1), Mode::Standard, lent(&bytes)).unwrap();
+            assert!(engine.abandon(op));
+            bytes.fill(0);
+            std::hint::black_box(&bytes);
+            return;
+        }
+        assert_receives(engine, 0, &message);
+    });
+}
+
+#[test]
+fn an_abandoned_send_comes_and_touches_its_memory_no_more() {
+    abandons(LARGE);
+}
+
+#[test]
+fn an_abandoned_send_ends_a_shared_copy() {
+    abandons(SHARED);
+}
+
+#[test]
+fn an_abandoned_send_ends_with_the_job() {
+    explore(2, |rank, job, engine| {
+        if rank == 1 {
+            job.end(FailedRank { rank: 1, cause: "planted".to_owned() });
+            return;
+        }
+        let mut bytes = LARGE;
+        if let Some(op) = done_or_aborted(engine.isend(&to(1), Mode::Standard, lent(&bytes))) {
+            assert!(engine.abandon(op));
+        }
+        bytes.fill(0);
+        std::hint::black_box(&bytes);
+    });
+}
+
 fn revokes<const BYTES: usize>(message: [u8; BYTES]) {
     explore(2, move |rank, _, engine| {
         if rank == 0 {

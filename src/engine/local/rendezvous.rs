@@ -354,6 +354,13 @@ impl Loan {
         })
     }
 
+    /// The lent memory is the lender's alone again; the message goes on, as a copy if it is still to be
+    /// received.
+    pub(super) fn let_go(&self) {
+        // Until one of both the receiver is copying, or has begun to.
+        yield_until(|| (self.leave_copy().is_some() || self.is_done()).then_some(()));
+    }
+
     /// Leaves a copy in the place of the lent memory, so that the lender can go on and the message
     /// is still received. `None` if the receiver is reading or has read it.
     pub(super) fn leave_copy(&self) -> Option<Memory> {

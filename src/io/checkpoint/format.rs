@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 
 use crate::io::FileError;
@@ -16,6 +17,9 @@ const PART: &[u8; 8] = b"spmd pt\x01";
 
 /// So many bytes have a sum of their own.
 const PIECE: usize = 1 << 20;
+
+/// So many are written and summed at a time: they are in the cache still when they are summed.
+const BLOCK: usize = 1 << 16;
 
 /// The bytes of a sum.
 const SUM: usize = 4;
@@ -132,13 +136,13 @@ struct Place {
 }
 
 impl Place {
-    fn sum(self, bytes: &[u8]) -> [u8; SUM] {
-        let mut hasher = crc32fast::Hasher::new();
+    /// The sum of the piece, of which nothing has been seen yet.
+    fn sum(self) -> Hasher {
+        let mut sum = Hasher::new();
         for word in [self.id, self.part, self.piece] {
-            hasher.update(&word.to_le_bytes());
+            sum.update(&word.to_le_bytes());
         }
-        hasher.update(bytes);
-        hasher.finalize().to_le_bytes()
+        sum
     }
 }
 
@@ -164,7 +168,7 @@ impl Sink {
         match self {
             Self::File(file) => file.write_all(bytes),
             Self::Memory(memory) => {
-                memory.try_reserve(bytes.len())?;
+                memory.try_reserve(bytes.len())?; // there is room already
                 memory.extend_from_slice(bytes);
                 Ok(())
             }
@@ -177,8 +181,9 @@ pub(super) struct PartWriter {
     path: PathBuf,
     sink: Sink,
     place: Place,
-    /// A piece that is not full yet.
-    piece: Vec<u8>,
+    /// Of what there is of the piece, and how many bytes that are.
+    sum: Hasher,
+    summed: usize,
     written: u64,
 }
 
@@ -189,9 +194,15 @@ impl PartWriter {
         Self::begin(path, Sink::File(BufWriter::new(file)), id, part)
     }
 
-    /// A part in memory: `room` is what it overwrites.
-    pub(super) fn in_memory(mut room: Vec<u8>, id: u64, part: usize) -> Result<Self, FileError> {
+    /// A part in memory, of so many bytes: `room` is what it overwrites.
+    pub(super) fn in_memory(
+        mut room: Vec<u8>,
+        bytes: u64,
+        id: u64,
+        part: usize,
+    ) -> Result<Self, FileError> {
         room.clear();
+        reserve(&in_memory(), bytes, &mut room)?;
         Self::begin(in_memory(), Sink::Memory(room), id, part)
     }
 
@@ -199,7 +210,7 @@ impl PartWriter {
         let place = Place { id, part: part as u64, piece: 0 };
         let head = [&PART[..], &id.to_le_bytes(), &place.part.to_le_bytes()].concat();
         sink.write_all(&head).map_err(FileError::system(&path, "write"))?;
-        Ok(Self { path, sink, place, piece: Vec::new(), written: HEAD as u64 })
+        Ok(Self { path, sink, place, sum: place.sum(), summed: 0, written: HEAD as u64 })
     }
 
     /// Writes a record: its length, and then so many bytes, which `fill` hands over.
@@ -219,14 +230,13 @@ impl PartWriter {
 
     fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let (now, rest) = bytes.split_at(bytes.len().min(PIECE - self.piece.len()));
-            if now.len() == PIECE {
-                self.write_piece(now)?; // from where it is
-            } else {
-                self.piece.extend_from_slice(now);
-                if self.piece.len() == PIECE {
-                    self.close_piece()?;
-                }
+            let room = BLOCK.min(PIECE - self.summed);
+            let (now, rest) = bytes.split_at(bytes.len().min(room));
+            self.sink.write_all(now)?;
+            self.sum.update(now);
+            self.summed += now.len();
+            if self.summed == PIECE {
+                self.close_piece()?;
             }
             bytes = rest;
         }
@@ -234,20 +244,13 @@ impl PartWriter {
     }
 
     fn close_piece(&mut self) -> io::Result<()> {
-        let mut piece = std::mem::take(&mut self.piece);
-        if !piece.is_empty() {
-            self.write_piece(&piece)?;
+        if self.summed > 0 {
+            self.place.piece += 1;
+            let sum = std::mem::replace(&mut self.sum, self.place.sum());
+            self.sink.write_all(&sum.finalize().to_le_bytes())?;
+            self.written += (self.summed + SUM) as u64;
+            self.summed = 0;
         }
-        piece.clear();
-        self.piece = piece;
-        Ok(())
-    }
-
-    fn write_piece(&mut self, piece: &[u8]) -> io::Result<()> {
-        self.sink.write_all(piece)?;
-        self.sink.write_all(&self.place.sum(piece))?;
-        self.written += (piece.len() + SUM) as u64;
-        self.place.piece += 1;
         Ok(())
     }
 
@@ -276,12 +279,18 @@ pub(super) fn memory_for(bytes: u64, room: Vec<u8>) -> Result<Vec<u8>, FileError
 }
 
 fn room_for(path: &Path, bytes: u64, mut room: Vec<u8>) -> Result<Vec<u8>, FileError> {
-    let length = usize::try_from(bytes).unwrap_or(usize::MAX);
-    if room.try_reserve_exact(length.saturating_sub(room.len())).is_err() {
-        return Err(FileError::TooLarge { path: path.to_owned(), shape: vec![length] });
-    }
+    let length = reserve(path, bytes, &mut room)?;
     room.resize(length, 0);
     Ok(room)
+}
+
+/// Sees to it that there is room for so many bytes in all.
+fn reserve(path: &Path, bytes: u64, room: &mut Vec<u8>) -> Result<usize, FileError> {
+    let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+    match room.try_reserve_exact(length.saturating_sub(room.len())) {
+        Ok(()) => Ok(length),
+        Err(_) => Err(FileError::TooLarge { path: path.to_owned(), shape: vec![length] }),
+    }
 }
 
 /// What errors call the place of a part in memory.
@@ -373,7 +382,9 @@ impl<'a> PartReader<'a> {
         let mut sum = [0; SUM];
         let read = self.bytes.read_exact(piece).and_then(|()| self.bytes.read_exact(&mut sum));
         read.map_err(FileError::system(&self.path, "read"))?;
-        if self.place.sum(piece) != sum {
+        let mut found = self.place.sum();
+        found.update(piece);
+        if found.finalize().to_le_bytes() != sum {
             let what =
                 format!("the bytes of piece {} are not those that were written", self.place.piece);
             return Err(damaged(&self.path, what));

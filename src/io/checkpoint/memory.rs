@@ -1,21 +1,28 @@
 //! Commits: the state in the memory of ranks, where each part lies on two of them.
 //!
-//! A part is what it is in a file, its sums too. The rank `r` holds its own and that of the rank
-//! before it, so that what a lost rank held can be had from the one behind it.
+//! A part is what it is in a file, its sums too. Each rank holds its own, and that of the rank a [shift]
+//! before it, which is on another host if there are several: so what a lost rank held can be had from there. Ranks that are threads hold the same memory together;
+//! elsewhere the other holder has a copy.
+//!
+//! [shift]: partner_shift
 //!
 //! A commit counts when all ranks have both parts, which the barrier at its end says. Until then
 //! the one before is held, too: whoever has passed the barrier of a commit knows that every rank has
 //! both parts of it, and lets the one before go. So a loss at any moment leaves one that is whole,
 //! and where it is found that there are two, the newer one counts.
 
-use std::panic::Location;
+use std::{panic::Location, sync::Arc};
 
 use super::{
     State, call,
-    format::{Index, PartReader, PartWriter, memory_for},
+    format::{Index, PartReader, PartWriter, head_size, memory_for},
     load_parts, same_on_all, share,
 };
-use crate::{comm::Comm, error::Failure, io::agree_on};
+use crate::{
+    comm::{Comm, Shelf},
+    error::Failure,
+    io::agree_on,
+};
 
 /// What errors call it.
 const NAME: &str = "the commit in memory";
@@ -25,8 +32,8 @@ const NAME: &str = "the commit in memory";
 pub(crate) struct Vault {
     /// One, and for a while two.
     held: Vec<Held>,
-    /// Memory of parts that are not needed any more.
-    spare: Vec<Vec<u8>>,
+    /// Parts that are not needed any more, for their memory.
+    spare: Vec<Arc<Vec<u8>>>,
 }
 
 /// What there was of commits, the same on all ranks.
@@ -38,15 +45,39 @@ pub(crate) enum Found {
     Damaged(String),
 }
 
+/// How many ranks behind each rank the one is that holds its part, too. Collective.
+pub(crate) fn partner_shift(comm: &Comm, at: &'static Location<'static>) -> Result<usize, Failure> {
+    let host = comm.node(call("commit", at))?;
+    Ok(shift_to_other_hosts(&comm.allgather(&[host])?.into_flat()))
+}
+
+/// The smallest shift by which as many ranks as possible come to another host than their own; 0 of one
+/// rank alone.
+fn shift_to_other_hosts(hosts: &[u32]) -> usize {
+    let ranks = hosts.len();
+    let (mut best, mut most) = (usize::from(ranks > 1), 0);
+    for shift in 1..ranks {
+        let away = |&rank: &usize| hosts[rank] != hosts[(rank + shift) % ranks];
+        let away = (0..ranks).filter(away).count();
+        if away > most {
+            (best, most) = (shift, away);
+        }
+        if most == ranks {
+            break;
+        }
+    }
+    best
+}
+
 #[derive(Debug)]
 struct Held {
     index: Index,
-    parts: Vec<(usize, Vec<u8>)>,
+    parts: Vec<(usize, Arc<Vec<u8>>)>,
 }
 
 impl Held {
     fn part(&self, number: usize) -> Option<&[u8]> {
-        self.parts.iter().find(|(part, _)| *part == number).map(|(_, bytes)| &**bytes)
+        self.parts.iter().find(|(part, _)| *part == number).map(|(_, bytes)| &bytes[..])
     }
 }
 
@@ -66,28 +97,54 @@ impl Vault {
     }
 
     /// Holds no other commit any more.
-    fn hold_only(&mut self, commit: u64) {
+    fn hold_only(&mut self, comm: &Comm, commit: u64) {
         let (kept, gone) = self.held.drain(..).partition(|held| held.index.id == commit);
         self.held = kept;
         let gone: Vec<Held> = gone;
-        let parts = gone.into_iter().flat_map(|held| held.parts);
+        // What two hold is used again by the rank whose part it was.
+        let ours = |(part, bytes): &(usize, Arc<Vec<u8>>)| {
+            *part == comm.rank() || Arc::strong_count(bytes) == 1
+        };
+        let parts = gone.into_iter().flat_map(|held| held.parts).filter(ours);
         self.spare.extend(parts.map(|(_, bytes)| bytes));
         self.spare.truncate(2); // what the next commit needs
     }
 
-    /// Makes a commit of this number, which is higher than all before.
+    /// Memory to be overwritten: its pages are there already.
+    fn room(&mut self) -> Vec<u8> {
+        let spare = std::iter::from_fn(|| self.spare.pop());
+        spare.filter_map(Arc::into_inner).next().unwrap_or_default()
+    }
+
+    /// Makes a commit of this number, which is higher than all before; the rank so many behind each rank
+    /// holds its part, too.
     ///
     /// # Collective
     /// All ranks, with the same names: besides agreement, a message of the size of a part from each
-    /// rank to the next.
+    /// rank to another, unless they are threads of one process.
     ///
     /// # Errors
     /// As [`Checkpoint::save`](super::Checkpoint::save), but for files.
     pub(crate) fn keep(
         &mut self,
         comm: &Comm,
+        shift: usize,
         commit: u64,
         state: &mut State<'_>,
+        at: &'static Location<'static>,
+    ) -> Result<(), Failure> {
+        let shelf = comm.shelf(call("commit", at))?;
+        self.keep_with(comm, shift, commit, state, shelf.as_deref(), at)
+    }
+
+    /// As [`Self::keep`]; the parts are put on this shelf, if there is one, else sent.
+    fn keep_with(
+        &mut self,
+        comm: &Comm,
+        shift: usize,
+        commit: u64,
+        state: &mut State<'_>,
+        shelf: Option<&Shelf>,
         at: &'static Location<'static>,
     ) -> Result<(), Failure> {
         let call = call("commit", at);
@@ -95,21 +152,34 @@ impl Vault {
         let (items, bytes) = comm.agree_on_outcome(call, described)?;
         same_on_all(comm, &items, bytes, call)?;
 
+        // From here on nobody holds any part but those of the commit before.
         let (rank, ranks) = (comm.rank(), comm.size());
-        let room = self.spare.pop().unwrap_or_default();
+        let room = self.room();
         let write = || {
-            let mut part = PartWriter::in_memory(room, commit, rank)?;
+            let bytes = bytes.saturating_add(head_size());
+            let mut part = PartWriter::in_memory(room, bytes, commit, rank)?;
             state.write(&mut part)?;
             Ok(part.into_memory())
         };
-        let own = agree_on(comm, call, write())?;
+        let own = Arc::new(agree_on(comm, call, write())?);
+        if let Some(shelf) = shelf {
+            shelf.put(rank, &own);
+        }
         let parts = comm.allgather(&[own.len() as u64])?.into_flat();
-        let (next, before) = ((rank + 1) % ranks, (rank + ranks - 1) % ranks);
+        let shift = shift % ranks;
+        let (next, before) = ((rank + shift) % ranks, (rank + ranks - shift) % ranks);
         let mut held = Vec::new();
         if next != rank {
-            let theirs = memory_for(parts[before], self.spare.pop().unwrap_or_default());
-            let mut theirs = agree_on(comm, call, theirs)?;
-            comm.sendrecv(&own[..], next, &mut theirs[..], before)?;
+            // What stands on the shelf has been put there before the allgather.
+            let theirs = match shelf.and_then(|shelf| shelf.get(before)) {
+                Some(theirs) => theirs,
+                None => {
+                    let theirs = memory_for(parts[before], self.room());
+                    let mut theirs = agree_on(comm, call, theirs)?;
+                    comm.sendrecv(&own[..], next, &mut theirs[..], before)?;
+                    Arc::new(theirs)
+                }
+            };
             held.push((before, theirs));
         }
         held.push((rank, own));
@@ -117,7 +187,7 @@ impl Vault {
         let index = Index { id: commit, little_endian, parts, items };
         self.held.push(Held { index, parts: held });
         comm.barrier()?;
-        self.hold_only(commit);
+        self.hold_only(comm, commit);
         Ok(())
     }
 
@@ -164,7 +234,7 @@ impl Vault {
                 Some((part, holders.find(|&rank| holds(rank, Some(part)))?, reader))
             };
             let ways: Option<Vec<Way>> = (0..index.parts.len()).map(holder).collect();
-            let Some(ways) = ways else { continue }; // a rank was lost with the one behind it
+            let Some(ways) = ways else { continue }; // a rank was lost with its partner
             let checked = state.check(comm, &index.items);
             let checked = checked.map_err(|why| Failure::new(format!("{NAME}: {why}")));
             comm.agree_on_outcome(call("restore", at), checked)?;
@@ -180,7 +250,7 @@ impl Vault {
             };
             match load_parts(comm, NAME, &index, state, at, open)? {
                 Ok(()) => {
-                    self.hold_only(commit);
+                    self.hold_only(comm, commit);
                     return Ok(Found::Commit);
                 }
                 Err(why) => complaints.push(why),
@@ -206,6 +276,7 @@ impl Vault {
         }
         for &(part, holder, _) in away().filter(|(_, _, reader)| *reader == comm.rank()) {
             let (bytes, _) = comm.recv::<u8>((holder, part as u32))?;
+            let bytes = Arc::new(bytes);
             match self.held.iter_mut().find(|held| held.index.id == index.id) {
                 Some(held) => held.parts.push((part, bytes)),
                 None => {
@@ -220,3 +291,111 @@ impl Vault {
 
 /// A part, who holds it, and who is to read it.
 type Way = (usize, usize, usize);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{panic::Location, sync::Mutex};
+
+    use super::*;
+    use crate::array::DistVec;
+
+    /// What the ranks have at a commit, one behind the other.
+    fn values(ranks: u64, commit: u64) -> Vec<u64> {
+        (0..ranks).flat_map(|rank| vec![10 * commit + rank; 3 + rank as usize]).collect()
+    }
+
+    /// What ranks hold after three commits.
+    fn kept(ranks: usize, shift: usize, by_message: bool) -> Vec<Vault> {
+        let vaults = crate::local(ranks, |world| {
+            let (mut vault, at) = (Vault::default(), Location::caller());
+            for commit in 1..=3 {
+                let own = vec![10 * commit + world.rank() as u64; 3 + world.rank()];
+                let mut items = DistVec::new(world, own)?;
+                let mut state = State::new().items("items", &mut items);
+                let shelf = world.shelf(call("commit", at))?.filter(|_| !by_message);
+                vault.keep_with(world, shift, commit, &mut state, shelf.as_deref(), at)?;
+            }
+            Ok(vault)
+        });
+        vaults.unwrap()
+    }
+
+    /// What the ranks that are left restore.
+    fn restored(vaults: Vec<Vault>, lost: &[usize]) -> Option<Vec<u64>> {
+        let left = vaults.into_iter().enumerate().filter(|(rank, _)| !lost.contains(rank));
+        let left: Vec<_> = left.map(|(_, vault)| Mutex::new(vault)).collect();
+        let all = crate::local(left.len(), |world| {
+            let mut items = DistVec::new(world, Vec::new())?;
+            let mut state = State::new().items("items", &mut items);
+            let mut vault = std::mem::take(&mut *left[world.rank()].lock().unwrap());
+            let found = vault.restore(world, &mut state, Location::caller())?;
+            drop(state);
+            Ok(matches!(found, Found::Commit).then(|| items.local().to_vec()))
+        });
+        all.unwrap().into_iter().collect::<Option<Vec<_>>>().map(|all| all.concat())
+    }
+
+    #[test]
+    fn a_lost_rank_is_made_up_for_by_another() {
+        for by_message in [false, true] {
+            for lost in 0..4 {
+                assert_eq!(restored(kept(4, 1, by_message), &[lost]), Some(values(4, 3)));
+            }
+            assert_eq!(restored(kept(4, 1, by_message), &[1, 2]), None);
+        }
+    }
+
+    #[test]
+    fn ranks_that_are_threads_hold_the_same_memory() {
+        for by_message in [false, true] {
+            let vaults = kept(3, 1, by_message);
+            for part in 0..3 {
+                let find = |vault: &Vault| {
+                    let parts = &vault.held[0].parts;
+                    parts.iter().find(|(number, _)| *number == part).map(|(_, bytes)| bytes.clone())
+                };
+                let [one, other] =
+                    vaults.iter().filter_map(find).collect::<Vec<_>>().try_into().unwrap();
+                assert_eq!(one, other);
+                assert_eq!(Arc::ptr_eq(&one, &other), !by_message);
+            }
+            // The memory of the commit before is there for the next.
+            let spare = if by_message { 2 } else { 1 };
+            for mut vault in vaults {
+                assert_eq!((vault.held.len(), vault.spare.len()), (1, spare));
+                assert_ne!(vault.room().capacity(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn ranks_of_a_host_may_be_lost_together() {
+        // Two hosts of two ranks each.
+        let shift = shift_to_other_hosts(&[0, 0, 1, 1]);
+        for by_message in [false, true] {
+            for lost in [[0, 1], [2, 3]] {
+                assert_eq!(restored(kept(4, shift, by_message), &lost), Some(values(4, 3)));
+            }
+        }
+        assert_eq!(restored(kept(4, 1, false), &[0, 1]), None);
+    }
+
+    #[test]
+    fn the_partner_is_on_another_host_where_there_are_several() {
+        let cases: [(&[u32], usize); 9] = [
+            (&[0], 0),
+            (&[0, 0, 0], 1),
+            (&[0, 1], 1),
+            (&[0, 0, 1, 1], 2),
+            (&[0, 1, 0, 1], 1),
+            (&[0, 0, 1], 1),
+            (&[0, 0, 0, 1], 1), // nothing saves a host that has most of the ranks
+            (&[0, 0, 0, 0, 1, 1, 1, 1], 4),
+            (&[3, 3, 1, 1, 2, 2, 0, 0], 2),
+        ];
+        for (hosts, shift) in cases {
+            assert_eq!(shift_to_other_hosts(hosts), shift, "{hosts:?}");
+        }
+        assert_eq!(shift_to_other_hosts(&[0, 1, 0, 1, 0, 1, 0, 1]), 1);
+    }
+}

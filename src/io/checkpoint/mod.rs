@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::memory::{Found, Vault};
+pub(crate) use self::memory::{Found, Vault, partner_shift};
 pub use self::state::State;
 use self::{
     folder::{Begun, Folder, part_name},
