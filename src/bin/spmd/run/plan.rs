@@ -17,6 +17,7 @@ use super::{
     choice::choose,
     cores::cores,
     leftovers::MARK,
+    way::Way,
     word::{progress_in, stop_in},
 };
 use crate::{
@@ -32,7 +33,8 @@ pub(super) struct Plan {
     pub(super) arguments: Vec<OsString>,
     /// Hosts that were named; none where the launcher knows them itself.
     pub(super) hosts: Vec<Host>,
-    pub(super) ssh: Option<String>,
+    /// How hosts are reached.
+    pub(super) way: Way,
     /// What all processes of this run, and no others, have in their environment: `RUN`, and where it
     /// is one of several starts, `RUN.4`.
     pub(super) token: String,
@@ -82,7 +84,7 @@ impl Plan {
         let name = options.command.first().ok_or("which program?")?;
         let program = launcher::program(name)?;
         let linked = launcher::linked(&program);
-        let hosts = options.hosts.hosts()?.unwrap_or_default();
+        let mut hosts = options.hosts.hosts()?.unwrap_or_default();
         let in_slurm = env::var_os("SLURM_JOB_ID").is_some();
         let launcher = choose(options.launcher, linked, !hosts.is_empty(), in_slurm)?;
         let in_place = options.supervised.in_place;
@@ -101,6 +103,22 @@ impl Plan {
         };
         let in_allocation = in_slurm || given.is_some();
         let slots = |host: &Host| host.slots.unwrap_or(1);
+        let mut way = Way::Ssh(options.ssh.clone());
+        // A launcher that knows the hosts by itself would go on with none that are left.
+        if let (Some(_), Some(nodes), Some(launcher), None) =
+            (options.supervised.restarts, &given, &launcher, &options.ssh)
+            && hosts.is_empty()
+            && in_slurm
+        {
+            if launcher.kind == Kind::Hydra {
+                return Err(format!(
+                    "--restarts in a job of SLURM: {} cannot go on without a node\n  help: --launcher srun",
+                    launcher.program
+                ));
+            }
+            hosts.clone_from(nodes);
+            way = Way::Srun { own_job: launcher.kind == Kind::Srun };
+        }
         let family = match linked {
             Linked::With(family) => Some(family),
             Linked::Without | Linked::Unknown => None,
@@ -113,7 +131,7 @@ impl Plan {
             program,
             arguments: options.command[1..].to_vec(),
             hosts,
-            ssh: options.ssh.clone(),
+            way,
             token,
             directory: PathBuf::new(),
             variables: Vec::new(),
@@ -296,6 +314,16 @@ impl Plan {
         of_each.collect()
     }
 
+    /// The hosts that ranks are put on, with their number as slots.
+    fn placed_on(&self, ranks: usize) -> Vec<Host> {
+        if self.hosts.is_empty() {
+            return Vec::new();
+        }
+        let pairs =
+            self.hosts.iter().zip(self.ranks_of_each(ranks)).filter(|(_, ranks)| *ranks > 0);
+        pairs.map(|(host, ranks)| Host { name: host.name.clone(), slots: Some(ranks) }).collect()
+    }
+
     /// Writes the hosts for the launcher; the file goes when the layout does.
     ///
     /// # Errors
@@ -321,6 +349,10 @@ impl Plan {
             Some(Kind::Srun) => Format::Slurm,
             Some(Kind::OpenMpi(_)) | None => Format::OpenMpi,
         };
+        if format == Format::Slurm {
+            // As many lines as ranks.
+            return hosts::write(&self.placed_on(self.layout(None).ranks), format);
+        }
         hosts::write(&self.hosts, format)
     }
 
@@ -330,12 +362,15 @@ impl Plan {
             let program = self.program.clone().into_os_string();
             return std::iter::once(program).chain(self.arguments.iter().cloned()).collect();
         };
+        let agent = self.way.agent();
         let words = launcher.words(&Layout {
             ranks: placed.ranks,
             own_cpus: placed.own_cpus,
             crowded: placed.crowded,
             hostfile: placed.hostfile.as_deref(),
-            agent: self.ssh.as_deref(),
+            agent: agent.as_deref(),
+            in_slurm: self.way.is_srun(),
+            hosts: self.placed_on(placed.ranks).len(),
             variables: &self.names,
             family: self.family,
             survives: self.in_place,
@@ -391,7 +426,7 @@ mod tests {
             program: PathBuf::new(),
             arguments: Vec::new(),
             hosts: hosts.iter().enumerate().map(named).collect(),
-            ssh: None,
+            way: Way::Ssh(None),
             token: String::new(),
             directory: PathBuf::new(),
             variables: Vec::new(),
