@@ -104,20 +104,14 @@ impl Plan {
         let in_allocation = in_slurm || given.is_some();
         let slots = |host: &Host| host.slots.unwrap_or(1);
         let mut way = Way::Ssh(options.ssh.clone());
-        // A launcher that knows the hosts by itself would go on with none that are left.
+        // A launcher that knows the hosts by itself would not go on with those that are left.
         if let (Some(_), Some(nodes), Some(launcher), None) =
             (options.supervised.restarts, &given, &launcher, &options.ssh)
             && hosts.is_empty()
             && in_slurm
         {
-            if launcher.kind == Kind::Hydra {
-                return Err(format!(
-                    "--restarts in a job of SLURM: {} cannot go on without a node\n  help: --launcher srun",
-                    launcher.program
-                ));
-            }
+            way = Way::in_job(launcher)?;
             hosts.clone_from(nodes);
-            way = Way::Srun { own_job: launcher.kind == Kind::Srun };
         }
         let family = match linked {
             Linked::With(family) => Some(family),

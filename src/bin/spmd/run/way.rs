@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 
 use super::say;
-use crate::launcher::quoted;
+use crate::launcher::{Kind, Launcher, quoted};
 
 /// How hosts are reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,21 @@ pub(crate) enum Way {
 }
 
 impl Way {
+    /// In a job of SLURM, for ranks that this starts.
+    ///
+    /// # Errors
+    /// If it cannot start them on some of the nodes, in words.
+    pub(super) fn in_job(launcher: &Launcher) -> Result<Self, String> {
+        match launcher.kind {
+            Kind::Srun => Ok(Self::Srun { own_job: true }),
+            Kind::OpenMpi(_) => Ok(Self::Srun { own_job: false }),
+            Kind::Hydra => Err(format!(
+                "--restarts in a job of SLURM: {} cannot go on without a node\n  help: --launcher srun",
+                launcher.program
+            )),
+        }
+    }
+
     /// What has the shell of a host do a line.
     pub(super) fn command(&self, own: &Path, host: &str, line: &str) -> Command {
         match self {
