@@ -22,11 +22,11 @@ use support::{
 /// something to what runs.
 static SLURM: LazyLock<Slurm> = LazyLock::new(|| {
     let slurm = Slurm::up(9);
-    slurm.script("cluster.sh", &["slow", "all", "5"]);
+    slurm.script("cluster.sh", &["slow", "all", "3"]);
     slurm
 });
 
-const FIELD: [&str; 4] = ["--size", "60,40", "--steps", "2000"];
+const FIELD: [&str; 4] = ["--size", "60,40", "--steps", "1200"];
 
 /// A batch job, in a directory that all nodes share.
 struct Job<'a> {
