@@ -82,8 +82,9 @@ impl Heard {
     fn hear(&mut self, drained: Drained, run: &mut Run) {
         let over = |name: &String| !drained.contains_key(name);
         self.kept.retain(|name| !over(name));
-        let back = self.taken_out.extract_if(.., |name, _| over(name));
-        let back: Vec<String> = back.filter(|(_, is_ours)| *is_ours).map(|it| it.0).collect();
+        let ours = self.taken_out.iter().filter(|(name, is_ours)| over(name) && **is_ours);
+        let back: Vec<String> = ours.map(|(name, _)| name.clone()).collect();
+        self.taken_out.retain(|name, _| !over(name));
         for host in back {
             // Unless a user has meanwhile said something else.
             if state(run, &host) == Some(State::Drained) {
