@@ -36,6 +36,22 @@ pub(crate) fn leave(code: u8) -> ! {
     unsafe { libc::_exit(c_int::from(code)) }
 }
 
+/// Asks the process that has started this one to end, and what it has started.
+#[cfg(feature = "mpi")]
+pub(crate) fn end_parent() {
+    // SAFETY: sends a signal, to a launcher that takes it as its user's wish to end the job.
+    unsafe { libc::kill(libc::getppid(), libc::SIGTERM) };
+}
+
+/// Ends this process by a signal: for whoever takes no notice of one that leaves.
+#[cfg(feature = "mpi")]
+pub(crate) fn die() -> ! {
+    last_words();
+    // SAFETY: sends a signal to this process, which no handler takes.
+    unsafe { libc::raise(libc::SIGKILL) };
+    leave(1)
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod system {
     use std::{

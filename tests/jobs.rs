@@ -166,13 +166,24 @@ fn every_option_is_in_the_script_for_slurm() {
         ],
     );
     let without = job(&["slurm"]);
-    for word in ["--partition", "--account", "--array", "#SBATCH --signal"] {
+    for word in ["--partition", "--account", "--array", "#SBATCH --signal", "--no-kill"] {
         assert!(!without.lines().any(|line| line.starts_with("#SBATCH") && line.contains(word)));
     }
     has_lines(
         &job(&["slurm", "--array", "1,2,4", "--", "x", "{}"]),
         &["#SBATCH --array=0-2", "#SBATCH --output=%x-%A_%a.log"],
     );
+}
+
+#[test]
+fn a_script_for_slurm_that_gets_over_faults_outlives_nodes() {
+    let script = file(&["slurm", "--restarts", "3", "--launcher", "mpirun", "--", "./heat2d"]);
+    let text = fs::read_to_string(&script).unwrap();
+    has_lines(&text, &["#SBATCH --no-kill", "#SBATCH --requeue"]);
+    let stand_ins = StandIns::new().add("spmd", TELL).add("mpirun", "exit 9");
+    let ended = stand_ins.run(&script, &["--steps", "10"], &ALLOCATION, true);
+    let words = ["run", "--restarts", "3", "--launcher", "mpirun", "--threads", "3", "./heat2d"];
+    assert!(ended.out.ends_with(&told(&[&words[..], &["--steps", "10"]].concat())), "{ended:?}");
 }
 
 const ALLOCATION: [(&str, &str); 4] = [

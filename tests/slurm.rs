@@ -4,111 +4,19 @@
 
 mod support;
 
-use std::{
-    env, fs,
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::LazyLock,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, process::Command, sync::LazyLock, thread};
 
 use support::{
-    Ending, OPEN_MPI, example,
-    hosts::{are_missing, checksum, checksum_of_one, cluster, is_missing, script},
-    program,
+    example,
+    hosts::{checksum, checksum_of_one, script},
+    slurm::{LIMIT, Slurm, await_that, is_not_here, logs, shared},
 };
-
-/// No job of these tests needs as long.
-const LIMIT: Duration = Duration::from_secs(240);
 
 /// Nodes whose time is limited, and whose cables are slow: not for other jobs.
 const LIMITED: &str = "node5,node6";
 
-/// A SLURM for all tests, which ends with this process.
-struct Slurm {
-    /// Where it is noted how its hosts are reached.
-    state: PathBuf,
-    /// As long as its standard input is open.
-    _hosts: Child,
-}
-
-static SLURM: LazyLock<Slurm> = LazyLock::new(|| {
-    let name = format!("slurm-{}", std::process::id());
-    let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let line = "\"$SLURM_SCRIPT\" up >&2 && echo up && exec cat";
-    let mut command = cluster();
-    command.args(["with", "6", "sh", "-c", line]).env("SLURM_SCRIPT", script("slurm.sh"));
-    command.env("HOSTS_STATE", &state).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut hosts = command.spawn().expect("bash is there");
-    let mut said = String::new();
-    let mut out = BufReader::new(hosts.stdout.take().expect("it is a pipe"));
-    out.read_line(&mut said).expect("it can be read");
-    assert_eq!(said, "up\n", "SLURM does not come up");
-    Slurm { state, _hosts: hosts }
-});
-
-/// Whether there is no SLURM, which is said.
-fn is_not_here() -> bool {
-    if !*OPEN_MPI {
-        println!("skipped: SLURM is tried with Open MPI");
-        return true;
-    }
-    let there = |name: &str| {
-        let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin";
-        env::split_paths(&path).any(|directory| directory.join(name).exists())
-    };
-    are_missing()
-        || (!["munged", "slurmctld", "slurmd", "srun"].iter().all(|name| there(name))
-            && is_missing("slurm", "SLURM is not installed (scripts/setup.sh --tests)"))
-}
-
-impl Slurm {
-    /// Runs a command on the login host, in a directory.
-    fn login(&self, directory: &Path, words: &[&str]) -> Ending {
-        let mut command = cluster();
-        command.env("HOSTS_STATE", &self.state).current_dir(directory);
-        command.env("HEAT", example("heat2d")).args(["exec", "login"]).args(words);
-        support::run(&mut command, LIMIT)
-    }
-
-    /// What a command says that must succeed.
-    fn ok(&self, words: &[&str]) -> String {
-        self.login(Path::new("/"), words).success().stdout
-    }
-
-    /// Submits a job in a directory of its own, and awaits its end.
-    fn job(&self, directory: &Path, options: &[&str], job: &[&str]) -> Ending {
-        let script = script("job.sbatch");
-        let mut words = vec!["sbatch", "--wait", "--cpus-per-task=1", "--time=5"];
-        words.extend(options);
-        words.push(script.to_str().unwrap());
-        self.login(directory, &[&words, job].concat())
-    }
-}
-
-/// A directory that all nodes share.
-fn shared() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
-
-/// What the jobs of a directory have written.
-fn logs(directory: &Path) -> Vec<String> {
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(directory).unwrap().map(|it| it.unwrap().path()).collect();
-    files.retain(|it| it.extension().is_some_and(|it| it == "log"));
-    files.sort();
-    files.iter().map(|it| fs::read_to_string(it).unwrap()).collect()
-}
-
-fn await_that(what: &str, it: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !it() {
-        assert!(started.elapsed() < LIMIT, "{what} does not come about");
-        thread::sleep(Duration::from_millis(200));
-    }
-}
+/// For all tests.
+static SLURM: LazyLock<Slurm> = LazyLock::new(|| Slurm::up(6));
 
 #[test]
 fn a_job_that_outlives_its_time_limit_is_stopped_requeued_and_resumed() {
@@ -117,9 +25,7 @@ fn a_job_that_outlives_its_time_limit_is_stopped_requeued_and_resumed() {
     }
     let field = ["--size", "64,48", "--steps", "1200"];
     let directory = shared();
-    let mut slow = cluster();
-    slow.env("HOSTS_STATE", &SLURM.state).args(["slow", "node6", "10"]);
-    support::run(&mut slow, LIMIT).success();
+    SLURM.script("cluster.sh", &["slow", "node6", "10"]);
     // SLURM looks every half minute whose time is nearly up.
     let limit = ["--time=1", "--signal=B:USR1@55", "--nodes=2", "--ntasks-per-node=1"];
     let nodes = format!("--nodelist={LIMITED}");
@@ -257,9 +163,7 @@ fn a_node_is_added_and_used() {
     if is_not_here() {
         return;
     }
-    let mut add = program(script("slurm.sh"));
-    add.env("HOSTS_STATE", &SLURM.state).args(["add", "node7"]);
-    support::run(&mut add, LIMIT).success();
+    SLURM.script("slurm.sh", &["add", "node7"]);
     let field = ["--size", "32,32", "--steps", "10"];
     let directory = shared();
     let options = ["--nodes=2", "--ntasks-per-node=1", "--nodelist=node1,node7"];

@@ -97,10 +97,10 @@ pub enum ErrorKind {
     },
     /// A rank was lost. In a program that survives that (see [`recover`](crate::recover)) the call
     /// ends so on every rank, which passes it on with `?`.
-    #[error("rank {rank} was lost: {cause}")]
+    #[error("{} was lost: {cause}", match rank { Some(rank) => format!("rank {rank}"), None => "a rank".to_owned() })]
     RankLost {
-        /// The world rank that was lost first.
-        rank: usize,
+        /// The world rank that was lost first; not known on `mpi`.
+        rank: Option<usize>,
         /// Why, as far as it is known.
         cause: String,
     },

@@ -10,7 +10,7 @@ use std::{
     panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind},
     sync::{
         Arc, Mutex, Once, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -26,7 +26,10 @@ const REMEMBERED: usize = 16;
 /// A rank, as its threads know it.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    pub(crate) rank: usize,
+    /// Another one where ranks of `mpi` are lost, and others take their places.
+    rank: AtomicUsize,
+    /// Whether another process may have been this rank.
+    inherited: AtomicBool,
     pub(crate) host: String,
     voice: Voice,
     panics: Mutex<VecDeque<Panic>>,
@@ -74,13 +77,31 @@ static PROCESS: OnceLock<Arc<Identity>> = OnceLock::new();
 
 impl Identity {
     pub(crate) fn new(rank: usize, host: String, voice: Voice) -> Arc<Self> {
+        let (rank, inherited) = (AtomicUsize::new(rank), AtomicBool::new(false));
         let (spoke, threads) = (AtomicBool::new(false), Arc::default());
-        Arc::new(Self { rank, host, voice, panics: Mutex::default(), spoke, threads })
+        Arc::new(Self { rank, inherited, host, voice, panics: Mutex::default(), spoke, threads })
+    }
+
+    pub(crate) fn rank(&self) -> usize {
+        self.rank.load(Ordering::Relaxed)
+    }
+
+    /// Whether another process may have been this rank before.
+    pub(crate) fn has_inherited(&self) -> bool {
+        self.inherited.load(Ordering::Relaxed)
+    }
+
+    /// The threads that work for this rank work for another one from now on.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn inherit(&self, rank: usize) {
+        self.rank.store(rank, Ordering::Relaxed);
+        self.inherited.store(true, Ordering::Relaxed);
+        RANK.set(Some(rank));
     }
 
     /// The calling thread works for this rank from now on.
     pub(crate) fn assume(self: Arc<Self>) {
-        RANK.set(Some(self.rank));
+        RANK.set(Some(self.rank()));
         self.threads.join();
         ME.set(Some(self));
     }
@@ -138,7 +159,7 @@ impl Identity {
         let new = *last != message;
         if new {
             message.clone_into(&mut last);
-            print_line(&format!("error: rank {} on {}: {message}", self.rank, self.host));
+            print_line(&format!("error: rank {} on {}: {message}", self.rank(), self.host));
         }
         new
     }
@@ -172,7 +193,7 @@ pub(crate) fn rank() -> Option<usize> {
 
 /// The rank that all threads of this process work for, if it has one only.
 pub(crate) fn process_rank() -> Option<usize> {
-    PROCESS.get().map(|me| me.rank)
+    PROCESS.get().map(|me| me.rank())
 }
 
 /// The calling thread may end the process.

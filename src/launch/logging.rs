@@ -94,9 +94,9 @@ pub(super) fn start(
         .target(Target::Pipe(Box::new(Lines { directory, files: HashMap::new() })))
         .format(move |line, record| {
             let who = identity::with(|me| {
-                let wanted = me.is_none_or(|me| ranks.contains(me.rank));
+                let wanted = me.is_none_or(|me| ranks.contains(me.rank()));
                 wanted.then(|| {
-                    me.map_or_else(|| "-".to_owned(), |me| format!("r{:03} {}", me.rank, me.host))
+                    me.map_or_else(|| "-".to_owned(), |me| format!("r{:03} {}", me.rank(), me.host))
                 })
             });
             let Some(who) = who else { return Ok(()) };
@@ -123,11 +123,14 @@ impl Lines {
     /// The file of the rank that the calling thread works for.
     fn file(&mut self) -> Option<&mut File> {
         let directory = self.directory.as_ref()?;
-        let rank = identity::with(|me| me.map(|me| me.rank))?;
+        let (rank, inherited) = identity::with(|me| Some((me?.rank(), me?.has_inherited())))?;
         match self.files.entry(rank) {
             Entry::Occupied(file) => Some(file.into_mut()),
             Entry::Vacant(place) => {
-                let file = File::create(directory.join(format!("rank{rank:03}.log"))).ok()?;
+                let mut how = File::options();
+                // What the rank's process has written before stays.
+                how.create(true).append(inherited).write(true).truncate(!inherited);
+                let file = how.open(directory.join(format!("rank{rank:03}.log"))).ok()?;
                 Some(place.insert(file))
             }
         }

@@ -14,6 +14,8 @@ pub(crate) mod places;
 mod processes;
 mod progress;
 mod record;
+#[cfg(feature = "mpi")]
+mod repairs;
 mod resilient;
 mod sampler;
 mod threads;
@@ -57,7 +59,7 @@ use crate::{
     engine::Leftover,
     error::{Call, Error, ErrorKind, Failure, Result, STOPPED, With},
     placement,
-    recover::Resize,
+    recover::{Epochs, Resize},
     settings::{given, seconds},
     stop,
 };
@@ -356,14 +358,16 @@ impl RunArgs {
     /// Runs `app` on every rank and returns the exit code of the job, like [`run`].
     #[track_caller]
     pub fn run(&self, app: impl Fn(&Comm) -> Result<(), Failure> + Send + Sync) -> ExitCode {
-        self.run_on(app, Self::run_threads)
+        self.run_on(app, None, Self::run_threads)
     }
 
-    /// As [`Self::run`]; where ranks are threads, `threads` runs them.
+    /// As [`Self::run`]; where ranks are threads, `threads` runs them. `epochs` if the program survives
+    /// losses.
     #[track_caller]
     fn run_on<A: Fn(&Comm) -> Result<(), Failure> + Send + Sync>(
         &self,
         app: A,
+        epochs: Option<&Epochs<'_>>,
         threads: impl FnOnce(&Self, &dyn Program, &Recording) -> ExitCode,
     ) -> ExitCode {
         ending::refuse_second_job();
@@ -396,7 +400,7 @@ impl RunArgs {
                 }
                 Err(code) => ExitCode::from(code),
             },
-            Ok(EngineKind::Mpi) => processes::run(self, launcher, app, &recording),
+            Ok(EngineKind::Mpi) => processes::run(self, launcher, app, &recording, epochs),
             Err(what) => ExitCode::from(refused(launcher.as_ref(), &what)),
         }
     }
@@ -474,7 +478,7 @@ fn all_have_left(
 
 #[cfg(not(feature = "mpi"))]
 mod processes {
-    use super::{Asked, Comm, ExitCode, Failure, Launcher, Recording, RunArgs};
+    use super::{Asked, Comm, Epochs, ExitCode, Failure, Launcher, Recording, RunArgs};
 
     pub(super) fn end(code: u8) -> ! {
         std::process::exit(code.into())
@@ -485,6 +489,7 @@ mod processes {
         _launcher: Option<Launcher>,
         _app: impl Fn(&Comm, Asked) -> Result<(), Failure>,
         _recording: &Recording,
+        _epochs: Option<&Epochs<'_>>,
     ) -> ExitCode {
         unreachable!("`choose` refuses mpi where it is not built in")
     }
@@ -563,7 +568,7 @@ impl Cause {
 
     /// The failure that a rank has returned, as far as it can be told.
     fn of(me: &Identity, failure: Failure) -> Self {
-        let (rank, code) = (me.rank, failure.exit_code());
+        let (rank, code) = (me.rank(), failure.exit_code());
         let told = catch_unwind(AssertUnwindSafe(|| {
             // No error: it needs no place in the source.
             let text = if code == STOPPED { failure.to_string() } else { failure.describe() };
@@ -583,7 +588,7 @@ impl Cause {
     /// The panic that was caught on a rank.
     fn panic(me: &Identity, payload: Box<dyn Any + Send>) -> Self {
         let Words { text, told } = me.words(payload);
-        Self { told, ..Self::new(me.rank, text) }
+        Self { told, ..Self::new(me.rank(), text) }
     }
 
     /// Says on standard error who failed, where and why.
@@ -630,7 +635,7 @@ fn pool(
     lost: impl Fn(Cause) + Send + Sync + 'static,
 ) -> rayon::ThreadPoolBuilder {
     let (me, them) = (Arc::clone(me), Arc::clone(me));
-    let rank = me.rank;
+    let rank = me.rank();
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .use_current_thread()

@@ -12,6 +12,8 @@
 #[cfg(feature = "mpi")]
 use super::{Cause, processes};
 use crate::engine::local::Job;
+#[cfg(feature = "mpi")]
+use crate::{engine::mpi::MpiEngine, process};
 
 /// What the loss of a rank that is a thread is to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,4 +40,15 @@ pub(super) fn of_a_thread(job: &Job, policy: Policy, lost: bool) {
 pub(super) fn of_a_process(cause: &Cause) -> ! {
     cause.print();
     processes::end(cause.code)
+}
+
+/// A rank that is this process has panicked: where losses are survived it dies, so that the others
+/// notice; else the job ends.
+#[cfg(feature = "mpi")]
+pub(super) fn of_a_panicked_process(cause: &Cause) -> ! {
+    if !MpiEngine::job_survives_losses() {
+        of_a_process(cause)
+    }
+    cause.print();
+    process::die()
 }

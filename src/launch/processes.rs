@@ -16,7 +16,7 @@ use super::{
     identity::{Identity, Voice},
     no_threads, on_failure, places, pool, print_line,
     record::{Outcome, Recording},
-    run_tasks, sampler, warn,
+    repairs, run_tasks, sampler, warn,
     watchdog::Watchdog,
 };
 use crate::{
@@ -28,7 +28,8 @@ use crate::{
     },
     error::Failure,
     placement::{self, Place},
-    process::leave,
+    process::{self, leave},
+    recover::Epochs,
 };
 
 /// Runs `app` on this process's rank; returns when all ranks have ended well, and ends the whole
@@ -38,19 +39,33 @@ pub(super) fn run(
     launcher: Option<Launcher>,
     app: impl Fn(&Comm, Asked) -> Result<(), Failure>,
     recording: &Recording,
+    epochs: Option<&Epochs<'_>>,
 ) -> ExitCode {
     identity::note_panics();
     placement::widen_stack();
     let who = launcher.as_ref().map(Launcher::who);
     let early =
         args.limit().map(|limit| Watchdog::new(Arc::new(Watch::new()), limit, who.as_deref()));
-    let (engine, world) = match start(&settings(args, early.as_ref()), who.as_deref()) {
+    let survives = epochs.is_some() && MpiEngine::could_survive_losses();
+    let settings = settings(args, early.as_ref(), survives);
+    let (engine, world) = match start(&settings, who.as_deref()) {
         Ok(Started::Engine(engine, world)) => (engine, world),
         Ok(Started::Refused(refused)) => return ExitCode::from(report(refused)),
         Ok(Started::Apart) => return ExitCode::SUCCESS, // of a rank that was not told so: cannot be
         Err(code) => return ExitCode::from(code),
     };
     let engine: Rc<MpiEngine> = engine.into();
+    if let Some(epochs) = epochs {
+        if engine.survives_losses() {
+            // Ranks come and go: each speaks for itself.
+            let watched = || Some((engine.watch()?, engine.timeout()?));
+            let _watchdog = early.or_else(|| {
+                watched().map(|(watch, limit)| Watchdog::new(watch, limit, who.as_deref()))
+            });
+            return repairs::run(repairs::Job { args, launcher, recording, epochs }, engine, &app);
+        }
+        epochs.begin(world.size); // the only one of this process
+    }
     // What all ranks find at once is said by the first of them: it ends the others before they
     // speak.
     let turn = Duration::from_millis(match world.rank {
@@ -88,6 +103,7 @@ pub(super) fn run(
         Ok(Ok(())) => match catch_unwind(AssertUnwindSafe(|| engine.finish())) {
             Ok(Ok(())) => {
                 warn(&engine.leftovers());
+                epochs.inspect(|epochs| recording.note_epochs(epochs.report()));
                 let first = world.rank == 0; // who has all parts
                 let code = first.then(|| recording.finish(&Outcome::success()));
                 return ExitCode::from(code.unwrap_or(0));
@@ -101,6 +117,7 @@ pub(super) fn run(
     if !cause.told {
         thread::sleep(turn);
     }
+    epochs.inspect(|epochs| recording.note_epochs(epochs.report()));
     recording.finish(&Outcome::of(&cause));
     on_failure::of_a_process(&cause)
 }
@@ -109,6 +126,12 @@ pub(super) fn run(
 /// call MPI it ends its own process, and the launcher the others.
 pub(super) fn end(code: u8) -> ! {
     thread::sleep(super::FORWARDING);
+    if MpiEngine::job_survives_losses() {
+        // Whose launcher ends no others by itself.
+        process::end_parent();
+        thread::sleep(super::GRACE);
+        leave(code)
+    }
     if identity::is_own_thread() { MpiEngine::abort(code) } else { leave(code) }
 }
 
@@ -120,7 +143,8 @@ pub(super) fn stand_apart(args: &RunArgs, launcher: &Launcher) -> Result<(), u8>
     let who = Some(launcher.who());
     let early =
         args.limit().map(|limit| Watchdog::new(Arc::new(Watch::new()), limit, who.as_deref()));
-    match start(&Settings { apart: true, ..settings(args, early.as_ref()) }, who.as_deref())? {
+    match start(&Settings { apart: true, ..settings(args, early.as_ref(), false) }, who.as_deref())?
+    {
         Started::Refused(refused) => Err(report(refused)),
         Started::Apart | Started::Engine(..) => Ok(()),
     }
@@ -133,6 +157,7 @@ pub(super) fn refuse(launcher: &Launcher, what: &str) -> u8 {
         timeout: None,
         checks: Checks::default(),
         threads: ThreadLevel::Funneled,
+        survives: false,
         common: Common::default(),
         apart: false,
         trouble: Some((what.to_owned(), super::USAGE)),
@@ -179,11 +204,12 @@ fn start(settings: &Settings, who: Option<&str>) -> Result<Started, u8> {
 }
 
 /// What this rank brings to the start.
-fn settings(args: &RunArgs, early: Option<&Watchdog>) -> Settings {
+fn settings(args: &RunArgs, early: Option<&Watchdog>, survives: bool) -> Settings {
     Settings {
         timeout: args.limit(),
         checks: args.checks.unwrap_or_default(),
         threads: threads(args),
+        survives,
         common: Common {
             share_cpu: args.share_cpu,
             stats: args.stats,
@@ -211,7 +237,11 @@ fn threads(args: &RunArgs) -> ThreadLevel {
 }
 
 /// Several processes in worlds of their own are a mistake in the launch.
-fn check_size(launcher: Option<&Launcher>, world: World, args: &RunArgs) -> Result<(), String> {
+pub(super) fn check_size(
+    launcher: Option<&Launcher>,
+    world: World,
+    args: &RunArgs,
+) -> Result<(), String> {
     if let Some(Launcher { name, size: Some(size), .. }) = launcher
         && *size != world.size
     {
@@ -231,7 +261,7 @@ fn check_size(launcher: Option<&Launcher>, world: World, args: &RunArgs) -> Resu
 }
 
 /// Gives the rank its CPUs and its rayon pool.
-fn settle(
+pub(super) fn settle(
     comm: &Comm,
     args: &RunArgs,
     share_cpu: bool,
@@ -250,18 +280,18 @@ fn settle(
     } else {
         warn_if_narrow(comm, &places, launcher);
     }
-    sampler::enroll(me.rank, 0);
-    let lost = |cause: Cause| on_failure::of_a_process(&cause);
+    sampler::enroll(me.rank(), 0);
+    let lost = |cause: Cause| on_failure::of_a_panicked_process(&cause);
     if let Err(error) = pool(me, threads, lost).build_global() {
         // What the system refuses has a source; else rayon has its threads already.
         if error.source().is_some() {
             return Err(Failure::new(no_threads(threads, &error)));
         }
-        log::warn!("rayon was set up before spmd, rank {} keeps its threads: {error}", me.rank);
+        log::warn!("rayon was set up before spmd, rank {} keeps its threads: {error}", me.rank());
     }
     log::info!(
         "rank {} bound to cpus {}, threads {}",
-        me.rank,
+        me.rank(),
         placement::cpu_list(&placement::cpus()),
         rayon::current_num_threads()
     );

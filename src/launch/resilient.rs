@@ -70,13 +70,8 @@ impl RunArgs {
         app: impl Fn(&Comm, &mut Recovery<'_>) -> Result<(), Failure> + Send + Sync,
     ) -> ExitCode {
         let epochs = Epochs::new(options);
-        let program = |world: &Comm| {
-            if world.engine() != "local" {
-                epochs.begin(world.size()); // the only one of this process
-            }
-            epochs.live(world, &app)
-        };
-        self.run_on(program, |args, program, recording| {
+        let program = |world: &Comm| epochs.live(world, &app);
+        self.run_on(program, Some(&epochs), |args, program, recording| {
             if let Err(what) = recording.prepare() {
                 print_line(&format!("error: {what}"));
                 return ExitCode::from(USAGE);
@@ -166,6 +161,7 @@ fn live<R: Send>(
     exit_code: impl Fn(&Cause) -> u8,
     between: impl Fn(),
 ) -> Result<Vec<R>, Cause> {
+    epochs.repair_in_place();
     loop {
         let layout = layout(ranks);
         epochs.begin(layout.ranks);

@@ -172,7 +172,7 @@ fn live<R>(
     layout: Layout,
     app: &impl Fn(&Comm) -> Result<R, Failure>,
 ) -> Option<R> {
-    let rank = me.rank;
+    let rank = me.rank();
     Arc::clone(&me).assume();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let _pool = settle(&ground, &me, layout).map_err(Failure::new)?;
@@ -207,7 +207,7 @@ fn settle(
     if let Some(cpu) = layout.shared_cpu {
         placement::pin(cpu)?;
     }
-    sampler::enroll(me.rank, 0);
+    sampler::enroll(me.rank(), 0);
     // Rayon never forgets the pool of a thread that has joined one, and the supervisor waits until
     // no rank has the ground.
     let ground = Arc::downgrade(ground);

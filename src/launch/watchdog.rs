@@ -25,11 +25,11 @@ use std::{
 use super::{
     identity::Identity,
     idle::{self, Idle},
-    print_line,
+    print_line, processes,
 };
 use crate::{
     comm::Comm,
-    engine::mpi::{Standing, Watch},
+    engine::mpi::{MpiEngine, Standing, Watch},
     error::Failure,
     placement::{Place, host},
     process::leave,
@@ -109,7 +109,7 @@ impl Watchdog {
             Role::Lead(listener, word)
         } else {
             // Before the program begins: a rank that is frozen from then on is missed.
-            let stream = reach(&address, me.rank);
+            let stream = reach(&address, me.rank());
             Role::Follow(address, stream)
         };
         let hosts = places.iter().map(|place| place.host.clone()).collect();
@@ -157,6 +157,9 @@ fn pause(limit: Duration) -> Duration {
 fn give_up(who: &str, what: &str) -> ! {
     print_line(&format!("error: {who}: {what}"));
     thread::sleep(REPORT_TIME);
+    if MpiEngine::job_survives_losses() {
+        processes::end(4); // the others would hear nothing of it
+    }
     leave(4);
 }
 
@@ -256,7 +259,7 @@ impl Guard {
             }
         };
         let mut states = vec![None; self.hosts.len()];
-        states[self.me.rank] = Some(self.watch.to_string());
+        states[self.me.rank()] = Some(self.watch.to_string());
         for line in &mut lines {
             // A rank whose line is broken is missing from the report.
             line.say("report");
@@ -379,7 +382,7 @@ impl Guard {
     fn connect(&self, address: &Address) -> Option<TcpStream> {
         let started = Instant::now();
         while started.elapsed() < CONNECT_TIME && !self.watch.is_overdue(self.limit) {
-            let stream = reach(address, self.me.rank);
+            let stream = reach(address, self.me.rank());
             if stream.is_some() {
                 return stream;
             }
@@ -397,7 +400,7 @@ impl Guard {
     }
 
     fn who(&self) -> String {
-        format!("rank {} on {}", self.me.rank, self.me.host)
+        format!("rank {} on {}", self.me.rank(), self.me.host)
     }
 
     /// How long a line may be silent.

@@ -1,7 +1,10 @@
 //! What outlives the epochs of a run in this process: what ranks hold in memory, and what happened.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -66,6 +69,12 @@ pub struct Survived<R> {
     pub epochs: Vec<Epoch>,
 }
 
+impl Known {
+    fn now_s(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+}
+
 /// How an epoch has ended.
 pub(crate) enum Ended {
     Lost(Vec<Loss>),
@@ -82,42 +91,73 @@ pub(crate) enum NoNext {
 
 /// The epochs of a run.
 pub(crate) struct Epochs<'a> {
-    pub(super) options: &'a RecoverArgs,
-    began: Instant,
+    pub(crate) options: &'a RecoverArgs,
+    /// Whether another epoch follows in this process when ranks are lost.
+    in_place: AtomicBool,
     known: Mutex<Known>,
 }
 
-#[derive(Default)]
 struct Known {
-    /// By rank: what each holds while no rank runs.
+    /// When the first epoch began.
+    began: Instant,
+    /// By rank: what each of this process holds while no rank runs.
     vaults: Vec<Vault>,
+    history: History,
+}
+
+/// What has happened: the same in all processes of a job, when an epoch begins.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct History {
     epochs: Vec<Epoch>,
-    /// Losses in a row without a commit between them.
+    /// Losses in a row without a commit between them, in so many epochs.
     barren: u32,
+    judged: usize,
     /// When what is kept in memory, and on disk, was the state of the program.
     memory_s: f64,
     disk_s: f64,
+    /// When this was written.
+    now_s: f64,
+}
+
+impl History {
+    /// How many epochs there were.
+    pub(crate) fn len(&self) -> usize {
+        self.epochs.len()
+    }
+
+    /// The number of ranks of the last.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn ranks(&self) -> Option<usize> {
+        self.epochs.last().map(|epoch| epoch.ranks)
+    }
 }
 
 impl<'a> Epochs<'a> {
     pub(crate) fn new(options: &'a RecoverArgs) -> Self {
-        Self { options, began: Instant::now(), known: Mutex::default() }
+        let (began, vaults, history) = (Instant::now(), Vec::new(), History::default());
+        let known = Mutex::new(Known { began, vaults, history });
+        Self { options, in_place: AtomicBool::new(false), known }
+    }
+
+    /// Another epoch follows in this process when ranks are lost.
+    pub(crate) fn repair_in_place(&self) {
+        self.in_place.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn in_place(&self) -> bool {
+        self.in_place.load(Ordering::Relaxed)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now_s(&self) -> f64 {
-        self.began.elapsed().as_secs_f64()
-    }
-
     /// An epoch of so many ranks begins.
     pub(crate) fn begin(&self, ranks: usize) {
         let mut known = self.known();
         known.vaults.resize_with(ranks, Vault::default);
-        let began_s = self.now_s();
-        known.epochs.push(Epoch {
+        let began_s = known.now_s();
+        known.history.epochs.push(Epoch {
             ranks,
             began_s,
             restored_s: None,
@@ -132,7 +172,7 @@ impl<'a> Epochs<'a> {
 
     /// The number of the epoch.
     pub(crate) fn number(&self) -> u64 {
-        (self.known().epochs.len() as u64).saturating_sub(1)
+        (self.known().history.len() as u64).saturating_sub(1)
     }
 
     /// Runs the program on a rank of this epoch.
@@ -160,27 +200,29 @@ impl<'a> Epochs<'a> {
     }
 
     fn note(&self, note: impl FnOnce(&mut Epoch, f64)) {
-        let now_s = self.now_s();
-        if let Some(epoch) = self.known().epochs.last_mut() {
+        let mut known = self.known();
+        let now_s = known.now_s();
+        if let Some(epoch) = known.history.epochs.last_mut() {
             note(epoch, now_s);
         }
     }
 
-    /// The state has been restored, or is that of the beginning; which is said after a loss.
-    pub(super) fn note_restored(&self, from: Origin) {
-        let now_s = self.now_s();
+    /// The state has been restored, or is that of the beginning; which one rank `says` after a loss.
+    pub(super) fn note_restored(&self, from: Origin, says: bool) {
         let mut known = self.known();
+        let (now_s, history) = (known.now_s(), &mut known.history);
         let kept_s = match from {
             Origin::Beginning => 0.0,
-            Origin::Memory => known.memory_s,
-            Origin::Disk => known.disk_s,
+            Origin::Memory => history.memory_s,
+            Origin::Disk => history.disk_s,
         };
-        known.memory_s = now_s; // it is committed at once
-        if let Some(now) = known.epochs.last_mut() {
+        history.memory_s = now_s; // it is committed at once
+        if let Some(now) = history.epochs.last_mut() {
             (now.restored_s, now.from) = ((from != Origin::Beginning).then_some(now_s), from);
         }
-        let before = known.epochs.iter().rev().nth(1);
-        let Some(lost_s) = before.and_then(|before| before.lost_s) else { return };
+        let before = history.epochs.iter().rev().nth(1);
+        let lost_s = before.and_then(|before| before.lost_s);
+        let (Some(lost_s), true) = (lost_s, says) else { return };
         let again_s = (lost_s - kept_s).max(0.0);
         let what = match from {
             Origin::Beginning => {
@@ -197,14 +239,14 @@ impl<'a> Epochs<'a> {
 
     /// A commit is complete, there.
     pub(super) fn note_commit(&self, place: Origin) {
-        let now_s = self.now_s();
         let mut known = self.known();
+        let (now_s, history) = (known.now_s(), &mut known.history);
         if place == Origin::Disk {
-            known.disk_s = now_s;
+            history.disk_s = now_s;
             return;
         }
-        known.memory_s = now_s;
-        if let Some(epoch) = known.epochs.last_mut() {
+        history.memory_s = now_s;
+        if let Some(epoch) = history.epochs.last_mut() {
             epoch.last_commit_s = Some(now_s);
             epoch.commits += 1;
         }
@@ -222,15 +264,52 @@ impl<'a> Epochs<'a> {
         self.note(|epoch, now_s| epoch.ended_s = now_s);
     }
 
-    /// How many ranks go on after an epoch that has ended so.
+    /// Ranks were lost in the epoch that has ended.
+    ///
+    /// # Errors
+    /// If this is no accident any more.
+    pub(crate) fn judge(&self, losses: Vec<Loss>) -> Result<(), NoNext> {
+        let mut known = self.known();
+        let history = &mut known.history;
+        let so_far = history.epochs.len();
+        let Some(epoch) = history.epochs.last_mut() else { return Ok(()) };
+        epoch.lost = losses;
+        if history.judged == so_far {
+            return Ok(()); // more were lost before the next one could begin
+        }
+        history.judged = so_far;
+        history.barren = if epoch.commits > 0 { 1 } else { history.barren + 1 };
+        if history.barren >= self.options.give_up.max(1) {
+            return Err(NoNext::AtFault(format!(
+                "{} losses in a row, and no commit between them: this is no accident of a machine, the program is at fault",
+                history.barren
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether so many ranks of as many as there were may go on.
+    ///
+    /// # Errors
+    /// If they are too few.
+    pub(crate) fn are_enough(&self, left: usize, ranks: usize) -> Result<(), NoNext> {
+        let least = self.options.min_ranks.get();
+        if left >= least {
+            return Ok(());
+        }
+        Err(NoNext::TooFew(format!(
+            "{left} of {ranks} ranks are left, and --min-ranks asks for {least}"
+        )))
+    }
+
+    /// How many ranks go on after an epoch that has ended so, all ranks of which are in this process.
     ///
     /// # Errors
     /// Why none does.
     pub(crate) fn next(&self, ended: Ended) -> Result<usize, NoNext> {
-        let mut known = self.known();
-        let mut vaults = std::mem::take(&mut known.vaults);
+        let mut vaults = std::mem::take(&mut self.known().vaults);
         let ranks = vaults.len();
-        let (next, vaults) = match ended {
+        let vaults = match ended {
             Ended::Resized(ranks) => {
                 while vaults.len() > ranks {
                     // Who leaves hands over what it holds.
@@ -238,55 +317,64 @@ impl<'a> Epochs<'a> {
                     let heir = vaults.len() % ranks;
                     vaults[heir].absorb(leaves);
                 }
-                known.barren = 0;
-                (ranks, vaults)
+                vaults.resize_with(ranks, Vault::default);
+                self.known().history.barren = 0;
+                vaults
             }
             Ended::Lost(losses) => {
                 let lost: Vec<usize> = losses.iter().map(|loss| loss.rank).collect();
-                let epoch = known.epochs.last_mut();
-                let commits = epoch.as_ref().map_or(0, |epoch| epoch.commits);
-                if let Some(epoch) = epoch {
-                    epoch.lost = losses;
-                }
-                known.barren = if commits > 0 { 1 } else { known.barren + 1 };
-                if known.barren >= self.options.give_up.max(1) {
-                    return Err(NoNext::AtFault(format!(
-                        "{} losses in a row, and no commit between them: this is no accident of a machine, the program is \
-                         at fault",
-                        known.barren
-                    )));
-                }
+                self.judge(losses)?;
+                let vaults = vaults.into_iter().enumerate();
                 match self.options.on_loss {
                     OnLoss::Respawn => {
-                        for rank in lost {
-                            if let Some(vault) = vaults.get_mut(rank) {
-                                *vault = Vault::default();
-                            }
-                        }
-                        (ranks, vaults)
+                        let kept = |(rank, vault)| {
+                            if lost.contains(&rank) { Vault::default() } else { vault }
+                        };
+                        vaults.map(kept).collect()
                     }
                     OnLoss::Shrink => {
-                        let left = vaults.into_iter().enumerate();
-                        let left = left.filter(|(rank, _)| !lost.contains(rank));
-                        let vaults: Vec<Vault> = left.map(|(_, vault)| vault).collect();
-                        let next = vaults.len();
-                        let least = self.options.min_ranks.get();
-                        if next < least {
-                            return Err(NoNext::TooFew(format!(
-                                "{next} of {ranks} ranks are left, and --min-ranks asks for {least}"
-                            )));
-                        }
-                        (next, vaults)
+                        let left = vaults.filter(|(rank, _)| !lost.contains(rank));
+                        left.map(|(_, vault)| vault).collect()
                     }
                 }
             }
         };
-        known.vaults = vaults;
+        let next = vaults.len();
+        self.are_enough(next, ranks)?;
+        self.known().vaults = vaults;
         Ok(next)
     }
 
     /// What happened.
     pub(crate) fn report(&self) -> Vec<Epoch> {
-        self.known().epochs.clone()
+        self.known().history.epochs.clone()
+    }
+}
+
+/// Where ranks are processes.
+#[cfg(feature = "mpi")]
+impl Epochs<'_> {
+    /// What has happened, for the other processes of the job.
+    pub(crate) fn history(&self) -> History {
+        let known = self.known();
+        History { now_s: known.now_s(), ..known.history.clone() }
+    }
+
+    /// What has happened, as another process of the job tells it.
+    pub(crate) fn adopt(&self, history: History) {
+        let mut known = self.known();
+        let since = std::time::Duration::try_from_secs_f64(history.now_s).unwrap_or_default();
+        known.began = Instant::now().checked_sub(since).unwrap_or(known.began);
+        known.history = history;
+    }
+
+    /// This process's rank is another one in the next epoch; or it has had none, or gets none.
+    pub(crate) fn move_to(&self, before: Option<usize>, rank: Option<usize>) {
+        let mut known = self.known();
+        let vault = before.and_then(|before| known.vaults.get_mut(before)).map(std::mem::take);
+        known.vaults.clear();
+        let (Some(rank), Some(vault)) = (rank, vault) else { return };
+        known.vaults.resize_with(rank + 1, Vault::default);
+        known.vaults[rank] = vault;
     }
 }

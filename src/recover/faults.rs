@@ -50,6 +50,27 @@ impl Faults {
         Self(vec![Fault::Random { seed, count, calls }])
     }
 
+    /// Whether a rank of so many that is a process is lost at its call of this number, so long after
+    /// the epoch began: each of several that are lost at once sees to it itself.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn hit(
+        &self,
+        epoch: u64,
+        size: usize,
+        (rank, call): (usize, u64),
+        since: Duration,
+    ) -> bool {
+        let first = |fault: &Fault| match fault {
+            Fault::Planned { ranks, .. } if ranks.contains(&rank) => ranks.first().copied(),
+            _ => Some(rank),
+        };
+        self.0.iter().any(|fault| {
+            let at = (first(fault).unwrap_or(rank), call);
+            let lost = Self(vec![fault.clone()]).at(epoch, size, at, since);
+            lost.is_some_and(|lost| lost.contains(&rank))
+        })
+    }
+
     /// The ranks that are lost when a rank of so many makes its call of this number, so long after the
     /// epoch began.
     pub(crate) fn at(

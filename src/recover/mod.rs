@@ -57,6 +57,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "mpi")]
+pub(crate) use self::epochs::History;
 pub(crate) use self::epochs::{Ended, Epochs, NoNext};
 pub use self::{
     epochs::{Epoch, Loss, Origin, Survived},
@@ -102,6 +104,10 @@ pub struct RecoverArgs {
     /// (exit code 4)
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub repair_limit: Duration,
+    /// On MPI that survives losses (Open MPI 5, `mpirun --with-ft ulfm`), so many of the processes
+    /// that the launcher starts wait to take the places of lost ranks
+    #[arg(long, value_name = "RANKS", default_value = "0")]
+    pub spare_ranks: usize,
     /// On the engine local, the number of ranks that are wished for stands in this file: where there are
     /// others the program goes on with so many after its next step, --min-ranks at least
     #[arg(long, value_name = "FILE")]
@@ -124,6 +130,7 @@ impl Default for RecoverArgs {
             commit: Every::time(Duration::from_secs(1)),
             give_up: 3,
             repair_limit: Duration::from_secs(10),
+            spare_ranks: 0,
             size_file: None,
             inject: None,
             kept: CheckpointArgs { checkpoint: None, every: Every::time(Duration::from_secs(600)) },
@@ -186,11 +193,17 @@ impl<'a> Recovery<'a> {
             );
             return Err(Failure::usage(text));
         }
-        let in_place = comm.engine() == "local";
-        if !in_place && (options.size_file.is_some() || options.inject.is_some()) {
+        let in_place = epochs.in_place();
+        if comm.engine() != "local" && options.size_file.is_some() {
             return Err(Failure::usage(
-                "--size-file and --inject are for ranks that are threads\n  help: with `spmd run --restarts` hosts join \
-                 and leave by `spmd add` and `spmd drain`",
+                "--size-file is for ranks that are threads\n  help: with `spmd run --restarts` hosts join and leave by \
+                 `spmd add` and `spmd drain`",
+            ));
+        }
+        if !in_place && options.inject.is_some() {
+            return Err(Failure::usage(
+                "--inject is for ranks whose loss the job survives\n  help: run them as threads, or on Open MPI 5 by \
+                 `mpirun --with-ft ulfm`",
             ));
         }
         let checkpoint = options.kept.open(&comm)?;
@@ -255,8 +268,8 @@ impl<'a> Recovery<'a> {
         if let (Found::Damaged(what), Origin::Beginning) = (in_memory, from) {
             return Err(what.into()); // the state may be half restored
         }
-        if self.comm.rank() == 0 {
-            self.epochs.note_restored(from);
+        if self.notes() {
+            self.epochs.note_restored(from, self.comm.rank() == 0);
         }
         if from == Origin::Beginning {
             return Ok(false);
@@ -299,7 +312,7 @@ impl<'a> Recovery<'a> {
                 self.keep_in_memory(&mut state, at)?;
             }
             self.checkpoint.end_step(&mut state, due & DISK != 0, reason, at)?;
-            if self.comm.rank() == 0 && due != 0 {
+            if self.notes() && due != 0 {
                 self.epochs.note_commit(Origin::Memory);
                 if due & DISK != 0 {
                     self.epochs.note_commit(Origin::Disk);
@@ -326,6 +339,11 @@ impl<'a> Recovery<'a> {
         vault.keep(&self.comm, self.shift, self.epoch << 32 | self.begun, state, at)?;
         self.pace.restart();
         Ok(())
+    }
+
+    /// Whether this rank notes what happens: one in a process.
+    fn notes(&self) -> bool {
+        self.comm.engine() != "local" || self.comm.rank() == 0
     }
 
     /// The program has come to its end on this rank. Collective.

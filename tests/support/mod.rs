@@ -3,6 +3,7 @@
 
 pub(crate) mod farms;
 pub(crate) mod hosts;
+pub(crate) mod slurm;
 pub(crate) mod stand_ins;
 pub(crate) mod wrong;
 pub(crate) mod yaml;

@@ -127,10 +127,16 @@ pub(crate) struct Layout<'a> {
     pub(crate) hostfile: Option<&'a Path>,
     /// What starts a program on a host, in place of ssh.
     pub(crate) agent: Option<&'a str>,
+    /// In a job of SLURM, of which not all nodes are used, or not those of this job alone.
+    pub(crate) in_slurm: bool,
+    /// Of the hostfile.
+    pub(crate) hosts: usize,
     /// Variables that reach ranks on all hosts.
     pub(crate) variables: &'a [String],
     /// The library that the program needs, where it is known.
     pub(crate) family: Option<Family>,
+    /// Ranks go on after the loss of others, where the launcher [can](Launcher::survives_losses).
+    pub(crate) survives: bool,
 }
 
 impl Launcher {
@@ -203,6 +209,11 @@ impl Launcher {
         }
     }
 
+    /// Whether ranks can go on after the loss of others: by Open MPI's ULFM.
+    pub(crate) fn survives_losses(&self) -> bool {
+        matches!(self.kind, Kind::OpenMpi(major) if major >= 5)
+    }
+
     /// All words before the program.
     pub(crate) fn words(&self, layout: &Layout<'_>) -> Vec<String> {
         let mut words = Words(vec![self.program.clone(), "-n".into(), layout.ranks.to_string()]);
@@ -228,7 +239,13 @@ impl Launcher {
                 };
                 words.add(&name.into_iter().collect::<Vec<_>>());
                 if let Some(file) = layout.hostfile {
-                    words.add(&["-w", &file.to_string_lossy()]);
+                    // A line for each rank: else it takes the first nodes of the job.
+                    words.add(&["-w", &file.to_string_lossy(), "--distribution=arbitrary"]);
+                    words.add(&[&format!("--nodes={}", layout.hosts)]);
+                }
+                if layout.in_slurm {
+                    // Beside what watches it, and before SLURM knows that a start before it is over.
+                    words.add(&["--overlap"]);
                 }
                 // A rank that fails has the others ended, whatever its code.
                 words.add(&["--kill-on-bad-exit=1"]);
@@ -260,6 +277,9 @@ fn of_open_mpi(words: &mut Words, major: u32, layout: &Layout<'_>) {
     if geteuid().is_root() {
         words.add(&["--allow-run-as-root"]);
     }
+    if layout.survives {
+        words.add(&["--with-ft", "ulfm"]);
+    }
     if let Some(file) = layout.hostfile {
         words.add(&["--hostfile", &file.to_string_lossy()]);
         // A host that dies says nothing: it is asked after a while of silence.
@@ -269,6 +289,13 @@ fn of_open_mpi(words: &mut Words, major: u32, layout: &Layout<'_>) {
     }
     if let Some(program) = layout.agent {
         words.add(&[setting, agent, program]);
+    }
+    if layout.in_slurm {
+        // It would take the nodes of the job, with those that are lost. One daemon starts no others, and what srun
+        // has started may not leave it.
+        let launch = if major >= 5 { "ssh" } else { "rsh" };
+        words.add(&[setting, "ras", "^slurm", setting, "plm", launch, "--leave-session-attached"]);
+        words.add(&[setting, &format!("plm_{launch}_no_tree_spawn"), "1"]);
     }
     for name in layout.variables {
         words.add(&["-x", name]);
@@ -342,6 +369,14 @@ mod tests {
         assert!(four.contains("--mca plm_rsh_agent /bin/enter -x SPMD_THREADS"), "{four}");
         let five = words(Kind::OpenMpi(5), &hosts);
         assert!(five.contains("--prtemca plm_ssh_agent /bin/enter"), "{five}");
+        assert!(!five.contains("ulfm"), "{five}");
+        let five = words(Kind::OpenMpi(5), &Layout { survives: true, ..hosts });
+        assert!(five.contains("--with-ft ulfm"), "{five}");
+        let in_slurm = Layout { in_slurm: true, hosts: 2, ..hosts };
+        let line = words(Kind::Srun, &in_slurm);
+        assert!(line.contains("-w hosts --distribution=arbitrary --nodes=2 --overlap"), "{line}");
+        let line = words(Kind::OpenMpi(4), &in_slurm);
+        assert!(line.contains("--mca ras ^slurm --mca plm rsh --leave-session-attached"), "{line}");
         let hydra = words(Kind::Hydra, &hosts);
         assert!(hydra.ends_with("-f hosts -launcher ssh -launcher-exec /bin/enter"), "{hydra}");
     }

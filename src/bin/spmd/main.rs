@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Info(args) => cli::info(&args),
         Command::Run(options) => run::run(&options, &mut output::Reader),
         Command::Become(what) => run::become_launcher(&what),
+        Command::OnNode(what) => run::become_srun(&what),
         Command::Status(shown) => cli::told(run::status(&shown, &mut output::Reader)),
         Command::Drain(change) => cli::told(run::drain(&change, &mut output::Reader)),
         Command::Add(change) => cli::told(run::add(&change, &mut output::Reader)),

@@ -145,7 +145,7 @@ impl Job {
     /// No rank waits for another any more, because this one is lost: as [`Self::end`], but the
     /// program may go on, in a job of other ranks.
     pub(crate) fn end_lost(&self, FailedRank { rank, cause }: FailedRank) {
-        self.parking.end(ErrorKind::RankLost { rank, cause });
+        self.parking.end(ErrorKind::RankLost { rank: Some(rank), cause });
     }
 
     /// From now on `look` sees each call of each rank, on that rank's thread, before it is made: the

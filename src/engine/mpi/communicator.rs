@@ -18,15 +18,24 @@ impl Communicator {
     /// All ranks. From now on errors of calls without a communicator, which are raised on MPI's own
     /// world, are returned too. Collective.
     pub(super) fn of_the_world() -> Result<Self, Fault> {
-        let returns_errors = |comm| {
-            // SAFETY: a live communicator and a predefined handler.
-            check(unsafe { ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN) })
-        };
         let world = mpis_world();
         returns_errors(world)?;
         let own = duplicate(world)?;
         returns_errors(own.0)?;
         Ok(own)
+    }
+
+    /// One that a call writes.
+    ///
+    /// # Safety
+    /// If the call succeeds it has written a communicator that nobody else has.
+    pub(super) unsafe fn made_by(
+        call: impl FnOnce(*mut ffi::MPI_Comm) -> c_int,
+    ) -> Result<Self, Fault> {
+        // SAFETY: by this function's contract.
+        let comm = Self(unsafe { made(call) }?);
+        returns_errors(comm.0)?;
+        Ok(comm)
     }
 
     /// The library's name for it, for as long as `self` lives.
@@ -134,6 +143,12 @@ impl Drop for Communicator {
 pub(super) fn mpis_world() -> ffi::MPI_Comm {
     // SAFETY: reading the library's handle of a predefined communicator.
     unsafe { ffi::RSMPI_COMM_WORLD }
+}
+
+/// From now on errors of calls on it are returned.
+fn returns_errors(comm: ffi::MPI_Comm) -> Result<(), Fault> {
+    // SAFETY: a live communicator and a predefined handler.
+    check(unsafe { ffi::MPI_Comm_set_errhandler(comm, ffi::RSMPI_ERRORS_RETURN) })
 }
 
 fn duplicate(comm: ffi::MPI_Comm) -> Result<Communicator, Fault> {

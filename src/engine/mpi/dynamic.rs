@@ -2,8 +2,9 @@
 //!
 //! The bindings name what MPI 3.1 has. A binary that was built against one library runs on another,
 //! older or dynamic one, so dynamic functions are asked of the dynamic linker: the collectives with
-//! large counts of MPI 4 (`_c`; MPICH has them, Open MPI 5.0 has not) and persistent collectives
-//! (`MPI_Barrier_init`; Open MPI 4 has them as `MPIX_Barrier_init`).
+//! large counts of MPI 4 (`_c`; MPICH has them, Open MPI 5.0 has not), persistent collectives
+//! (`MPI_Barrier_init`; Open MPI 4 has them as `MPIX_Barrier_init`), and what goes on after the loss
+//! of a rank (ULFM; see [`losses`](super::losses)).
 
 use std::{
     ffi::{CStr, c_int, c_void},
@@ -66,6 +67,11 @@ table! {
         (In, Out, c_int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Info, Request);
     allreduce_init = c"MPI_Allreduce_init" | c"MPIX_Allreduce_init":
         (In, Out, c_int, MPI_Datatype, MPI_Op, MPI_Comm, MPI_Info, Request);
+    comm_revoke = c"MPIX_Comm_revoke": (MPI_Comm);
+    comm_is_revoked = c"MPIX_Comm_is_revoked": (MPI_Comm, *mut c_int);
+    comm_shrink = c"MPIX_Comm_shrink": (MPI_Comm, *mut MPI_Comm);
+    comm_agree = c"MPIX_Comm_agree": (MPI_Comm, *mut c_int);
+    comm_failure_ack = c"MPIX_Comm_failure_ack": (MPI_Comm);
 }
 
 /// What this process's library has.

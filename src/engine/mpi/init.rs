@@ -1,7 +1,7 @@
 //! How the engine begins and ends.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     env,
     ffi::c_int,
     rc::Rc,
@@ -16,10 +16,11 @@ use mpi::{
 };
 
 use super::{
-    CommPair, MpiEngine, Watch,
+    Basis, CommPair, MpiEngine, Watch,
     collective::Operators,
     communicator::{Communicator, mpis_world},
     guard::{self, Guard},
+    losses,
     messages::Route,
     operations::Orphan,
     predictor::Predictor,
@@ -49,6 +50,8 @@ pub(crate) struct Settings {
     /// What this rank wants checked.
     pub(crate) checks: Checks,
     pub(crate) threads: ThreadLevel,
+    /// Whether the program goes on after the loss of a rank, where the library does.
+    pub(crate) survives: bool,
     /// What all ranks do if one wants it.
     pub(crate) common: Common,
     /// Whether this process was told to run a job of its own, of threads.
@@ -137,6 +140,7 @@ impl MpiEngine {
             overruns: guard::overruns(&pt2pt, rank as c_int)?,
             spins: !library_yields(),
             multiple: level == Threading::Multiple,
+            survives: settings.survives && MpiEngine::could_survive_losses(),
         };
         let agreed = match roll::call(&pt2pt, size, settings, &findings)? {
             Roll::Complete(agreed) => agreed,
@@ -150,18 +154,56 @@ impl MpiEngine {
                 return Ok(Started::Refused(Refused { world, refusal, _universe: universe }));
             }
         };
-        let Agreed { checks, timeout, common, guarded, spins, multiple } = agreed;
+        let Agreed { checks, timeout, common, guarded, spins, multiple, survives } = agreed;
+        if survives {
+            losses::survive();
+        }
         let guard = guarded.then(Guard::new).transpose()?;
-        let about = About {
-            engine: "mpi",
-            library: library(&library_version().unwrap_or_default()),
-            thread_level: format!("{level:?}").to_lowercase(),
+        let library = library(&library_version().unwrap_or_default());
+        let shares_requests = library.starts_with("Open MPI");
+        let basis = Basis {
+            misses_any: library.starts_with("MPICH"),
+            operators: Operators::new(&library)?,
+            over_at_once: if shares_requests { over_at_once(&pt2pt)? } else { None },
+            max_tag: Tag(pt2pt.tag_limit()?),
+            about: About {
+                engine: "mpi",
+                library,
+                thread_level: format!("{level:?}").to_lowercase(),
+            },
+            started: Instant::now(),
+            checks,
+            timeout,
+            common,
+            multiple,
+            survives,
+            spins,
+            watch: timeout
+                .map(|_| settings.watch.clone().unwrap_or_else(|| Arc::new(Watch::new()))),
         };
-        let misses_any = about.library.starts_with("MPICH");
-        let operators = Operators::new(&about.library)?;
-        let shares_requests = about.library.starts_with("Open MPI");
-        let over_at_once = if shares_requests { over_at_once(&pt2pt)? } else { None };
-        let max_tag = Tag(pt2pt.tag_limit()?);
+        let engine = Self::new(basis, guard, Some(universe), pt2pt)?;
+        Ok(Started::Engine(Box::new(engine), World { rank, size }))
+    }
+
+    /// An engine of this process whose world is another one.
+    ///
+    /// # Collective
+    /// All ranks of it.
+    pub(super) fn on(&self, world: Communicator) -> Result<Self, Fault> {
+        let guard = self.guard.is_some().then(Guard::new).transpose()?;
+        let ends = world.duplicate()?;
+        let engine = Self::new(self.basis.clone(), guard, None, world)?;
+        engine.ends.replace(Some(ends));
+        Ok(engine)
+    }
+
+    fn new(
+        basis: Basis,
+        guard: Option<Guard>,
+        universe: Option<Universe>,
+        pt2pt: Communicator,
+    ) -> Result<Self, Fault> {
+        let (rank, size) = (pt2pt.rank()?, pt2pt.size()?);
         let pair = CommPair {
             context: Context::WORLD,
             coll: pt2pt.duplicate()?,
@@ -170,22 +212,13 @@ impl MpiEngine {
             ranks: (0..size).collect(),
             predictor: Predictor::new(),
         };
-        let engine = Self {
-            universe: RefCell::new(Some(universe)),
-            about,
-            max_tag,
-            started: Instant::now(),
+        Ok(Self {
+            universe: RefCell::new(universe),
+            basis,
             comms: RefCell::new(vec![Some(Rc::new(pair))]),
             retired: RefCell::default(),
-            checks,
-            timeout,
-            common,
-            multiple,
+            ends: RefCell::default(),
             guard,
-            operators,
-            misses_any,
-            over_at_once,
-            spins,
             call: Cell::new(Call::new("start", With::ALL)),
             ops: Table::new(),
             staged: RefCell::new(Vec::new()),
@@ -195,27 +228,36 @@ impl MpiEngine {
             oversubscribed: Cell::new(false),
             yields: Cell::new(false),
             polls: Cell::new(false),
-            watch: timeout
-                .map(|_| settings.watch.clone().unwrap_or_else(|| Arc::new(Watch::new()))),
             shared: RefCell::default(),
             leftovers: RefCell::new(Vec::new()),
-        };
-        Ok(Started::Engine(Box::new(engine), World { rank, size }))
+            look: OnceCell::new(),
+        })
+    }
+
+    /// Its world: this process's rank, and how many there are.
+    pub(crate) fn world(&self) -> Result<World, Fault> {
+        let world = self.pair(Context::WORLD)?;
+        Ok(World { rank: world.me.index(), size: world.ranks.len() })
+    }
+
+    /// From now on `look` sees each call of this rank before it is made: its number.
+    pub(crate) fn look_at_calls(&self, look: impl Fn(u64) + 'static) {
+        let _ = self.look.set((Cell::new(0), Box::new(look))); // once for each engine
     }
 
     /// What all ranks do because one was told to.
     pub(crate) fn common(&self) -> Common {
-        self.common
+        self.basis.common
     }
 
     /// How long a call may wait, the same on every rank.
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.timeout
+        self.basis.timeout
     }
 
     /// What the rank waits for, for another thread to look at.
     pub(crate) fn watch(&self) -> Option<Arc<Watch>> {
-        self.watch.clone()
+        self.basis.watch.clone()
     }
 
     /// Ends all processes of the job with this exit code.
@@ -232,16 +274,28 @@ impl MpiEngine {
     /// # Errors
     /// If a message is left that cannot be received any more, and its sender could not end.
     pub(crate) fn finish(&self) -> Result<(), Fault> {
-        let stage = |stage| {
-            if let Some(watch) = &self.watch {
-                watch.begin(stage);
-            }
-        };
-        stage(Stage::Finished);
+        let held = self.settle()?;
+        self.finalize(held);
+        Ok(())
+    }
+
+    fn stage(&self, stage: Stage) {
+        if let Some(watch) = &self.basis.watch {
+            watch.begin(stage);
+        }
+    }
+
+    /// Waits for all ranks of this world, and receives what nobody received; the engine is closed
+    /// then. Whether the program has a hold of the memory of a window.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub(crate) fn settle(&self) -> Result<bool, Fault> {
+        self.stage(Stage::Finished);
         self.shared.borrow().iter().try_for_each(|(shared, _)| shared.close())?;
         self.drain_until_all(|_| Ok(true))?;
         // All programs have returned: what is under way now is received by `drain`, or never.
-        stage(Stage::End("receiving what nobody has received"));
+        self.stage(Stage::End("receiving what nobody has received"));
         let ended = Instant::now();
         self.drain_until_all(|left| {
             if left > 0 && ended.elapsed() > LAST_MESSAGES {
@@ -264,17 +318,22 @@ impl MpiEngine {
             Ok(left == 0)
         })?;
         self.shared.take(); // with their communicators; threads may still have what is closed
-        stage(Stage::End("MPI_Finalize"));
-        drop((self.comms.take(), self.retired.take()));
+        drop((self.comms.take(), self.retired.take(), self.ends.take()));
+        Ok(self.forget_windows())
+    }
+
+    /// Finalises MPI, on the engine that has begun it, when all engines of the process have settled;
+    /// at the end of the process if memory of a window is held.
+    pub(crate) fn finalize(&self, held: bool) {
+        self.stage(Stage::End("MPI_Finalize"));
         let universe = self.universe.take();
-        if self.forget_windows() {
+        if held {
             std::mem::forget(universe);
             finalize_at_exit();
         } else {
             drop(universe);
         }
-        stage(Stage::Finished);
-        Ok(())
+        self.stage(Stage::Finished);
     }
 
     /// Receives what nobody wants until every rank is `ready`, which is asked with the number of
@@ -297,10 +356,12 @@ impl MpiEngine {
                             .map(|(shared, _)| shared.left())
                             .sum::<usize>();
                     if ready(left)? {
-                        // On the world itself, which nothing else is called on: a barrier of the
-                        // program that another rank still waits in must not meet this one.
-                        // SAFETY: a predefined communicator; the request is written on success.
-                        let request = unsafe { made(|made| ffi::MPI_Ibarrier(mpis_world(), made)) };
+                        // On a communicator that nothing else is called on: a barrier of the program
+                        // that another rank still waits in must not meet this one.
+                        let ends = self.ends.borrow();
+                        let comm = ends.as_ref().map_or_else(mpis_world, Communicator::raw);
+                        // SAFETY: a live communicator; the request is written on success.
+                        let request = unsafe { made(|made| ffi::MPI_Ibarrier(comm, made)) };
                         barrier = Some(request?);
                     }
                 }
@@ -348,11 +409,13 @@ impl MpiEngine {
         let me = self.pair(Context::WORLD)?.me.index();
         // Steps that are left are those of a collective that failed here, or whose owner has lost
         // interest.
-        let steps = pair.route(true, self.checks);
+        let steps = pair.route(true, self.basis.checks);
         while let Some((probed, _)) = Self::next_unwanted(steps)? {
             self.swallow(probed)?;
         }
-        while let Some((probed, received)) = Self::next_unwanted(pair.route(false, self.checks))? {
+        while let Some((probed, received)) =
+            Self::next_unwanted(pair.route(false, self.basis.checks))?
+        {
             let head = self.swallow(probed)?;
             let from = pair.ranks[received.rank.index()];
             let place = head.as_ref().map_or("; --checks full says where".to_owned(), |head| {
@@ -376,7 +439,8 @@ impl Drop for MpiEngine {
         std::mem::forget(self.orphans.take());
         std::mem::forget(self.ops.drain());
         std::mem::forget(self.staged.take());
-        std::mem::forget((self.comms.take(), self.retired.take()));
+        std::mem::forget((self.comms.take(), self.retired.take(), self.ends.take()));
+        std::mem::forget((self.shared.take(), self.windows.take()));
     }
 }
 

@@ -64,7 +64,7 @@ impl Messages for MpiEngine {
     }
 
     fn recv(&self, from: &Source, into: &mut [u8]) -> Result<Received, Fault> {
-        if self.misses_any && from.choice.rank().is_none() {
+        if self.basis.misses_any && from.choice.rank().is_none() {
             let (ticket, received) = self.probe(from, true)?.ok_or(ErrorKind::Closed)?;
             return self.fetch(ticket, &from.label, into).map(|()| received);
         }

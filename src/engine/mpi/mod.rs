@@ -12,6 +12,7 @@ mod exchange;
 mod guard;
 mod init;
 mod installed;
+mod losses;
 mod messages;
 mod operations;
 mod plans;
@@ -29,7 +30,7 @@ mod wire;
 
 use std::{
     any::Any,
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     ffi::c_int,
     panic::Location,
@@ -84,31 +85,16 @@ const MANY_PAIRS: usize = 256;
 ///    verb goes through one of them first, so that none calls a finalised library.
 pub(crate) struct MpiEngine {
     universe: RefCell<Option<Universe>>,
-    about: About,
-    max_tag: Tag,
-    started: Instant,
+    basis: Basis,
     /// By [`Context`].
     comms: RefCell<Vec<Option<Rc<CommPair>>>>,
     /// Communicators that are gone, with messages on them perhaps that `finish` must receive; the
     /// last ones.
     retired: RefCell<VecDeque<Rc<CommPair>>>,
-    checks: Checks,
-    timeout: Option<Duration>,
-    common: Common,
-    /// Whether any thread may call MPI at any time, on every rank.
-    multiple: bool,
+    /// For the barriers at the end, where that is not MPI's own world.
+    ends: RefCell<Option<Communicator>>,
     /// For libraries that let messages overrun buffers.
     guard: Option<Guard>,
-    operators: Operators,
-    /// Whether a receive from any rank may miss its message, which a matched probe does not: MPICH
-    /// 5.0 over several hosts (its way `ucx`).
-    misses_any: bool,
-    /// Open MPI's only request of all that is over as soon as it is started; it is never freed.
-    /// What is no other request need not be tested: a test takes a locked instruction in Open MPI
-    /// 4.1 (30 ns).
-    over_at_once: Option<ffi::MPI_Request>,
-    /// Whether the library keeps its CPU while it waits, whoever needs it.
-    spins: bool,
     /// The program's call that is being served.
     call: Cell<Call>,
     ops: Table<Pending>,
@@ -126,10 +112,40 @@ pub(crate) struct MpiEngine {
     /// Whether to wait by looking again and again: while yielding, or while operations of several
     /// steps are under way.
     polls: Cell<bool>,
-    watch: Option<Arc<Watch>>,
     /// Message comms of all threads.
     shared: RefCell<Vec<(Arc<shared::Shared>, Communicator)>>,
     leftovers: RefCell<Vec<Leftover>>,
+    /// Who sees the calls of this rank, and how many there were.
+    look: OnceCell<(Cell<u64>, Look)>,
+}
+
+type Look = Box<dyn Fn(u64)>;
+
+/// What the library is, and what all ranks have agreed on: the same for all engines of a process, of
+/// which there are several where ranks are lost.
+#[derive(Clone)]
+struct Basis {
+    about: About,
+    max_tag: Tag,
+    started: Instant,
+    checks: Checks,
+    timeout: Option<Duration>,
+    common: Common,
+    /// Whether any thread may call MPI at any time, on every rank.
+    multiple: bool,
+    /// Whether the job can go on without a lost rank.
+    survives: bool,
+    operators: Operators,
+    /// Whether a receive from any rank may miss its message, which a matched probe does not: MPICH
+    /// 5.0 over several hosts (its way `ucx`).
+    misses_any: bool,
+    /// Open MPI's only request of all that is over as soon as it is started; it is never freed.
+    /// What is no other request need not be tested: a test takes a locked instruction in Open MPI
+    /// 4.1 (30 ns).
+    over_at_once: Option<ffi::MPI_Request>,
+    /// Whether the library keeps its CPU while it waits, whoever needs it.
+    spins: bool,
+    watch: Option<Arc<Watch>>,
 }
 
 /// A communicator of the program.
@@ -204,11 +220,11 @@ impl MpiEngine {
         let Some(Some(pair)) = comms.get(context.0 as usize) else {
             return Err(ErrorKind::Closed.into());
         };
-        Ok(pair.route(step, self.checks))
+        Ok(pair.route(step, self.basis.checks))
     }
 
     fn waiting(&self) -> Option<Waiting<'_>> {
-        self.watch.as_deref().map(Watch::waiting)
+        self.basis.watch.as_deref().map(Watch::waiting)
     }
 }
 
@@ -225,7 +241,7 @@ impl CommPair {
 
 impl Engine for MpiEngine {
     fn about(&self) -> About {
-        self.about.clone()
+        self.basis.about.clone()
     }
 
     fn installed(&self) -> Installed {
@@ -233,21 +249,21 @@ impl Engine for MpiEngine {
     }
 
     fn max_tag(&self) -> Tag {
-        self.max_tag
+        self.basis.max_tag
     }
 
     fn checks(&self) -> Checks {
-        self.checks
+        self.basis.checks
     }
 
     /// Where messages do not say which call they are a step of, their tag does, as far as there is
     /// room: those of another call are not taken for this one's.
     fn step_tag(&self, seq: u64, label: &Label) -> Tag {
-        if self.checks >= Checks::Collective {
-            return Tag::of_call(seq, self.max_tag);
+        if self.basis.checks >= Checks::Collective {
+            return Tag::of_call(seq, self.basis.max_tag);
         }
         // The largest tag is that of comparisons.
-        let Tag(room) = self.max_tag;
+        let Tag(room) = self.basis.max_tag;
         let seq = (seq % (1 << SEQ_BITS)) as u32;
         let call = label.step.map_or(0, |step| wire::digest(step.call, label.signature));
         match room >> SEQ_BITS {
@@ -263,14 +279,17 @@ impl Engine for MpiEngine {
     fn enter(&self, op: &'static str, with: With, at: &'static Location<'static>) {
         let call = Call { op, with, at };
         self.call.set(call);
-        if let Some(watch) = &self.watch {
+        if let Some(watch) = &self.basis.watch {
             watch.enter(call);
+        }
+        if let Some((calls, look)) = self.look.get() {
+            look(calls.replace(calls.get() + 1));
         }
     }
 
     #[cfg(feature = "phdf5")]
     fn wait_elsewhere(&self, inside: bool) {
-        if let Some(watch) = &self.watch {
+        if let Some(watch) = &self.basis.watch {
             watch.wait_elsewhere(inside);
         }
     }
@@ -280,13 +299,13 @@ impl Engine for MpiEngine {
     }
 
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        self.basis.started.elapsed()
     }
 }
 
 impl Collectives for MpiEngine {
     fn collective(&self, call: &mut CollectiveCall<'_>) -> Option<Result<(), Fault>> {
-        if let Some(watch) = &self.watch {
+        if let Some(watch) = &self.basis.watch {
             watch.note_bytes(call.what.bytes());
         }
         // Not by the library: MPICH 5.0 takes a message to oneself with the tag that it uses for

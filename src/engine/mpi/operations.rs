@@ -10,6 +10,7 @@ use mpi::ffi;
 use super::{
     MpiEngine,
     guard::SMALL,
+    losses,
     plans::Plan,
     raw::{blank_status, check},
     transfer::{Expected, Transfer, tested},
@@ -95,7 +96,7 @@ impl Operations for MpiEngine {
         // SAFETY: the bytes by their lender's promise, the head as it is kept in the table until
         // the request is complete.
         let (mut request, beside) = unsafe { self.start_send(route, to, mode, bytes.bytes()) }?;
-        if self.over_at_once == Some(request) {
+        if self.basis.over_at_once == Some(request) {
             return Ok(None);
         }
         // A small message has left by now, most often.
@@ -349,7 +350,8 @@ impl MpiEngine {
             let (mut done, mut status) = (0, blank_status());
             // SAFETY: a live request, whose memory is still lent.
             let code = unsafe { ffi::MPI_Test(request, &raw mut done, &raw mut status) };
-            if done != 0 {
+            // What fails because a rank was lost is over.
+            if done != 0 || losses::is_loss(code) {
                 return;
             }
             let failed = code != ffi::MPI_SUCCESS as c_int;

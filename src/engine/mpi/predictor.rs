@@ -255,7 +255,7 @@ impl MpiEngine {
         let call =
             Call { op: "a comparison of collective calls", with: With::ALL, ..self.call.get() };
         let label = Label { signature: Signature::NOTHING, step: Some(Step { call }) };
-        let (context, tag) = (pair.context, self.max_tag);
+        let (context, tag) = (pair.context, self.basis.max_tag);
         let mut most = mine;
         for distance in powers_below(size) {
             let ahead = Rank::from((me + distance) % size);

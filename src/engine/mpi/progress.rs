@@ -63,7 +63,7 @@ impl MpiEngine {
     /// match others.
     pub(crate) fn share_cpus(&self, shared: bool) {
         self.oversubscribed.set(shared);
-        self.yields.set(shared && self.spins);
+        self.yields.set(shared && self.basis.spins);
         self.polls.set(self.yields.get() || !self.staged.borrow().is_empty());
     }
 
@@ -166,6 +166,11 @@ pub(super) fn poll_until<T>(
         }
         thread::yield_now();
     }
+}
+
+/// A pause between two looks of a rank that takes no part.
+pub(super) fn rest() {
+    thread::sleep(Duration::from_millis(1));
 }
 
 /// A pause between two looks for ranks that may have long to compute, on this CPU too.

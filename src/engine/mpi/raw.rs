@@ -7,6 +7,7 @@ use std::{
 
 use mpi::ffi;
 
+use super::losses;
 use crate::error::{ErrorKind, Fault};
 
 /// Turns a return code into a result.
@@ -25,7 +26,11 @@ fn failure(code: c_int) -> Fault {
     let known = told == ffi::MPI_SUCCESS as c_int;
     let text =
         if known { &text[..usize::try_from(len).unwrap_or(0).min(text.len())] } else { b"?" };
-    ErrorKind::Mpi { code, text: String::from_utf8_lossy(text).trim().to_owned() }.into()
+    let text = String::from_utf8_lossy(text).trim().to_owned();
+    if losses::is_loss(code) {
+        return ErrorKind::RankLost { rank: None, cause: text }.into();
+    }
+    ErrorKind::Mpi { code, text }.into()
 }
 
 /// Whether the code says that a message was longer than its buffer.

@@ -33,6 +33,8 @@ pub(super) struct Agreed {
     pub(super) spins: bool,
     /// Whether all ranks may call MPI from any thread.
     pub(super) multiple: bool,
+    /// Whether the job can go on without a lost rank.
+    pub(super) survives: bool,
 }
 
 /// What the roll call has found.
@@ -55,6 +57,7 @@ pub(super) struct Findings {
     pub(super) overruns: bool,
     pub(super) spins: bool,
     pub(super) multiple: bool,
+    pub(super) survives: bool,
 }
 
 const LEVELS: [Checks; 4] = [Checks::Off, Checks::Arguments, Checks::Collective, Checks::Full];
@@ -81,6 +84,7 @@ pub(super) fn call(
         findings.overruns.into(),
         findings.spins.into(),
         (!findings.multiple).into(),
+        (!findings.survives).into(),
         settings.trouble.is_some().into(),
         settings.apart.into(),
         (!settings.apart).into(),
@@ -97,6 +101,7 @@ pub(super) fn call(
         overruns,
         spins,
         lacks_threads,
+        ends_with_losses,
         trouble,
         apart,
         together,
@@ -126,6 +131,7 @@ pub(super) fn call(
         guarded: overruns != 0,
         spins: spins != 0,
         multiple: lacks_threads == 0,
+        survives: ends_with_losses == 0,
     }))
 }
 

@@ -59,7 +59,7 @@ impl Threads for MpiEngine {
 
 /// Opens a communicator of the same ranks.
 fn open(engine: &MpiEngine, context: Context) -> Result<Arc<dyn SharedEngine>, Fault> {
-    if !engine.multiple {
+    if !engine.basis.multiple {
         return Err(ErrorKind::Unsupported {
             what: "MPI was not asked to serve several threads of a rank at once, or cannot",
             how: "start the program with --thread-multiple or SPMD_THREAD_MULTIPLE=1, on an MPI built with full thread support",
@@ -71,7 +71,7 @@ fn open(engine: &MpiEngine, context: Context) -> Result<Arc<dyn SharedEngine>, F
     let shared = Arc::new(Shared {
         comm: comm.raw(),
         me: pair.me,
-        has_header: pair.route(false, engine.checks).has_header,
+        has_header: pair.route(false, engine.basis.checks).has_header,
         watch: engine.watch(),
         kept: Mutex::new(Vec::new()),
         active: AtomicUsize::new(0),

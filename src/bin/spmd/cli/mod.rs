@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// What `spmd run` starts as the launcher
     #[command(hide = true)]
     Become(crate::run::Words),
+    /// What `spmd run` reaches the nodes of SLURM by
+    #[command(hide = true)]
+    OnNode(crate::run::OnNode),
     #[command(flatten)]
     Instrument(Instrument),
     /// See one program in three forms, measured: concurrent, parallel, distributed

@@ -16,7 +16,7 @@ pub(crate) fn info(args: &InfoArgs) -> ExitCode {
         Err(what) => return complain(&what),
     };
     if let Some(hosts) = hosts {
-        return match look(&hosts, args.ssh.as_deref(), &mut Reader) {
+        return match look(&hosts, args.ssh.clone(), &mut Reader) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(what) => complain(&what),

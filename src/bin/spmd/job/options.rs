@@ -11,6 +11,7 @@ Examples:
   spmd job slurm --nodes 4 --ranks-per-node 2 --threads 8 --time 2h --out heat.sbatch -- ./heat2d --size 8192,8192
   spmd job slurm --array 1000,2000,4000 --out sizes.sbatch -- ./heat2d --size {},{}
   spmd job slurm --stop-before 5m --out long.sbatch -- ./heat2d --steps 1000000 --checkpoint kept
+  spmd job slurm --nodes 16 --restarts 5 --out tough.sbatch -- ./heat2d --checkpoint kept --every 1000
   spmd job slurm --launcher mpirun --module openmpi > any.sbatch     Takes the program: sbatch any.sbatch ./heat2d
   spmd job flux --nodes 4 --queue batch --out heat.flux -- ./heat2d --size 8192,8192
   spmd job kubernetes --nodes 4 --image registry/heat:1 -- heat2d --size 8192,8192 | kubectl apply -f -";
@@ -113,6 +114,10 @@ pub(super) struct Slurm {
     /// What starts the ranks
     #[arg(long, value_enum, default_value = "srun")]
     pub(super) launcher: Launcher,
+    /// Get over lost ranks and nodes inside the job, so many times at most (`spmd run --restarts`): the job
+    /// outlives nodes (--no-kill), and `spmd` has to be in the PATH
+    #[arg(long, value_name = "TIMES")]
+    pub(super) restarts: Option<u32>,
 }
 
 /// What starts the ranks of a job under SLURM.

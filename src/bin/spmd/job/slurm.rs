@@ -25,11 +25,23 @@ const CAN_BE_TOLD: &str = "\
 
 const IS_TOLD: &str = "# told, which --signal does here.";
 
+/// What gets over lost ranks and nodes.
+fn supervised(restarts: u32) -> String {
+    format!(
+        "\
+# Gets over lost ranks and nodes inside this job, and reaches the nodes by srun.
+command=(spmd run --restarts {restarts} --launcher \"$launcher\")
+[ \"$cpus\" -eq 1 ] || command+=(--threads \"$cpus\")
+
+"
+    )
+}
+
 /// SLURM keeps this in 16 bits.
 const LONGEST_NOTICE: u64 = 65535;
 
 pub(super) fn script(options: &Slurm) -> Result<String, String> {
-    let Slurm { common, site, launcher } = options;
+    let Slurm { common, site, launcher, restarts } = options;
     let before = common.seconds_before()?;
     if before.is_some_and(|seconds| seconds > LONGEST_NOTICE) {
         return Err(format!("SLURM tells a job at most {LONGEST_NOTICE} s ahead (--stop-before)"));
@@ -41,6 +53,7 @@ pub(super) fn script(options: &Slurm) -> Result<String, String> {
         (!array.is_empty()).then(|| format!("#SBATCH --array=0-{}\n", array.len() - 1)),
         // To the script alone, which hands it on.
         before.map(|seconds| format!("#SBATCH --signal=B:USR1@{seconds}\n")),
+        restarts.map(|_| "#SBATCH --no-kill\n".to_owned()),
     ];
     let program = program(
         common,
@@ -65,6 +78,7 @@ pub(super) fn script(options: &Slurm) -> Result<String, String> {
         ("told", if before.is_some() { IS_TOLD } else { CAN_BE_TOLD }),
         ("more", &more.into_iter().flatten().collect::<String>()),
         ("program", &program),
+        ("restarts", &restarts.map_or_else(String::new, supervised)),
     ];
     Ok(fill(TEMPLATE, &words, &parts))
 }

@@ -71,6 +71,7 @@ case "$launcher" in
         ;;
 esac
 
+#@restarts
 echo "job ${SLURM_JOB_ID:-?} on ${SLURM_JOB_NODELIST:-?}, start ${SLURM_RESTART_COUNT:-0}: ${command[*]} $*"
 
 # The signal reaches this script alone, which hands it on: launchers hand USR1 on to all ranks, TERM ends them soon.

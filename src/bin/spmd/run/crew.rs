@@ -23,6 +23,7 @@ use nix::sys::{
 use super::{
     agent::{Facts, clock_s},
     link::{self, Link},
+    way::Way,
     word::Left,
 };
 use crate::{hosts::Host, launcher::quoted};
@@ -87,7 +88,7 @@ impl Crew {
     /// If what starts them cannot be started, in words.
     pub(super) fn send(
         hosts: &[Host],
-        ssh: Option<&str>,
+        way: &Way,
         token: &str,
         program: &Path,
         directory: Option<&Path>,
@@ -114,12 +115,7 @@ impl Crew {
                 command.args(&words[1..]);
                 command
             } else {
-                let mut command = Command::new(ssh.unwrap_or("ssh"));
-                if ssh.is_none() {
-                    command.args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]);
-                }
-                command.arg(&host.name).arg(line.join(" "));
-                command
+                way.command(&own, &host.name, &line.join(" "))
             };
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut agent = command.spawn().map_err(|error| {

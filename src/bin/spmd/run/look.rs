@@ -13,6 +13,7 @@ use super::{
     agent::Facts,
     crew::{Crew, is_here},
     link::Link,
+    way::Way,
 };
 use crate::hosts::Host;
 
@@ -45,10 +46,14 @@ impl Seen {
 ///
 /// # Errors
 /// If it cannot be printed, in words.
-pub(crate) fn look(hosts: &[Host], ssh: Option<&str>, out: &mut dyn Write) -> Result<bool, String> {
+pub(crate) fn look(
+    hosts: &[Host],
+    ssh: Option<String>,
+    out: &mut dyn Write,
+) -> Result<bool, String> {
     let own = env::current_exe().unwrap_or_else(|_| PathBuf::from("spmd"));
     let token = format!("look-{}", process::id());
-    let (mut crew, events) = Crew::send(hosts, ssh, &token, &own, None, None)?;
+    let (mut crew, events) = Crew::send(hosts, &Way::Ssh(ssh), &token, &own, None, None)?;
     let found = crew.facts(&events).map_err(|signal| format!("ended by {signal}"))?;
     let seen = hosts.iter().zip(found).enumerate().map(|(index, (host, facts))| Seen {
         name: host.name.clone(),

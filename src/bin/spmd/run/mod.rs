@@ -16,6 +16,7 @@ mod plan;
 mod signals;
 mod supervise;
 mod watch;
+mod way;
 mod word;
 
 use std::{
@@ -35,6 +36,7 @@ pub(crate) use self::{
     look::look,
     supervise::{Change, Shown, add, drain, status},
     watch::become_launcher,
+    way::{OnNode, become_srun},
 };
 use self::{
     agent::{Facts, checksum},
@@ -185,9 +187,10 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
     }
     let failed = |error: String| Ending::Failed(error, 1);
     block_signals().map_err(failed)?;
-    let (ssh, directory) = (plan.ssh.as_deref(), Some(&*plan.directory));
+    let directory = Some(&*plan.directory);
     let (mut crew, events) =
-        Crew::send(&watched, ssh, &plan.token, &plan.program, directory, None).map_err(failed)?;
+        Crew::send(&watched, &plan.way, &plan.token, &plan.program, directory, None)
+            .map_err(failed)?;
     Signals::hear().map_err(failed)?.are_for(crew.events.clone());
     let facts = crew
         .facts(&events)

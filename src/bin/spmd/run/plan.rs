@@ -17,6 +17,7 @@ use super::{
     choice::choose,
     cores::cores,
     leftovers::MARK,
+    way::Way,
     word::{progress_in, stop_in},
 };
 use crate::{
@@ -32,7 +33,8 @@ pub(super) struct Plan {
     pub(super) arguments: Vec<OsString>,
     /// Hosts that were named; none where the launcher knows them itself.
     pub(super) hosts: Vec<Host>,
-    pub(super) ssh: Option<String>,
+    /// How hosts are reached.
+    pub(super) way: Way,
     /// What all processes of this run, and no others, have in their environment: `RUN`, and where it
     /// is one of several starts, `RUN.4`.
     pub(super) token: String,
@@ -46,6 +48,8 @@ pub(super) struct Plan {
     share_cpu: bool,
     oversubscribe: bool,
     family: Option<Family>,
+    /// Whether ranks go on after the loss of others.
+    in_place: bool,
     /// The names of what is handed on to ranks.
     names: Vec<String>,
     launcher_args: Vec<String>,
@@ -80,9 +84,17 @@ impl Plan {
         let name = options.command.first().ok_or("which program?")?;
         let program = launcher::program(name)?;
         let linked = launcher::linked(&program);
-        let hosts = options.hosts.hosts()?.unwrap_or_default();
+        let mut hosts = options.hosts.hosts()?.unwrap_or_default();
         let in_slurm = env::var_os("SLURM_JOB_ID").is_some();
         let launcher = choose(options.launcher, linked, !hosts.is_empty(), in_slurm)?;
+        let in_place = options.supervised.in_place;
+        if in_place && !launcher.as_ref().is_some_and(Launcher::survives_losses) {
+            let which = launcher.as_ref().map_or("threads", |launcher| &launcher.version);
+            return Err(format!(
+                "--in-place: with {which} a lost rank ends the others\n  help: build the program with Open MPI 5 and put \
+                 its mpirun first in the PATH, or leave --in-place out: the program is started again"
+            ));
+        }
         // What a batch system says of its hosts counts where nothing else is said.
         let given = if launcher.is_some() && hosts.is_empty() && options.ranks.is_none() {
             hosts::from_environment()?
@@ -91,6 +103,16 @@ impl Plan {
         };
         let in_allocation = in_slurm || given.is_some();
         let slots = |host: &Host| host.slots.unwrap_or(1);
+        let mut way = Way::Ssh(options.ssh.clone());
+        // A launcher that knows the hosts by itself would not go on with those that are left.
+        if let (Some(_), Some(nodes), Some(launcher), None) =
+            (options.supervised.restarts, &given, &launcher, &options.ssh)
+            && hosts.is_empty()
+            && in_slurm
+        {
+            way = Way::in_job(launcher)?;
+            hosts.clone_from(nodes);
+        }
         let family = match linked {
             Linked::With(family) => Some(family),
             Linked::Without | Linked::Unknown => None,
@@ -103,7 +125,7 @@ impl Plan {
             program,
             arguments: options.command[1..].to_vec(),
             hosts,
-            ssh: options.ssh.clone(),
+            way,
             token,
             directory: PathBuf::new(),
             variables: Vec::new(),
@@ -113,6 +135,7 @@ impl Plan {
             share_cpu: options.share_cpu,
             oversubscribe: options.oversubscribe,
             family,
+            in_place,
             names: Vec::new(),
             launcher_args: options.launcher_args.split_whitespace().map(str::to_owned).collect(),
             in_allocation,
@@ -285,6 +308,16 @@ impl Plan {
         of_each.collect()
     }
 
+    /// The hosts that ranks are put on, with their number as slots.
+    fn placed_on(&self, ranks: usize) -> Vec<Host> {
+        if self.hosts.is_empty() {
+            return Vec::new();
+        }
+        let pairs =
+            self.hosts.iter().zip(self.ranks_of_each(ranks)).filter(|(_, ranks)| *ranks > 0);
+        pairs.map(|(host, ranks)| Host { name: host.name.clone(), slots: Some(ranks) }).collect()
+    }
+
     /// Writes the hosts for the launcher; the file goes when the layout does.
     ///
     /// # Errors
@@ -310,6 +343,10 @@ impl Plan {
             Some(Kind::Srun) => Format::Slurm,
             Some(Kind::OpenMpi(_)) | None => Format::OpenMpi,
         };
+        if format == Format::Slurm {
+            // As many lines as ranks.
+            return hosts::write(&self.placed_on(self.layout(None).ranks), format);
+        }
         hosts::write(&self.hosts, format)
     }
 
@@ -319,14 +356,18 @@ impl Plan {
             let program = self.program.clone().into_os_string();
             return std::iter::once(program).chain(self.arguments.iter().cloned()).collect();
         };
+        let agent = self.way.agent();
         let words = launcher.words(&Layout {
             ranks: placed.ranks,
             own_cpus: placed.own_cpus,
             crowded: placed.crowded,
             hostfile: placed.hostfile.as_deref(),
-            agent: self.ssh.as_deref(),
+            agent: agent.as_deref(),
+            in_slurm: self.way.is_srun(),
+            hosts: self.placed_on(placed.ranks).len(),
             variables: &self.names,
             family: self.family,
+            survives: self.in_place,
         });
         let mut all: Vec<OsString> = words.into_iter().map(OsString::from).collect();
         all.extend(self.launcher_args.iter().map(OsString::from));
@@ -379,7 +420,7 @@ mod tests {
             program: PathBuf::new(),
             arguments: Vec::new(),
             hosts: hosts.iter().enumerate().map(named).collect(),
-            ssh: None,
+            way: Way::Ssh(None),
             token: String::new(),
             directory: PathBuf::new(),
             variables: Vec::new(),

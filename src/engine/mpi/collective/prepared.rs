@@ -109,5 +109,5 @@ fn operands(
 ) -> Option<(c_int, ffi::MPI_Datatype, ffi::MPI_Op)> {
     let (op, element) = native?;
     let (of, size) = datatype(element);
-    Some((c_int::try_from(bytes / size).ok()?, of, engine.operators.of(op, element)))
+    Some((c_int::try_from(bytes / size).ok()?, of, engine.basis.operators.of(op, element)))
 }

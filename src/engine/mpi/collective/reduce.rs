@@ -24,11 +24,11 @@ impl Caller<'_> {
     ) -> Option<Outcome> {
         let Self { engine, comm } = self;
         let (builtin, element) = with.native?;
-        let ((of, size), op) = (datatype(element), engine.operators.of(builtin, element));
+        let ((of, size), op) = (datatype(element), engine.basis.operators.of(builtin, element));
         let (send, into) = (read(mine), write(out));
         let Ok(count) = c_int::try_from(mine.len() / size) else {
             // An operator of our own counts in C ints.
-            let of_the_library = engine.operators.own(builtin, element).is_none();
+            let of_the_library = engine.basis.operators.own(builtin, element).is_none();
             return of_the_library
                 .then(|| self.reduce_many(kind, mine, out, (of, size), op))
                 .flatten();
@@ -106,7 +106,7 @@ impl Caller<'_> {
     ) -> Option<Outcome> {
         let Self { engine, comm } = self;
         let (builtin, element) = with.native?;
-        let ((of, size), op) = (datatype(element), engine.operators.of(builtin, element));
+        let ((of, size), op) = (datatype(element), engine.basis.operators.of(builtin, element));
         c_int::try_from(mine.len() / size).ok()?; // the same on every rank
         let (send, into) = (read(mine), write(out));
         let count = (bytes / size) as c_int;
@@ -159,7 +159,9 @@ pub(in crate::engine::mpi) fn datatype(element: Element) -> (ffi::MPI_Datatype, 
     }
 }
 
-/// The operators of reductions: the library's, but for those that are not what ours are.
+/// The operators of reductions: the library's, but for those that are not what ours are. Handles,
+/// which live as long as MPI does.
+#[derive(Clone, Copy)]
 pub(in crate::engine::mpi) struct Operators {
     /// Of `f32` and `f64`; see [`crate::scalar`].
     min: [ffi::MPI_Op; 2],

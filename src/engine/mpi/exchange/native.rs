@@ -74,7 +74,7 @@ impl Native {
         };
         let mut held = LockedPart { mine, rows: (call.room)(if gets_row { bytes } else { 0 }) };
         let (of, size) = datatype(element);
-        let (count, op) = ((bytes / size) as c_int, engine.operators.of(op, element));
+        let (count, op) = ((bytes / size) as c_int, engine.basis.operators.of(op, element));
         let send = read(held.mine.bytes());
         let into = write(held.rows.bytes_mut());
         // SAFETY: `send` has `count` elements of the type; so has `into`, except where MPI does not

@@ -37,8 +37,17 @@ impl Window {
         Ok(before)
     }
 
-    fn await_word(&self, target: Rank, word: ffi::MPI_Aint, value: i64) -> Outcome {
-        poll_until(|| Ok((self.add(target, word, 0)? == value).then_some(())))
+    fn await_word(
+        &self,
+        engine: &MpiEngine,
+        target: Rank,
+        word: ffi::MPI_Aint,
+        value: i64,
+    ) -> Outcome {
+        poll_until(|| {
+            engine.check_losses()?; // who holds it may be lost
+            Ok((self.add(target, word, 0)? == value).then_some(()))
+        })
     }
 }
 
@@ -53,9 +62,9 @@ pub(super) fn lock(engine: &MpiEngine, window: WindowId, target: Rank, exclusive
     }
     let _waiting = engine.waiting();
     let ticket = window.add(target, TICKETS, 1)?;
-    window.await_word(target, CALLED, ticket)?;
+    window.await_word(engine, target, CALLED, ticket)?;
     let hold = if exclusive {
-        window.await_word(target, HOLDERS, 0)?;
+        window.await_word(engine, target, HOLDERS, 0)?;
         Hold::Exclusive
     } else {
         window.add(target, HOLDERS, 1)?;

@@ -89,8 +89,9 @@ fn make(
     let (locks, words) = allocate(pair, LOCK_BYTES, kind)?;
     let changed = Changed { on_its_way: vec![false; ranks], held: vec![None; ranks] };
     let (me, changed) = (pair.me, RefCell::new(changed));
-    let loses_bits = kind == Access::Remote && engine.about.library.starts_with("Open MPI v5.");
-    let saturates = saturates(&engine.about.library, Builtin::Sum, Element::U8);
+    let loses_bits =
+        kind == Access::Remote && engine.basis.about.library.starts_with("Open MPI v5.");
+    let saturates = saturates(&engine.basis.about.library, Builtin::Sum, Element::U8);
     let held = Cell::new(true);
     let window =
         Window { memory, locks, access, loses_bits, saturates, me, parts, base, changed, held };

@@ -2,6 +2,7 @@
 //! that are left; see `README.md` beside this file.
 
 mod control;
+mod nodes;
 mod policy;
 mod probes;
 mod progress;
@@ -24,6 +25,7 @@ use nix::sys::signal::Signal;
 pub(crate) use self::words::{Change, Shown, add, drain, status};
 use self::{
     control::Control,
+    nodes::Nodes,
     policy::{MOST_BARREN, Next, Policy},
     probes::Probes,
     roster::Team,
@@ -52,6 +54,10 @@ pub(super) struct Limits {
     /// hosts that are left, from its last checkpoint (--checkpoint, which all hosts share)
     #[arg(long, value_name = "TIMES")]
     pub(super) restarts: Option<u32>,
+    /// Let the ranks that are left go on where one is lost, if the program can (Open MPI 5's ULFM): a
+    /// restart follows only where a host is lost, or they cannot
+    #[arg(long, requires = "restarts")]
+    pub(super) in_place: bool,
     /// Go on with no fewer ranks: else wait for hosts
     #[arg(long, value_name = "RANKS", default_value = "1", requires = "restarts")]
     min_ranks: std::num::NonZeroUsize,
@@ -88,7 +94,8 @@ pub(super) fn run(options: &Options, mut plan: Plan) -> Result<Ending, Ending> {
     let mut supervisor = Supervisor {
         signals: Signals::hear().map_err(|error| Ending::Failed(error, 1))?,
         policy: Policy::new(most),
-        probes: Probes::new(plan.ssh.clone(), plan.program.clone()),
+        probes: Probes::new(plan.way.clone(), plan.program.clone()),
+        nodes: plan.way.is_srun().then(Nodes::new),
         deadline: plan.walltime.and_then(|time| Instant::now().checked_add(time)),
         patience: supervised.patience,
         waited: Duration::ZERO,
@@ -116,6 +123,8 @@ struct Supervisor {
     signals: Signals,
     policy: Policy,
     probes: Probes,
+    /// In a job of SLURM.
+    nodes: Option<Nodes>,
     deadline: Option<Instant>,
     patience: Duration,
     /// How long it has waited for hosts since a start has come to its first step.
@@ -134,8 +143,17 @@ impl Supervisor {
         if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
             return Err(Ending::Failed("ended: it took longer than --walltime".to_owned(), 4));
         }
-        self.probes.look(&mut lock(&self.run));
+        self.look();
         Ok(())
+    }
+
+    /// Whether hosts are there again, and what SLURM says of them.
+    fn look(&mut self) {
+        let mut run = lock(&self.run);
+        self.probes.look(&mut run);
+        if let Some(nodes) = &mut self.nodes {
+            nodes.look(&mut run);
+        }
     }
 
     /// A user has ended it while nothing ran.
@@ -201,9 +219,9 @@ impl Supervisor {
         let ranks = if number == 1 && is_named { plan.ranks } else { Some(team.ranks) };
         plan.start_again((&token, number), hosts, ranks, left);
         let after = is_named.then_some(&*plan.token);
-        let (ssh, directory) = (plan.ssh.as_deref(), Some(&*plan.directory));
+        let directory = Some(&*plan.directory);
         let (mut crew, events) =
-            Crew::send(&plan.hosts, ssh, &plan.token, &plan.program, directory, after)
+            Crew::send(&plan.hosts, &plan.way, &plan.token, &plan.program, directory, after)
                 .map_err(failed)?;
         self.signals.are_for(crew.events.clone());
         let found = match crew.facts(&events) {

@@ -13,7 +13,7 @@ use std::{
 use super::{roster::State, state::Run, tell};
 use crate::{
     hosts::Host,
-    run::{agent::checksum, check, crew::Crew},
+    run::{agent::checksum, check, crew::Crew, way::Way},
 };
 
 /// A lost host is looked at after so long, and then less and less often.
@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 type Found = (String, Result<usize, String>);
 
 pub(super) struct Probes {
-    ssh: Option<String>,
+    way: Way,
     program: PathBuf,
     known: HashMap<String, Probe>,
     found: (Sender<Found>, Receiver<Found>),
@@ -71,8 +71,8 @@ impl Probe {
 }
 
 impl Probes {
-    pub(super) fn new(ssh: Option<String>, program: PathBuf) -> Self {
-        Self { ssh, program, known: HashMap::new(), found: mpsc::channel(), sent: 0 }
+    pub(super) fn new(way: Way, program: PathBuf) -> Self {
+        Self { way, program, known: HashMap::new(), found: mpsc::channel(), sent: 0 }
     }
 
     /// Hears what was found, and sends for what is due. Whatever earlier starts than the one at work
@@ -133,7 +133,7 @@ impl Probes {
 
     fn send(&mut self, name: &str, start: String) -> io::Result<()> {
         let host = Host { name: name.to_owned(), slots: None };
-        let (ssh, program, found) = (self.ssh.clone(), self.program.clone(), self.found.0.clone());
+        let (way, program, found) = (self.way.clone(), self.program.clone(), self.found.0.clone());
         self.sent += 1;
         let token = format!("look-{start}-{}", self.sent);
         let looks = move || {
@@ -141,9 +141,8 @@ impl Probes {
                 let hosts = [host.clone()];
                 // It has to be able to make one, as for a start.
                 let place = Path::new("/tmp").join(format!("spmd-run-{token}"));
-                let (ssh, place) = (ssh.as_deref(), Some(&*place));
                 let (mut crew, events) =
-                    Crew::send(&hosts, ssh, &token, &program, place, Some(&start))?;
+                    Crew::send(&hosts, &way, &token, &program, Some(&place), Some(&start))?;
                 let facts = crew.facts(&events).map_err(|signal| signal.to_string());
                 crew.dismiss();
                 match facts?.pop() {
@@ -185,7 +184,7 @@ mod tests {
         assert_eq!(pauses, [2, 2, 4, 8, 16, 32, 60, 60]);
         assert!(probe.is_due(now, true), "a user asks for it");
         // As often as at first when a start with it has come to its first step.
-        let mut probes = Probes::new(None, PathBuf::new());
+        let mut probes = Probes::new(Way::Ssh(None), PathBuf::new());
         for (name, due) in [("a", Due::Answered), ("b", Due::Answered), ("c", Due::Looking)] {
             probes.known.insert(name.to_owned(), Probe { due, pause: LONGEST });
         }

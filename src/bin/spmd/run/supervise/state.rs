@@ -107,6 +107,27 @@ impl Run {
         })
     }
 
+    /// One of which nothing is known but its hosts.
+    #[cfg(test)]
+    pub(super) fn on(hosts: &str, least: usize) -> Self {
+        let hosts = crate::hosts::parse_list(hosts).expect("a list of hosts");
+        Self {
+            name: String::new(),
+            command: String::new(),
+            began: Instant::now(),
+            token: String::new(),
+            start: 1,
+            phase: Phase::Starting,
+            roster: Roster::new(&hosts, 0, None, least).expect("hosts"),
+            team: None,
+            progress: Progress::new(),
+            restarts: 0,
+            most_restarts: 1,
+            planned: 0,
+            threads: 1,
+        }
+    }
+
     /// How many ranks may run on a host with so many cores.
     pub(super) fn slots_of(&self, cores: usize) -> usize {
         (cores / self.threads).max(1)

@@ -63,13 +63,13 @@ impl Overseer for Watcher<'_> {
     fn look(&mut self) -> Order {
         /// This process was stopped, or had no CPU.
         const GAP: Duration = Duration::from_secs(2);
+        self.supervisor.look();
         let mut run = lock(&self.supervisor.run);
         let gap = self.looked.elapsed();
         if gap > GAP {
             run.progress.forgive(gap);
         }
         self.looked = Instant::now();
-        self.supervisor.probes.look(&mut run);
         if let Some(stall) = self.stall.filter(|stall| run.progress.age() > *stall) {
             return Order::End(format!("no progress for {:.0} s", stall.as_secs_f64()));
         }

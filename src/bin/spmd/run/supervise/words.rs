@@ -5,7 +5,10 @@ use std::io::Write;
 use clap::Args;
 
 use super::control::{Answer, Request, ask};
-use crate::hosts::{Host, parse_list};
+use crate::{
+    hosts::{Host, parse_list},
+    run::way::become_said_in,
+};
 
 const STATUS: &str = "\
 Examples:
@@ -21,6 +24,9 @@ Exit codes: 0 it was told, 1 there is no such run.";
 pub(crate) struct Shown {
     /// The run [default: the only one there is]
     run: Option<String>,
+    /// A run of this job of SLURM
+    #[arg(long, value_name = "JOB")]
+    job: Option<String>,
     /// As one line of JSON
     #[arg(long)]
     json: bool,
@@ -29,6 +35,9 @@ pub(crate) struct Shown {
 /// A host of a run.
 #[derive(Args)]
 pub(crate) struct Change {
+    /// A run of this job of SLURM; from a job that has more nodes for it, say
+    #[arg(long, value_name = "JOB")]
+    job: Option<String>,
     /// The run, where there are several, and the host; with a number of slots behind a colon, only of
     /// those: `node4`, `heat2d-4711 node4:2`
     #[arg(required = true, num_args = 1..=2, value_names = ["RUN] [HOST[:SLOTS"])]
@@ -49,11 +58,26 @@ impl Change {
             _ => Err(format!("{host}: one host at a time")),
         }
     }
+
+    /// As [`Self::parse`], of a run of this host: one of another job is told there.
+    fn here(&self, verb: &str) -> Result<(Option<&str>, Host), String> {
+        let change = self.parse()?;
+        let Some(job) = &self.job else { return Ok(change) };
+        let words: Vec<&str> =
+            std::iter::once(verb).chain(self.words.iter().map(|word| &**word)).collect();
+        Err(become_said_in(job, &words))
+    }
 }
 
 /// # Errors
 /// In words.
 pub(crate) fn status(shown: &Shown, out: &mut dyn Write) -> Result<(), String> {
+    if let Some(job) = &shown.job {
+        let json = shown.json.then_some("--json");
+        let words: Vec<&str> =
+            ["status"].into_iter().chain(shown.run.as_deref()).chain(json).collect();
+        return Err(become_said_in(job, &words));
+    }
     match ask(shown.run.as_deref(), &Request::Status {})? {
         Answer::Status(status) => {
             let text = if shown.json {
@@ -70,14 +94,14 @@ pub(crate) fn status(shown: &Shown, out: &mut dyn Write) -> Result<(), String> {
 /// # Errors
 /// In words.
 pub(crate) fn drain(change: &Change, out: &mut dyn Write) -> Result<(), String> {
-    let (run, host) = change.parse()?;
+    let (run, host) = change.here("drain")?;
     tell(run, &Request::Drain { host: host.name, slots: host.slots }, out)
 }
 
 /// # Errors
 /// In words.
 pub(crate) fn add(change: &Change, out: &mut dyn Write) -> Result<(), String> {
-    let (run, host) = change.parse()?;
+    let (run, host) = change.here("add")?;
     tell(run, &Request::Add { host: host.name, slots: host.slots }, out)
 }
 

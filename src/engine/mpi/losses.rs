@@ -1,0 +1,288 @@
+//! The loss of ranks, where the library survives it: Open MPI 5 started by `mpirun --with-ft ulfm`
+//! (User-Level Failure Mitigation).
+//!
+//! Calls that need a lost rank end with an error of a class of its own, here
+//! [`ErrorKind::RankLost`]. Whoever has seen it *revokes* the communicators that it waits on with
+//! others, whose calls then end in the same way; all that are left make a communicator without the
+//! lost ([`MpiEngine::without_lost`]), and a new engine on it. The old engine is dropped as that of
+//! a failing job is: nothing on it is used or freed.
+//!
+//! MPICH has functions of these names, and never tells of a lost rank.
+
+use std::{
+    env,
+    ffi::{CString, OsString, c_char, c_int},
+    os::unix::ffi::OsStringExt,
+    path::PathBuf,
+    ptr::null_mut,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use mpi::{environment::library_version, ffi};
+
+use super::{
+    CommPair, MpiEngine,
+    communicator::Communicator,
+    dynamic::dynamic,
+    progress,
+    raw::{blank_status, check, made},
+};
+use crate::{
+    engine::Context,
+    error::{ErrorKind, Fault},
+};
+
+/// Whether this job survives losses: errors are told apart only then.
+static SURVIVES: AtomicBool = AtomicBool::new(false);
+
+/// Open MPI's classes `MPIX_ERR_PROC_FAILED`, `MPIX_ERR_PROC_FAILED_PENDING`, `MPIX_ERR_REVOKED`.
+/// (The bindings may be those of an Open MPI without them.)
+const LOST: std::ops::RangeInclusive<c_int> = 75..=77;
+
+/// Whether this process's library and launcher survive the loss of a rank.
+pub(super) fn can_be_survived(library: &str) -> bool {
+    let on = env::var("OMPI_MCA_mpi_ft_enable");
+    let on = on.is_ok_and(|on| ["1", "true", "yes"].contains(&on.as_str()));
+    let library = library.strip_prefix("Open MPI v").and_then(|version| version.split('.').next());
+    let known = library.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 5);
+    let functions = dynamic();
+    let there = functions.comm_revoke.is_some()
+        && functions.comm_is_revoked.is_some()
+        && functions.comm_shrink.is_some()
+        && functions.comm_agree.is_some()
+        && functions.comm_failure_ack.is_some();
+    on && known && there
+}
+
+/// From now on losses are survived, on all ranks.
+pub(super) fn survive() {
+    SURVIVES.store(true, Ordering::Relaxed);
+}
+
+/// Whether this code tells that a rank was lost, or that another one knows of a loss.
+pub(super) fn is_loss(code: c_int) -> bool {
+    if !SURVIVES.load(Ordering::Relaxed) {
+        return false;
+    }
+    let mut class = 0;
+    // SAFETY: `class` is an int to write to.
+    let told = unsafe { ffi::MPI_Error_class(code, &raw mut class) };
+    told == ffi::MPI_SUCCESS as c_int && LOST.contains(&class)
+}
+
+/// A function of the table that is there wherever losses are survived.
+fn there<F>(function: Option<F>) -> Result<F, Fault> {
+    let what = "the loss of a rank is not survived by this MPI";
+    let how = "use Open MPI 5, with mpirun --with-ft ulfm";
+    function.ok_or_else(|| ErrorKind::Unsupported { what, how }.into())
+}
+
+impl MpiEngine {
+    /// Whether this process's library and launcher survive the loss of a rank. Before MPI is
+    /// initialised, too.
+    pub(crate) fn could_survive_losses() -> bool {
+        can_be_survived(&library_version().unwrap_or_default())
+    }
+
+    /// Whether the job can go on without a lost rank.
+    pub(crate) fn survives_losses(&self) -> bool {
+        self.basis.survives
+    }
+
+    /// Whether this process is one of a job that goes on without a lost rank. `MPI_Abort` ends only
+    /// the process that calls it then (Open MPI 5.0.11), of which the others hear nothing.
+    pub(crate) fn job_survives_losses() -> bool {
+        SURVIVES.load(Ordering::Relaxed)
+    }
+
+    /// Whether a rank of this world has seen a loss, or has left it.
+    pub(crate) fn is_revoked(&self) -> bool {
+        let revoked = self.pair(Context::WORLD).and_then(|world| world.pt2pt.is_revoked());
+        revoked.unwrap_or(true)
+    }
+
+    /// For waits in which the library tells of no loss.
+    ///
+    /// # Errors
+    /// If a rank of this world is lost.
+    pub(super) fn check_losses(&self) -> Result<(), Fault> {
+        if self.basis.survives { self.pair(Context::WORLD)?.pt2pt.look() } else { Ok(()) }
+    }
+
+    /// This rank leaves the world for good: the calls of all others end with an error, those that
+    /// wait, too.
+    pub(crate) fn revoke(&self) {
+        let (comms, retired) = (self.comms.borrow(), self.retired.borrow());
+        // Others may wait also on what the program has dropped on its way out.
+        for pair in comms.iter().flatten().chain(&*retired) {
+            pair.revoke();
+        }
+        for (_, comm) in &*self.shared.borrow() {
+            comm.revoke();
+        }
+    }
+
+    /// The bits that all ranks of this world have which are left: the same ones for all of them.
+    ///
+    /// # Collective
+    /// All ranks that are left; also in a world that is revoked.
+    pub(crate) fn agree(&self, bits: u32) -> Result<u32, Fault> {
+        self.pair(Context::WORLD)?.pt2pt.agree(bits)
+    }
+
+    /// An engine for the ranks of this world that are left, in their order.
+    ///
+    /// # Collective
+    /// As [`agree`](Self::agree).
+    pub(crate) fn without_lost(&self) -> Result<Self, Fault> {
+        self.on(self.pair(Context::WORLD)?.pt2pt.without_lost()?)
+    }
+
+    /// Waits until this world is revoked; for a rank with nothing to do.
+    pub(crate) fn await_revoked(&self) -> Result<(), Fault> {
+        let world = self.pair(Context::WORLD)?;
+        while !world.pt2pt.is_revoked()? {
+            // The library sees what has happened when it is called; of losses among others nothing
+            // follows here.
+            let _ = world.pt2pt.look();
+            progress::rest();
+        }
+        Ok(())
+    }
+
+    /// An engine for the ranks of this world and, behind them, as many new processes, which run the
+    /// same program with the same arguments.
+    ///
+    /// # Collective
+    /// All ranks; the new ones call [`with_those_before`](Self::with_those_before).
+    ///
+    /// # Errors
+    /// If no process can be started.
+    pub(crate) fn with_newcomers(&self, count: usize) -> Result<Self, Fault> {
+        self.on(self.pair(Context::WORLD)?.pt2pt.spawn(count)?.merge(false)?)
+    }
+
+    /// An engine for those that have started this process beside a running job, and it; `None` if
+    /// nobody did.
+    ///
+    /// # Collective
+    /// All of them.
+    pub(crate) fn with_those_before(&self) -> Result<Option<Self>, Fault> {
+        let Some(parent) = Communicator::parent()? else { return Ok(None) };
+        self.on(parent.merge(true)?).map(Some)
+    }
+
+    /// An engine for the ranks that say so, in the order of `place`; none for the others.
+    ///
+    /// # Collective
+    /// All ranks.
+    pub(crate) fn part(&self, place: Option<usize>) -> Result<Option<Self>, Fault> {
+        let (group, key) = (place.map(|_| 0), place.unwrap_or(0) as u32);
+        let part = self.pair(Context::WORLD)?.pt2pt.split(group, key)?;
+        part.map(|part| self.on(part)).transpose()
+    }
+}
+
+impl CommPair {
+    fn revoke(&self) {
+        self.pt2pt.revoke();
+        self.coll.revoke();
+    }
+}
+
+impl Communicator {
+    fn revoke(&self) {
+        let Some(revoke) = dynamic().comm_revoke else { return };
+        // SAFETY: a live communicator. Of a failure nobody needs to hear: others find the loss
+        // themselves, or the time for it runs out.
+        unsafe { revoke(self.raw()) };
+    }
+
+    fn is_revoked(&self) -> Result<bool, Fault> {
+        let is_revoked = there(dynamic().comm_is_revoked)?;
+        // SAFETY: a live communicator; one int is written on success.
+        let revoked = unsafe { made(|revoked| is_revoked(self.raw(), revoked)) }?;
+        Ok(revoked != 0)
+    }
+
+    /// Looks for a message of any kind, and leaves it where it is.
+    fn look(&self) -> Result<(), Fault> {
+        let (mut found, mut status) = (0, blank_status());
+        // SAFETY: a live communicator; an int and a status are written.
+        check(unsafe {
+            let (any_rank, any_tag) = (ffi::RSMPI_ANY_SOURCE, ffi::RSMPI_ANY_TAG);
+            ffi::MPI_Iprobe(any_rank, any_tag, self.raw(), &raw mut found, &raw mut status)
+        })
+    }
+
+    /// Starts this program again, so many times, with its arguments. The other ranks are those of the
+    /// new processes.
+    fn spawn(&self, count: usize) -> Result<Self, Fault> {
+        let text = |word: OsString| CString::new(word.into_vec()).unwrap_or_default();
+        let program = env::current_exe().map_or_else(|_| OsString::new(), PathBuf::into_os_string);
+        let program = text(program);
+        let words: Vec<CString> = env::args_os().skip(1).map(text).collect();
+        let mut words: Vec<*mut c_char> =
+            words.iter().map(|word| word.as_ptr().cast_mut()).collect();
+        words.push(null_mut());
+        let mut codes = vec![0; count];
+        // SAFETY: a live communicator; names, words (with a null behind the last) and room for the
+        // codes live until the call returns, and are not written to. The new communicator is written
+        // on success.
+        unsafe {
+            Self::made_by(|made| {
+                let (name, words, info) =
+                    (program.as_ptr(), words.as_mut_ptr(), ffi::RSMPI_INFO_NULL);
+                let codes = codes.as_mut_ptr();
+                ffi::MPI_Comm_spawn(name, words, count as c_int, info, 0, self.raw(), made, codes)
+            })
+        }
+    }
+
+    /// The processes that have started this one beside a running job.
+    fn parent() -> Result<Option<Self>, Fault> {
+        // SAFETY: a communicator is written on success, or the null one.
+        let parent = unsafe { made(|made| ffi::MPI_Comm_get_parent(made)) }?;
+        // SAFETY: a constant of the library.
+        if parent == unsafe { ffi::RSMPI_COMM_NULL } {
+            return Ok(None);
+        }
+        // SAFETY: nobody else has asked for it.
+        unsafe {
+            Self::made_by(|made| {
+                made.write(parent);
+                ffi::MPI_SUCCESS as c_int
+            })
+        }
+        .map(Some)
+    }
+
+    /// One for both sides of this one, whose others are another side's; `last` come last.
+    fn merge(&self, last: bool) -> Result<Self, Fault> {
+        // SAFETY: a live communicator between two sides; the new one is written on success.
+        unsafe {
+            Self::made_by(|made| ffi::MPI_Intercomm_merge(self.raw(), c_int::from(last), made))
+        }
+    }
+
+    fn agree(&self, bits: u32) -> Result<u32, Fault> {
+        let (ack, agree) = (there(dynamic().comm_failure_ack)?, there(dynamic().comm_agree)?);
+        let mut all = bits.cast_signed();
+        // SAFETY: a live communicator, and an int that lives until the call returns.
+        let code = unsafe {
+            ack(self.raw()); // those known to be lost are no error any more
+            agree(self.raw(), &raw mut all)
+        };
+        // The answer counts also where it comes with the news of a loss.
+        if !is_loss(code) {
+            check(code)?;
+        }
+        Ok(all.cast_unsigned())
+    }
+
+    fn without_lost(&self) -> Result<Self, Fault> {
+        let shrink = there(dynamic().comm_shrink)?;
+        // SAFETY: a live communicator; the new one is written on success.
+        unsafe { Self::made_by(|made| shrink(self.raw(), made)) }
+    }
+}

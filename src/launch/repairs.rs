@@ -1,0 +1,579 @@
+//! Epochs of ranks that are processes, where the MPI library survives the loss of ranks: the
+//! program goes on in the processes that are left.
+//!
+//! All processes of the job are the *pool*. Some of them are the ranks of an epoch, the others are
+//! spare. When an epoch has ended, on all processes: each says whether its program has come to its
+//! end. If all have, the job is done. Else the lost are left out of the pool; places of lost ranks
+//! are given to spare processes, or to new ones, or the ranks are fewer; then the next epoch begins.
+//!
+//! ```text
+//! form ──► agree: formed? ──► epoch: the program, or a rest ──► revoke ──► agree: done? ──► end
+//!   ▲          │ no                                                           │ no
+//!   └──────────┴──────────────────── leave the lost out ◄─────────────────────┘
+//! ```
+//!
+//! What ranks decide they decide by an agreement, which is the same on all that are left whoever is
+//! lost meanwhile. Nobody waits for ever: a thread ends the job where a repair takes longer than
+//! `--repair-limit`, and a supervisor (`spmd run --restarts`) begins anew from the disk.
+
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Asked, Cause, EngineKind, HANGS, Launcher, RunArgs, ending,
+    identity::{self, Identity, Voice},
+    on_failure, places, print_line,
+    processes::{self, check_size, settle},
+    record::{Outcome, Recording},
+    run_tasks, sampler, warn,
+};
+use crate::{
+    comm::Comm,
+    engine::{
+        Engine,
+        mpi::{MpiEngine, Stage, World},
+    },
+    error::{Call, Error, ErrorKind, Failure, Fault, With},
+    placement, process,
+    recover::{Epochs, History, Loss, NoNext, OnLoss},
+    told,
+};
+
+/// Why a rank is lost.
+const GONE: &str = "its process has ended";
+/// Why an epoch has ended in which no rank was lost.
+const BROKEN: &str = "ranks do not reach each other";
+
+/// How often the thread that keeps the limit looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What is to run, and for whom.
+pub(super) struct Job<'a> {
+    pub(super) args: &'a RunArgs,
+    pub(super) launcher: Option<Launcher>,
+    pub(super) recording: &'a Recording,
+    pub(super) epochs: &'a Epochs<'a>,
+}
+
+/// All processes of the job that are left.
+struct Pool {
+    engine: Rc<MpiEngine>,
+    comm: Comm,
+}
+
+/// What a process says of itself before an epoch.
+#[derive(Serialize, Deserialize)]
+struct Standing {
+    /// Its rank in the last epoch.
+    rank: Option<usize>,
+    /// How many epochs it knows of.
+    epochs: usize,
+}
+
+/// How the job goes on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Next {
+    /// By process of the pool: its rank. And how many there are.
+    Ranks(Vec<Option<usize>>, usize),
+    /// After so many processes have been started.
+    Start(usize),
+    Ends {
+        code: u8,
+        why: String,
+    },
+}
+
+pub(super) fn run(
+    job: Job<'_>,
+    base: Rc<MpiEngine>,
+    app: &impl Fn(&Comm, Asked) -> Result<(), Failure>,
+) -> ExitCode {
+    job.epochs.repair_in_place();
+    let _job = ending::watch(EngineKind::Mpi);
+    let deadline = Deadline::new(job.epochs.options.repair_limit);
+    let me = Identity::new(0, placement::host(), Voice::Launch(Duration::ZERO));
+    Arc::clone(&me).assume_process();
+    let mut process = Process { job, me, rank: None, settled: false, starts: true, deadline };
+    let lived = process.pool(&base).and_then(|pool| process.live(pool, app));
+    lived.unwrap_or_else(|failure| {
+        // Of the library's: nothing can be agreed on.
+        Cause::of(&process.me, failure).print();
+        processes::end(HANGS)
+    })
+}
+
+struct Process<'a> {
+    job: Job<'a>,
+    me: Arc<Identity>,
+    /// In the last epoch.
+    rank: Option<usize>,
+    /// Whether it has its CPUs and threads.
+    settled: bool,
+    /// Whether processes can be started.
+    starts: bool,
+    deadline: Deadline,
+}
+
+impl Process<'_> {
+    /// The processes that the launcher has started; or, where this one was started to take a lost
+    /// one's place, those that have started it, and it.
+    fn pool(&self, base: &Rc<MpiEngine>) -> Result<Pool, Failure> {
+        match base.with_those_before().map_err(of_engine)? {
+            Some(engine) => Pool::new(engine.into()),
+            None => Pool::new(Rc::clone(base)),
+        }
+    }
+
+    /// Runs epochs until all ranks have come to the program's end, or one has failed.
+    ///
+    /// # Errors
+    /// Of the library's.
+    fn live(
+        &mut self,
+        mut pool: Pool,
+        app: &impl Fn(&Comm, Asked) -> Result<(), Failure>,
+    ) -> Result<ExitCode, Failure> {
+        loop {
+            let (epoch, vote) = match self.form(&pool) {
+                Ok(Formed::Pool(grown)) => {
+                    pool = grown;
+                    continue;
+                }
+                Ok(Formed::Epoch(epoch)) => (Some(epoch), Vote::Done),
+                Ok(Formed::Nothing(why)) => (None, Vote::End(why)),
+                Err(failure) if is_loss(&failure) || pool.engine.is_revoked() => (None, Vote::GoOn),
+                Err(failure) => (None, Vote::End(Cause::of(&self.me, failure))),
+            };
+            let mut agreed = self.agree(&pool, vote)?;
+            if let (Agreed::Done, Some(epoch)) = (&agreed, epoch) {
+                let vote = self.run_epoch(&pool, epoch, app)?;
+                // Who is spare learns by this that the epoch is over.
+                pool.engine.revoke();
+                agreed = match self.agree(&pool, vote)? {
+                    Agreed::Done => return Ok(self.end(&pool)),
+                    other => other,
+                };
+            }
+            if let Agreed::End(code) = agreed {
+                // Nobody needs to be ended: all have agreed.
+                thread::sleep(super::FORWARDING);
+                process::leave(code);
+            }
+            self.deadline.set();
+            pool = pool.without_lost()?;
+        }
+    }
+
+    /// What all processes that are left vote for. If that is the end, the first that has failed says
+    /// why.
+    fn agree(&self, pool: &Pool, vote: Vote) -> Result<Agreed, Failure> {
+        let (bits, cause) = match vote {
+            Vote::Done => (!0, None),
+            Vote::GoOn => (!DONE, None),
+            Vote::End(cause) => {
+                (!(DONE | FAILED << place(pool.comm.rank()) | u32::from(cause.code)), Some(cause))
+            }
+        };
+        let bits = pool.engine.agree(bits).map_err(of_engine)?;
+        let failed = !bits >> FAILED.trailing_zeros();
+        if failed == 0 {
+            return Ok(if bits & DONE == 0 { Agreed::GoOn } else { Agreed::Done });
+        }
+        if let Some(cause) = cause
+            && place(pool.comm.rank()) == failed.trailing_zeros()
+        {
+            let Job { recording, epochs, .. } = &self.job;
+            cause.print();
+            recording.note_epochs(epochs.report());
+            recording.finish(&Outcome::of(&cause));
+        }
+        Ok(Agreed::End((!bits & CODE) as u8))
+    }
+
+    /// The part of this process in an epoch; its vote for what follows.
+    fn run_epoch(
+        &mut self,
+        pool: &Pool,
+        Epoch { engine, rank, ranks, history }: Epoch,
+        app: &impl Fn(&Comm, Asked) -> Result<(), Failure>,
+    ) -> Result<Vote, Failure> {
+        let epochs = self.job.epochs;
+        epochs.adopt(history);
+        epochs.move_to(self.rank, rank);
+        epochs.begin(ranks);
+        self.rank = rank;
+        self.deadline.lift();
+        let vote = match engine {
+            Some(engine) => self.run_rank(pool, engine.into(), app)?,
+            None => pool.engine.await_revoked().map(|()| Vote::Done).map_err(of_engine)?,
+        };
+        self.deadline.set();
+        if matches!(vote, Vote::GoOn) {
+            epochs.note_loss();
+        }
+        epochs.end();
+        Ok(vote)
+    }
+
+    /// Decides who is which rank, the same on all processes, and makes the world of the epoch.
+    fn form(&mut self, pool: &Pool) -> Result<Formed, Failure> {
+        let epochs = self.job.epochs;
+        let mine = Standing { rank: self.rank, epochs: epochs.history().len() };
+        let all = pool.comm.allgather_obj(&mine)?;
+        let most = all.iter().map(|one| one.epochs).max().unwrap_or(0);
+        // Who has been a rank of the last epoch knows what happened in it.
+        let knows = |one: &Standing| one.epochs == most && (most == 0 || one.rank.is_some());
+        let teller = all.iter().position(knows).unwrap_or(0);
+        let told = (pool.comm.rank() == teller).then(|| self.decide(&all, most));
+        let (next, history) = pool.comm.bcast_obj(teller, || match told {
+            Some(told) => (told, epochs.history()),
+            None => (Next::Start(0), epochs.history()), // of another one than the teller
+        })?;
+        match next {
+            Next::Ranks(ranks, count) => {
+                let rank = ranks.get(pool.comm.rank()).copied().flatten();
+                let engine = pool.engine.part(rank).map_err(of_engine)?;
+                Ok(Formed::Epoch(Epoch { engine, rank, ranks: count, history }))
+            }
+            Next::Start(count) => match pool.engine.with_newcomers(count) {
+                Ok(engine) => Pool::new(engine.into()).map(Formed::Pool),
+                Err(fault) => {
+                    self.starts = false;
+                    if pool.comm.rank() == teller {
+                        let why = of_engine(fault);
+                        log::warn!("no process can be started in the place of a lost one: {why}");
+                    }
+                    Err(lost("a process could not be started"))
+                }
+            },
+            Next::Ends { code, why } => {
+                let cause = Cause { code, common: true, ..Cause::new(self.me.rank(), why) };
+                Ok(Formed::Nothing(cause))
+            }
+        }
+    }
+
+    /// Decides how the job goes on, and says what happened.
+    fn decide(&self, all: &[Standing], known: usize) -> Next {
+        let (epochs, options) = (self.job.epochs, self.job.epochs.options);
+        let spare = options.spare_ranks;
+        let Some(before) = epochs.history().ranks().filter(|_| known > 0) else {
+            let Job { args, launcher, .. } = &self.job;
+            let (rank, size) = (0, all.len());
+            if let Err(why) = check_size(launcher.as_ref(), World { rank, size }, args) {
+                return Next::Ends { code: super::USAGE, why };
+            }
+            let ranks = size.saturating_sub(spare);
+            let why = format!("--spare-ranks {spare}: the launcher has started {size} ranks");
+            return match ranks {
+                0 => Next::Ends { code: super::USAGE, why },
+                _ => Next::Ranks(
+                    (0..all.len()).map(|at| (at < ranks).then_some(at)).collect(),
+                    ranks,
+                ),
+            };
+        };
+        let there: BTreeSet<usize> = all.iter().filter_map(|one| one.rank).collect();
+        let lost: Vec<usize> = (0..before).filter(|rank| !there.contains(rank)).collect();
+        let losses = lost.iter().map(|&rank| Loss { rank, why: GONE.to_owned() }).collect();
+        let words: Vec<String> =
+            lost.iter().map(|rank| format!("rank {rank} was lost: {GONE}")).collect();
+        let words = if words.is_empty() { BROKEN.to_owned() } else { words.join("; ") };
+        let next = epochs.judge(losses).and_then(|()| {
+            let starts = self.starts && options.on_loss == OnLoss::Respawn;
+            let next = seats(all, before, starts);
+            if let Next::Ranks(_, ranks) = &next {
+                epochs.are_enough(*ranks, before)?;
+                told::goes_on(*ranks, lost.len() as u64);
+                log::warn!("{words} (there were {before} ranks, the program goes on with {ranks})");
+            }
+            Ok(next)
+        });
+        next.unwrap_or_else(|none| {
+            let (code, why) = match none {
+                NoNext::AtFault(why) => (1, why),
+                NoNext::TooFew(why) => (HANGS, why),
+            };
+            Next::Ends { code, why: format!("{words}\n  the program does not go on: {why}") }
+        })
+    }
+
+    /// Runs the program on a rank of an epoch; its vote for what follows.
+    fn run_rank(
+        &mut self,
+        pool: &Pool,
+        engine: Rc<MpiEngine>,
+        app: &impl Fn(&Comm, Asked) -> Result<(), Failure>,
+    ) -> Result<Vote, Failure> {
+        let World { rank, size } = engine.world().map_err(of_engine)?;
+        self.me.inherit(rank);
+        if let Some(watch) = engine.watch() {
+            watch.begin(Stage::Program);
+        }
+        self.inject(&engine, rank, size);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            self.program(&engine, rank, size, app)?;
+            engine.settle().map_err(of_engine)?;
+            warn(&engine.leftovers());
+            Ok(())
+        }));
+        let in_broken_world = || pool.engine.is_revoked() || engine.is_revoked();
+        let vote = match outcome {
+            Ok(Ok(())) => return Ok(Vote::Done),
+            Ok(Err(failure)) if is_loss(&failure) || in_broken_world() => Vote::GoOn,
+            Ok(Err(failure)) => Vote::End(Cause::of(&self.me, failure)),
+            Err(payload) => {
+                let cause = Cause::panic(&self.me, payload);
+                if !in_broken_world() {
+                    on_failure::of_a_panicked_process(&cause);
+                }
+                Vote::GoOn
+            }
+        };
+        engine.revoke();
+        Ok(vote)
+    }
+
+    fn program(
+        &mut self,
+        engine: &Rc<MpiEngine>,
+        rank: usize,
+        size: usize,
+        app: &impl Fn(&Comm, Asked) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Job { args, launcher, recording, .. } = &self.job;
+        let comm = Comm::world(Rc::clone(engine) as Rc<dyn Engine>, rank, size);
+        let common = engine.common();
+        let places = if self.settled {
+            places::gather(&comm, rayon::current_num_threads())?
+        } else {
+            sampler::enlist(common.trace);
+            settle(&comm, args, common.share_cpu, launcher.as_ref(), &self.me)?
+        };
+        self.settled = true;
+        engine.share_cpus(common.share_cpu || placement::is_oversubscribed(&places));
+        recording.forget();
+        if rank == 0 {
+            recording.prepare().map_err(Failure::usage)?;
+        }
+        app(&comm, Asked { stats: common.stats, trace: common.trace, record: common.record })?;
+        run_tasks();
+        if common.record {
+            recording.gather(&comm)?;
+        }
+        Ok(())
+    }
+
+    /// The losses that are asked for, in the epoch that begins now: this process dies.
+    fn inject(&self, engine: &MpiEngine, rank: usize, size: usize) {
+        let Some(faults) = self.job.epochs.options.inject.clone() else { return };
+        let (epoch, began) = (self.job.epochs.number(), Instant::now());
+        engine.look_at_calls(move |call| {
+            if faults.hit(epoch, size, (rank, call), began.elapsed()) {
+                process::die();
+            }
+        });
+    }
+
+    /// Ends this process's part of a job that went well. It leaves MPI as it is: after a loss the
+    /// library's end may wait for ever.
+    fn end(&self, pool: &Pool) -> ExitCode {
+        let Job { recording, epochs, .. } = &self.job;
+        recording.note_epochs(epochs.report());
+        let first = self.rank == Some(0); // who has all parts
+        let code = if first { recording.finish(&Outcome::success()) } else { 0 };
+        // A launcher may end the others when the first has left.
+        let _ = pool.engine.agree(!0);
+        self.deadline.lift();
+        ExitCode::from(code)
+    }
+}
+
+/// What a process wants to follow, which all hear of together.
+enum Vote {
+    /// Its part is done: the epoch is formed, or the program has come to its end.
+    Done,
+    /// Ranks were lost.
+    GoOn,
+    /// The program has failed.
+    End(Cause),
+}
+
+/// What follows.
+enum Agreed {
+    Done,
+    GoOn,
+    End(u8),
+}
+
+/// Of the bits that are agreed on, where any process that lacks one has all lack it: those of the
+/// exit code, lacking where it has them;
+const CODE: u32 = 0xff;
+/// whether all are done;
+const DONE: u32 = 1 << 8;
+/// and for each process (the last for all further ones) that it has not failed.
+const FAILED: u32 = 1 << 9;
+
+/// Of a process, which of the last bits is its own.
+fn place(process: usize) -> u32 {
+    (process as u32).min(FAILED.leading_zeros())
+}
+
+/// What forming has brought.
+enum Formed {
+    /// More processes: who is which rank is decided anew.
+    Pool(Pool),
+    Epoch(Epoch),
+    /// The job ends.
+    Nothing(Cause),
+}
+
+/// An epoch that all have formed.
+struct Epoch {
+    /// Unless this process is spare.
+    engine: Option<MpiEngine>,
+    rank: Option<usize>,
+    ranks: usize,
+    history: History,
+}
+
+impl Pool {
+    fn new(engine: Rc<MpiEngine>) -> Result<Self, Failure> {
+        let World { rank, size } = engine.world().map_err(of_engine)?;
+        let comm = Comm::world(Rc::clone(&engine) as Rc<dyn Engine>, rank, size);
+        Ok(Self { engine, comm })
+    }
+
+    /// The processes that are left; others may be lost while they find each other.
+    fn without_lost(&self) -> Result<Self, Failure> {
+        loop {
+            self.engine.revoke();
+            match self.engine.without_lost() {
+                Ok(left) => return Self::new(left.into()),
+                Err(fault) => {
+                    let failure = of_engine(fault);
+                    if !is_loss(&failure) {
+                        return Err(failure);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Who is which rank after ranks of so many were lost: those that are left keep theirs, and places of
+/// lost ones are given to processes that have none. If there are too few, and more can be started,
+/// they are; else the ranks are as many as there are processes, in their order.
+fn seats(all: &[Standing], ranks: usize, starts: bool) -> Next {
+    let mut taken = vec![None; ranks];
+    for (process, one) in all.iter().enumerate() {
+        if let Some(place) = one.rank.and_then(|rank| taken.get_mut(rank)) {
+            *place = Some(process);
+        }
+    }
+    let mut spare = (0..all.len()).filter(|&process| all[process].rank.is_none());
+    for place in &mut taken {
+        *place = place.or_else(|| spare.next());
+    }
+    let empty = taken.iter().filter(|place| place.is_none()).count();
+    if empty > 0 && starts {
+        return Next::Start(empty);
+    }
+    let mut seats = vec![None; all.len()];
+    let left: Vec<usize> = taken.into_iter().flatten().collect();
+    for (rank, &process) in left.iter().enumerate() {
+        seats[process] = Some(rank);
+    }
+    Next::Ranks(seats, left.len())
+}
+
+/// Ends the job where a repair takes too long.
+struct Deadline(Arc<Mutex<Option<Instant>>>);
+
+impl Deadline {
+    fn new(limit: Duration) -> Self {
+        let set: Arc<Mutex<Option<Instant>>> = Arc::default();
+        let watched = Arc::clone(&set);
+        let watch = move || {
+            loop {
+                thread::sleep(LOOK);
+                let since = *watched.lock().unwrap_or_else(PoisonError::into_inner);
+                if since.is_some_and(|since| since.elapsed() > limit) {
+                    give_up(limit);
+                }
+            }
+        };
+        let started = thread::Builder::new().name("repair limit".to_owned()).spawn(watch);
+        if let Err(error) = started {
+            log::warn!("no thread to keep --repair-limit: {error}");
+        }
+        Self(set)
+    }
+
+    /// A repair is under way.
+    fn set(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+    }
+
+    /// It has ended.
+    fn lift(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// The job ends, whatever the library still does.
+fn give_up(limit: Duration) -> ! {
+    let (who, seconds) = (identity::process_rank().unwrap_or(0), limit.as_secs_f64());
+    print_line(&format!(
+        "error: rank {who} on {}: ranks were lost, and the others have not gone on within {seconds} s (--repair-limit)",
+        placement::host()
+    ));
+    processes::end(HANGS)
+}
+
+fn lost(cause: &str) -> Failure {
+    of_engine(ErrorKind::RankLost { rank: None, cause: cause.to_owned() }.into())
+}
+
+fn is_loss(failure: &Failure) -> bool {
+    failure.find::<Error>().is_some_and(|error| matches!(error.kind(), ErrorKind::RankLost { .. }))
+}
+
+/// An engine's own, in a repair.
+#[allow(clippy::needless_pass_by_value, reason = "it is for map_err")]
+fn of_engine(fault: Fault) -> Failure {
+    Error::new(*fault, identity::process_rank().unwrap_or(0), Call::new("repair", With::ALL)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(rank: Option<usize>) -> Standing {
+        Standing { rank, epochs: 1 }
+    }
+
+    #[test]
+    fn who_is_left_keeps_its_rank_where_the_places_are_filled() {
+        let all = [Some(0), Some(2), None, Some(3), None].map(standing);
+        let ranks = vec![Some(0), Some(2), Some(1), Some(3), None];
+        assert_eq!(seats(&all, 4, false), Next::Ranks(ranks.clone(), 4));
+        assert_eq!(seats(&all, 4, true), Next::Ranks(ranks, 4));
+    }
+
+    #[test]
+    fn without_spare_processes_others_are_started_or_there_are_fewer_ranks() {
+        let all = [Some(1), None, Some(4)].map(standing);
+        assert_eq!(seats(&all, 5, true), Next::Start(2));
+        assert_eq!(seats(&all, 5, false), Next::Ranks(vec![Some(1), Some(0), Some(2)], 3));
+    }
+}
