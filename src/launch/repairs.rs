@@ -378,7 +378,10 @@ impl Process<'_> {
         let Some(faults) = self.job.epochs.options.inject.clone() else { return };
         let (epoch, began) = (self.job.epochs.number(), Instant::now());
         engine.look_at_calls(move |call| {
-            if faults.hit(epoch, size, (rank, call), began.elapsed()) {
+            let since = began.elapsed();
+            if faults.hit(epoch, size, (rank, call), since) {
+                let after_s = since.as_secs_f64();
+                log::warn!("this rank is lost, as --inject asks for, {after_s:.6} s after epoch {epoch} began");
                 process::die();
             }
         });

@@ -39,10 +39,11 @@
 //!
 //! What repairs depends on what the ranks are:
 //!
-//! | engine | a rank is lost when | what follows |
+//! | ranks are | one is lost when | what follows |
 //! |---|---|---|
-//! | `local` | its thread panics, or as [`RecoverArgs::inject`] asks for | in the same process: as many ranks as before ([`OnLoss::Respawn`]), or those that are left ([`OnLoss::Shrink`]); state from the memory of the ranks |
-//! | `mpi` | its process ends, its host is gone | the job ends; `spmd run --restarts` starts it again on the hosts that are left; state from the last checkpoint on disk |
+//! | threads (engine `local`) | it panics, or as [`RecoverArgs::inject`] asks for | in the same process: as many ranks as before ([`OnLoss::Respawn`]), or those that are left ([`OnLoss::Shrink`]); state from the memory of the ranks |
+//! | processes of Open MPI 5, by `mpirun --with-ft ulfm` | its process panics, or ends by a signal | in the processes that are left: spare ones ([`RecoverArgs::spare_ranks`]) take the places of lost ranks, else new ones (`Respawn`), else there are fewer ranks (`Shrink`); state from the memory of the ranks |
+//! | processes of any MPI | its process ends, its host is gone, a repair takes too long | the job ends; `spmd run --restarts` starts it again on the hosts that are left; state from the last checkpoint on disk |
 //!
 //! See `README.md` beside this file for how a commit survives a loss at any moment.
 
@@ -71,7 +72,7 @@ use crate::{
     settings::seconds,
 };
 
-/// What follows when a rank is lost, on the engine `local`.
+/// What follows when a rank is lost, where ranks are repaired in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnLoss {
     /// Another rank takes its place
@@ -85,34 +86,36 @@ pub enum OnLoss {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Losses and growth")]
 pub struct RecoverArgs {
-    /// What follows when a rank is lost, on the engine local; on mpi the job ends, and `spmd run
-    /// --restarts` starts it again
+    /// What follows when a rank is lost, where ranks are threads, or processes of an MPI that survives
+    /// that (Open MPI 5, `mpirun --with-ft ulfm`); else the job ends, and `spmd run --restarts` starts it
+    /// again
     #[arg(long, value_enum, default_value = "respawn")]
     pub on_loss: OnLoss,
     /// With fewer ranks the program does not begin, and ends (exit code 4) where they are lost
     #[arg(long, value_name = "RANKS", default_value = "1")]
     pub min_ranks: NonZeroUsize,
-    /// On the engine local, how often the state is kept in the memory of the ranks: every so many
-    /// steps, or so much time; and whenever it is kept on disk. It takes twice its size there
+    /// Where ranks are repaired in place, how often the state is kept in the memory of the ranks: every so many
+    /// steps, or so much time; and whenever it is kept on disk. It takes twice its size there, and on
+    /// mpi four times
     #[arg(long, value_name = "STEPS|TIME", default_value = "1s")]
     pub commit: Every,
-    /// On the engine local: with so many losses in a row, and no commit between them, the program is
+    /// With so many losses in a row, and no commit between them, the program is
     /// held to be at fault, and the job ends
     #[arg(long, value_name = "LOSSES", default_value = "3")]
     pub give_up: u32,
-    /// On the engine local, how long the other ranks may take to notice a loss, before the job ends
+    /// How long the other ranks may take to go on after a loss, before the job ends
     /// (exit code 4)
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub repair_limit: Duration,
-    /// On MPI that survives losses (Open MPI 5, `mpirun --with-ft ulfm`), so many of the processes
-    /// that the launcher starts wait to take the places of lost ranks
+    /// On an MPI that survives losses so many of the processes that the launcher starts are no ranks, but
+    /// wait to take the places of lost ones
     #[arg(long, value_name = "RANKS", default_value = "0")]
     pub spare_ranks: usize,
     /// On the engine local, the number of ranks that are wished for stands in this file: where there are
     /// others the program goes on with so many after its next step, --min-ranks at least
     #[arg(long, value_name = "FILE")]
     pub size_file: Option<PathBuf>,
-    /// Lose ranks on purpose, on the engine local: RANKS@CALL or RANKS@TIMEs, as 2@150 or 0+3@1.5s,
+    /// Lose ranks on purpose, where they are repaired in place: RANKS@CALL or RANKS@TIMEs, as 2@150 or 0+3@1.5s,
     /// several separated by commas; with /EPOCH behind it after so many repairs
     #[arg(long, value_name = "LOSSES")]
     pub inject: Option<Faults>,

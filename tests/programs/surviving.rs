@@ -1,7 +1,7 @@
 //! A program that survives losses and uses most of what a rank can wait in: its sum is the same on any
 //! number of ranks, whoever is lost when.
 
-use std::{process::ExitCode, str::FromStr};
+use std::{fs::File, path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::Parser;
 use spmd::{
@@ -27,6 +27,9 @@ struct Args {
     /// A rank computes without end: RANK@STEP
     #[arg(long)]
     hang: Option<At>,
+    /// It does so once: then this file is there
+    #[arg(long)]
+    once: Option<PathBuf>,
     #[command(flatten)]
     recover: RecoverArgs,
     #[command(flatten)]
@@ -73,8 +76,11 @@ fn run(world: &Comm, recovery: &mut Recovery<'_>, args: &Args) -> Result<(), Fai
         if here.is_some() && here == args.fail {
             return Err(Failure::verification("as was asked for"));
         }
-        while here.is_some() && here == args.hang {
-            std::hint::spin_loop();
+        let first = || args.once.as_ref().is_none_or(|file| File::create_new(file).is_ok());
+        if here.is_some() && here == args.hang && first() {
+            loop {
+                std::hint::spin_loop();
+            }
         }
         let mine = share(world, step + 1);
         // Round a ring, in memory that is lent.
