@@ -99,6 +99,63 @@ find_fedora_mpi
 # The engine local and everything that needs no MPI.
 suite local cargo test --workspace --features fft,elastic --no-fail-fast
 
+# Every order in which the threads of small jobs can run.
+loom=(env "RUSTFLAGS=${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loom cargo test --profile watched --lib models)
+
+# Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
+# files, at processes.
+OTHERS=(bench bugs checkpoints cli cluster elastic elastic_strangers examples failures files heat2d hosts large layers measured
+    mpi pages readme run scripts slurm slurm_losses supervise supervised_hosts supervised_launchers trace ulfm)
+local_tests=(--lib)
+for file in tests/*.rs; do
+    name=$(basename "$file" .rs)
+    case " ${OTHERS[*]} " in *" $name "*) ;; *) local_tests+=(--test "$name") ;; esac
+done
+host=$(rustc -vV | sed -n 's/^host: //p')
+
+
+# sanitized NAME KIND FLAGS SETTING...: the command of the tests under that sanitizer.
+sanitized() {
+    local name=$1 kind=$2 flags=$3
+    shift 3
+    command=(env "$@" "CARGO_TARGET_DIR=target/$name"
+        "RUSTFLAGS=-Zsanitizer=$kind -Cunsafe-allow-abi-mismatch=sanitizer $flags"
+        cargo +nightly test --no-fail-fast --target "$host" "${local_tests[@]}")
+}
+tsan=() asan=() no_sanitizers=''
+case $host in
+    x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu)
+        if cargo +nightly --version >/dev/null 2>&1; then
+            # Counts without end are asked for, so that they are refused.
+            sanitized tsan thread '--cfg tsan' \
+                "TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp:allocator_may_return_null=1"
+            tsan=("${command[@]}")
+            sanitized asan address '' "LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp" ASAN_OPTIONS=allocator_may_return_null=1
+            asan=("${command[@]}")
+        else
+            no_sanitizers='no nightly toolchain (rustup toolchain install nightly)'
+        fi
+        ;;
+    *) no_sanitizers="not for $host" ;;
+esac
+
+# The tests of MPI wait most of their time, for hosts and launchers: meanwhile what follows them is built. If that fails, it does
+# so again below, where it is told.
+ahead() {
+    [ $# -gt 0 ] || return 0
+    CARGO_BUILD_JOBS=1 nice -n 19 "$@" --no-run >>"$logs/ahead.log" 2>&1 </dev/null &
+    wait "$!" || true
+}
+rm -f "$logs/ahead.log"
+(
+    trap 'kill $(jobs -p) 2>/dev/null; exit 1' TERM
+    ahead "${loom[@]}"
+    ahead ${tsan[@]+"${tsan[@]}"}
+    ahead ${asan[@]+"${asan[@]}"}
+) &
+ahead_pid=$!
+trap 'kill "$ahead_pid" 2>/dev/null || true' EXIT
+
 # on_mpi NAME BIN FEATURES ARGUMENT...: the tests of the engine mpi with the MPI whose programs lie in BIN.
 # mpi-sys does not notice another MPICC, hence a build directory for each. What the tests start is not built by --test.
 on_mpi() {
@@ -162,42 +219,15 @@ else
     have_mpi || skip hdf5 'HDF5 files' 'they are tested with the MPI of the system, which is not there'
 fi
 
-# Every order in which the threads of small jobs can run.
-suite loom env RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loom cargo test --profile watched --lib models
-
-# Under sanitizers: the unit tests and what moves messages in many ways. The other tests look at the command line, at
-# files, at processes.
-OTHERS=(bench bugs checkpoints cli cluster elastic elastic_strangers examples failures files heat2d hosts large layers measured
-    mpi pages readme run scripts slurm slurm_losses supervise supervised_hosts supervised_launchers trace ulfm)
-local_tests=(--lib)
-for file in tests/*.rs; do
-    name=$(basename "$file" .rs)
-    case " ${OTHERS[*]} " in *" $name "*) ;; *) local_tests+=(--test "$name") ;; esac
-done
-host=$(rustc -vV | sed -n 's/^host: //p')
-
-# sanitized NAME KIND FLAGS SETTING...
-sanitized() {
-    local name=$1 kind=$2 flags=$3
-    shift 3
-    suite "$name" env "$@" CARGO_TARGET_DIR="target/$name" \
-        RUSTFLAGS="-Zsanitizer=$kind -Cunsafe-allow-abi-mismatch=sanitizer $flags" \
-        cargo +nightly test --no-fail-fast --target "$host" "${local_tests[@]}"
-}
-
-case $host in
-    x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu)
-        if cargo +nightly --version >/dev/null 2>&1; then
-            # Counts without end are asked for, so that they are refused.
-            sanitized tsan thread '--cfg tsan' \
-                "TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp:allocator_may_return_null=1"
-            sanitized asan address '' "LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp" ASAN_OPTIONS=allocator_may_return_null=1
-        else
-            skip sanitizers 'ThreadSanitizer and AddressSanitizer' 'no nightly toolchain (rustup toolchain install nightly)'
-        fi
-        ;;
-    *) skip sanitizers 'ThreadSanitizer and AddressSanitizer' "not for $host" ;;
-esac
+# What is not there yet is built as the suites are: one after the other, alone.
+wait "$ahead_pid" || true
+suite loom "${loom[@]}"
+if [ -n "$no_sanitizers" ]; then
+    skip sanitizers 'ThreadSanitizer and AddressSanitizer' "$no_sanitizers"
+else
+    suite tsan "${tsan[@]}"
+    suite asan "${asan[@]}"
+fi
 
 say "seconds:"
 printf '%s\n' "${times[@]}" "$(printf '%6d  together' $SECONDS)"

@@ -284,7 +284,7 @@ fn the_test_command_runs_every_suite() {
         "test --workspace --features fft,elastic --no-fail-fast |  | ",
         "build -p spmd -p test-programs --examples --features phdf5,fft,elastic | target/with-system-openmpi | ",
         &format!(
-            "--features phdf5,fft,elastic --lib {every} --test files --test heat2d --test slurm --test supervised_hosts {again} | target/with-system-openmpi | "
+            "--features phdf5,fft,elastic --lib {every} --test files --test heat2d --test slurm --test slurm_losses --test supervised_hosts {again} | target/with-system-openmpi | "
         ),
         "build -p spmd -p test-programs --examples --features mpi | target/with-mpich5 | ",
         &format!(
@@ -310,7 +310,7 @@ fn the_test_command_tries_what_one_open_mpi_has_built_on_another() {
         calls.lines().filter(|call| call.contains("mpi-openmpi5/bin/mpirun")).collect();
     assert_eq!(on_the_other.len(), 2, "its tests, before which nothing is to be built: {calls}");
     for call in on_the_other {
-        let part = "--features phdf5,fft,elastic --test mpi --test bugs --test examples --test hosts --test run ";
+        let part = "--features phdf5,fft,elastic --test mpi --test bugs --test examples --test hosts --test run --test ulfm ";
         assert!(call.contains(part), "with the features that were built: {call}");
         assert!(call.contains(" | target/with-system-openmpi | "), "where they were built: {call}");
         let own = call.contains("/mpicc mpi-openmpi5/bin/mpirun mpi-openmpi5/lib | ");
