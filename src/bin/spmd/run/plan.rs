@@ -421,6 +421,7 @@ mod tests {
             arguments: Vec::new(),
             hosts: hosts.iter().enumerate().map(named).collect(),
             way: Way::Ssh(None),
+            in_place: false,
             token: String::new(),
             directory: PathBuf::new(),
             variables: Vec::new(),
