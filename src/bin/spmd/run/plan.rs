@@ -26,6 +26,7 @@ use crate::{
 };
 
 /// A run before it is started.
+#[allow(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub(super) struct Plan {
     /// None where ranks are threads.
     pub(super) launcher: Option<Launcher>,
