@@ -103,7 +103,7 @@ pub(super) fn run(
     let me = Identity::new(0, placement::host(), Voice::Launch(Duration::ZERO));
     Arc::clone(&me).assume_process();
     let mut process = Process { job, me, rank: None, settled: false, starts: true, deadline };
-    let lived = process.pool(&base).and_then(|pool| process.live(pool, app));
+    let lived = Pool::of(&base).and_then(|pool| process.live(pool, app));
     lived.unwrap_or_else(|failure| {
         // Of the library's: nothing can be agreed on.
         Cause::of(&process.me, failure).print();
@@ -124,15 +124,6 @@ struct Process<'a> {
 }
 
 impl Process<'_> {
-    /// The processes that the launcher has started; or, where this one was started to take a lost
-    /// one's place, those that have started it, and it.
-    fn pool(&self, base: &Rc<MpiEngine>) -> Result<Pool, Failure> {
-        match base.with_those_before().map_err(of_engine)? {
-            Some(engine) => Pool::new(engine.into()),
-            None => Pool::new(Rc::clone(base)),
-        }
-    }
-
     /// Runs epochs until all ranks have come to the program's end, or one has failed.
     ///
     /// # Errors
@@ -155,7 +146,7 @@ impl Process<'_> {
             };
             let mut agreed = self.agree(&pool, vote)?;
             if let (Agreed::Done, Some(epoch)) = (&agreed, epoch) {
-                let vote = self.run_epoch(&pool, epoch, app)?;
+                let vote = self.run_epoch(&pool, *epoch, app)?;
                 // Who is spare learns by this that the epoch is over.
                 pool.engine.revoke();
                 agreed = match self.agree(&pool, vote)? {
@@ -242,7 +233,7 @@ impl Process<'_> {
             Next::Ranks(ranks, count) => {
                 let rank = ranks.get(pool.comm.rank()).copied().flatten();
                 let engine = pool.engine.part(rank).map_err(of_engine)?;
-                Ok(Formed::Epoch(Epoch { engine, rank, ranks: count, history }))
+                Ok(Formed::Epoch(Box::new(Epoch { engine, rank, ranks: count, history })))
             }
             Next::Start(count) => match pool.engine.with_newcomers(count) {
                 Ok(engine) => Pool::new(engine.into()).map(Formed::Pool),
@@ -435,7 +426,7 @@ fn place(process: usize) -> u32 {
 enum Formed {
     /// More processes: who is which rank is decided anew.
     Pool(Pool),
-    Epoch(Epoch),
+    Epoch(Box<Epoch>),
     /// The job ends.
     Nothing(Cause),
 }
@@ -450,6 +441,15 @@ struct Epoch {
 }
 
 impl Pool {
+    /// The processes that the launcher has started; or, where this one was started to take a lost
+    /// one's place, those that have started it, and it.
+    fn of(base: &Rc<MpiEngine>) -> Result<Self, Failure> {
+        match base.with_those_before().map_err(of_engine)? {
+            Some(engine) => Self::new(engine.into()),
+            None => Self::new(Rc::clone(base)),
+        }
+    }
+
     fn new(engine: Rc<MpiEngine>) -> Result<Self, Failure> {
         let World { rank, size } = engine.world().map_err(of_engine)?;
         let comm = Comm::world(Rc::clone(&engine) as Rc<dyn Engine>, rank, size);
@@ -552,7 +552,7 @@ fn is_loss(failure: &Failure) -> bool {
 }
 
 /// An engine's own, in a repair.
-#[allow(clippy::needless_pass_by_value, reason = "it is for map_err")]
+#[allow(clippy::boxed_local, reason = "it is for map_err")]
 fn of_engine(fault: Fault) -> Failure {
     Error::new(*fault, identity::process_rank().unwrap_or(0), Call::new("repair", With::ALL)).into()
 }

@@ -124,6 +124,7 @@ type Look = Box<dyn Fn(u64)>;
 /// What the library is, and what all ranks have agreed on: the same for all engines of a process, of
 /// which there are several where ranks are lost.
 #[derive(Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 struct Basis {
     about: About,
     max_tag: Tag,

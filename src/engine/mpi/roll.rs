@@ -19,6 +19,7 @@ use crate::{
 };
 
 /// How all ranks are.
+#[allow(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub(super) struct Agreed {
     /// The highest level that a rank wants.
     pub(super) checks: Checks,
@@ -53,6 +54,7 @@ pub(crate) struct Refusal {
 }
 
 /// What a rank brings of its own.
+#[allow(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub(super) struct Findings {
     pub(super) overruns: bool,
     pub(super) spins: bool,
