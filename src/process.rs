@@ -36,11 +36,29 @@ pub(crate) fn leave(code: u8) -> ! {
     unsafe { libc::_exit(c_int::from(code)) }
 }
 
-/// Asks the process that has started this one to end, and what it has started.
+/// Who has started this process.
+#[cfg(feature = "mpi")]
+static PARENT: OnceLock<i32> = OnceLock::new();
+
+/// Notes who has started this process.
+#[cfg(feature = "mpi")]
+pub(crate) fn note_parent() {
+    PARENT.get_or_init(parent);
+}
+
+#[cfg(feature = "mpi")]
+fn parent() -> i32 {
+    // SAFETY: asks for a number.
+    unsafe { libc::getppid() }
+}
+
+/// Asks the process that has started this one to end, and what it has started; if it is still there.
 #[cfg(feature = "mpi")]
 pub(crate) fn end_parent() {
-    // SAFETY: sends a signal, to a launcher that takes it as its user's wish to end the job.
-    unsafe { libc::kill(libc::getppid(), libc::SIGTERM) };
+    if let Some(&launcher) = PARENT.get().filter(|&&noted| noted == parent() && noted > 1) {
+        // SAFETY: sends a signal, to a launcher that takes it as its user's wish to end the job.
+        unsafe { libc::kill(launcher, libc::SIGTERM) };
+    }
 }
 
 /// Ends this process by a signal: for whoever takes no notice of one that leaves.

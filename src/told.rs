@@ -79,12 +79,9 @@ pub(crate) fn kept(ranks: usize, number: u64) {
     });
 }
 
-/// The program goes on with so many ranks, after so many faults that it has got over.
+/// The program goes on with so many ranks, after so many faults in all that it has got over.
 pub(crate) fn goes_on(ranks: usize, faults: u64) {
-    tell(true, |told| {
-        told.ranks = ranks;
-        told.survived += faults;
-    });
+    tell(true, |told| (told.ranks, told.survived) = (ranks, faults));
 }
 
 fn tell(at_once: bool, change: impl FnOnce(&mut Told)) {

@@ -20,6 +20,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Of `surviving`, on any number of ranks.
 const SUM: &str = "sum 7884b4c63c4b6790 of ";
 
+/// After 400 steps.
+const LONG_SUM: &str = "sum 8187c34cf1990ba0 of ";
+
 /// Whether the launcher is one of a library that survives losses; says so if not.
 fn survives() -> bool {
     let version = Command::new(std::env::var("SPMD_MPIRUN").unwrap_or("mpirun".into()))
@@ -215,10 +218,11 @@ fn nobody_waits_for_a_rank_that_computes_without_end() {
     }
 }
 
-/// `spmd run --restarts 2 --in-place` with three ranks of `surviving`.
-fn supervised(place: &Path, options: &str) -> Command {
+/// `spmd run --restarts 2 --in-place` with so many processes of `surviving`.
+fn supervised(processes: usize, place: &Path, options: &str) -> Command {
     let mut command = support::spmd();
-    command.args(["run", "--restarts", "2", "--in-place", "-n", "3", "--oversubscribe"]);
+    command.args(["run", "--restarts", "2", "--in-place", "--oversubscribe", "-n"]);
+    command.arg(processes.to_string());
     command.arg("--record").arg(place.join("record.json"));
     command.arg(example("surviving")).args(["--commit", "5"]).args(options.split_whitespace());
     for name in ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] {
@@ -238,7 +242,7 @@ fn a_supervised_run_is_repaired_in_place_and_judged_by_its_record() {
     }
     let _seats = alone();
     let place = tempfile::tempdir().unwrap();
-    let out = support::run(&mut supervised(place.path(), "--inject 1@400"), LIMIT).success();
+    let out = support::run(&mut supervised(3, place.path(), "--inject 1@400"), LIMIT).success();
     assert!(out.stdout.contains(&format!("{SUM}3 ranks after 2 epochs")), "{out:#?}");
     assert!(!out.stderr.contains("restart 1 of 2"), "{out:#?}");
 }
@@ -259,7 +263,7 @@ fn behind_a_repair_that_takes_too_long_there_is_a_restart() {
     );
     let out = thread::scope(|scope| {
         scope.spawn(|| kill_beside_one_that_hangs(&kept, &hangs));
-        support::run(&mut supervised(place.path(), &options), LIMIT)
+        support::run(&mut supervised(3, place.path(), &options), LIMIT)
     });
     assert!(out.stderr.contains("restart 1 of 2"), "{out:#?}");
     assert!(out.stdout.contains(&format!("{SUM}3 ranks after 1 epochs")), "{out:#?}");
@@ -315,6 +319,50 @@ fn losses_at_any_call_are_survived() {
         }
     }
     assert!(losses >= runs / 2);
+}
+
+/// Processes that are killed from outside, at any time: two, so shortly one after the other that the
+/// second is often lost while the loss of the first is repaired. Where that is while the library makes
+/// a communicator it ends all processes (Open MPI 5.0.11), and the run is started again.
+#[test]
+fn losses_during_repairs_are_survived() {
+    if !survives() {
+        return;
+    }
+    let seeds = if std::env::var_os("SPMD_CAMPAIGN").is_some() { 0..60 } else { 0..4_u64 };
+    let (mut runs, mut losses, mut restarts) = (0, 0, 0);
+    for seed in seeds {
+        let _seats = alone();
+        let place = tempfile::tempdir().unwrap();
+        let (kept, begun) = (place.path().join("kept"), place.path().join("begun"));
+        let spare = if seed % 2 == 0 { "" } else { "--spare-ranks 1" };
+        let options = format!(
+            "--steps 400 --on-loss shrink --give-up 9 {spare} --begun {} --checkpoint {} --every 50",
+            begun.display(),
+            kept.display()
+        );
+        let out = thread::scope(|scope| {
+            scope.spawn(|| {
+                let started = Instant::now();
+                while !begun.exists() && started.elapsed() < LIMIT {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                thread::sleep(Duration::from_millis(seed * 37 % 500));
+                let mut left = processes(&kept);
+                left.rotate_left(seed as usize % 5);
+                for process in left.into_iter().take(2) {
+                    Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap();
+                    thread::sleep(Duration::from_millis(seed * 13 % 70));
+                }
+            });
+            support::run(&mut supervised(5, place.path(), &options), LIMIT)
+        });
+        assert_eq!(out.code, Some(0), "seed {seed}: {out:#?}");
+        assert!(out.stdout.contains(LONG_SUM), "seed {seed}: {out:#?}");
+        (runs, losses) = (runs + 1, losses + 2);
+        restarts += out.stderr.matches("spmd run: restart ").count();
+    }
+    println!("campaign: {runs} runs, {losses} losses, with {restarts} restarts");
 }
 
 /// From a loss that was asked for, which this line tells of: how long until others knew, and until

@@ -91,11 +91,12 @@ impl Identity {
         self.inherited.load(Ordering::Relaxed)
     }
 
-    /// The threads that work for this rank work for another one from now on.
+    /// The threads that work for this rank work for another one from now on, which another process
+    /// may have been before.
     #[cfg(feature = "mpi")]
-    pub(crate) fn inherit(&self, rank: usize) {
+    pub(crate) fn become_rank(&self, rank: usize, inherited: bool) {
         self.rank.store(rank, Ordering::Relaxed);
-        self.inherited.store(true, Ordering::Relaxed);
+        self.inherited.store(inherited, Ordering::Relaxed);
         RANK.set(Some(rank));
     }
 

@@ -28,7 +28,7 @@ use crate::{
     },
     error::Failure,
     placement::{self, Place},
-    process::{self, leave},
+    process::leave,
     recover::Epochs,
 };
 
@@ -126,13 +126,8 @@ pub(super) fn run(
 /// call MPI it ends its own process, and the launcher the others.
 pub(super) fn end(code: u8) -> ! {
     thread::sleep(super::FORWARDING);
-    if MpiEngine::job_survives_losses() {
-        // Whose launcher ends no others by itself.
-        process::end_parent();
-        thread::sleep(super::GRACE);
-        leave(code)
-    }
-    if identity::is_own_thread() { MpiEngine::abort(code) } else { leave(code) }
+    let may_call = identity::is_own_thread() || MpiEngine::job_survives_losses();
+    if may_call { MpiEngine::abort(code) } else { leave(code) }
 }
 
 /// Makes sure that all processes of the launch were told to run jobs of their own.

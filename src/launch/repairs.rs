@@ -21,7 +21,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -99,16 +99,37 @@ pub(super) fn run(
 ) -> ExitCode {
     job.epochs.repair_in_place();
     let _job = ending::watch(EngineKind::Mpi);
-    let deadline = Deadline::new(job.epochs.options.repair_limit);
-    let me = Identity::new(0, placement::host(), Voice::Launch(Duration::ZERO));
+    let rank = base.world().map_or(0, |world| world.rank);
+    let me = Identity::new(rank, placement::host(), Voice::Launch(Duration::ZERO));
     Arc::clone(&me).assume_process();
-    let mut process = Process { job, me, rank: None, settled: false, starts: true, deadline };
-    let lived = Pool::of(&base).and_then(|pool| process.live(pool, app));
-    lived.unwrap_or_else(|failure| {
+    // Of one that cannot join nobody else needs to hear.
+    let is_newcomer = MpiEngine::is_newcomer().unwrap_or(false);
+    let deadline = Deadline::new(job.epochs.options.repair_limit, is_newcomer);
+    deadline.set();
+    let (recording, epochs) = (job.recording, job.epochs);
+    let mut process = Process {
+        job,
+        me: Arc::clone(&me),
+        rank: None,
+        settled: false,
+        starts: true,
+        whole: !is_newcomer,
+        deadline,
+    };
+    let lived =
+        catch_unwind(AssertUnwindSafe(|| Pool::of(&base).and_then(|pool| process.live(pool, app))));
+    let cause = match lived {
+        Ok(Ok(code)) => return code,
         // Of the library's: nothing can be agreed on.
-        Cause::of(&process.me, failure).print();
-        processes::end(HANGS)
-    })
+        Ok(Err(failure)) => Cause { code: HANGS, ..Cause::of(&me, failure) },
+        Err(payload) => Cause::panic(&me, payload),
+    };
+    cause.print();
+    if is_newcomer && epochs.history().len() == 0 {
+        process::die();
+    }
+    recording.finish(&Outcome::of(&cause));
+    processes::end(cause.code)
 }
 
 struct Process<'a> {
@@ -120,6 +141,8 @@ struct Process<'a> {
     settled: bool,
     /// Whether processes can be started.
     starts: bool,
+    /// Whether the pool is what the launcher has started.
+    whole: bool,
     deadline: Deadline,
 }
 
@@ -136,23 +159,28 @@ impl Process<'_> {
         loop {
             let (epoch, vote) = match self.form(&pool) {
                 Ok(Formed::Pool(grown)) => {
-                    pool = grown;
+                    (pool, self.whole) = (grown, false);
                     continue;
                 }
                 Ok(Formed::Epoch(epoch)) => (Some(epoch), Vote::Done),
                 Ok(Formed::Nothing(why)) => (None, Vote::End(why)),
-                Err(failure) if is_loss(&failure) || pool.engine.is_revoked() => (None, Vote::GoOn),
+                Err(failure) if is_because_of_loss(&failure, &pool) => (None, Vote::GoOn),
                 Err(failure) => (None, Vote::End(Cause::of(&self.me, failure))),
             };
-            let mut agreed = self.agree(&pool, vote)?;
+            if epoch.is_none() {
+                pool.engine.revoke(); // others may wait for this process
+            }
+            let mut agreed = self.agree(&pool, vote, true)?;
             if let (Agreed::Done, Some(epoch)) = (&agreed, epoch) {
                 let vote = self.run_epoch(&pool, *epoch, app)?;
                 // Who is spare learns by this that the epoch is over.
                 pool.engine.revoke();
-                agreed = match self.agree(&pool, vote)? {
+                agreed = self.agree(&pool, vote, self.rank == Some(0))?;
+                match agreed {
                     Agreed::Done => return Ok(self.end(&pool)),
-                    other => other,
-                };
+                    Agreed::GoOn => self.job.epochs.note_loss(),
+                    Agreed::End(_) => {}
+                }
             }
             if let Agreed::End(code) = agreed {
                 // Nobody needs to be ended: all have agreed.
@@ -161,33 +189,40 @@ impl Process<'_> {
             }
             self.deadline.set();
             pool = pool.without_lost()?;
+            self.whole = false;
         }
     }
 
-    /// What all processes that are left vote for. If that is the end, the first that has failed says
-    /// why.
-    fn agree(&self, pool: &Pool, vote: Vote) -> Result<Agreed, Failure> {
+    /// What all processes that are left vote for; all are done only if one of them is `first`. If it
+    /// is the end, the first that has failed says why.
+    fn agree(&self, pool: &Pool, vote: Vote, first: bool) -> Result<Agreed, Failure> {
+        let me = FAILED << place(pool.comm.rank());
         let (bits, cause) = match vote {
-            Vote::Done => (!0, None),
+            Vote::Done => (if first { !NO_FIRST } else { !0 }, None),
             Vote::GoOn => (!DONE, None),
             Vote::End(cause) => {
-                (!(DONE | FAILED << place(pool.comm.rank()) | u32::from(cause.code)), Some(cause))
+                // Others may not notice for long.
+                self.deadline.because(&cause);
+                (!(DONE | me), Some(cause))
             }
         };
         let bits = pool.engine.agree(bits).map_err(of_engine)?;
-        let failed = !bits >> FAILED.trailing_zeros();
+        let failed = !bits & !(FAILED - 1);
         if failed == 0 {
-            return Ok(if bits & DONE == 0 { Agreed::GoOn } else { Agreed::Done });
+            let done = bits & DONE != 0 && bits & NO_FIRST == 0;
+            return Ok(if done { Agreed::Done } else { Agreed::GoOn });
         }
-        if let Some(cause) = cause
-            && place(pool.comm.rank()) == failed.trailing_zeros()
-        {
+        let cause = cause.filter(|_| me.trailing_zeros() == failed.trailing_zeros());
+        let mut code = !0;
+        if let Some(cause) = cause {
             let Job { recording, epochs, .. } = &self.job;
             cause.print();
             recording.note_epochs(epochs.report());
-            recording.finish(&Outcome::of(&cause));
+            code = !u32::from(recording.finish(&Outcome::of(&cause)));
         }
-        Ok(Agreed::End((!bits & CODE) as u8))
+        let code = !pool.engine.agree(code).map_err(of_engine)?;
+        // Whoever had the code may be lost.
+        Ok(Agreed::End(u8::try_from(code).unwrap_or(1).max(1)))
     }
 
     /// The part of this process in an epoch; its vote for what follows.
@@ -203,10 +238,24 @@ impl Process<'_> {
         epochs.begin(ranks);
         self.rank = rank;
         self.deadline.lift();
+        MpiEngine::forget_losses();
+        if rank == Some(0) && epochs.number() > 0 {
+            told::goes_on(ranks, epochs.losses());
+        }
+        let watch = |stage| {
+            if let Some(watch) = pool.engine.watch() {
+                watch.begin(stage);
+            }
+        };
+        watch(Stage::Program);
         let vote = match engine {
             Some(engine) => self.run_rank(pool, engine.into(), app)?,
-            None => pool.engine.await_revoked().map(|()| Vote::Done).map_err(of_engine)?,
+            None => {
+                watch(Stage::Finished); // it makes no calls
+                pool.engine.await_revoked().map(|()| Vote::Done).map_err(of_engine)?
+            }
         };
+        watch(Stage::Finished);
         self.deadline.set();
         if matches!(vote, Vote::GoOn) {
             epochs.note_loss();
@@ -225,11 +274,8 @@ impl Process<'_> {
         let knows = |one: &Standing| one.epochs == most && (most == 0 || one.rank.is_some());
         let teller = all.iter().position(knows).unwrap_or(0);
         let told = (pool.comm.rank() == teller).then(|| self.decide(&all, most));
-        let (next, history) = pool.comm.bcast_obj(teller, || match told {
-            Some(told) => (told, epochs.history()),
-            None => (Next::Start(0), epochs.history()), // of another one than the teller
-        })?;
-        match next {
+        let (next, history) = pool.comm.bcast_obj(teller, || (told, epochs.history()))?;
+        match next.ok_or_else(|| lost("nobody has decided"))? {
             Next::Ranks(ranks, count) => {
                 let rank = ranks.get(pool.comm.rank()).copied().flatten();
                 let engine = pool.engine.part(rank).map_err(of_engine)?;
@@ -260,7 +306,8 @@ impl Process<'_> {
         let Some(before) = epochs.history().ranks().filter(|_| known > 0) else {
             let Job { args, launcher, .. } = &self.job;
             let (rank, size) = (0, all.len());
-            if let Err(why) = check_size(launcher.as_ref(), World { rank, size }, args) {
+            let checked = check_size(launcher.as_ref(), World { rank, size }, args);
+            if let Some(why) = checked.err().filter(|_| self.whole) {
                 return Next::Ends { code: super::USAGE, why };
             }
             let ranks = size.saturating_sub(spare);
@@ -284,7 +331,6 @@ impl Process<'_> {
             let next = seats(all, before, starts);
             if let Next::Ranks(_, ranks) = &next {
                 epochs.are_enough(*ranks, before)?;
-                told::goes_on(*ranks, lost.len() as u64);
                 log::warn!("{words} (there were {before} ranks, the program goes on with {ranks})");
             }
             Ok(next)
@@ -306,10 +352,7 @@ impl Process<'_> {
         app: &impl Fn(&Comm, Asked) -> Result<(), Failure>,
     ) -> Result<Vote, Failure> {
         let World { rank, size } = engine.world().map_err(of_engine)?;
-        self.me.inherit(rank);
-        if let Some(watch) = engine.watch() {
-            watch.begin(Stage::Program);
-        }
+        self.me.become_rank(rank, self.job.epochs.number() > 0);
         self.inject(&engine, rank, size);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             self.program(&engine, rank, size, app)?;
@@ -317,10 +360,11 @@ impl Process<'_> {
             warn(&engine.leftovers());
             Ok(())
         }));
-        let in_broken_world = || pool.engine.is_revoked() || engine.is_revoked();
+        let in_broken_world =
+            || MpiEngine::has_seen_loss() || pool.engine.is_revoked() || engine.is_revoked();
         let vote = match outcome {
             Ok(Ok(())) => return Ok(Vote::Done),
-            Ok(Err(failure)) if is_loss(&failure) || in_broken_world() => Vote::GoOn,
+            Ok(Err(_)) if in_broken_world() => Vote::GoOn,
             Ok(Err(failure)) => Vote::End(Cause::of(&self.me, failure)),
             Err(payload) => {
                 let cause = Cause::panic(&self.me, payload);
@@ -409,13 +453,13 @@ enum Agreed {
     End(u8),
 }
 
-/// Of the bits that are agreed on, where any process that lacks one has all lack it: those of the
-/// exit code, lacking where it has them;
-const CODE: u32 = 0xff;
-/// whether all are done;
-const DONE: u32 = 1 << 8;
+/// Of the bits that are agreed on, where any process that lacks one has all lack it: whether all are
+/// done;
+const DONE: u32 = 1;
+/// whether nobody is rank 0;
+const NO_FIRST: u32 = 1 << 1;
 /// and for each process (the last for all further ones) that it has not failed.
-const FAILED: u32 = 1 << 9;
+const FAILED: u32 = 1 << 2;
 
 /// Of a process, which of the last bits is its own.
 fn place(process: usize) -> u32 {
@@ -456,20 +500,9 @@ impl Pool {
         Ok(Self { engine, comm })
     }
 
-    /// The processes that are left; others may be lost while they find each other.
+    /// The processes that are left.
     fn without_lost(&self) -> Result<Self, Failure> {
-        loop {
-            self.engine.revoke();
-            match self.engine.without_lost() {
-                Ok(left) => return Self::new(left.into()),
-                Err(fault) => {
-                    let failure = of_engine(fault);
-                    if !is_loss(&failure) {
-                        return Err(failure);
-                    }
-                }
-            }
-        }
+        Self::new(self.engine.without_lost().map_err(of_engine)?.into())
     }
 }
 
@@ -500,18 +533,27 @@ fn seats(all: &[Standing], ranks: usize, starts: bool) -> Next {
 }
 
 /// Ends the job where a repair takes too long.
-struct Deadline(Arc<Mutex<Option<Instant>>>);
+struct Deadline(Arc<Mutex<Limit>>);
+
+#[derive(Default)]
+struct Limit {
+    since: Option<Instant>,
+    /// Why the job ends, and its exit code, if that is known.
+    cause: Option<(String, u8)>,
+    /// Whether the process is one of the job.
+    joined: bool,
+}
 
 impl Deadline {
-    fn new(limit: Duration) -> Self {
-        let set: Arc<Mutex<Option<Instant>>> = Arc::default();
-        let watched = Arc::clone(&set);
+    fn new(limit: Duration, is_newcomer: bool) -> Self {
+        let state = Arc::new(Mutex::new(Limit { joined: !is_newcomer, ..Limit::default() }));
+        let watched = Arc::clone(&state);
         let watch = move || {
             loop {
                 thread::sleep(LOOK);
-                let since = *watched.lock().unwrap_or_else(PoisonError::into_inner);
-                if since.is_some_and(|since| since.elapsed() > limit) {
-                    give_up(limit);
+                let state = watched.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.since.is_some_and(|since| since.elapsed() > limit) {
+                    state.give_up(limit);
                 }
             }
         };
@@ -519,36 +561,62 @@ impl Deadline {
         if let Err(error) = started {
             log::warn!("no thread to keep --repair-limit: {error}");
         }
-        Self(set)
+        Self(state)
+    }
+
+    fn state(&self) -> MutexGuard<'_, Limit> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A repair is under way.
     fn set(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        self.state().since.get_or_insert_with(Instant::now);
     }
 
     /// It has ended.
     fn lift(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.state() = Limit { joined: true, ..Limit::default() };
+    }
+
+    /// It is the end of the job.
+    fn because(&self, cause: &Cause) {
+        let Cause { rank, code, text, .. } = cause;
+        self.state().cause = Some((format!("rank {rank} on {}: {text}", placement::host()), *code));
     }
 }
 
-/// The job ends, whatever the library still does.
-fn give_up(limit: Duration) -> ! {
-    let (who, seconds) = (identity::process_rank().unwrap_or(0), limit.as_secs_f64());
-    print_line(&format!(
-        "error: rank {who} on {}: ranks were lost, and the others have not gone on within {seconds} s (--repair-limit)",
-        placement::host()
-    ));
-    processes::end(HANGS)
+impl Limit {
+    /// The job ends, whatever the library still does.
+    fn give_up(&self, limit: Duration) -> ! {
+        if !self.joined {
+            process::die(); // the others go on without it
+        }
+        let (rank, seconds) = (identity::process_rank().unwrap_or(0), limit.as_secs_f64());
+        if rank > 0 {
+            thread::sleep(super::HOLD_BACK); // all have the same to say
+        }
+        let (text, code) = self.cause.clone().unwrap_or_else(|| {
+            let host = placement::host();
+            let text = format!(
+                "rank {rank} on {host}: ranks were lost, and the others have not gone on within {seconds} s (--repair-limit)"
+            );
+            (text, HANGS)
+        });
+        print_line(&format!("error: {text}"));
+        processes::end(code)
+    }
 }
 
 fn lost(cause: &str) -> Failure {
     of_engine(ErrorKind::RankLost { rank: None, cause: cause.to_owned() }.into())
 }
 
-fn is_loss(failure: &Failure) -> bool {
-    failure.find::<Error>().is_some_and(|error| matches!(error.kind(), ErrorKind::RankLost { .. }))
+/// Whether a repair has failed because more were lost.
+fn is_because_of_loss(failure: &Failure, pool: &Pool) -> bool {
+    let own = failure.find::<Error>().is_some_and(|error| {
+        matches!(error.kind(), ErrorKind::RankLost { .. } | ErrorKind::Closed)
+    });
+    own || MpiEngine::has_seen_loss() || pool.engine.is_revoked()
 }
 
 /// An engine's own, in a repair.

@@ -229,14 +229,12 @@ fn injected(options: &RecoverArgs, epochs: &Epochs<'_>, ranks: usize) -> Injecte
 
 /// How many ranks go on after an epoch of so many, which is said.
 fn go_on(epochs: &Epochs<'_>, ended: Ended, ranks: usize) -> Result<usize, Cause> {
-    let mut faults = 0;
     let (first, words) = match &ended {
         Ended::Resized(_) => (0, "another number of ranks is wished for".to_owned()),
         Ended::Lost(losses) => {
             let words =
                 losses.iter().map(|Loss { rank, why }| format!("rank {rank} was lost: {why}"));
             let first = losses.first().map_or(0, |loss| loss.rank);
-            faults = losses.len() as u64;
             (first, words.collect::<Vec<_>>().join("; "))
         }
     };
@@ -248,7 +246,7 @@ fn go_on(epochs: &Epochs<'_>, ended: Ended, ranks: usize) -> Result<usize, Cause
         let text = format!("{words}\n  the program does not go on: {why}");
         Cause { code, common: true, ..Cause::new(first, text) }
     })?;
-    told::goes_on(next, faults);
+    told::goes_on(next, epochs.losses());
     log::warn!("{words} (there were {ranks} ranks, the program goes on with {next})");
     Ok(next)
 }

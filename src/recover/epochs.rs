@@ -252,6 +252,11 @@ impl<'a> Epochs<'a> {
         }
     }
 
+    /// How many ranks were lost in all epochs.
+    pub(crate) fn losses(&self) -> u64 {
+        self.known().history.epochs.iter().map(|epoch| epoch.lost.len() as u64).sum()
+    }
+
     /// A rank is lost.
     pub(crate) fn note_loss(&self) {
         self.note(|epoch, now_s| {

@@ -60,14 +60,12 @@ impl Faults {
         (rank, call): (usize, u64),
         since: Duration,
     ) -> bool {
-        let first = |fault: &Fault| match fault {
-            Fault::Planned { ranks, .. } if ranks.contains(&rank) => ranks.first().copied(),
-            _ => Some(rank),
-        };
         self.0.iter().any(|fault| {
-            let at = (first(fault).unwrap_or(rank), call);
-            let lost = Self(vec![fault.clone()]).at(epoch, size, at, since);
-            lost.is_some_and(|lost| lost.contains(&rank))
+            let first = match fault {
+                Fault::Planned { ranks, .. } if ranks.contains(&rank) => ranks[0],
+                _ => rank,
+            };
+            fault.at(epoch, size, (first, call), since).is_some_and(|lost| lost.contains(&rank))
         })
     }
 
@@ -80,8 +78,21 @@ impl Faults {
         (rank, call): (usize, u64),
         since: Duration,
     ) -> Option<Vec<usize>> {
-        let hits = |fault: &Fault| match fault {
-            Fault::Planned { ranks, when, epoch: in_epoch } => {
+        self.0.iter().find_map(|fault| fault.at(epoch, size, (rank, call), since))
+    }
+}
+
+impl Fault {
+    /// As [`Faults::at`].
+    fn at(
+        &self,
+        epoch: u64,
+        size: usize,
+        (rank, call): (usize, u64),
+        since: Duration,
+    ) -> Option<Vec<usize>> {
+        match self {
+            Self::Planned { ranks, when, epoch: in_epoch } => {
                 let now = match when {
                     When::Call(number) => call == *number,
                     When::Time(time) => since >= *time,
@@ -89,15 +100,14 @@ impl Faults {
                 let hit = now && epoch == *in_epoch && ranks.first() == Some(&rank);
                 hit.then(|| ranks.iter().copied().filter(|&rank| rank < size).collect())
             }
-            Fault::Random { seed, count, calls } => {
+            Self::Random { seed, count, calls } => {
                 let mut drawn = Random::new(*seed).at(epoch);
                 let mut below = |end: u64| ((drawn.uniform() * end as f64) as u64).min(end - 1);
                 let hit = epoch < *count
                     && (rank as u64, call) == (below(size as u64), below(calls.get()));
                 hit.then(|| vec![rank])
             }
-        };
-        self.0.iter().find_map(hits)
+        }
     }
 }
 

@@ -212,8 +212,9 @@ impl<'a> Recovery<'a> {
         let checkpoint = options.kept.open(&comm)?;
         let wish = options.size_file.as_deref().filter(|_| comm.rank() == 0);
         let wish = wish.map(|file| Wish::new(file, least));
-        let vault = in_place.then(|| epochs.take_vault(comm.rank()));
         let shift = if in_place { partner_shift(&comm, Location::caller())? } else { 0 };
+        // Last: what is given back when this is dropped.
+        let vault = in_place.then(|| epochs.take_vault(comm.rank()));
         let (epoch, pace) = (epochs.number(), Clock::new(options.commit));
         Ok(Self {
             epochs,

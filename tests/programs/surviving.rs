@@ -30,6 +30,9 @@ struct Args {
     /// It does so once: then this file is there
     #[arg(long)]
     once: Option<PathBuf>,
+    /// Rank 0 makes this file when it has made a step
+    #[arg(long)]
+    begun: Option<PathBuf>,
     #[command(flatten)]
     recover: RecoverArgs,
     #[command(flatten)]
@@ -117,6 +120,9 @@ fn run(world: &Comm, recovery: &mut Recovery<'_>, args: &Args) -> Result<(), Fai
         assert_eq!(world.allreduce(&[there], Sum)?, [found]);
         sum = sum.wrapping_mul(31).wrapping_add(found);
         step += 1;
+        if let Some(file) = args.begun.as_ref().filter(|_| here == Some(At { rank: 0, step: 0 })) {
+            File::create(file)?;
+        }
         recovery.commit(state(&mut step, &mut sum))?;
     }
     if rank == 0 {

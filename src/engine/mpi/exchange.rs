@@ -41,13 +41,16 @@ use crate::{
 pub(super) fn start(engine: &MpiEngine, call: Exchange) -> Result<Op, Fault> {
     let pattern = call.check()?;
     let checked = engine.checks() >= Checks::Collective;
-    let is_barrier = call.kind == CollectiveKind::Barrier;
+    // The library's own do not survive the loss of a rank.
+    let own = !engine.survives_losses();
+    let is_barrier = own && call.kind == CollectiveKind::Barrier;
     // A library that lets messages overrun buffers gets no lengths that nobody has compared; what
     // has no lengths it gets anyway.
-    let reduction = call.reduce.filter(|_| engine.guard.is_none()).filter(|&(_, element)| {
-        // The same on every rank: all contribute equally many bytes.
-        c_int::try_from(call.mine.bytes().len() / datatype(element).1).is_ok()
-    });
+    let reduction =
+        call.reduce.filter(|_| own && engine.guard.is_none()).filter(|&(_, element)| {
+            // The same on every rank: all contribute equally many bytes.
+            c_int::try_from(call.mine.bytes().len() / datatype(element).1).is_ok()
+        });
     let machine: Box<dyn Staged> = if is_barrier || reduction.is_some() {
         let compared = checked || reduction.is_some();
         let agreement = compared.then(|| Rows::agreement(engine, &call)).transpose()?;

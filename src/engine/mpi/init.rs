@@ -110,6 +110,28 @@ pub(crate) struct Common {
     pub(crate) record: bool,
 }
 
+/// What an engine needs besides the communicator of its world.
+pub(super) struct Further {
+    /// For collectives.
+    coll: Communicator,
+    /// For the barrier at the end, where that is not on MPI's own world.
+    ends: Option<Communicator>,
+}
+
+impl Further {
+    /// Collective.
+    pub(super) fn of(world: &Communicator) -> Result<Self, Fault> {
+        let coll = world.duplicate()?;
+        match world.duplicate() {
+            Ok(ends) => Ok(Self { coll, ends: Some(ends) }),
+            Err(fault) => {
+                std::mem::forget(coll); // of a broken world
+                Err(fault)
+            }
+        }
+    }
+}
+
 impl MpiEngine {
     /// Initialises MPI and calls the roll: what one rank wants, all do, and all find what keeps one
     /// from running.
@@ -181,20 +203,15 @@ impl MpiEngine {
             watch: timeout
                 .map(|_| settings.watch.clone().unwrap_or_else(|| Arc::new(Watch::new()))),
         };
-        let engine = Self::new(basis, guard, Some(universe), pt2pt)?;
+        let further = Further { coll: pt2pt.duplicate()?, ends: None };
+        let engine = Self::new(basis, guard, Some(universe), pt2pt, further)?;
         Ok(Started::Engine(Box::new(engine), World { rank, size }))
     }
 
     /// An engine of this process whose world is another one.
-    ///
-    /// # Collective
-    /// All ranks of it.
-    pub(super) fn on(&self, world: Communicator) -> Result<Self, Fault> {
+    pub(super) fn on(&self, world: Communicator, further: Further) -> Result<Self, Fault> {
         let guard = self.guard.is_some().then(Guard::new).transpose()?;
-        let ends = world.duplicate()?;
-        let engine = Self::new(self.basis.clone(), guard, None, world)?;
-        engine.ends.replace(Some(ends));
-        Ok(engine)
+        Self::new(self.basis.clone(), guard, None, world, further)
     }
 
     fn new(
@@ -202,11 +219,12 @@ impl MpiEngine {
         guard: Option<Guard>,
         universe: Option<Universe>,
         pt2pt: Communicator,
+        Further { coll, ends }: Further,
     ) -> Result<Self, Fault> {
         let (rank, size) = (pt2pt.rank()?, pt2pt.size()?);
         let pair = CommPair {
             context: Context::WORLD,
-            coll: pt2pt.duplicate()?,
+            coll,
             pt2pt,
             me: Rank::from(rank),
             ranks: (0..size).collect(),
@@ -217,7 +235,7 @@ impl MpiEngine {
             basis,
             comms: RefCell::new(vec![Some(Rc::new(pair))]),
             retired: RefCell::default(),
-            ends: RefCell::default(),
+            ends: RefCell::new(ends),
             guard,
             call: Cell::new(Call::new("start", With::ALL)),
             ops: Table::new(),
@@ -262,6 +280,9 @@ impl MpiEngine {
 
     /// Ends all processes of the job with this exit code.
     pub(crate) fn abort(code: u8) -> ! {
+        if Self::job_survives_losses() {
+            losses::end_launcher(code);
+        }
         // SAFETY: MPI is initialised and not finalised: the launch calls this only between `start`
         // and the end of `finish`.
         unsafe { ffi::MPI_Abort(mpis_world(), c_int::from(code)) };
@@ -274,28 +295,16 @@ impl MpiEngine {
     /// # Errors
     /// If a message is left that cannot be received any more, and its sender could not end.
     pub(crate) fn finish(&self) -> Result<(), Fault> {
-        let held = self.settle()?;
-        self.finalize(held);
-        Ok(())
-    }
-
-    fn stage(&self, stage: Stage) {
-        if let Some(watch) = &self.basis.watch {
-            watch.begin(stage);
-        }
-    }
-
-    /// Waits for all ranks of this world, and receives what nobody received; the engine is closed
-    /// then. Whether the program has a hold of the memory of a window.
-    ///
-    /// # Errors
-    /// As [`Self::finish`].
-    pub(crate) fn settle(&self) -> Result<bool, Fault> {
-        self.stage(Stage::Finished);
+        let stage = |stage| {
+            if let Some(watch) = &self.basis.watch {
+                watch.begin(stage);
+            }
+        };
+        stage(Stage::Finished);
         self.shared.borrow().iter().try_for_each(|(shared, _)| shared.close())?;
         self.drain_until_all(|_| Ok(true))?;
         // All programs have returned: what is under way now is received by `drain`, or never.
-        self.stage(Stage::End("receiving what nobody has received"));
+        stage(Stage::End("receiving what nobody has received"));
         let ended = Instant::now();
         self.drain_until_all(|left| {
             if left > 0 && ended.elapsed() > LAST_MESSAGES {
@@ -318,22 +327,17 @@ impl MpiEngine {
             Ok(left == 0)
         })?;
         self.shared.take(); // with their communicators; threads may still have what is closed
-        drop((self.comms.take(), self.retired.take(), self.ends.take()));
-        Ok(self.forget_windows())
-    }
-
-    /// Finalises MPI, on the engine that has begun it, when all engines of the process have settled;
-    /// at the end of the process if memory of a window is held.
-    pub(crate) fn finalize(&self, held: bool) {
-        self.stage(Stage::End("MPI_Finalize"));
+        stage(Stage::End("MPI_Finalize"));
+        drop((self.comms.take(), self.retired.take()));
         let universe = self.universe.take();
-        if held {
+        if self.forget_windows() {
             std::mem::forget(universe);
             finalize_at_exit();
         } else {
             drop(universe);
         }
-        self.stage(Stage::Finished);
+        stage(Stage::Finished);
+        Ok(())
     }
 
     /// Receives what nobody wants until every rank is `ready`, which is asked with the number of
@@ -356,12 +360,10 @@ impl MpiEngine {
                             .map(|(shared, _)| shared.left())
                             .sum::<usize>();
                     if ready(left)? {
-                        // On a communicator that nothing else is called on: a barrier of the program
-                        // that another rank still waits in must not meet this one.
-                        let ends = self.ends.borrow();
-                        let comm = ends.as_ref().map_or_else(mpis_world, Communicator::raw);
-                        // SAFETY: a live communicator; the request is written on success.
-                        let request = unsafe { made(|made| ffi::MPI_Ibarrier(comm, made)) };
+                        // On the world itself, which nothing else is called on: a barrier of the
+                        // program that another rank still waits in must not meet this one.
+                        // SAFETY: a predefined communicator; the request is written on success.
+                        let request = unsafe { made(|made| ffi::MPI_Ibarrier(mpis_world(), made)) };
                         barrier = Some(request?);
                     }
                 }
@@ -378,7 +380,7 @@ impl MpiEngine {
 
     /// Receives and drops what is there, on all communicators; gives up what is under way. Notes
     /// both.
-    fn drain(&self) -> Result<(), Fault> {
+    pub(super) fn drain(&self) -> Result<(), Fault> {
         let me = self.pair(Context::WORLD)?.me.index();
         let note = |leftover| self.leftovers.borrow_mut().push(leftover);
         for pending in self.ops.drain() {

@@ -24,20 +24,27 @@ use super::{
     CommPair, MpiEngine,
     communicator::Communicator,
     dynamic::dynamic,
+    init::Further,
     progress,
     raw::{blank_status, check, made},
 };
 use crate::{
     engine::Context,
     error::{ErrorKind, Fault},
+    process,
 };
 
 /// Whether this job survives losses: errors are told apart only then.
 static SURVIVES: AtomicBool = AtomicBool::new(false);
 
+/// Whether this process has seen a loss since it was last asked to forget.
+static SEEN: AtomicBool = AtomicBool::new(false);
+
 /// Open MPI's classes `MPIX_ERR_PROC_FAILED`, `MPIX_ERR_PROC_FAILED_PENDING`, `MPIX_ERR_REVOKED`.
 /// (The bindings may be those of an Open MPI without them.)
 const LOST: std::ops::RangeInclusive<c_int> = 75..=77;
+/// Of a receive from any rank, which goes on.
+const PENDING: c_int = 76;
 
 /// Whether this process's library and launcher survive the loss of a rank.
 pub(super) fn can_be_survived(library: &str) -> bool {
@@ -56,18 +63,60 @@ pub(super) fn can_be_survived(library: &str) -> bool {
 
 /// From now on losses are survived, on all ranks.
 pub(super) fn survive() {
+    process::note_parent();
     SURVIVES.store(true, Ordering::Relaxed);
 }
 
 /// Whether this code tells that a rank was lost, or that another one knows of a loss.
 pub(super) fn is_loss(code: c_int) -> bool {
-    if !SURVIVES.load(Ordering::Relaxed) {
-        return false;
+    let loss = SURVIVES.load(Ordering::Relaxed) && LOST.contains(&class(code));
+    if loss {
+        SEEN.store(true, Ordering::Relaxed);
     }
+    loss
+}
+
+fn class(code: c_int) -> c_int {
     let mut class = 0;
     // SAFETY: `class` is an int to write to.
     let told = unsafe { ffi::MPI_Error_class(code, &raw mut class) };
-    told == ffi::MPI_SUCCESS as c_int && LOST.contains(&class)
+    if told == ffi::MPI_SUCCESS as c_int { class } else { -1 }
+}
+
+/// The code of an operation that was waited for or tested; one that goes on although it has come
+/// with the news of a loss is taken back first: nobody waits for it any more, and MPI must not write
+/// into its memory.
+#[inline(always)]
+pub(super) fn over(code: c_int, request: &mut ffi::MPI_Request) -> c_int {
+    if code != ffi::MPI_SUCCESS as c_int && SURVIVES.load(Ordering::Relaxed) {
+        take_back(code, request);
+    }
+    code
+}
+
+#[cold]
+fn take_back(code: c_int, request: &mut ffi::MPI_Request) {
+    if class(code) != PENDING {
+        return;
+    }
+    // SAFETY: a live request of a receive.
+    unsafe { ffi::MPI_Cancel(&raw mut *request) };
+    loop {
+        let (mut done, mut status) = (0, blank_status());
+        // SAFETY: as above; it completes, having been cancelled or met by a message.
+        let code = unsafe { ffi::MPI_Test(&raw mut *request, &raw mut done, &raw mut status) };
+        if done != 0 || (code != ffi::MPI_SUCCESS as c_int && class(code) != PENDING) {
+            return;
+        }
+        progress::rest();
+    }
+}
+
+/// Ends the job, whose launcher ends no others when one process has ended; this one, too.
+pub(super) fn end_launcher(code: u8) -> ! {
+    process::end_parent();
+    progress::rest_long();
+    process::leave(code)
 }
 
 /// A function of the table that is there wherever losses are survived.
@@ -95,6 +144,34 @@ impl MpiEngine {
         SURVIVES.load(Ordering::Relaxed)
     }
 
+    /// Whether this process has seen a loss since [`forget_losses`](Self::forget_losses).
+    pub(crate) fn has_seen_loss() -> bool {
+        SEEN.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn forget_losses() {
+        SEEN.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether this process was started beside a running job.
+    pub(crate) fn is_newcomer() -> Result<bool, Fault> {
+        Ok(Communicator::parent()?.map(std::mem::forget).is_some())
+    }
+
+    /// As [`finish`](Self::finish), but MPI goes on, and nothing is freed.
+    pub(crate) fn settle(&self) -> Result<(), Fault> {
+        self.shared.borrow().iter().try_for_each(|(shared, _)| shared.close())?;
+        let ends = self.ends.borrow();
+        let Some(ends) = &*ends else { return Err(ErrorKind::Closed.into()) };
+        let waiting = self.waiting();
+        // SAFETY: a live communicator, which nothing else is called on.
+        check(unsafe { ffi::MPI_Barrier(ends.raw()) })?;
+        drop(waiting);
+        // All programs have returned: what is under way now is received here, or never.
+        self.abandon_staged();
+        self.drain()
+    }
+
     /// Whether a rank of this world has seen a loss, or has left it.
     pub(crate) fn is_revoked(&self) -> bool {
         let revoked = self.pair(Context::WORLD).and_then(|world| world.pt2pt.is_revoked());
@@ -120,6 +197,7 @@ impl MpiEngine {
         for (_, comm) in &*self.shared.borrow() {
             comm.revoke();
         }
+        self.ends.borrow().iter().for_each(Communicator::revoke);
     }
 
     /// The bits that all ranks of this world have which are left: the same ones for all of them.
@@ -135,7 +213,26 @@ impl MpiEngine {
     /// # Collective
     /// As [`agree`](Self::agree).
     pub(crate) fn without_lost(&self) -> Result<Self, Fault> {
-        self.on(self.pair(Context::WORLD)?.pt2pt.without_lost()?)
+        self.on_those_left(self.pair(Context::WORLD)?.pt2pt.without_lost()?)
+    }
+
+    /// An engine for the ranks of a world, which all of them have; or of those that are left, where some
+    /// are lost meanwhile.
+    fn on_those_left(&self, mut world: Communicator) -> Result<Self, Fault> {
+        loop {
+            let further = Further::of(&world);
+            if further.is_err() {
+                world.revoke(); // others may wait for this rank
+            }
+            let all_have = world.agree(u32::from(further.is_ok()))? == 1;
+            match further {
+                Ok(further) if all_have => return self.on(world, further),
+                Err(fault) if !matches!(*fault, ErrorKind::RankLost { .. }) => return Err(fault),
+                further => std::mem::forget(further), // of a broken world
+            }
+            let left = world.without_lost()?;
+            std::mem::forget(std::mem::replace(&mut world, left));
+        }
     }
 
     /// Waits until this world is revoked; for a rank with nothing to do.
@@ -157,9 +254,21 @@ impl MpiEngine {
     /// All ranks; the new ones call [`with_those_before`](Self::with_those_before).
     ///
     /// # Errors
-    /// If no process can be started.
+    /// If no process can be started, on all ranks; new ones that were end by themselves.
     pub(crate) fn with_newcomers(&self, count: usize) -> Result<Self, Fault> {
-        self.on(self.pair(Context::WORLD)?.pt2pt.spawn(count)?.merge(false)?)
+        let grown = self.pair(Context::WORLD)?.pt2pt.spawn(count).and_then(|new| new.merge(false));
+        if self.agree(u32::from(grown.is_ok()))? == 1 {
+            return self.on_those_left(grown?);
+        }
+        let lost = || ErrorKind::RankLost { rank: None, cause: "no process started".to_owned() };
+        Err(grown.map_or_else(
+            |fault| fault,
+            |grown| {
+                grown.revoke();
+                std::mem::forget(grown);
+                lost().into()
+            },
+        ))
     }
 
     /// An engine for those that have started this process beside a running job, and it; `None` if
@@ -169,17 +278,31 @@ impl MpiEngine {
     /// All of them.
     pub(crate) fn with_those_before(&self) -> Result<Option<Self>, Fault> {
         let Some(parent) = Communicator::parent()? else { return Ok(None) };
-        self.on(parent.merge(true)?).map(Some)
+        self.on_those_left(parent.merge(true)?).map(Some)
     }
 
     /// An engine for the ranks that say so, in the order of `place`; none for the others.
     ///
     /// # Collective
     /// All ranks.
+    ///
+    /// # Errors
+    /// Where a rank is lost, perhaps on some of them only.
     pub(crate) fn part(&self, place: Option<usize>) -> Result<Option<Self>, Fault> {
         let (group, key) = (place.map(|_| 0), place.unwrap_or(0) as u32);
-        let part = self.pair(Context::WORLD)?.pt2pt.split(group, key)?;
-        part.map(|part| self.on(part)).transpose()
+        let part = self.pair(Context::WORLD)?.pt2pt.split(group, key);
+        // Who has none cannot tell the others that it has none.
+        let all_have = self.agree(u32::from(part.is_ok()))? == 1;
+        let Some(part) = part? else { return Ok(None) };
+        let further = if all_have { Further::of(&part) } else { Err(ErrorKind::Closed.into()) };
+        match further {
+            Ok(further) => self.on(part, further).map(Some),
+            Err(fault) => {
+                part.revoke(); // others may wait for this rank
+                std::mem::forget(part);
+                Err(fault)
+            }
+        }
     }
 }
 
@@ -280,9 +403,16 @@ impl Communicator {
         Ok(all.cast_unsigned())
     }
 
+    /// One for the ranks that are left. It succeeds on all of them; but while further ones are lost.
     fn without_lost(&self) -> Result<Self, Fault> {
         let shrink = there(dynamic().comm_shrink)?;
-        // SAFETY: a live communicator; the new one is written on success.
-        unsafe { Self::made_by(|made| shrink(self.raw(), made)) }
+        loop {
+            // SAFETY: a live communicator; the new one is written on success.
+            let left = unsafe { Self::made_by(|made| shrink(self.raw(), made)) };
+            match left {
+                Err(fault) if matches!(*fault, ErrorKind::RankLost { .. }) => progress::rest(),
+                left => return left,
+            }
+        }
     }
 }

@@ -91,7 +91,7 @@ pub(crate) struct MpiEngine {
     /// Communicators that are gone, with messages on them perhaps that `finish` must receive; the
     /// last ones.
     retired: RefCell<VecDeque<Rc<CommPair>>>,
-    /// For the barriers at the end, where that is not MPI's own world.
+    /// For the barrier at the end, where that is not on MPI's own world.
     ends: RefCell<Option<Communicator>>,
     /// For libraries that let messages overrun buffers.
     guard: Option<Guard>,
@@ -169,7 +169,8 @@ impl MpiEngine {
         &self,
         call: impl FnOnce(Option<*mut ffi::MPI_Request>) -> c_int,
     ) -> Result<(), Fault> {
-        if !self.yields.get() {
+        // What does not wait is not made to survive losses: Open MPI 5.0 ends the process over it.
+        if !self.yields.get() || self.basis.survives {
             let _waiting = self.waiting();
             return check(call(None));
         }

@@ -134,6 +134,7 @@ impl Operations for MpiEngine {
             Pending::Transfer(Transfer { request, .. }) => {
                 // SAFETY: a live request; MPI writes `done` and the status.
                 code = unsafe { ffi::MPI_Test(request, &raw mut done, &raw mut status) };
+                code = losses::over(code, request);
                 done != 0 || check(code).is_err()
             }
         });

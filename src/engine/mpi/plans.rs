@@ -68,6 +68,8 @@ impl MpiEngine {
         let (context, label) = match what {
             Preparation::Send { to, .. } => (to.context, &to.label),
             Preparation::Recv { from, .. } => (from.context, &from.label),
+            // The library's own do not survive the loss of a rank.
+            Preparation::Collective(_) if self.basis.survives => return Ok(None),
             Preparation::Collective(what) => return self.prepare_collective(what),
         };
         let route = self.route(context, label.is_step())?;

@@ -15,7 +15,7 @@ use std::{ffi::c_int, thread, time::Duration};
 use mpi::ffi;
 
 use super::{
-    MpiEngine,
+    MpiEngine, losses,
     operations::{Pending, Stage},
     raw::check,
 };
@@ -141,14 +141,15 @@ impl MpiEngine {
         let _waiting = self.waiting();
         if !self.polls.get() {
             // SAFETY: a live request of ours, whose buffers the caller keeps until this returns.
-            return unsafe { ffi::MPI_Wait(request, status) };
+            let code = unsafe { ffi::MPI_Wait(request, status) };
+            return losses::over(code, request);
         }
         loop {
             let mut done = 0;
             // SAFETY: as above.
             let code = unsafe { ffi::MPI_Test(request, &raw mut done, status) };
             if done != 0 || check(code).is_err() {
-                return code;
+                return losses::over(code, request);
             }
             self.idle();
         }
@@ -166,6 +167,11 @@ pub(super) fn poll_until<T>(
         }
         thread::yield_now();
     }
+}
+
+/// A pause for a launcher that has been asked to end this process.
+pub(super) fn rest_long() {
+    thread::sleep(Duration::from_secs(1));
 }
 
 /// A pause between two looks of a rank that takes no part.

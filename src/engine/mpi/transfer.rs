@@ -6,7 +6,7 @@ use std::{ffi::c_int, mem};
 use mpi::ffi;
 
 use super::{
-    MpiEngine, guard,
+    MpiEngine, guard, losses,
     raw::{blank_status, bytes_in, check, is_truncation},
     wire::{self, HEAD, Head},
 };
@@ -231,7 +231,7 @@ pub(super) unsafe fn ended(
         }
     };
     let goes_on = done == 0 && code == ffi::MPI_SUCCESS as c_int;
-    (!goes_on).then_some(code)
+    (!goes_on).then(|| losses::over(code, request))
 }
 
 /// The status of a request that MPI is done with.
