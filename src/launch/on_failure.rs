@@ -2,8 +2,9 @@
 //!
 //! That a rank has failed, and why, is a fact: whoever has seen it reports it. What follows is a
 //! policy, and this is its one place. A program that survives the loss of ranks asks for another
-//! one, where ranks are threads: all ranks hear of the loss, and the program goes on in another job
-//! (see [`resilient`](super::resilient)).
+//! one: all ranks hear of the loss, and the program goes on, in another job where they are threads
+//! (see [`resilient`](super::resilient)), in the processes that are left where they are processes of
+//! an MPI that survives it (`repairs`).
 //!
 //! (What ends for another reason than a failed rank is not decided here: a deadlock, which
 //! [`local`](crate::engine::local) finds itself, a time limit on `mpi`, a program that ends its

@@ -61,8 +61,8 @@ pub struct Record {
     /// By rank; where the job has failed, of those ranks that could still tell. Of a program that has
     /// survived losses, those of its last epoch.
     pub by_rank: Vec<RankRecord>,
-    /// The parts of a run whose ranks have changed ([`recover`](crate::recover)), on the engine
-    /// `local`; else none.
+    /// The parts of a run that survives losses ([`recover`](crate::recover)): one, unless ranks have
+    /// changed in it. Of other programs none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub epochs: Vec<Epoch>,
 }

@@ -248,12 +248,11 @@ impl Process<'_> {
             }
         };
         watch(Stage::Program);
-        let vote = match engine {
-            Some(engine) => self.run_rank(pool, engine.into(), app)?,
-            None => {
-                watch(Stage::Finished); // it makes no calls
-                pool.engine.await_revoked().map(|()| Vote::Done).map_err(of_engine)?
-            }
+        let vote = if let Some(engine) = engine {
+            self.run_rank(pool, engine.into(), app)?
+        } else {
+            watch(Stage::Finished); // it makes no calls
+            pool.engine.await_revoked().map(|()| Vote::Done).map_err(of_engine)?
         };
         watch(Stage::Finished);
         self.deadline.set();

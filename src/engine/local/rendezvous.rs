@@ -357,7 +357,7 @@ impl Loan {
     /// The lent memory is the lender's alone again; the message goes on, as a copy if it is still to be
     /// received.
     pub(super) fn let_go(&self) {
-        // Until one of both the receiver is copying, or has begun to.
+        // A receiver that has begun to copy is soon done; from any other a copy is left.
         yield_until(|| (self.leave_copy().is_some() || self.is_done()).then_some(()));
     }
 
