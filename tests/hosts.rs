@@ -344,7 +344,9 @@ fn a_run_on_hosts_stops_when_it_is_asked_to() {
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let kept = place.path().join("kept");
     let line = format!(
-        "{FOR_EVER}; $RUN --checkpoint $KEPT >$out & job=$!; at_work $out
+        "{FOR_EVER}; $RUN --checkpoint $KEPT --every 0.5s >$out & job=$!; at_work $out
+        # A rank that has not begun does not hear the signal, but ends by it.
+        until ls $KEPT | grep -q 0000; do kill -0 $job || exit 9; sleep 0.1; done
         kill $job; code=0; wait $job || code=$?; left node1 node2; exit $code"
     );
     let ending = on_hosts(2, &[("KEPT", kept.to_str().unwrap())], &line, LIMIT).code(5);

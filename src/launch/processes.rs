@@ -26,7 +26,7 @@ use crate::{
         Engine,
         mpi::{Common, MpiEngine, Refused, Settings, Stage, Started, ThreadLevel, Watch, World},
     },
-    error::Failure,
+    error::{Failure, STOPPED},
     placement::{self, Place},
     process::leave,
     recover::Epochs,
@@ -100,7 +100,7 @@ pub(super) fn run(
         Ok(())
     }));
     let cause = match outcome {
-        Ok(Ok(())) => match catch_unwind(AssertUnwindSafe(|| engine.finish())) {
+        Ok(Ok(())) => match catch_unwind(AssertUnwindSafe(|| engine.finish(None))) {
             Ok(Ok(())) => {
                 warn(&engine.leftovers());
                 epochs.inspect(|epochs| recording.note_epochs(epochs.report()));
@@ -114,13 +114,29 @@ pub(super) fn run(
         Ok(Err(failure)) => Cause::of(&me, failure),
         Err(payload) => Cause::panic(&me, payload),
     };
+    epochs.inspect(|epochs| recording.note_epochs(epochs.report()));
+    // All have agreed to stop, unless it is one that says so: then the job ends as at any failure.
+    if cause.code == STOPPED
+        && catch_unwind(AssertUnwindSafe(|| engine.finish(Some(STOPPING))))
+            .is_ok_and(|end| end.is_ok())
+    {
+        if world.rank > 0 {
+            return ExitCode::SUCCESS; // rank 0 speaks
+        }
+        cause.print();
+        let code = recording.finish(&Outcome::of(&cause));
+        thread::sleep(super::FORWARDING); // some launchers kill the others then
+        return ExitCode::from(code);
+    }
     if !cause.told {
         thread::sleep(turn);
     }
-    epochs.inspect(|epochs| recording.note_epochs(epochs.report()));
     recording.finish(&Outcome::of(&cause));
     on_failure::of_a_process(&cause)
 }
+
+/// How long the ranks of a job that stops may take to do so.
+const STOPPING: Duration = Duration::from_secs(5);
 
 /// Ends all processes of the job when what this one has said is out. From a thread that may not
 /// call MPI it ends its own process, and the launcher the others.

@@ -293,8 +293,9 @@ impl MpiEngine {
     /// received (so that its senders can end), and finalises MPI.
     ///
     /// # Errors
-    /// If a message is left that cannot be received any more, and its sender could not end.
-    pub(crate) fn finish(&self) -> Result<(), Fault> {
+    /// If a message is left that cannot be received any more, and its sender could not end; if other
+    /// ranks have not come to their end `within` this time.
+    pub(crate) fn finish(&self, within: Option<Duration>) -> Result<(), Fault> {
         let stage = |stage| {
             if let Some(watch) = &self.basis.watch {
                 watch.begin(stage);
@@ -302,11 +303,11 @@ impl MpiEngine {
         };
         stage(Stage::Finished);
         self.shared.borrow().iter().try_for_each(|(shared, _)| shared.close())?;
-        self.drain_until_all(|_| Ok(true))?;
+        self.drain_until_all(within, |_| Ok(true))?;
         // All programs have returned: what is under way now is received by `drain`, or never.
         stage(Stage::End("receiving what nobody has received"));
         let ended = Instant::now();
-        self.drain_until_all(|left| {
+        self.drain_until_all(None, |left| {
             if left > 0 && ended.elapsed() > LAST_MESSAGES {
                 let mut what =
                     format!("messages never received, on communicators that are gone: {left}");
@@ -342,9 +343,17 @@ impl MpiEngine {
 
     /// Receives what nobody wants until every rank is `ready`, which is asked with the number of
     /// this rank's sends left.
-    fn drain_until_all(&self, ready: impl Fn(usize) -> Result<bool, Fault>) -> Result<(), Fault> {
-        let mut barrier = None;
+    fn drain_until_all(
+        &self,
+        within: Option<Duration>,
+        ready: impl Fn(usize) -> Result<bool, Fault>,
+    ) -> Result<(), Fault> {
+        let (started, mut barrier) = (Instant::now(), None);
         loop {
+            if within.is_some_and(|within| started.elapsed() > within) {
+                let what = "other ranks have not come to their end".to_owned();
+                return Err(ErrorKind::InvalidArgument { what }.into());
+            }
             self.abandon_staged(); // before their messages are received here
             self.progress();
             self.drain()?;
