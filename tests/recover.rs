@@ -517,3 +517,10 @@ fn what_it_takes() {
     });
     told("a commit of 100 MB a rank, on 2 ranks", survived.unwrap().values.concat());
 }
+
+#[test]
+fn spare_ranks_are_processes() {
+    let options = RecoverArgs { spare_ranks: 1, ..options(OnLoss::Respawn) };
+    let error = options.local(2, program).unwrap_err().to_string();
+    assert!(error.contains("--spare-ranks is for processes"), "{error}");
+}

@@ -29,8 +29,8 @@ pub(crate) trait Groups {
         Ok(0)
     }
 
-    /// Where the ranks of `context` are threads of one process: one shelf for all of them, on this occasion.
-    /// All ranks ask, and nobody waits.
+    /// Where the ranks of `context` are threads of one process: one shelf for all of them, on this
+    /// occasion. All ranks ask, and nobody waits.
     fn shelf(&self, _context: Context, _seq: u64) -> Result<Option<Arc<Shelf>>, Fault> {
         Ok(None)
     }

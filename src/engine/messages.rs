@@ -128,8 +128,8 @@ pub(crate) trait Operations {
     /// without its owner.
     fn detach(&self, op: Op);
 
-    /// As [`Self::detach`], of lent memory, and says whether the engine touches it no more. If it does not say
-    /// so, the memory must stay for ever.
+    /// As [`Self::detach`], of lent memory, and says whether the engine touches it no more. If it
+    /// does not say so, the memory must stay for ever.
     fn abandon(&self, op: Op) -> bool {
         let over = matches!(self.finish(op, false), Ok(Some(_)));
         self.detach(op);

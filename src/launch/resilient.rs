@@ -27,7 +27,7 @@ use super::{
 use crate::{
     comm::Comm,
     error::{Call, Error, ErrorKind, Failure, Result, With},
-    recover::{Ended, Epochs, Loss, NoNext, RecoverArgs, Recovery, Survived},
+    recover::{Ended, Epochs, Loss, Moment, NoNext, RecoverArgs, Recovery, Survived},
     told,
 };
 
@@ -221,7 +221,8 @@ fn injected(options: &RecoverArgs, epochs: &Epochs<'_>, ranks: usize) -> Injecte
     let faults = options.inject.clone().unwrap_or_default();
     let (epoch, began, done) = (epochs.number(), Instant::now(), AtomicBool::new(false));
     Box::new(move |rank, call| {
-        let lost = faults.at(epoch, ranks, (rank, call), began.elapsed())?;
+        let now = Moment { epoch, since: began.elapsed(), rank, size: ranks, call };
+        let lost = faults.at(now)?;
         // What is due since some time is done once.
         (!done.swap(true, Ordering::Relaxed)).then_some(lost)
     })

@@ -8,7 +8,7 @@ use crate::random::Random;
 ///
 /// A list of losses, separated by commas: ranks (several at once are joined by `+`), `@`, when, and
 /// `/` with the epoch, if it is not the first. When is the number of a call of the rank that is named
-/// first, or a time since the epoch began.
+/// first (where ranks are processes, of each of them), or a time since the epoch began.
 ///
 /// ```
 /// use spmd::recover::Faults;
@@ -50,62 +50,55 @@ impl Faults {
         Self(vec![Fault::Random { seed, count, calls }])
     }
 
-    /// Whether a rank of so many that is a process is lost at its call of this number, so long after
-    /// the epoch began: each of several that are lost at once sees to it itself.
+    /// Whether a rank that is a process is lost now: each of several that are lost at once sees to it
+    /// itself.
     #[cfg(feature = "mpi")]
-    pub(crate) fn hit(
-        &self,
-        epoch: u64,
-        size: usize,
-        (rank, call): (usize, u64),
-        since: Duration,
-    ) -> bool {
+    pub(crate) fn hit(&self, now: Moment) -> bool {
         self.0.iter().any(|fault| {
-            let first = match fault {
-                Fault::Planned { ranks, .. } if ranks.contains(&rank) => ranks[0],
-                _ => rank,
+            let rank = match fault {
+                Fault::Planned { ranks, .. } if ranks.contains(&now.rank) => ranks[0],
+                _ => now.rank,
             };
-            fault.at(epoch, size, (first, call), since).is_some_and(|lost| lost.contains(&rank))
+            fault.at(Moment { rank, ..now }).is_some_and(|lost| lost.contains(&now.rank))
         })
     }
 
-    /// The ranks that are lost when a rank of so many makes its call of this number, so long after the
-    /// epoch began.
-    pub(crate) fn at(
-        &self,
-        epoch: u64,
-        size: usize,
-        (rank, call): (usize, u64),
-        since: Duration,
-    ) -> Option<Vec<usize>> {
-        self.0.iter().find_map(|fault| fault.at(epoch, size, (rank, call), since))
+    /// The ranks that are lost now.
+    pub(crate) fn at(&self, now: Moment) -> Option<Vec<usize>> {
+        self.0.iter().find_map(|fault| fault.at(now))
     }
 }
 
+/// A call that is about to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) epoch: u64,
+    /// How long ago that began.
+    pub(crate) since: Duration,
+    /// Who makes it, of how many.
+    pub(crate) rank: usize,
+    pub(crate) size: usize,
+    /// Its number among those of the rank.
+    pub(crate) call: u64,
+}
+
 impl Fault {
-    /// As [`Faults::at`].
-    fn at(
-        &self,
-        epoch: u64,
-        size: usize,
-        (rank, call): (usize, u64),
-        since: Duration,
-    ) -> Option<Vec<usize>> {
+    fn at(&self, now: Moment) -> Option<Vec<usize>> {
         match self {
-            Self::Planned { ranks, when, epoch: in_epoch } => {
-                let now = match when {
-                    When::Call(number) => call == *number,
-                    When::Time(time) => since >= *time,
+            Self::Planned { ranks, when, epoch } => {
+                let due = match when {
+                    When::Call(number) => now.call == *number,
+                    When::Time(time) => now.since >= *time,
                 };
-                let hit = now && epoch == *in_epoch && ranks.first() == Some(&rank);
-                hit.then(|| ranks.iter().copied().filter(|&rank| rank < size).collect())
+                let hit = due && now.epoch == *epoch && ranks.first() == Some(&now.rank);
+                hit.then(|| ranks.iter().copied().filter(|&rank| rank < now.size).collect())
             }
             Self::Random { seed, count, calls } => {
-                let mut drawn = Random::new(*seed).at(epoch);
+                let mut drawn = Random::new(*seed).at(now.epoch);
                 let mut below = |end: u64| ((drawn.uniform() * end as f64) as u64).min(end - 1);
-                let hit = epoch < *count
-                    && (rank as u64, call) == (below(size as u64), below(calls.get()));
-                hit.then(|| vec![rank])
+                let hit = now.epoch < *count
+                    && (now.rank as u64, now.call) == (below(now.size as u64), below(calls.get()));
+                hit.then(|| vec![now.rank])
             }
         }
     }
@@ -169,8 +162,10 @@ mod tests {
     #[test]
     fn losses_come_when_they_are_planned() {
         let faults: Faults = "1+5@7, 0@0.5s/2".parse().unwrap();
-        let at =
-            |epoch, rank, call, ms| faults.at(epoch, 4, (rank, call), Duration::from_millis(ms));
+        let at = |epoch, rank, call, ms| {
+            let since = Duration::from_millis(ms);
+            faults.at(Moment { epoch, since, rank, size: 4, call })
+        };
         assert_eq!(at(0, 1, 7, 0), Some(vec![1]), "there is no rank 5 of 4");
         for (epoch, rank, call) in [(0, 1, 6), (0, 5, 7), (1, 1, 7), (0, 0, 7)] {
             assert_eq!(at(epoch, rank, call, 1000), None);
@@ -183,7 +178,10 @@ mod tests {
         let faults = Faults::random(3, 5, NonZeroU64::new(20).unwrap());
         for epoch in 0..7 {
             let all = (0..4).flat_map(|rank| (0..20).map(move |call| (rank, call)));
-            let hits = all.filter(|&at| faults.at(epoch, 4, at, Duration::ZERO).is_some());
+            let since = Duration::ZERO;
+            let hits = all.filter(|&(rank, call)| {
+                faults.at(Moment { epoch, since, rank, size: 4, call }).is_some()
+            });
             assert_eq!(hits.count(), usize::from(epoch < 5));
         }
     }

@@ -60,7 +60,10 @@ use std::{
 
 #[cfg(feature = "mpi")]
 pub(crate) use self::epochs::History;
-pub(crate) use self::epochs::{Ended, Epochs, NoNext};
+pub(crate) use self::{
+    epochs::{Ended, Epochs, NoNext},
+    faults::Moment,
+};
 pub use self::{
     epochs::{Epoch, Loss, Origin, Survived},
     faults::Faults,
@@ -201,6 +204,12 @@ impl<'a> Recovery<'a> {
             return Err(Failure::usage(
                 "--size-file is for ranks that are threads\n  help: with `spmd run --restarts` hosts join and leave by \
                  `spmd add` and `spmd drain`",
+            ));
+        }
+        if options.spare_ranks > 0 && (!in_place || comm.engine() == "local") {
+            return Err(Failure::usage(
+                "--spare-ranks is for processes whose job survives the loss of one\n  help: Open MPI 5, by `mpirun \
+                 --with-ft ulfm`",
             ));
         }
         if !in_place && options.inject.is_some() {

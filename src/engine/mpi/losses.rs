@@ -46,21 +46,6 @@ const LOST: std::ops::RangeInclusive<c_int> = 75..=77;
 /// Of a receive from any rank, which goes on.
 const PENDING: c_int = 76;
 
-/// Whether this process's library and launcher survive the loss of a rank.
-pub(super) fn can_be_survived(library: &str) -> bool {
-    let on = env::var("OMPI_MCA_mpi_ft_enable");
-    let on = on.is_ok_and(|on| ["1", "true", "yes"].contains(&on.as_str()));
-    let library = library.strip_prefix("Open MPI v").and_then(|version| version.split('.').next());
-    let known = library.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 5);
-    let functions = dynamic();
-    let there = functions.comm_revoke.is_some()
-        && functions.comm_is_revoked.is_some()
-        && functions.comm_shrink.is_some()
-        && functions.comm_agree.is_some()
-        && functions.comm_failure_ack.is_some();
-    on && known && there
-}
-
 /// From now on losses are survived, on all ranks.
 pub(super) fn survive() {
     process::note_parent();
@@ -130,7 +115,19 @@ impl MpiEngine {
     /// Whether this process's library and launcher survive the loss of a rank. Before MPI is
     /// initialised, too.
     pub(crate) fn could_survive_losses() -> bool {
-        can_be_survived(&library_version().unwrap_or_default())
+        let on = env::var("OMPI_MCA_mpi_ft_enable");
+        let on = on.is_ok_and(|on| ["1", "true", "yes"].contains(&on.as_str()));
+        let library = library_version().unwrap_or_default();
+        let version = library.strip_prefix("Open MPI v").and_then(|text| text.split('.').next());
+        let known =
+            version.and_then(|major| major.parse().ok()).is_some_and(|major: u32| major >= 5);
+        let functions = dynamic();
+        let there = functions.comm_revoke.is_some()
+            && functions.comm_is_revoked.is_some()
+            && functions.comm_shrink.is_some()
+            && functions.comm_agree.is_some()
+            && functions.comm_failure_ack.is_some();
+        on && known && there
     }
 
     /// Whether the job can go on without a lost rank.
@@ -257,18 +254,15 @@ impl MpiEngine {
     /// If no process can be started, on all ranks; new ones that were end by themselves.
     pub(crate) fn with_newcomers(&self, count: usize) -> Result<Self, Fault> {
         let grown = self.pair(Context::WORLD)?.pt2pt.spawn(count).and_then(|new| new.merge(false));
-        if self.agree(u32::from(grown.is_ok()))? == 1 {
-            return self.on_those_left(grown?);
+        let all_have = self.agree(u32::from(grown.is_ok()))? == 1;
+        let grown = grown?;
+        if all_have {
+            return self.on_those_left(grown);
         }
-        let lost = || ErrorKind::RankLost { rank: None, cause: "no process started".to_owned() };
-        Err(grown.map_or_else(
-            |fault| fault,
-            |grown| {
-                grown.revoke();
-                std::mem::forget(grown);
-                lost().into()
-            },
-        ))
+        grown.revoke(); // the new ones may wait for this rank
+        std::mem::forget(grown);
+        let cause = "another rank has started no process".to_owned();
+        Err(ErrorKind::RankLost { rank: None, cause }.into())
     }
 
     /// An engine for those that have started this process beside a running job, and it; `None` if
@@ -381,11 +375,13 @@ impl Communicator {
     }
 
     /// One for both sides of this one, whose others are another side's; `last` come last.
-    fn merge(&self, last: bool) -> Result<Self, Fault> {
+    fn merge(self, last: bool) -> Result<Self, Fault> {
         // SAFETY: a live communicator between two sides; the new one is written on success.
-        unsafe {
+        let merged = unsafe {
             Self::made_by(|made| ffi::MPI_Intercomm_merge(self.raw(), c_int::from(last), made))
-        }
+        };
+        std::mem::forget(self); // it may be broken by now
+        merged
     }
 
     fn agree(&self, bits: u32) -> Result<u32, Fault> {

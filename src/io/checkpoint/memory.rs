@@ -1,8 +1,9 @@
 //! Commits: the state in the memory of ranks, where each part lies on two of them.
 //!
-//! A part is what it is in a file, its sums too. Each rank holds its own, and that of the rank a [shift]
-//! before it, which is on another host if there are several: so what a lost rank held can be had from there. Ranks that are threads hold the same memory together;
-//! elsewhere the other holder has a copy.
+//! A part is what it is in a file, its sums too. Each rank holds its own, and that of the rank a
+//! [shift] before it, which is on another host if there are several: so what a lost rank held can
+//! be had from there. Ranks that are threads hold the same memory together; elsewhere the other
+//! holder has a copy.
 //!
 //! [shift]: partner_shift
 //!

@@ -16,22 +16,27 @@
 //! lost meanwhile. Nobody waits for ever: a thread ends the job where a repair takes longer than
 //! `--repair-limit`, and a supervisor (`spmd run --restarts`) begins anew from the disk.
 
+mod deadline;
+mod seats;
+
 use std::{
     collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     rc::Rc,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
-
+use self::{
+    deadline::Deadline,
+    seats::{Next, Standing, seats},
+};
 use super::{
     Asked, Cause, EngineKind, HANGS, Launcher, RunArgs, ending,
     identity::{self, Identity, Voice},
-    on_failure, places, print_line,
+    on_failure, places,
     processes::{self, check_size, settle},
     record::{Outcome, Recording},
     run_tasks, sampler, warn,
@@ -44,7 +49,7 @@ use crate::{
     },
     error::{Call, Error, ErrorKind, Failure, Fault, With},
     placement, process,
-    recover::{Epochs, History, Loss, NoNext, OnLoss},
+    recover::{Epochs, History, Loss, Moment, NoNext, OnLoss},
     told,
 };
 
@@ -52,9 +57,6 @@ use crate::{
 const GONE: &str = "its process has ended";
 /// Why an epoch has ended in which no rank was lost.
 const BROKEN: &str = "ranks do not reach each other";
-
-/// How often the thread that keeps the limit looks.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// What is to run, and for whom.
 pub(super) struct Job<'a> {
@@ -68,28 +70,6 @@ pub(super) struct Job<'a> {
 struct Pool {
     engine: Rc<MpiEngine>,
     comm: Comm,
-}
-
-/// What a process says of itself before an epoch.
-#[derive(Serialize, Deserialize)]
-struct Standing {
-    /// Its rank in the last epoch.
-    rank: Option<usize>,
-    /// How many epochs it knows of.
-    epochs: usize,
-}
-
-/// How the job goes on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum Next {
-    /// By process of the pool: its rank. And how many there are.
-    Ranks(Vec<Option<usize>>, usize),
-    /// After so many processes have been started.
-    Start(usize),
-    Ends {
-        code: u8,
-        why: String,
-    },
 }
 
 pub(super) fn run(
@@ -413,7 +393,7 @@ impl Process<'_> {
         let (epoch, began) = (self.job.epochs.number(), Instant::now());
         engine.look_at_calls(move |call| {
             let since = began.elapsed();
-            if faults.hit(epoch, size, (rank, call), since) {
+            if faults.hit(Moment { epoch, since, rank, size, call }) {
                 let after_s = since.as_secs_f64();
                 log::warn!("this rank is lost, as --inject asks for, {after_s:.6} s after epoch {epoch} began");
                 process::die();
@@ -505,107 +485,6 @@ impl Pool {
     }
 }
 
-/// Who is which rank after ranks of so many were lost: those that are left keep theirs, and places of
-/// lost ones are given to processes that have none. If there are too few, and more can be started,
-/// they are; else the ranks are as many as there are processes, in their order.
-fn seats(all: &[Standing], ranks: usize, starts: bool) -> Next {
-    let mut taken = vec![None; ranks];
-    for (process, one) in all.iter().enumerate() {
-        if let Some(place) = one.rank.and_then(|rank| taken.get_mut(rank)) {
-            *place = Some(process);
-        }
-    }
-    let mut spare = (0..all.len()).filter(|&process| all[process].rank.is_none());
-    for place in &mut taken {
-        *place = place.or_else(|| spare.next());
-    }
-    let empty = taken.iter().filter(|place| place.is_none()).count();
-    if empty > 0 && starts {
-        return Next::Start(empty);
-    }
-    let mut seats = vec![None; all.len()];
-    let left: Vec<usize> = taken.into_iter().flatten().collect();
-    for (rank, &process) in left.iter().enumerate() {
-        seats[process] = Some(rank);
-    }
-    Next::Ranks(seats, left.len())
-}
-
-/// Ends the job where a repair takes too long.
-struct Deadline(Arc<Mutex<Limit>>);
-
-#[derive(Default)]
-struct Limit {
-    since: Option<Instant>,
-    /// Why the job ends, and its exit code, if that is known.
-    cause: Option<(String, u8)>,
-    /// Whether the process is one of the job.
-    joined: bool,
-}
-
-impl Deadline {
-    fn new(limit: Duration, is_newcomer: bool) -> Self {
-        let state = Arc::new(Mutex::new(Limit { joined: !is_newcomer, ..Limit::default() }));
-        let watched = Arc::clone(&state);
-        let watch = move || {
-            loop {
-                thread::sleep(LOOK);
-                let state = watched.lock().unwrap_or_else(PoisonError::into_inner);
-                if state.since.is_some_and(|since| since.elapsed() > limit) {
-                    state.give_up(limit);
-                }
-            }
-        };
-        let started = thread::Builder::new().name("repair limit".to_owned()).spawn(watch);
-        if let Err(error) = started {
-            log::warn!("no thread to keep --repair-limit: {error}");
-        }
-        Self(state)
-    }
-
-    fn state(&self) -> MutexGuard<'_, Limit> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A repair is under way.
-    fn set(&self) {
-        self.state().since.get_or_insert_with(Instant::now);
-    }
-
-    /// It has ended.
-    fn lift(&self) {
-        *self.state() = Limit { joined: true, ..Limit::default() };
-    }
-
-    /// It is the end of the job.
-    fn because(&self, cause: &Cause) {
-        let Cause { rank, code, text, .. } = cause;
-        self.state().cause = Some((format!("rank {rank} on {}: {text}", placement::host()), *code));
-    }
-}
-
-impl Limit {
-    /// The job ends, whatever the library still does.
-    fn give_up(&self, limit: Duration) -> ! {
-        if !self.joined {
-            process::die(); // the others go on without it
-        }
-        let (rank, seconds) = (identity::process_rank().unwrap_or(0), limit.as_secs_f64());
-        if rank > 0 {
-            thread::sleep(super::HOLD_BACK); // all have the same to say
-        }
-        let (text, code) = self.cause.clone().unwrap_or_else(|| {
-            let host = placement::host();
-            let text = format!(
-                "rank {rank} on {host}: ranks were lost, and the others have not gone on within {seconds} s (--repair-limit)"
-            );
-            (text, HANGS)
-        });
-        print_line(&format!("error: {text}"));
-        processes::end(code)
-    }
-}
-
 fn lost(cause: &str) -> Failure {
     of_engine(ErrorKind::RankLost { rank: None, cause: cause.to_owned() }.into())
 }
@@ -622,28 +501,4 @@ fn is_because_of_loss(failure: &Failure, pool: &Pool) -> bool {
 #[allow(clippy::boxed_local, reason = "it is for map_err")]
 fn of_engine(fault: Fault) -> Failure {
     Error::new(*fault, identity::process_rank().unwrap_or(0), Call::new("repair", With::ALL)).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn standing(rank: Option<usize>) -> Standing {
-        Standing { rank, epochs: 1 }
-    }
-
-    #[test]
-    fn who_is_left_keeps_its_rank_where_the_places_are_filled() {
-        let all = [Some(0), Some(2), None, Some(3), None].map(standing);
-        let ranks = vec![Some(0), Some(2), Some(1), Some(3), None];
-        assert_eq!(seats(&all, 4, false), Next::Ranks(ranks.clone(), 4));
-        assert_eq!(seats(&all, 4, true), Next::Ranks(ranks, 4));
-    }
-
-    #[test]
-    fn without_spare_processes_others_are_started_or_there_are_fewer_ranks() {
-        let all = [Some(1), None, Some(4)].map(standing);
-        assert_eq!(seats(&all, 5, true), Next::Start(2));
-        assert_eq!(seats(&all, 5, false), Next::Ranks(vec![Some(1), Some(0), Some(2)], 3));
-    }
 }
