@@ -15,6 +15,8 @@ failed=0
 skipped=0
 failures=()
 times=()
+unbuilt=()
+steps=()
 
 required() { case ",${SPMD_REQUIRE:-}," in *",$1,"*) ;; *) return 1 ;; esac; }
 
@@ -43,16 +45,36 @@ noted() {
     return "$code"
 }
 
-# suite NAME COMMAND...: builds the tests of `cargo test`, runs them and adds up what its reports say.
-suite() {
-    local name=$1 good bad left code=0 word words=()
+# build NAME COMMAND...: what does not build is one failure.
+build() {
+    local name="$1-build"
     shift
-    # What stands behind -- is for the tests.
+    noted "$name" "$@" && return 0
+    failures+=("$name: failed, see $logs/$name.log")
+    failed=$((failed + 1))
+    unbuilt+=("$name")
+    return 1
+}
+
+# only_built COMMAND...: the words of a command that builds what this one runs. What stands behind -- is for the tests.
+only_built() {
+    local word
+    words=()
     for word in "$@"; do
         [ "$word" != -- ] || break
         words+=("$word")
     done
-    build "$name" "${words[@]}" --no-run || return 0
+    case " ${words[*]} " in *' test '*) words+=(--no-run) ;; esac
+}
+
+# suite NAME COMMAND...: builds the tests of `cargo test`, runs them and adds up what its reports say.
+suite() {
+    local name=$1 good bad left code=0 words
+    shift
+    # Without the programs that they start there is nothing to be said of them.
+    case " ${unbuilt[*]-} " in *" $name-programs-build "*) return 0 ;; esac
+    only_built "$@"
+    build "$name" "${words[@]}" || return 0
     noted "$name" "$@" || code=$?
     read -r good bad left < <(awk '/^test result:/ {
         for (field = 2; field <= NF; field++) {
@@ -67,14 +89,23 @@ suite() {
     passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left))
 }
 
-# build NAME COMMAND...: what does not build is one failure.
-build() {
-    local name="$1-build"
-    shift
-    noted "$name" "$@" && return 0
-    failures+=("$name: failed, see $logs/$name.log")
-    failed=$((failed + 1))
-    return 1
+# rerun NAME COMMAND...: a suite of programs that another suite has built, and may be running.
+rerun() { suite "$@"; }
+
+# plan build|suite|rerun NAME COMMAND...: to be done when everything is planned, in this order.
+plan() { steps+=("$(printf '%q ' "$@")"); }
+
+# Tests wait much of their time, for hosts, launchers, limits: meanwhile what follows them is built. If that fails, it does so
+# again when its turn comes, and is told then.
+build_ahead() {
+    local step parts words
+    for step in "${steps[@]:1}"; do
+        eval "parts=($step)"
+        [ "${parts[0]}" != rerun ] || continue
+        only_built "${parts[@]:2}"
+        nice -n 19 "${words[@]}" >>"$logs/ahead.log" 2>&1 </dev/null &
+        wait "$!" || true
+    done
 }
 
 # telling LOG: what went wrong, in few lines: the first report of a sanitizer, else what cargo says of the tests that failed,
@@ -97,7 +128,7 @@ hash -r
 find_fedora_mpi
 
 # The engine local and everything that needs no MPI.
-suite local cargo test --workspace --features fft,elastic --no-fail-fast
+plan suite local cargo test --workspace --features fft,elastic --no-fail-fast
 
 # Every order in which the threads of small jobs can run.
 loom=(env "RUSTFLAGS=${RUSTFLAGS:-} --cfg loom" CARGO_TARGET_DIR=target/loom cargo test --profile watched --lib models)
@@ -112,7 +143,6 @@ for file in tests/*.rs; do
     case " ${OTHERS[*]} " in *" $name "*) ;; *) local_tests+=(--test "$name") ;; esac
 done
 host=$(rustc -vV | sed -n 's/^host: //p')
-
 
 # sanitized NAME KIND FLAGS SETTING...: the command of the tests under that sanitizer.
 sanitized() {
@@ -130,7 +160,7 @@ case $host in
             sanitized tsan thread '--cfg tsan' \
                 "TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp:allocator_may_return_null=1"
             tsan=("${command[@]}")
-            sanitized asan address '' "LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp" ASAN_OPTIONS=allocator_may_return_null=1
+            sanitized asan address '--cfg asan' "LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp" ASAN_OPTIONS=allocator_may_return_null=1
             asan=("${command[@]}")
         else
             no_sanitizers='no nightly toolchain (rustup toolchain install nightly)'
@@ -139,23 +169,6 @@ case $host in
     *) no_sanitizers="not for $host" ;;
 esac
 
-# The tests of MPI wait most of their time, for hosts and launchers: meanwhile what follows them is built. If that fails, it does
-# so again below, where it is told.
-ahead() {
-    [ $# -gt 0 ] || return 0
-    CARGO_BUILD_JOBS=1 nice -n 19 "$@" --no-run >>"$logs/ahead.log" 2>&1 </dev/null &
-    wait "$!" || true
-}
-rm -f "$logs/ahead.log"
-(
-    trap 'kill $(jobs -p) 2>/dev/null; exit 1' TERM
-    ahead "${loom[@]}"
-    ahead ${tsan[@]+"${tsan[@]}"}
-    ahead ${asan[@]+"${asan[@]}"}
-) &
-ahead_pid=$!
-trap 'kill "$ahead_pid" 2>/dev/null || true' EXIT
-
 # on_mpi NAME BIN FEATURES ARGUMENT...: the tests of the engine mpi with the MPI whose programs lie in BIN.
 # mpi-sys does not notice another MPICC, hence a build directory for each. What the tests start is not built by --test.
 on_mpi() {
@@ -163,9 +176,8 @@ on_mpi() {
     shift 3
     local settings=(env "MPICC=$bin/mpicc" "PATH=$bin:$PATH" "SPMD_MPIRUN=$bin/mpirun" "CARGO_TARGET_DIR=target/with-$name"
         OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1)
-    build "$name-programs" "${settings[@]}" \
-        cargo build -p spmd -p test-programs --examples --features "$features" || return 0
-    suite "$name" "${settings[@]}" cargo test --no-fail-fast --features "$features" "$@"
+    plan build "$name-programs" "${settings[@]}" cargo build -p spmd -p test-programs --examples --features "$features"
+    plan suite "$name" "${settings[@]}" cargo test --no-fail-fast --features "$features" "$@"
 }
 
 # on_another_open_mpi NAME BIN FEATURES ARGUMENT...: the tests that were built with one Open MPI, on the one in BIN: 4.1 and 5.0
@@ -173,7 +185,7 @@ on_mpi() {
 on_another_open_mpi() {
     local name=$1 bin=$2 features=$3
     shift 3
-    suite "$name" env "LD_LIBRARY_PATH=$(dirname "$bin")/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" "PATH=$bin:$PATH" \
+    plan rerun "$name" env "LD_LIBRARY_PATH=$(dirname "$bin")/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" "PATH=$bin:$PATH" \
         "MPICC=$(command -v mpicc)" "SPMD_MPIRUN=$bin/mpirun" "CARGO_TARGET_DIR=target/with-$(system_mpi)" \
         OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
         cargo test --no-fail-fast --features "$features" "$@"
@@ -219,15 +231,24 @@ else
     have_mpi || skip hdf5 'HDF5 files' 'they are tested with the MPI of the system, which is not there'
 fi
 
-# What is not there yet is built as the suites are: one after the other, alone.
-wait "$ahead_pid" || true
-suite loom "${loom[@]}"
+plan suite loom "${loom[@]}"
 if [ -n "$no_sanitizers" ]; then
     skip sanitizers 'ThreadSanitizer and AddressSanitizer' "$no_sanitizers"
 else
-    suite tsan "${tsan[@]}"
-    suite asan "${asan[@]}"
+    plan suite tsan "${tsan[@]}"
+    plan suite asan "${asan[@]}"
 fi
+
+rm -f "$logs/ahead.log"
+(
+    trap 'kill $(jobs -p) 2>/dev/null; exit 1' TERM
+    build_ahead
+) &
+ahead=$!
+trap 'kill "$ahead" 2>/dev/null || true' EXIT
+for step in "${steps[@]}"; do
+    eval "$step" || true
+done
 
 say "seconds:"
 printf '%s\n' "${times[@]}" "$(printf '%6d  together' $SECONDS)"

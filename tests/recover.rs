@@ -130,11 +130,14 @@ fn calls(ranks: usize, options: &RecoverArgs) -> u64 {
     low
 }
 
+/// Under a sanitizer all takes many times as long.
+const SANITIZED: bool = cfg!(any(tsan, asan));
+
 /// A campaign (`scripts/faults.sh`) tries all of what else is tried in part.
 fn every() -> usize {
     match std::env::var_os("SPMD_CAMPAIGN") {
         Some(_) => 1,
-        None if cfg!(tsan) => 30,
+        None if SANITIZED => 30,
         None => 5,
     }
 }
@@ -163,14 +166,14 @@ fn a_loss_at_any_call_leaves_the_result_as_it_is() {
             }
             let calls = calls(ranks, &options(on_loss));
             for rank in 0..ranks {
-                for call in (0..calls).step_by(if cfg!(tsan) { 9 } else { 1 }) {
+                for call in (0..calls).step_by(if SANITIZED { 9 } else { 1 }) {
                     let options = with(Faults::default().and([rank], call, 0), on_loss);
                     campaign.survives(&options, ranks, right);
                 }
             }
         }
     }
-    assert!(campaign.losses > 700 || cfg!(tsan), "{}", campaign.losses);
+    assert!(campaign.losses > 700 || SANITIZED, "{}", campaign.losses);
 }
 
 /// Ranks are lost together: with the one that holds their part, or without; and none is left.
