@@ -245,6 +245,17 @@ fn who_does_not_take_a_task_does_not_hold_up_the_end() {
     assert!(said.contains("of 3 tasks left"), "{said}");
 }
 
+/// Each is answered, and answers are not kept without end for one that does not read.
+#[test]
+fn who_says_much_and_hears_nothing_is_cut_off() {
+    let mut busy = Busy::new(&[]);
+    let mut deaf = busy.member(1);
+    let alive = Message::binary(postcard::to_stdvec(&4_u32).unwrap());
+    let is_cut = (0..2_000_000).any(|_| deaf.send(alive.clone()).is_err());
+    assert!(is_cut, "within its lease of 100 s");
+    busy.ends_well();
+}
+
 #[test]
 fn members_that_lie_are_cut_off_or_not_believed() {
     let mut busy = Busy::new(&["--poison", "100", "--max-message", "1"]);

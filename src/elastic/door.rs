@@ -24,7 +24,7 @@ use rustls::{ServerConfig, ServerConnection};
 use super::{
     Problem,
     link::{Link, Sleeper, Waker, wait_for, waker},
-    messages::{FromWorker, HELLO_BYTES, Hello, ROOM, RunKey, ToWorker, VERSION},
+    messages::{FromWorker, HELLO_BYTES, Hello, MOST_SLOTS, ROOM, RunKey, ToWorker, VERSION},
     state::MemberId,
     token::Token,
 };
@@ -37,6 +37,11 @@ const MOST_STRANGERS: usize = 64;
 /// still wanted.
 const GLANCE: Duration = Duration::from_millis(50);
 const STACK_BYTES: usize = 512 << 10;
+/// Messages that a member has not taken, at most: tasks for all of its slots twice, as much again that
+/// was taken note of or withdrawn, and some.
+const MOST_WAITING: usize = 5 * MOST_SLOTS;
+/// Messages of a member that are heard before it is looked whether it hears.
+const AT_ONCE: usize = 256;
 
 /// What the coordinator hears.
 pub(super) enum Heard {
@@ -56,11 +61,13 @@ pub(super) enum Heard {
 /// is in it has gone out.
 pub(super) struct Outbox {
     messages: Sender<ToWorker>,
+    waiting: Arc<AtomicUsize>,
     waker: Waker,
 }
 
 impl Outbox {
     pub(super) fn say(&self, message: ToWorker) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         // Who is gone is heard of.
         let _ = self.messages.send(message);
         self.waker.wake();
@@ -73,6 +80,12 @@ impl Drop for Outbox {
         self.messages = channel().0;
         self.waker.wake();
     }
+}
+
+/// The other end of an outbox.
+struct Outgoing {
+    messages: Receiver<ToWorker>,
+    waiting: Arc<AtomicUsize>,
 }
 
 pub(super) struct Door {
@@ -225,13 +238,15 @@ impl Door {
             Ok(introduced) => introduced,
             Err(problem) => return log::debug!("a connection is refused: {problem}"),
         };
-        let (messages, outgoing) = channel();
+        let (messages, said) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let outgoing = Outgoing { messages: said, waiting: Arc::clone(&waiting) };
         let joined = Heard::Joined {
             worker: hello.worker,
             name: hello.name,
             slots: hello.slots as usize,
             holds,
-            outbox: Outbox { messages, waker },
+            outbox: Outbox { messages, waiting, waker },
         };
         if heard.send((member, joined)).is_err() {
             return; // the coordinator has ended
@@ -282,7 +297,7 @@ impl Door {
         link: &mut Link<ServerConnection>,
         sleeper: &Sleeper,
         member: MemberId,
-        outgoing: &Receiver<ToWorker>,
+        outgoing: &Outgoing,
         heard: &SyncSender<(MemberId, Heard)>,
     ) -> Result<(), Problem> {
         let mut out = Ok(false);
@@ -291,7 +306,12 @@ impl Door {
                 out = pass_on(link, outgoing);
             }
             // What has come before the connection broke counts: it is read all the same.
-            while let Some(message) = link.receive::<FromWorker>()? {
+            let mut more = true;
+            for _ in 0..AT_ONCE {
+                let Some(message) = link.receive::<FromWorker>()? else {
+                    more = false;
+                    break;
+                };
                 if matches!(message, FromWorker::Holding(_)) {
                     return Err(Problem::Malformed);
                 }
@@ -306,11 +326,15 @@ impl Door {
                 None => self.lease,
                 // Who does not take what is said does not hold up the end.
                 Some(_) if self.closed.load(Ordering::Acquire) => return Ok(()),
+                Some(_) if outgoing.waiting.load(Ordering::Relaxed) > MOST_WAITING => {
+                    return Err(Problem::TooLate);
+                }
                 Some(since) => match self.lease.checked_sub(since.elapsed()) {
                     Some(left) => left.min(GLANCE),
                     None => return Err(Problem::TooLate),
                 },
             };
+            let wait = if more { Duration::ZERO } else { wait };
             out = link.wait(sleeper, wait).map(|()| false);
         }
     }
@@ -318,13 +342,13 @@ impl Door {
 
 /// Sends what there is to say: whether that was the last of it. What the network does not take now
 /// waits where it is.
-fn pass_on(
-    link: &mut Link<ServerConnection>,
-    outgoing: &Receiver<ToWorker>,
-) -> Result<bool, Problem> {
+fn pass_on(link: &mut Link<ServerConnection>, outgoing: &Outgoing) -> Result<bool, Problem> {
     while link.pending().is_none() {
-        match outgoing.try_recv() {
-            Ok(message) => link.send(&message)?,
+        match outgoing.messages.try_recv() {
+            Ok(message) => {
+                outgoing.waiting.fetch_sub(1, Ordering::Relaxed);
+                link.send(&message)?;
+            }
             Err(TryRecvError::Empty) => return Ok(false),
             Err(TryRecvError::Disconnected) => return Ok(true),
         }

@@ -258,18 +258,15 @@ where
 
     /// The next message, if one is there; or the next before the deadline, while the link is made.
     pub(super) fn receive<M: Bounded>(&mut self) -> Result<Option<M>, Problem> {
-        loop {
-            match self.socket.read() {
-                Ok(Message::Binary(bytes)) => return decode(&bytes).map(Some),
-                Ok(Message::Ping(_) | Message::Pong(_)) => {}
-                Ok(Message::Close(_)) => return Err(Problem::Closed),
-                Ok(Message::Text(_) | Message::Frame(_)) => return Err(Problem::Malformed),
-                Err(error) if is_later(&error) => return Ok(None),
-                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::TimedOut => {
-                    return Err(Problem::TooLate);
-                }
-                Err(error) => return Err(error.into()),
+        match self.socket.read() {
+            Ok(Message::Binary(bytes)) => decode(&bytes).map(Some),
+            Ok(Message::Close(_)) => Err(Problem::Closed),
+            Ok(_) => Err(Problem::Malformed), // neither side says anything else
+            Err(error) if is_later(&error) => Ok(None),
+            Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::TimedOut => {
+                Err(Problem::TooLate)
             }
+            Err(error) => Err(error.into()),
         }
     }
 
