@@ -65,7 +65,11 @@ for part in "${parts[@]}"; do
         local) tried local env SPMD_CAMPAIGN=1 cargo test --release --test recover -- --nocapture --test-threads 2 ;;
         ulfm)
             cargo build -p spmd -p test-programs --bins --examples --features mpi
-            tried ulfm env SPMD_CAMPAIGN=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
+            peer=target/peers/losses
+            mkdir -p target/peers
+            "${MPICC:-mpicc}" -O2 -o $peer benches/peers/losses.c || fail "benches/peers/losses.c does not build" \
+                "it takes Open MPI 5's mpicc, first in the PATH"
+            tried ulfm env SPMD_CAMPAIGN=1 "SPMD_PEER=$PWD/$peer" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
                 cargo test --features mpi --test ulfm -- --nocapture
             ;;
         hosts)

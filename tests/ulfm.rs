@@ -37,18 +37,22 @@ fn survives() -> bool {
     survives
 }
 
-/// `surviving` on so many processes.
-fn surviving(processes: usize, options: &str) -> Command {
-    let mut command = mpirun(processes, &example("surviving"));
-    // Before the program's name.
-    let mut before: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-    before.splice(0..0, ["--with-ft".into(), "ulfm".into()]);
+/// So many processes of a program, where losses are survived.
+fn with_ulfm(processes: usize, program: &Path) -> Command {
+    let command = mpirun(processes, program);
     let mut with = support::program(command.get_program());
-    with.args(before).args(["--commit", "5"]).args(options.split_whitespace());
+    // Before the program's name.
+    with.args(["--with-ft", "ulfm"]).args(command.get_args());
     for name in ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] {
         with.env(name, "1");
     }
-    command = with;
+    with
+}
+
+/// `surviving` on so many processes.
+fn surviving(processes: usize, options: &str) -> Command {
+    let mut command = with_ulfm(processes, &example("surviving"));
+    command.args(["--commit", "5"]).args(options.split_whitespace());
     command
 }
 
@@ -279,7 +283,9 @@ fn losses_at_any_call_are_survived() {
     }
     let seeds = if std::env::var_os("SPMD_CAMPAIGN").is_some() { 0..110 } else { 0..6_u64 };
     let (mut runs, mut losses) = (0, 0);
-    let mut takes = [const { Vec::new() }; 3];
+    let mut takes = [const { Vec::new() }; 4];
+    // benches/peers/losses.c, built: what C needs for as much, in the same minutes.
+    let peer = std::env::var_os("SPMD_PEER");
     for seed in seeds {
         let ranks = [2, 3, 4, 6][seed as usize % 4];
         let calls = [60, 400, 1200][seed as usize % 3];
@@ -298,10 +304,13 @@ fn losses_at_any_call_are_survived() {
         runs += 1;
         losses += record.epochs.iter().map(|epoch| epoch.lost.len()).sum::<usize>();
         takes[way].extend(said.lines().filter_map(|line| took(line, &record)));
+        if let Some(peer) = peer.as_ref().filter(|_| way == 2) {
+            takes[3].extend(in_c(Path::new(peer), ranks, seed as usize % ranks));
+        }
     }
     println!("campaign: {runs} runs, {losses} losses");
     for (way, takes) in
-        ["new processes", "spare processes", "those that are left"].iter().zip(&mut takes)
+        ["new processes", "spare processes", "those that are left", "C"].iter().zip(&mut takes)
     {
         for (what, part) in [("others know", 0), ("restored", 1)] {
             let mut times: Vec<f64> = takes.iter().map(|took| took[part]).collect();
@@ -319,6 +328,18 @@ fn losses_at_any_call_are_survived() {
         }
     }
     assert!(losses >= runs / 2);
+}
+
+/// How long it takes a program in C to know of a loss, and to be at work again; none if it is not.
+fn in_c(peer: &Path, ranks: usize, lost: usize) -> Option<[f64; 2]> {
+    let _seats = alone();
+    let mut command = with_ulfm(ranks, peer);
+    let out = support::run(command.args([&lost.to_string(), "200"]), LIMIT);
+    // The launcher says much before and after.
+    out.stdout.lines().find_map(|line| {
+        let (knows, goes_on) = line.split_once(' ')?;
+        Some([knows.parse().ok()?, goes_on.parse().ok()?])
+    })
 }
 
 /// Processes that are killed from outside, at any time: two, so shortly one after the other that the
