@@ -6,7 +6,7 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -16,7 +16,7 @@ mod support;
 use support::{
     example,
     farms::{Farm, LIMIT, Process, fact, until},
-    program, spmd,
+    program, run, spmd,
 };
 
 /// All workers end well.
@@ -76,10 +76,11 @@ fn a_coordinator_that_is_killed_goes_on_from_its_log() {
     let log = farm.file("log");
     let words = ["--tasks", "300", "--log", log.to_str().unwrap(), "--lease", "100"];
     let (mut coordinator, address) = farm.serve(&words);
-    let work = ["--slots", "2", "--millis", "20"];
+    // Slow enough that each worker is back before the others have done all.
+    let work = ["--slots", "2", "--millis", "60"];
     let mut workers: Vec<Process> = (0..3).map(|_| farm.join(&address, &work)).collect();
     for round in 1..=3 {
-        farm.until_begun(round * 60);
+        farm.until_begun(round * 40);
         coordinator.kill();
         coordinator = farm.serve_at(&address, &words).0;
     }
@@ -309,9 +310,6 @@ fn what_is_said_wrongly_is_told() {
     told(&["--serve", "[::]:0"], "every network of this host");
     told(&["--serve", "nonsense"], "nonsense is no address");
     told(&["--serve", "192.0.2.1:0"], "name an address of this host");
-    // Nobody is there, and no token file either.
-    let nobody = ["--join", "127.0.0.1:1", "--patience", "0.3"];
-    told(&nobody, "has not answered for 0.3 s: cannot read");
 }
 
 #[test]
@@ -397,4 +395,31 @@ fn alone_it_gives_the_same_results() {
     assert_eq!((fact(&said, "done"), fact(&said, "begun")), (99, 100), "{said}");
     assert!(said.contains("aside 8 8 is a bad number"), "{said}");
     until("all were begun", || farm.notes().len() == 100);
+}
+
+/// It was told to leave, but what it has done nobody takes: it leaves within the time that batch systems
+/// give.
+#[test]
+fn a_worker_that_leaves_does_not_wait_long_for_a_coordinator() {
+    let mut farm = Farm::new();
+    let (mut coordinator, address) = farm.serve(&["--tasks", "100", "--lease", "100"]);
+    let mut worker = farm.join(&address, &["--slots", "1", "--millis", "300"]);
+    farm.until_begun_by(&worker);
+    coordinator.kill();
+    worker.signal(Signal::SIGTERM);
+    let began = Instant::now();
+    let said = worker.ends_with(1);
+    assert!(said.contains("results of ") && said.contains("could not be told"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(25), "{said}");
+}
+
+#[test]
+fn a_token_file_that_never_comes_is_named() {
+    let farm = Farm::new();
+    let words = ["--join", "127.0.0.1:5", "--patience", "0.3"];
+    let ending = run(&mut farm.command(&words), LIMIT).code(1);
+    let file = farm.file("token").display().to_string();
+    assert!(ending.stderr.contains("waiting for the token file"), "{ending:?}");
+    assert!(ending.stderr.contains(&format!("cannot read {file}")), "{ending:?}");
+    assert!(!ending.stderr.contains("has not answered"), "it was not asked: {ending:?}");
 }

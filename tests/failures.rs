@@ -34,6 +34,28 @@ fn fails(arguments: &[&str], code: i32, rank: &str, why: &str) -> support::Endin
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_printed_is_no_panic() {
+    let mut command = support::program("bash");
+    command.args([
+        "-c",
+        "exec \"$0\" -n 2 >/dev/full",
+        support::example("hello").to_str().unwrap(),
+    ]);
+    let ending = support::run(command.env("RUST_BACKTRACE", "1"), Duration::from_secs(10)).code(1);
+    let text = &ending.stderr;
+    assert!(text.contains(": cannot print to standard output: No space left"), "{text}");
+    assert!(!text.contains("panicked") && text.lines().count() <= 2, "{text}");
+}
+
+#[test]
+fn ranks_that_no_machine_has_are_refused() {
+    let mut command = support::program(support::example("hello"));
+    let ending = support::run(command.args(["-n", "99999999"]), Duration::from_secs(10)).code(2);
+    assert!(ending.stderr.contains("at most 10000 ranks"), "{ending:?}");
+}
+
+#[test]
 fn an_error_ends_the_job() {
     fails(&["error"], 1, "rank 1", "the disk is full");
 }

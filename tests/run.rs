@@ -89,6 +89,15 @@ fn without_mpi_ranks_are_threads_of_the_program_itself() {
     }
 }
 
+/// A program that keeps no checkpoints does not look at the time by itself.
+#[test]
+fn a_walltime_ends_ranks_that_are_threads() {
+    let mut command = spmd();
+    command.args(["run", "-n", "2", "--launcher", "local", "--walltime", "1", "--grace", "1"]);
+    let ending = run(command.arg(example("ep")).args(["--class", "B"])).code(4);
+    assert!(ending.stderr.contains("--walltime"), "{ending:#?}");
+}
+
 #[test]
 fn what_cannot_be_run_is_refused() {
     let ending = run(spmd().args(["run", "no-such-program"])).code(2);
@@ -98,6 +107,9 @@ fn what_cannot_be_run_is_refused() {
     run(spmd().arg("run")).code(2);
     run(spmd().args(["run", "--hosts", "a[", "true"])).code(2);
     run(spmd().args(["run", "--walltime", "soon", "true"])).code(2);
+    let few = ["run", "--restarts", "1", "--min-ranks", "3", "-n", "2", "true"];
+    let ending = run(spmd().args(few)).code(2);
+    assert!(ending.stderr.contains("there are 2 at most"), "{ending:#?}");
     // A list of hosts that the batch system, or somebody, has damaged.
     let place = Place::new();
     let mut command = place.run(OPEN_MPI, "exit 0");

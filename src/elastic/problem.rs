@@ -59,6 +59,16 @@ pub(super) enum Problem {
          long a worker tries", .patience.as_secs_f64()
     )]
     OutOfPatience { address: String, patience: Duration, why: Box<Problem> },
+    #[error(
+        "{why}\n  help: copy it from the host of the coordinator; it was waited for {} s (--patience)",
+        .patience.as_secs_f64()
+    )]
+    NoTokenCame { patience: Duration, why: Box<Problem> },
+    #[error(
+        "the results of {results} tasks could not be told: the coordinator at {address} does not answer, and this \
+         worker is to leave\n  help: others do them again"
+    )]
+    Untold { results: usize, address: String },
     #[error("the log {file} fails: {error}", file = .file.display())]
     Log { file: PathBuf, error: Box<redb::Error> },
     #[error("the log {file} is in use by another coordinator", file = .0.display())]

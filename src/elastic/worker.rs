@@ -29,6 +29,8 @@ const INTRODUCTION: Duration = Duration::from_secs(10);
 /// Between two attempts to connect: so long at first, and so long at last.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// How long one that is to leave tries to tell what it has done: batch systems give it half a minute.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// How often one looks whether the worker is to stop.
 const GLANCE: Duration = Duration::from_millis(100);
 /// A connection that has lived for so long is a good one: a worker looks for the next one as at
@@ -136,6 +138,7 @@ impl<'k> Keeper<'k> {
     pub(super) fn keep(mut self) -> Result<Worked, Problem> {
         let mut silent_since = Instant::now();
         let mut pause = FIRST_PAUSE;
+        let (mut waits_for_token, mut left) = (false, None);
         loop {
             let (ending, lived) = match self.connect() {
                 Ok((link, terms)) => {
@@ -161,11 +164,20 @@ impl<'k> Keeper<'k> {
             }
             // Others do what was not begun.
             self.waiting.clear();
-            if silent_since.elapsed() + pause > self.args.patience {
+            let is_token = matches!(problem, Problem::File { .. });
+            if is_token && !std::mem::replace(&mut waits_for_token, true) {
+                log::warn!("waiting for the token file: {problem}");
+            }
+            let patience = self.args.patience;
+            if silent_since.elapsed() + pause > patience {
+                let why = Box::new(problem);
+                if is_token {
+                    return Err(Problem::NoTokenCame { patience, why });
+                }
                 return Err(Problem::OutOfPatience {
                     address: self.address().to_owned(),
-                    patience: self.args.patience,
-                    why: Box::new(problem),
+                    patience,
+                    why,
                 });
             }
             self.sleeper.wait(pause)?;
@@ -175,6 +187,10 @@ impl<'k> Keeper<'k> {
             // What is done and not told is kept for the coordinator; nothing else holds it back.
             if is_abandoned || (self.leaving && self.has_nothing()) {
                 return Ok(self.worked);
+            }
+            if self.leaving && left.get_or_insert_with(Instant::now).elapsed() > FAREWELL {
+                let results = self.untaken.len();
+                return Err(Problem::Untold { results, address: self.address().to_owned() });
             }
         }
     }

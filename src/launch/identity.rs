@@ -138,7 +138,7 @@ impl Identity {
         let place = info.location().map(|at| Place(at).to_string());
         let mut message = message(text, &place.unwrap_or_default());
         let backtrace = Backtrace::capture();
-        if backtrace.status() == BacktraceStatus::Captured {
+        if backtrace.status() == BacktraceStatus::Captured && not_printed(text).is_none() {
             message = format!("{message}\n{backtrace}");
         }
         let told = tell && self.tell(&message);
@@ -167,7 +167,15 @@ impl Identity {
 }
 
 fn message(text: Option<&str>, place: &str) -> String {
+    if let Some(why) = not_printed(text) {
+        return format!("cannot print to standard output: {why}");
+    }
     format!("panicked: {}{place}", text.unwrap_or("a value that is no text"))
+}
+
+/// Why `println!` has failed, if this is how it says so: no fault of the program's.
+fn not_printed(text: Option<&str>) -> Option<&str> {
+    text?.strip_prefix("failed printing to stdout: ")
 }
 
 fn text(payload: &(dyn Any + Send)) -> Option<&str> {

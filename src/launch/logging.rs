@@ -11,7 +11,7 @@ use std::{
 
 use env_logger::{Builder, Env, Target, WriteStyle};
 
-use super::identity;
+use super::{identity, print_line};
 
 /// When to colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -91,7 +91,11 @@ pub(super) fn start(
     let started = Instant::now();
     let logger = Builder::from_env(Env::default().default_filter_or("warn"))
         .write_style(style)
-        .target(Target::Pipe(Box::new(Lines { directory, files: HashMap::new() })))
+        .target(Target::Pipe(Box::new(Lines {
+            directory,
+            files: HashMap::new(),
+            has_failed: false,
+        })))
         .format(move |line, record| {
             let who = identity::with(|me| {
                 let wanted = me.is_none_or(|me| ranks.contains(me.rank()));
@@ -117,21 +121,24 @@ pub(super) fn start(
 struct Lines {
     directory: Option<PathBuf>,
     files: HashMap<usize, File>,
+    /// Whether a line was lost, which is told once.
+    has_failed: bool,
 }
 
 impl Lines {
     /// The file of the rank that the calling thread works for.
-    fn file(&mut self) -> Option<&mut File> {
-        let directory = self.directory.as_ref()?;
-        let (rank, inherited) = identity::with(|me| Some((me?.rank(), me?.has_inherited())))?;
+    fn file(&mut self) -> io::Result<Option<&mut File>> {
+        let Some(directory) = self.directory.as_ref() else { return Ok(None) };
+        let who = identity::with(|me| Some((me?.rank(), me?.has_inherited())));
+        let Some((rank, inherited)) = who else { return Ok(None) };
         match self.files.entry(rank) {
-            Entry::Occupied(file) => Some(file.into_mut()),
+            Entry::Occupied(file) => Ok(Some(file.into_mut())),
             Entry::Vacant(place) => {
                 let mut how = File::options();
                 // What the rank's process has written before stays.
                 how.create(true).append(inherited).write(true).truncate(!inherited);
-                let file = how.open(directory.join(format!("rank{rank:03}.log"))).ok()?;
-                Some(place.insert(file))
+                let file = how.open(directory.join(format!("rank{rank:03}.log")))?;
+                Ok(Some(place.insert(file)))
             }
         }
     }
@@ -139,9 +146,21 @@ impl Lines {
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match self.file() {
-            Some(file) => file.write_all(line)?,
-            None => io::stderr().lock().write_all(line)?,
+        let written = match self.file() {
+            Ok(Some(file)) => file.write_all(line),
+            Ok(None) => return io::stderr().lock().write_all(line).map(|()| line.len()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            // The logger tells nobody of it.
+            if let Some(directory) = self.directory.as_ref().filter(|_| !self.has_failed) {
+                let directory = directory.display();
+                print_line(&format!(
+                    "error: --log-dir: {directory}: {error}\n  what is lost there comes here"
+                ));
+            }
+            self.has_failed = true;
+            io::stderr().lock().write_all(line)?;
         }
         Ok(line.len())
     }

@@ -327,8 +327,9 @@ pub fn local<R: Send>(
     app: impl Fn(&Comm) -> Result<R, Failure> + Send + Sync,
 ) -> Result<Vec<R>> {
     let call = Call::new("local", With::ALL);
-    if ranks == 0 {
-        let what = "a job has one rank at least".to_owned();
+    if !(1..=threads::MOST_RANKS).contains(&ranks) {
+        let what =
+            format!("a job has 1 to {} ranks that are threads, not {ranks}", threads::MOST_RANKS);
         return Err(Error::new(ErrorKind::InvalidArgument { what }, 0, call));
     }
     let limit = limit_given();
@@ -390,6 +391,15 @@ impl RunArgs {
             logging::start(self.color, self.log_ranks.clone(), self.log_dir.clone(), launched)
                 .and_then(|()| choose(self.engine, launcher.as_ref(), cfg!(feature = "mpi")));
         match started {
+            Ok(EngineKind::Local)
+                if self.ranks.is_some_and(|ranks| ranks.get() > threads::MOST_RANKS) =>
+            {
+                let most = threads::MOST_RANKS;
+                print_line(&format!(
+                    "error: -n: at most {most} ranks can be threads\n  help: more are processes, by mpirun"
+                ));
+                ExitCode::from(USAGE)
+            }
             Ok(EngineKind::Local) => match self.stand_apart(launcher.as_ref()) {
                 Ok(()) => {
                     let _job = ending::watch(EngineKind::Local);

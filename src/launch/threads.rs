@@ -27,6 +27,9 @@ use crate::{
     placement,
 };
 
+/// More ranks than this are held to be a slip: each is a thread.
+pub(super) const MOST_RANKS: usize = 10_000;
+
 /// How ranks are laid over this process's CPUs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {

@@ -5,7 +5,7 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
-use spmd::Datum;
+use spmd::{Datum, Failure};
 
 /// Where OSU's buffers begin, and those of `benches/peers/`: on a page.
 const PAGE_BYTES: usize = 4096;
@@ -19,11 +19,21 @@ pub(super) struct Buffer<T> {
 
 impl<T: Element> Buffer<T> {
     /// `count` elements, written once so that the memory is there.
-    pub(super) fn new(count: usize) -> Self {
+    ///
+    /// # Errors
+    /// If there is no room for them.
+    pub(super) fn new(count: usize) -> Result<Self, Failure> {
         let page = PAGE_BYTES / size_of::<T>();
-        let memory = vec![T::of(1); count + page];
+        let (mut memory, room) = (Vec::new(), count.saturating_add(page));
+        memory.try_reserve_exact(room).map_err(|_| {
+            let bytes = count.saturating_mul(size_of::<T>());
+            Failure::new(format!(
+                "{bytes} bytes do not fit into this rank's memory\n  help: give smaller --sizes"
+            ))
+        })?;
+        memory.resize(room, T::of(1));
         let start = memory.as_ptr().align_offset(PAGE_BYTES).min(page);
-        Self { memory, start, count }
+        Ok(Self { memory, start, count })
     }
 
     /// Writes the pattern number `key`.
@@ -106,7 +116,8 @@ mod tests {
     #[test]
     fn buffers_begin_on_a_page() {
         for count in [0, 1, 100, 5000] {
-            let (bytes, floats) = (Buffer::<u8>::new(count), Buffer::<f32>::new(count));
+            let (bytes, floats) =
+                (Buffer::<u8>::new(count).unwrap(), Buffer::<f32>::new(count).unwrap());
             assert_eq!((bytes.len(), floats.len()), (count, count));
             assert_eq!(bytes.as_ptr() as usize % PAGE_BYTES, 0);
             assert_eq!(floats.as_ptr() as usize % PAGE_BYTES, 0);
@@ -114,8 +125,16 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_fit_is_refused() {
+        for count in [usize::MAX, usize::MAX / 8] {
+            let Err(failure) = Buffer::<f32>::new(count) else { panic!("{count} fit") };
+            assert!(failure.to_string().contains("--sizes"), "{failure}");
+        }
+    }
+
+    #[test]
     fn patterns_of_neighbours_differ() {
-        let mut buffer = Buffer::<u8>::new(1000);
+        let mut buffer = Buffer::<u8>::new(1000).unwrap();
         buffer.write_pattern(3);
         assert!(buffer.has_pattern(3) && !buffer.has_pattern(4));
         buffer[999] ^= 1;

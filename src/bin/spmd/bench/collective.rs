@@ -70,15 +70,15 @@ pub(super) struct Moves<'c> {
 }
 
 impl<'c> Moves<'c> {
-    pub(super) fn new(world: &'c Comm, movement: Movement, bytes: usize) -> Self {
+    pub(super) fn new(world: &'c Comm, movement: Movement, bytes: usize) -> Result<Self, Failure> {
         let size = world.size();
         let (outgoing, incoming) = match movement {
             Movement::Bcast => (0, bytes),
-            Movement::Allgather => (bytes, bytes * size),
-            Movement::Alltoall => (bytes * size, bytes * size),
+            Movement::Allgather => (bytes, bytes.saturating_mul(size)),
+            Movement::Alltoall => (bytes.saturating_mul(size), bytes.saturating_mul(size)),
         };
-        let (outgoing, incoming) = (Buffer::new(outgoing), Buffer::new(incoming));
-        Self { world, movement, bytes, outgoing, incoming }
+        let (outgoing, incoming) = (Buffer::new(outgoing)?, Buffer::new(incoming)?);
+        Ok(Self { world, movement, bytes, outgoing, incoming })
     }
 
     /// The row of this rank that `from` has sent.
@@ -168,9 +168,13 @@ pub(super) struct Sums<'c> {
 }
 
 impl<'c> Sums<'c> {
-    pub(super) fn new(world: &'c Comm, reduction: Reduction, bytes: usize) -> Self {
+    pub(super) fn new(
+        world: &'c Comm,
+        reduction: Reduction,
+        bytes: usize,
+    ) -> Result<Self, Failure> {
         let count = bytes / size_of::<f32>();
-        Self { world, reduction, mine: Buffer::new(count), total: Buffer::new(count) }
+        Ok(Self { world, reduction, mine: Buffer::new(count)?, total: Buffer::new(count)? })
     }
 }
 

@@ -117,24 +117,26 @@ fn run_task<C: Clock>(
     let files = |transfer| Files::new(world, transfer, bytes, &options.directory);
     match task.benchmark {
         Benchmark::Latency => {
-            measure(world, &mut PingPong::new(world, bytes), task, touched, clock)
+            measure(world, &mut PingPong::new(world, bytes)?, task, touched, clock)
         }
-        Benchmark::Bandwidth => measure(world, &mut windows(false), task, touched, clock),
-        Benchmark::Bibandwidth => measure(world, &mut windows(true), task, touched, clock),
+        Benchmark::Bandwidth => measure(world, &mut windows(false)?, task, touched, clock),
+        Benchmark::Bibandwidth => measure(world, &mut windows(true)?, task, touched, clock),
         Benchmark::MessageRate => {
-            measure(world, &mut Windows::all_pairs(world, bytes, window), task, touched, clock)
+            measure(world, &mut Windows::all_pairs(world, bytes, window)?, task, touched, clock)
         }
         Benchmark::Barrier => measure(world, &mut Barrier::new(world), task, touched, clock),
-        Benchmark::Bcast => measure(world, &mut moves(Movement::Bcast), task, touched, clock),
+        Benchmark::Bcast => measure(world, &mut moves(Movement::Bcast)?, task, touched, clock),
         Benchmark::Allgather => {
-            measure(world, &mut moves(Movement::Allgather), task, touched, clock)
+            measure(world, &mut moves(Movement::Allgather)?, task, touched, clock)
         }
-        Benchmark::Alltoall => measure(world, &mut moves(Movement::Alltoall), task, touched, clock),
-        Benchmark::Reduce => measure(world, &mut sums(Reduction::Reduce), task, touched, clock),
+        Benchmark::Alltoall => {
+            measure(world, &mut moves(Movement::Alltoall)?, task, touched, clock)
+        }
+        Benchmark::Reduce => measure(world, &mut sums(Reduction::Reduce)?, task, touched, clock),
         Benchmark::Allreduce => {
-            measure(world, &mut sums(Reduction::Allreduce), task, touched, clock)
+            measure(world, &mut sums(Reduction::Allreduce)?, task, touched, clock)
         }
-        Benchmark::Scan => measure(world, &mut sums(Reduction::Scan), task, touched, clock),
+        Benchmark::Scan => measure(world, &mut sums(Reduction::Scan)?, task, touched, clock),
         Benchmark::Sparse => measure(world, &mut Sparse::new(world, bytes), task, touched, clock),
         Benchmark::Put => measure(world, &mut one_sided(Access::Put)?, task, touched, clock),
         Benchmark::Get => measure(world, &mut one_sided(Access::Get)?, task, touched, clock),

@@ -33,8 +33,9 @@ pub(super) struct OneSided<'c> {
 }
 
 impl<'c> OneSided<'c> {
-    pub(super) fn new(world: &'c Comm, access: Access, bytes: usize) -> Result<Self> {
-        Ok(Self { world, access, window: world.window(bytes)?, mine: Buffer::new(bytes) })
+    pub(super) fn new(world: &'c Comm, access: Access, bytes: usize) -> Result<Self, Failure> {
+        let mine = Buffer::new(bytes)?;
+        Ok(Self { world, access, window: world.window(bytes)?, mine })
     }
 }
 

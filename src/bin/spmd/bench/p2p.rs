@@ -58,9 +58,9 @@ pub(super) struct PingPong<'c> {
 }
 
 impl<'c> PingPong<'c> {
-    pub(super) fn new(world: &'c Comm, bytes: usize) -> Self {
+    pub(super) fn new(world: &'c Comm, bytes: usize) -> Result<Self, Failure> {
         let role = one_pair(world);
-        Self { world, role, outgoing: Buffer::new(bytes), incoming: Buffer::new(bytes) }
+        Ok(Self { world, role, outgoing: Buffer::new(bytes)?, incoming: Buffer::new(bytes)? })
     }
 
     fn send(&mut self, to: usize, turn: usize, touched: bool) -> Result<()> {
@@ -129,6 +129,9 @@ fn keys(role: Role) -> (usize, usize) {
     }
 }
 
+/// Messages of a window, each of which has memory of its own.
+const MOST_MESSAGES: usize = 1 << 16;
+
 /// Windows of messages under way at once, each with memory of its own where it is received.
 ///
 /// OSU receives all messages of a window into the same memory, which MPI forbids and Rust does not
@@ -143,22 +146,37 @@ pub(super) struct Windows<'c> {
 
 impl<'c> Windows<'c> {
     /// From rank 0 to rank 1; also back, if `both_ways`.
-    pub(super) fn one_pair(world: &'c Comm, bytes: usize, window: usize, both_ways: bool) -> Self {
+    pub(super) fn one_pair(
+        world: &'c Comm,
+        bytes: usize,
+        window: usize,
+        both_ways: bool,
+    ) -> Result<Self, Failure> {
         Self::new(world, one_pair(world), bytes, window, both_ways)
     }
 
     /// From each rank of the lower half to one of the upper.
-    pub(super) fn all_pairs(world: &'c Comm, bytes: usize, window: usize) -> Self {
+    pub(super) fn all_pairs(world: &'c Comm, bytes: usize, window: usize) -> Result<Self, Failure> {
         Self::new(world, all_pairs(world), bytes, window, false)
     }
 
-    fn new(world: &'c Comm, role: Role, bytes: usize, window: usize, both_ways: bool) -> Self {
-        let messages =
-            |wanted| (0..if wanted { window } else { 0 }).map(|_| Buffer::new(bytes)).collect();
+    fn new(
+        world: &'c Comm,
+        role: Role,
+        bytes: usize,
+        window: usize,
+        both_ways: bool,
+    ) -> Result<Self, Failure> {
+        if window > MOST_MESSAGES {
+            return Err(Failure::usage(format!("--window {window}: at most {MOST_MESSAGES}")));
+        }
+        let messages = |wanted| -> Result<Vec<_>, Failure> {
+            (0..if wanted { window } else { 0 }).map(|_| Buffer::new(bytes)).collect()
+        };
         let (first, second) = (matches!(role, Role::First(_)), matches!(role, Role::Second(_)));
-        let outgoing = messages(first || second && both_ways);
-        let incoming = messages(second || first && both_ways);
-        Self { world, role, both_ways, outgoing, incoming }
+        let outgoing = messages(first || second && both_ways)?;
+        let incoming = messages(second || first && both_ways)?;
+        Ok(Self { world, role, both_ways, outgoing, incoming })
     }
 
     fn turn(&mut self, peer: usize, turn: usize, touched: bool) -> Result<()> {

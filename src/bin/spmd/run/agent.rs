@@ -99,7 +99,7 @@ impl Facts {
 }
 
 /// The bytes that may still be written there.
-fn free(directory: &Path) -> Option<u64> {
+pub(super) fn free(directory: &Path) -> Option<u64> {
     let told = nix::sys::statvfs::statvfs(directory).ok()?;
     #[allow(clippy::unnecessary_cast)] // as wide as the system has them
     Some(told.blocks_available() as u64 * told.fragment_size() as u64)

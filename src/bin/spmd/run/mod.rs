@@ -58,7 +58,7 @@ Examples:
 
 Signals: the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 asks all ranks to stop (a program that keeps checkpoints ends with
 exit code 5, to be continued), the second ends them. A run counts as successful if the program says so itself.
-Where ranks are threads this command becomes the program, which keeps --walltime and hears signals itself.
+Where ranks are threads, and there is no --walltime, this command becomes the program, which hears signals itself.
 
 Exit codes: the program's own; 2 usage, 4 lost rank or deadlock, 7 lost host (start again on the others), 130
 interrupted.";
@@ -178,7 +178,7 @@ fn start(options: &Options, out: &mut dyn Write) -> Result<Ending, Ending> {
     if options.supervised.restarts.is_some() {
         return supervise::run(options, plan);
     }
-    if plan.launcher.is_none() {
+    if plan.launcher.is_none() && options.walltime.is_none() {
         // This process becomes the program: signals and exit codes are its own.
         let mut command = Command::new(&plan.program);
         command.args(&plan.arguments).envs(plan.variables.iter().cloned());

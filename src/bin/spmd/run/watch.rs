@@ -39,6 +39,9 @@ pub(super) const LOOK: Duration = Duration::from_millis(20);
 /// How often a program that is to stop is asked to.
 const REPEAT: Duration = Duration::from_secs(3);
 
+/// Ranks are held to have begun after so long: a program that is none of spmd's never says so.
+const BEGINNING: Duration = Duration::from_secs(3);
+
 /// How often the program's progress is looked at.
 const ASK: Duration = Duration::from_millis(250);
 
@@ -122,13 +125,16 @@ struct Stop {
     /// When the launcher gets SIGTERM, and when it is ended with all that belongs to it.
     term: Option<Instant>,
     kill: Instant,
+    /// A signal that asks, and until when it is held back while the program has not begun: a launcher
+    /// without ranks hands nothing on.
+    ask: Option<(Signal, Instant)>,
 }
 
 impl Stop {
     /// At once.
     fn now(why: Why) -> Self {
         let now = Instant::now();
-        Self { why, since: now, term: Some(now), kill: now + FAREWELL }
+        Self { why, since: now, term: Some(now), kill: now + FAREWELL, ask: None }
     }
 
     /// Somebody does not want to wait.
@@ -139,8 +145,11 @@ impl Stop {
     }
 
     /// Does what is due.
-    fn go_on(&mut self, child: &Child, token: &str) {
+    fn go_on(&mut self, child: &Child, token: &str, has_begun: bool) {
         let now = Instant::now();
+        if let Some((signal, _)) = self.ask.take_if(|(_, until)| has_begun || now >= *until) {
+            let _ = nix::sys::signal::kill(Pid::from_raw(child.id() as i32), signal); // it may have ended
+        }
         if self.term.is_some_and(|term| now >= term) {
             self.term = None;
             signal_group(child, Signal::SIGTERM);
@@ -190,7 +199,7 @@ pub(super) fn run(
                 match &mut stop {
                     None => {
                         say(&format!("spmd run: {signal}: asking all ranks to stop"));
-                        stop = Some(ask(plan, &child, Why::Asked(signal), options.grace));
+                        stop = Some(ask(plan, Why::Asked(signal), options.grace));
                     }
                     Some(stop) => stop.hurry(),
                 }
@@ -212,7 +221,7 @@ pub(super) fn run(
         if stop.is_none() && plan.walltime.is_some_and(|time| started.elapsed() > time) {
             say("spmd run: the time is up");
             is_late = true;
-            stop = Some(ask(plan, &child, Why::Time, options.grace));
+            stop = Some(ask(plan, Why::Time, options.grace));
         }
         if let Some(overseer) = &mut overseer {
             if looked.elapsed() > ASK {
@@ -239,7 +248,8 @@ pub(super) fn run(
             }
         }
         if let Some(stop) = &mut stop {
-            stop.go_on(&child, &plan.token);
+            let has_begun = place.as_ref().is_none_or(|place| place.left() != Left::NotBegun);
+            stop.go_on(&child, &plan.token, has_begun);
         }
     };
     let at = stop.as_ref().map_or_else(Instant::now, |stop| stop.since);
@@ -355,17 +365,17 @@ impl Fate {
 }
 
 /// Asks all ranks to stop, by a signal that the launcher hands on, leaving them their time.
-fn ask(plan: &Plan, child: &Child, why: Why, grace: Duration) -> Stop {
+fn ask(plan: &Plan, why: Why, grace: Duration) -> Stop {
     let signal = match plan.launcher.as_ref().map(|launcher| launcher.kind) {
         // It keeps SIGUSR1 to itself, and waits for ranks that it hands SIGTERM on to.
         Some(Kind::Hydra) => Signal::SIGTERM,
         // Open MPI ends ranks a second or two after SIGTERM.
         _ => Signal::SIGUSR1,
     };
-    let _ = nix::sys::signal::kill(Pid::from_raw(child.id() as i32), signal); // it may have ended
     let since = Instant::now();
     let term = since + grace;
-    Stop { why, since, term: Some(term), kill: term + FAREWELL }
+    let ask = Some((signal, since + BEGINNING));
+    Stop { why, since, term: Some(term), kill: term + FAREWELL, ask }
 }
 
 /// Signals the launcher and what is in its group. It has not been waited for: the number is its own.

@@ -10,6 +10,8 @@ use std::{
 
 use nix::unistd::geteuid;
 
+use super::agent::{SCRATCH, free};
+
 /// What is known of the end of a program on a host, the weightier the later.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Left {
@@ -75,6 +77,12 @@ impl Place {
             }
             let place = Self { directory: directory.to_owned() };
             fs::write(record_in(directory), "")?;
+            // A record that does not fit at the end would look like a lost rank.
+            if free(directory).is_some_and(|free| free < SCRATCH) {
+                return Err(io::Error::other(
+                    "the disk is full, and the program leaves a record there",
+                ));
+            }
             Ok(place)
         };
         made().map_err(|error| format!("{}: {error}", directory.display()))

@@ -83,6 +83,11 @@ pub(super) fn run(options: &Options, mut plan: Plan) -> Result<Ending, Ending> {
         let what = "SPMD_STOP_FILE: with --restarts the run has a stop file of its own\n  help: send it SIGTERM";
         return Err(Ending::Usage(what.to_owned()));
     }
+    if let Some(ranks) = options.ranks.filter(|ranks| *ranks < supervised.min_ranks) {
+        let what =
+            format!("--min-ranks {}: there are {ranks} at most, by -n", supervised.min_ranks);
+        return Err(Ending::Usage(what));
+    }
     let most = supervised.restarts.unwrap_or(0);
     let run = Arc::new(Mutex::new(Run::begin(supervised, &plan, most)?));
     // Before there are other threads, which would be ended by them.
