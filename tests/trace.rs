@@ -259,6 +259,29 @@ fn view_shows_parts_of_a_trace_and_writes_them() {
 }
 
 #[test]
+fn view_does_not_write_over_what_it_shows() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace.json");
+    run(&mut heat("2", &trace)).success();
+    let before = fs::read(&trace).unwrap();
+    let link = directory.path().join("link.html");
+    fs::hard_link(&trace, &link).unwrap();
+    for (option, target) in [("--html", &trace), ("--json", &trace), ("--html", &link)] {
+        let ending = run(spmd().arg("view").arg(&trace).arg(option).arg(target)).code(2);
+        assert!(ending.stderr.contains("this is the trace that is shown"), "{ending:#?}");
+        assert_eq!(ending.stdout, "");
+    }
+    let parts = directory.path().join("trace.json.parts");
+    fs::create_dir(&parts).unwrap();
+    let inside = parts.join("rank-0.part");
+    run(spmd().arg("view").arg(&parts).arg("--json").arg(inside)).code(2);
+    assert_eq!(fs::read(&trace).unwrap(), before);
+    // What was there stays if the new one cannot be written.
+    let ending = run(spmd().arg("view").arg(&trace).args(["--html", "/dev/full"])).code(1);
+    assert!(ending.stderr.contains("/dev/full: cannot write"), "{ending:#?}");
+}
+
+#[test]
 fn what_is_no_trace_is_refused_in_words() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("trace.json");

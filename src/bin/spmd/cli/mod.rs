@@ -151,10 +151,16 @@ fn complain(what: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Options that do not go together.
+fn misused(what: &str) -> ExitCode {
+    complain(what);
+    ExitCode::from(2)
+}
+
 pub(crate) fn view(options: &crate::view::Options) -> ExitCode {
-    match crate::view::run(options, &mut Reader) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(what) => complain(&what),
+    match crate::view::check(options) {
+        Ok(()) => told(crate::view::run(options, &mut Reader)),
+        Err(what) => misused(&what),
     }
 }
 
@@ -172,11 +178,7 @@ pub(crate) fn hostfile(options: &crate::hosts::Options) -> ExitCode {
 pub(crate) fn job(options: &crate::job::Options) -> ExitCode {
     let text = match crate::job::text(options) {
         Ok(text) => text,
-        // Options that do not go together.
-        Err(what) => {
-            complain(&what);
-            return ExitCode::from(2);
-        }
+        Err(what) => return misused(&what),
     };
     match crate::job::write(&text, options, &mut Reader) {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,7 +26,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use spmd::trace::Trace;
+use spmd::{io::write_whole, trace::Trace};
 
 use self::{
     compare::Comparison,
@@ -308,11 +308,6 @@ fn conclude(
     Ok(compared.is_some_and(|compared| compared.is_slower()))
 }
 
-/// Complete, or as it was before.
 fn write(path: &Path, text: &str) -> Result<(), String> {
-    let refuse = |error: std::io::Error| format!("{}: cannot write: {error}", path.display());
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    fs::write(&beside, text).map_err(refuse)?;
-    fs::rename(&beside, path).map_err(refuse)
+    write_whole(path, |file| file.write_all(text.as_bytes())).map_err(|error| error.to_string())
 }
