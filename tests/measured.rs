@@ -138,6 +138,8 @@ mod records {
 mod studies {
     use std::os::unix::fs::PermissionsExt;
 
+    use nix::fcntl::{Flock, FlockArg};
+
     use super::*;
 
     /// The words of a study into `out`.
@@ -251,6 +253,22 @@ mod studies {
         assert_eq!(numbers.collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
         let other = small(directory.path(), &["--ranks", "1,2", "--launches", "4"]).code(2);
         assert!(other.stderr.contains("has another study (other --launches)"), "{}", other.stderr);
+    }
+
+    #[test]
+    fn two_studies_are_not_made_in_one_place() {
+        let (directory, _) = place();
+        let file = directory.path().join("samples.jsonl");
+        let theirs = fs::File::create(&file).unwrap();
+        let lock = Flock::lock(theirs, FlockArg::LockExclusiveNonblock).unwrap();
+        let words = ["--ranks", "1", "--launches", "1"];
+        let refused = small(directory.path(), &words).code(1);
+        let told = &refused.stderr;
+        assert!(told.contains("another study is being made there"), "{told}");
+        assert!(!told.contains("looking at the machine"), "nothing was begun: {told}");
+        assert_eq!(fs::read(&file).unwrap(), b"");
+        drop(lock);
+        small(directory.path(), &words).success();
     }
 
     #[test]

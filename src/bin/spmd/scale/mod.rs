@@ -33,7 +33,7 @@ use self::{
     launch::Runner,
     machine::{Card, host_names},
     plan::Plan,
-    samples::{Sample, Store},
+    samples::{Claim, Sample, Store},
     study::{FORMAT, State, Study},
 };
 use crate::{launcher::Launcher, options::scale::Options};
@@ -59,7 +59,11 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> ExitCode {
         say("looking at the machine");
         Card::look(options, &plan, launcher.as_ref(), &cpus)
     };
-    let (mut store, card, samples) = match Store::open(&options.out, &plan, card) {
+    let claim = match Claim::take(&options.out) {
+        Ok(claim) => claim,
+        Err(what) => return told(1, &what),
+    };
+    let (mut store, card, samples) = match Store::open(claim, &plan, card) {
         Ok(opened) => opened,
         Err(what) => return told(USAGE, &what),
     };
