@@ -298,18 +298,28 @@ fn what_is_no_trace_is_refused_in_words() {
     let line = |rest: &str| {
         format!("{{\"ph\":\"X\",\"pid\":7,\"tid\":99999999999,\"ts\":1e300,\"dur\":1e300,{rest}}}")
     };
+    let huge = line(&format!(
+        "\"cat\":\"call\",\"name\":\"x\",\"args\":{{\"waited_ns\":{most},\"sent\":{most},\"received\":{most}}}"
+    ));
+    let rank = |rank: usize| {
+        format!(
+            "{{\"ph\":\"M\",\"pid\":{rank},\"name\":\"spmd_rank\",\"args\":{{\"began_ns\":{most},\"ended_ns\":1,\"forgotten\":{most}}}}}"
+        )
+    };
     let lines = [
         line(&format!(
             "\"cat\":\"cpu\",\"name\":\"x\",\"args\":{{\"ran_ns\":{most},\"waited_ns\":{most}}}"
         )),
-        line(&format!("\"cat\":\"call\",\"name\":\"x\",\"args\":{{\"waited_ns\":{most}}}")),
-        format!(
-            "{{\"ph\":\"M\",\"pid\":7,\"name\":\"spmd_rank\",\"args\":{{\"began_ns\":{most},\"ended_ns\":1}}}}"
-        ),
+        huge.clone(),
+        huge, // two of them: sums
+        rank(7),
+        rank(8),
     ];
     let head = newer.replace(":9,", ":1,").replace("[]}", "");
     fs::write(&file, format!("{head}[{}]}}", lines.join(","))).unwrap();
-    run(spmd().arg("view").arg(&file)).success();
+    let others = directory.path().join("page.html");
+    let part = directory.path().join("part.json");
+    run(spmd().arg("view").arg(&file).arg("--html").arg(others).arg("--json").arg(part)).success();
 }
 
 #[test]

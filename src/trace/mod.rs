@@ -152,13 +152,13 @@ impl RankTrace {
     /// How long it was in calls.
     #[must_use]
     pub fn in_calls_ns(&self) -> u64 {
-        self.calls.iter().map(Event::time_ns).sum()
+        self.calls.iter().map(Event::time_ns).fold(0, u64::saturating_add)
     }
 
     /// How long its calls waited for other ranks.
     #[must_use]
     pub fn waited_ns(&self) -> u64 {
-        self.calls.iter().map(|call| call.waited_ns).sum()
+        self.calls.iter().map(|call| call.waited_ns).fold(0, u64::saturating_add)
     }
 }
 
