@@ -14,10 +14,13 @@ use std::{
     time::Duration,
 };
 
-use spmd::{io::write_whole, options::RankSet};
+use spmd::{io::write_whole, options::RankSet, trace::RankTrace};
 
 pub(crate) use self::read::read;
-use self::{summary::Summary, timeline::Timeline};
+use self::{
+    summary::Summary,
+    timeline::{Timeline, duration},
+};
 
 /// What to show of a trace.
 #[derive(clap::Args)]
@@ -101,6 +104,15 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> 
     let (from, to) = (options.from.map_or(0, ns), options.to.map_or(u64::MAX, ns));
     if from >= to {
         return Err("--from is not before --to".to_owned());
+    }
+    let asked = |rank: &&RankTrace| options.ranks.contains(rank.rank);
+    let end = trace.ranks.iter().filter(asked).map(|rank| rank.ended_ns).max();
+    let began = trace.ranks.iter().filter(asked).map(|rank| rank.began_ns).min();
+    if let Some(end) = end.filter(|end| from > *end) {
+        return Err(format!("--from: the trace ends at {}", duration(end as f64)));
+    }
+    if let Some(began) = began.filter(|began| to < *began) {
+        return Err(format!("--to: the trace begins at {}", duration(began as f64)));
     }
     trace = trace.window(|rank| options.ranks.contains(rank), from, to);
     if trace.ranks.is_empty() {
