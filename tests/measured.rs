@@ -309,6 +309,10 @@ mod studies {
         let missing =
             run(scale(&out, &example("heat2d"), &["--launcher", "srun"]).env("PATH", "")).code(2);
         assert!(missing.stderr.contains("--launcher srun"), "{}", missing.stderr);
+        let nowhere = run(&mut scale(&out, Path::new("/nonexist"), &[])).code(2);
+        assert!(nowhere.stderr.contains("/nonexist is not there"), "{}", nowhere.stderr);
+        let nameless = run(&mut scale(&out, Path::new("no-such-program"), &[])).code(2);
+        assert!(nameless.stderr.contains("no-such-program"), "{}", nameless.stderr);
         assert!(!out.exists(), "nothing was begun");
     }
 

@@ -36,7 +36,10 @@ use self::{
     samples::{Claim, Sample, Store},
     study::{FORMAT, State, Study},
 };
-use crate::{launcher::Launcher, options::scale::Options};
+use crate::{
+    launcher::{Launcher, program},
+    options::scale::Options,
+};
 
 /// The exit code of a study that is slower than an earlier one.
 const SLOWER: u8 = 6;
@@ -143,6 +146,10 @@ fn prepare(options: &Options) -> Result<Prepared, String> {
     let cpus = cpus::usable();
     let plan = Plan::new(options, cpus.len())?;
     let launcher = launch::find(options.launcher)?;
+    if launcher.is_none() {
+        // Under a launcher it may be there on the hosts only.
+        program(options.program.as_ref())?;
+    }
     let old = options.compare.as_deref().map(read).transpose()?;
     Ok((plan, launcher, cpus, old))
 }

@@ -51,6 +51,14 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
+impl Options {
+    /// From when until when, in nanoseconds.
+    fn times(&self) -> (u64, u64) {
+        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        (self.from.map_or(0, ns), self.to.map_or(u64::MAX, ns))
+    }
+}
+
 fn time(text: &str) -> Result<Duration, String> {
     let digits = text.find(|letter: char| letter.is_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -70,6 +78,10 @@ fn time(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// In words.
 pub(crate) fn check(options: &Options) -> Result<(), String> {
+    let (from, to) = options.times();
+    if from >= to {
+        return Err("--from is not before --to".to_owned());
+    }
     for (option, target) in [("--html", &options.html), ("--json", &options.json)] {
         if let Some(target) = target
             && is_in(target, &options.trace)
@@ -100,11 +112,7 @@ fn is_in(file: &Path, trace: &Path) -> bool {
 pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
     let mut trace = read(&options.trace)?;
     let whole = trace.ranks.len();
-    let ns = |time: Duration| time.as_nanos() as u64;
-    let (from, to) = (options.from.map_or(0, ns), options.to.map_or(u64::MAX, ns));
-    if from >= to {
-        return Err("--from is not before --to".to_owned());
-    }
+    let (from, to) = options.times();
     let asked = |rank: &&RankTrace| options.ranks.contains(rank.rank);
     let end = trace.ranks.iter().filter(asked).map(|rank| rank.ended_ns).max();
     let began = trace.ranks.iter().filter(asked).map(|rank| rank.began_ns).min();
