@@ -258,6 +258,8 @@ fn view_shows_parts_of_a_trace_and_writes_them() {
     assert!(nobody.stderr.contains("has ranks 0 to 3"), "{nobody:#?}");
     let backwards = run(spmd().arg("view").arg(&trace).args(["--from", "2", "--to", "1"])).code(2);
     assert!(backwards.stderr.contains("--from is not before --to"), "{backwards:#?}");
+    let ranks = run(spmd().arg("view").arg(&trace).args(["--ranks", "3-1"])).code(2);
+    assert!(ranks.stderr.contains("write `1-3`"), "{ranks:#?}");
     let late = run(spmd().arg("view").arg(&trace).args(["--from", "1000"])).code(1);
     assert!(late.stderr.starts_with("error: --from: the trace ends at "), "{late:#?}");
     assert_eq!(late.stdout, "", "there is nothing to show");
