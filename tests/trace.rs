@@ -204,8 +204,20 @@ fn a_job_that_fails_says_where_its_parts_are() {
     let ending = run(command.args(["error", "-n", "3", "--trace"]).arg(&trace)).code(1);
     let hints = ending.stderr.matches("trace.json.parts").count();
     assert_eq!(hints, 1, "{ending:#?}");
-    run(spmd().arg("view").arg(directory.path().join("trace.json.parts"))).success();
+    let parts = directory.path().join("trace.json.parts");
+    run(spmd().arg("view").arg(&parts)).success();
     assert_eq!(fs::read_to_string(&trace).unwrap(), "an older trace", "nothing is lost");
+    // A damaged part does not hide the others, and a copy of what is shown says so too.
+    let damaged = fs::OpenOptions::new().write(true).open(parts.join("rank-1.part")).unwrap();
+    damaged.set_len(5000).unwrap();
+    let copy = directory.path().join("copy.json");
+    let shown = run(spmd().arg("view").arg(&parts).arg("--json").arg(&copy)).success().stdout;
+    let again = run(spmd().arg("view").arg(&copy)).success().stdout;
+    for told in [shown, again] {
+        let note = told.lines().find(|line| line.starts_with("note: left out: ")).unwrap();
+        assert!(note.ends_with("rank-1.part: it is damaged"), "{told}");
+        assert!(told.contains("\n2 ranks, "), "{told}");
+    }
 }
 
 #[test]

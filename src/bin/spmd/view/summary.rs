@@ -117,7 +117,8 @@ impl<'t> Summary<'t> {
 
 /// What a reader has to know beside the numbers.
 pub(crate) fn remarks(trace: &Trace) -> Vec<String> {
-    let mut remarks = Vec::new();
+    let left_out = trace.unread.iter().map(|what| format!("left out: {what}"));
+    let mut remarks: Vec<String> = left_out.collect();
     let forgotten = trace.ranks.iter().map(|rank| rank.forgotten).fold(0, u64::saturating_add);
     if forgotten > 0 {
         remarks.push(format!(
