@@ -238,8 +238,9 @@ mod studies {
         let text = fs::read_to_string(&samples).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 7);
-        // It was killed while the fourth launch was being written.
-        let left = format!("{}\n{}", lines[..4].join("\n"), &lines[4][..20]);
+        // It was killed while the fourth launch was being written, which was no text yet.
+        let mut left = format!("{}\n{}", lines[..4].join("\n"), &lines[4][..20]).into_bytes();
+        left.extend([0, 0xff, 0xc3]);
         fs::write(&samples, left).unwrap();
         let ending = small(directory.path(), &words).success();
         assert!(ending.stderr.contains("going on: 3 of 6 launches are there"), "{}", ending.stderr);
@@ -251,6 +252,11 @@ mod studies {
             serde_json::from_str::<serde_json::Value>(line).unwrap()["launch"].as_u64().unwrap()
         });
         assert_eq!(numbers.collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+        let damaged = directory.path().join("damaged");
+        fs::create_dir(&damaged).unwrap();
+        fs::write(damaged.join("samples.jsonl"), b"\xff\xc3\n").unwrap();
+        let refused = small(&damaged, &words).code(2);
+        assert!(refused.stderr.contains("help: this is no study"), "{}", refused.stderr);
         let other = small(directory.path(), &["--ranks", "1,2", "--launches", "4"]).code(2);
         assert!(other.stderr.contains("has another study (other --launches)"), "{}", other.stderr);
     }

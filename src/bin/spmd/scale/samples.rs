@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
@@ -214,23 +215,25 @@ impl Store {
     ) -> Result<(Self, Card, Vec<Sample>), String> {
         let (path, directory) = (claim.path.clone(), claim.directory.clone());
         let refuse = |error: io::Error| format!("{}: {error}", path.display());
+        let broken = |error: &dyn Error| {
+            format!("{}: {error}\n  help: this is no study; use another --out", path.display())
+        };
         let file = claim.file.file();
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(refuse)?;
-        // What was being written when the study was interrupted has no end of line.
-        let complete = text.rfind('\n').map_or(0, |end| end + 1);
-        file.set_len(complete as u64).map_err(refuse)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(refuse)?;
+        // What was being written when the study was interrupted has no end of line; after a power
+        // cut it may be anything.
+        text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
+        file.set_len(text.len() as u64).map_err(refuse)?;
+        let text = String::from_utf8(text).map_err(|error| broken(&error))?;
         let mut store = Self(claim);
-        let mut lines = text[..complete].lines();
+        let mut lines = text.lines();
         let Some(first) = lines.next() else {
             let head = Head { plan: plan.clone(), card: card() };
             store.append(&head)?;
             return Ok((store, head.card, Vec::new()));
         };
-        let broken = |error: serde_json::Error| {
-            format!("{}: {error}\n  help: this is no study; use another --out", path.display())
-        };
-        let head: Head = serde_json::from_str(first).map_err(broken)?;
+        let head: Head = serde_json::from_str(first).map_err(|error| broken(&error))?;
         if head.plan != *plan {
             return Err(format!(
                 "{} has another study ({})\n  help: use another --out, or repeat its command to go on with it",
@@ -239,7 +242,7 @@ impl Store {
             ));
         }
         let samples: Result<Vec<Sample>, String> =
-            lines.map(|line| serde_json::from_str(line).map_err(broken)).collect();
+            lines.map(|line| serde_json::from_str(line).map_err(|error| broken(&error))).collect();
         Ok((store, head.card, samples?))
     }
 
