@@ -1,6 +1,6 @@
 //! The command line: what users see, and what the programs they start it in see.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 mod support;
 
@@ -374,6 +374,22 @@ fn programs_take_the_same_options_and_variables() {
     assert!(run(command.arg("--help")).success().stdout.contains("How to run:"));
     let mut command = program(example("faults"));
     run(command.arg("no-such-fault")).code(2);
+}
+
+#[test]
+fn what_cannot_be_printed_is_told() {
+    let full = Path::new("/dev/full");
+    if !full.exists() {
+        println!("skipped: there is no /dev/full");
+        return;
+    }
+    for words in [&["completions", "bash"][..], &["hostfile", "--hosts", "a,b"]] {
+        let file = fs::OpenOptions::new().write(true).open(full).unwrap();
+        let ended = spmd().args(words).stdout(file).output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{words:?}: {told}");
+        assert!(told.starts_with("error: cannot print: "), "{words:?}: {told}");
+    }
 }
 
 #[test]

@@ -169,10 +169,12 @@ pub(crate) fn hostfile(options: &crate::hosts::Options) -> ExitCode {
         Ok(text) => text,
         Err(what) => return complain(&what),
     };
-    match Reader.write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&format!("cannot print: {error}")),
-    }
+    print(text.as_bytes())
+}
+
+fn print(text: &[u8]) -> ExitCode {
+    let printed = Reader.write_all(text).and_then(|()| Reader.flush());
+    told(printed.map_err(|error| format!("cannot print: {error}")))
 }
 
 pub(crate) fn job(options: &crate::job::Options) -> ExitCode {
@@ -201,6 +203,8 @@ pub(crate) fn man(args: &ManArgs) -> ExitCode {
 }
 
 pub(crate) fn completions(args: &CompletionsArgs) -> ExitCode {
-    clap_complete::generate(args.shell, &mut Cli::command(), "spmd", &mut Reader);
-    ExitCode::SUCCESS
+    // What makes them panics if they cannot be written.
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "spmd", &mut text);
+    print(&text)
 }
