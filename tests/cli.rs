@@ -403,3 +403,28 @@ fn the_command_says_where_its_instruments_are_missing() {
     let help = support::run(program(&alone).args(["bench", "--help"]), LIMIT).success().stdout;
     assert!(help.contains("message-rate"), "help needs them not: {help}");
 }
+
+#[test]
+fn help_names_a_host_to_drain_as_it_is_written() {
+    for verb in ["drain", "add"] {
+        let help = run(spmd().args([verb, "--help"])).success().stdout;
+        let arguments = help.lines().skip_while(|line| *line != "Arguments:");
+        let words: Vec<_> = arguments
+            .filter_map(|line| line.strip_prefix("  [").or(line.strip_prefix("  <")))
+            .collect();
+        assert!(help.contains(&format!("Usage: spmd {verb} [RUN] HOST[:SLOTS]")), "{help}");
+        assert_eq!(words.len(), 2, "{help}");
+        assert!(words[0].starts_with("RUN]") && words[1].starts_with("HOST[:SLOTS]>"), "{help}");
+        // One word is the host, two are the run and the host.
+        let told = run(spmd().args([verb, "a,b"])).code(1).stderr;
+        assert!(told.contains("a,b: one host at a time"), "{told}");
+        let told = run(spmd().args([verb, "no-such-run", "a"])).code(1).stderr;
+        assert!(told.contains("there is no run no-such-run"), "{told}");
+        run(spmd().arg(verb)).code(2);
+    }
+    let help = run(spmd().arg("--help")).success().stdout;
+    let codes = help.split("Exit codes:").nth(1).unwrap();
+    for code in ["5 stopped", "6 slower", "7 lost host", "130 interrupted"] {
+        assert!(codes.contains(code), "{codes}");
+    }
+}

@@ -39,7 +39,8 @@ Examples:
   spmd info -n 4 --share-cpu                The concurrent form: all ranks on one cpu
   spmd completions bash > ~/.local/share/bash-completion/completions/spmd
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank, 6 slower than before (scale).";
+Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank, 5 stopped, to be continued,
+6 slower than before (scale), 7 lost host (run), 130 interrupted (run).";
 
 /// MPI-style message passing: what it runs on, whether it works there, and how fast
 #[derive(Parser)]
