@@ -1,6 +1,6 @@
 //! The command line: what users see, and what the programs they start it in see.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 mod support;
 
@@ -377,6 +377,22 @@ fn programs_take_the_same_options_and_variables() {
 }
 
 #[test]
+fn what_cannot_be_printed_is_told() {
+    let full = Path::new("/dev/full");
+    if !full.exists() {
+        println!("skipped: there is no /dev/full");
+        return;
+    }
+    for words in [&["completions", "bash"][..], &["hostfile", "--hosts", "a,b"]] {
+        let file = fs::OpenOptions::new().write(true).open(full).unwrap();
+        let ended = spmd().args(words).stdout(file).output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{words:?}: {told}");
+        assert!(told.starts_with("error: cannot print: "), "{words:?}: {told}");
+    }
+}
+
+#[test]
 fn the_command_says_where_its_instruments_are_missing() {
     let directory = tempfile::tempdir().unwrap();
     let alone = directory.path().join("spmd");
@@ -386,4 +402,29 @@ fn the_command_says_where_its_instruments_are_missing() {
     assert!(ending.stderr.contains("cargo build --release --bins"), "{ending:#?}");
     let help = support::run(program(&alone).args(["bench", "--help"]), LIMIT).success().stdout;
     assert!(help.contains("message-rate"), "help needs them not: {help}");
+}
+
+#[test]
+fn help_names_a_host_to_drain_as_it_is_written() {
+    for verb in ["drain", "add"] {
+        let help = run(spmd().args([verb, "--help"])).success().stdout;
+        let arguments = help.lines().skip_while(|line| *line != "Arguments:");
+        let words: Vec<_> = arguments
+            .filter_map(|line| line.strip_prefix("  [").or(line.strip_prefix("  <")))
+            .collect();
+        assert!(help.contains(&format!("Usage: spmd {verb} [RUN] HOST[:SLOTS]")), "{help}");
+        assert_eq!(words.len(), 2, "{help}");
+        assert!(words[0].starts_with("RUN]") && words[1].starts_with("HOST[:SLOTS]>"), "{help}");
+        // One word is the host, two are the run and the host.
+        let told = run(spmd().args([verb, "a,b"])).code(1).stderr;
+        assert!(told.contains("a,b: one host at a time"), "{told}");
+        let told = run(spmd().args([verb, "no-such-run", "a"])).code(1).stderr;
+        assert!(told.contains("there is no run no-such-run"), "{told}");
+        run(spmd().arg(verb)).code(2);
+    }
+    let help = run(spmd().arg("--help")).success().stdout;
+    let codes = help.split("Exit codes:").nth(1).unwrap();
+    for code in ["5 stopped", "6 slower", "7 lost host", "130 interrupted"] {
+        assert!(codes.contains(code), "{codes}");
+    }
 }

@@ -138,6 +138,8 @@ mod records {
 mod studies {
     use std::os::unix::fs::PermissionsExt;
 
+    use nix::fcntl::{Flock, FlockArg};
+
     use super::*;
 
     /// The words of a study into `out`.
@@ -236,8 +238,9 @@ mod studies {
         let text = fs::read_to_string(&samples).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 7);
-        // It was killed while the fourth launch was being written.
-        let left = format!("{}\n{}", lines[..4].join("\n"), &lines[4][..20]);
+        // It was killed while the fourth launch was being written, which was no text yet.
+        let mut left = format!("{}\n{}", lines[..4].join("\n"), &lines[4][..20]).into_bytes();
+        left.extend([0, 0xff, 0xc3]);
         fs::write(&samples, left).unwrap();
         let ending = small(directory.path(), &words).success();
         assert!(ending.stderr.contains("going on: 3 of 6 launches are there"), "{}", ending.stderr);
@@ -249,8 +252,29 @@ mod studies {
             serde_json::from_str::<serde_json::Value>(line).unwrap()["launch"].as_u64().unwrap()
         });
         assert_eq!(numbers.collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+        let damaged = directory.path().join("damaged");
+        fs::create_dir(&damaged).unwrap();
+        fs::write(damaged.join("samples.jsonl"), b"\xff\xc3\n").unwrap();
+        let refused = small(&damaged, &words).code(2);
+        assert!(refused.stderr.contains("help: this is no study"), "{}", refused.stderr);
         let other = small(directory.path(), &["--ranks", "1,2", "--launches", "4"]).code(2);
         assert!(other.stderr.contains("has another study (other --launches)"), "{}", other.stderr);
+    }
+
+    #[test]
+    fn two_studies_are_not_made_in_one_place() {
+        let (directory, _) = place();
+        let file = directory.path().join("samples.jsonl");
+        let theirs = fs::File::create(&file).unwrap();
+        let lock = Flock::lock(theirs, FlockArg::LockExclusiveNonblock).unwrap();
+        let words = ["--ranks", "1", "--launches", "1"];
+        let refused = small(directory.path(), &words).code(1);
+        let told = &refused.stderr;
+        assert!(told.contains("another study is being made there"), "{told}");
+        assert!(!told.contains("looking at the machine"), "nothing was begun: {told}");
+        assert_eq!(fs::read(&file).unwrap(), b"");
+        drop(lock);
+        small(directory.path(), &words).success();
     }
 
     #[test]
@@ -291,6 +315,10 @@ mod studies {
         let missing =
             run(scale(&out, &example("heat2d"), &["--launcher", "srun"]).env("PATH", "")).code(2);
         assert!(missing.stderr.contains("--launcher srun"), "{}", missing.stderr);
+        let nowhere = run(&mut scale(&out, Path::new("/nonexist"), &[])).code(2);
+        assert!(nowhere.stderr.contains("/nonexist is not there"), "{}", nowhere.stderr);
+        let nameless = run(&mut scale(&out, Path::new("no-such-program"), &[])).code(2);
+        assert!(nameless.stderr.contains("no-such-program"), "{}", nameless.stderr);
         assert!(!out.exists(), "nothing was begun");
     }
 

@@ -204,8 +204,20 @@ fn a_job_that_fails_says_where_its_parts_are() {
     let ending = run(command.args(["error", "-n", "3", "--trace"]).arg(&trace)).code(1);
     let hints = ending.stderr.matches("trace.json.parts").count();
     assert_eq!(hints, 1, "{ending:#?}");
-    run(spmd().arg("view").arg(directory.path().join("trace.json.parts"))).success();
+    let parts = directory.path().join("trace.json.parts");
+    run(spmd().arg("view").arg(&parts)).success();
     assert_eq!(fs::read_to_string(&trace).unwrap(), "an older trace", "nothing is lost");
+    // A damaged part does not hide the others, and a copy of what is shown says so too.
+    let damaged = fs::OpenOptions::new().write(true).open(parts.join("rank-1.part")).unwrap();
+    damaged.set_len(5000).unwrap();
+    let copy = directory.path().join("copy.json");
+    let shown = run(spmd().arg("view").arg(&parts).arg("--json").arg(&copy)).success().stdout;
+    let again = run(spmd().arg("view").arg(&copy)).success().stdout;
+    for told in [shown, again] {
+        let note = told.lines().find(|line| line.starts_with("note: left out: ")).unwrap();
+        assert!(note.ends_with("rank-1.part: it is damaged"), "{told}");
+        assert!(told.contains("\n2 ranks, "), "{told}");
+    }
 }
 
 #[test]
@@ -256,6 +268,36 @@ fn view_shows_parts_of_a_trace_and_writes_them() {
     assert!(!page.contains("<script") && !page.contains("http"), "the page needs nothing else");
     let nobody = run(spmd().arg("view").arg(&trace).args(["--ranks", "7"])).code(1);
     assert!(nobody.stderr.contains("has ranks 0 to 3"), "{nobody:#?}");
+    let backwards = run(spmd().arg("view").arg(&trace).args(["--from", "2", "--to", "1"])).code(2);
+    assert!(backwards.stderr.contains("--from is not before --to"), "{backwards:#?}");
+    let ranks = run(spmd().arg("view").arg(&trace).args(["--ranks", "3-1"])).code(2);
+    assert!(ranks.stderr.contains("write `1-3`"), "{ranks:#?}");
+    let late = run(spmd().arg("view").arg(&trace).args(["--from", "1000"])).code(1);
+    assert!(late.stderr.starts_with("error: --from: the trace ends at "), "{late:#?}");
+    assert_eq!(late.stdout, "", "there is nothing to show");
+}
+
+#[test]
+fn view_does_not_write_over_what_it_shows() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace.json");
+    run(&mut heat("2", &trace)).success();
+    let before = fs::read(&trace).unwrap();
+    let link = directory.path().join("link.html");
+    fs::hard_link(&trace, &link).unwrap();
+    for (option, target) in [("--html", &trace), ("--json", &trace), ("--html", &link)] {
+        let ending = run(spmd().arg("view").arg(&trace).arg(option).arg(target)).code(2);
+        assert!(ending.stderr.contains("this is the trace that is shown"), "{ending:#?}");
+        assert_eq!(ending.stdout, "");
+    }
+    let parts = directory.path().join("trace.json.parts");
+    fs::create_dir(&parts).unwrap();
+    let inside = parts.join("rank-0.part");
+    run(spmd().arg("view").arg(&parts).arg("--json").arg(inside)).code(2);
+    assert_eq!(fs::read(&trace).unwrap(), before);
+    // What was there stays if the new one cannot be written.
+    let ending = run(spmd().arg("view").arg(&trace).args(["--html", "/dev/full"])).code(1);
+    assert!(ending.stderr.contains("/dev/full: cannot write"), "{ending:#?}");
 }
 
 #[test]
@@ -275,18 +317,28 @@ fn what_is_no_trace_is_refused_in_words() {
     let line = |rest: &str| {
         format!("{{\"ph\":\"X\",\"pid\":7,\"tid\":99999999999,\"ts\":1e300,\"dur\":1e300,{rest}}}")
     };
+    let huge = line(&format!(
+        "\"cat\":\"call\",\"name\":\"x\",\"args\":{{\"waited_ns\":{most},\"sent\":{most},\"received\":{most}}}"
+    ));
+    let rank = |rank: usize| {
+        format!(
+            "{{\"ph\":\"M\",\"pid\":{rank},\"name\":\"spmd_rank\",\"args\":{{\"began_ns\":{most},\"ended_ns\":1,\"forgotten\":{most}}}}}"
+        )
+    };
     let lines = [
         line(&format!(
             "\"cat\":\"cpu\",\"name\":\"x\",\"args\":{{\"ran_ns\":{most},\"waited_ns\":{most}}}"
         )),
-        line(&format!("\"cat\":\"call\",\"name\":\"x\",\"args\":{{\"waited_ns\":{most}}}")),
-        format!(
-            "{{\"ph\":\"M\",\"pid\":7,\"name\":\"spmd_rank\",\"args\":{{\"began_ns\":{most},\"ended_ns\":1}}}}"
-        ),
+        huge.clone(),
+        huge, // two of them: sums
+        rank(7),
+        rank(8),
     ];
     let head = newer.replace(":9,", ":1,").replace("[]}", "");
     fs::write(&file, format!("{head}[{}]}}", lines.join(","))).unwrap();
-    run(spmd().arg("view").arg(&file)).success();
+    let others = directory.path().join("page.html");
+    let part = directory.path().join("part.json");
+    run(spmd().arg("view").arg(&file).arg("--html").arg(others).arg("--json").arg(part)).success();
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub use self::{
     error::FileError,
     picture::PictureFile,
     stored::Stored,
+    unfinished::write_whole,
 };
 pub(crate) use self::{
     checkpoint::{Clock, Found, Vault, partner_shift},

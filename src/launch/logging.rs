@@ -63,7 +63,12 @@ impl FromStr for RankSet {
                 .map_err(|_| format!("`{text}` is no rank; write `all` or `0,2-5`"))
         };
         let ranges = text.split(',').map(|part| match part.split_once('-') {
-            Some((first, last)) => Ok((number(first)?, number(last)?)),
+            Some((first, last)) => match (number(first)?, number(last)?) {
+                (first, last) if first > last => {
+                    Err(format!("`{part}` runs backwards; write `{last}-{first}`"))
+                }
+                range => Ok(range),
+            },
             None => number(part).map(|rank| (rank, rank)),
         });
         ranges.collect::<Result<_, String>>().map(|ranges| Self(Some(ranges)))
@@ -182,5 +187,7 @@ mod tests {
         assert!("all".parse::<RankSet>().unwrap().contains(99));
         assert!("1-x".parse::<RankSet>().is_err());
         assert!("".parse::<RankSet>().is_err());
+        let backwards = "0,7-3".parse::<RankSet>().unwrap_err();
+        assert_eq!(backwards, "`7-3` runs backwards; write `3-7`");
     }
 }

@@ -22,11 +22,13 @@ impl Trace {
     /// Those of `out`.
     pub fn write_chrome(&self, out: &mut dyn Write) -> io::Result<()> {
         let Self { program, clock_error_ns, moved_messages, .. } = self;
+        let unread: Vec<String> = self.unread.iter().map(|what| Text(what).to_string()).collect();
         write!(
             out,
             "{{\"displayTimeUnit\":\"ns\",\"otherData\":{{\"spmd_trace\":1,\"program\":{},\
-             \"clock_error_ns\":{clock_error_ns},\"moved_messages\":{moved_messages}}},\"traceEvents\":[",
-            Text(program)
+             \"clock_error_ns\":{clock_error_ns},\"moved_messages\":{moved_messages},\"unread\":[{}]}},\"traceEvents\":[",
+            Text(program),
+            unread.join(",")
         )?;
         let mut lines = Lines { out, between: "\n" };
         for rank in &self.ranks {

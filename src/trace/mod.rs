@@ -33,6 +33,8 @@ pub struct Trace {
     pub clock_error_ns: u64,
     /// How many messages would have arrived before they were sent, and were moved.
     pub moved_messages: usize,
+    /// Parts that could not be read, each with the reason: what their ranks did is not in the trace.
+    pub unread: Vec<String>,
 }
 
 /// What one rank did. Times are nanoseconds since the trace began.
@@ -152,24 +154,25 @@ impl RankTrace {
     /// How long it was in calls.
     #[must_use]
     pub fn in_calls_ns(&self) -> u64 {
-        self.calls.iter().map(Event::time_ns).sum()
+        self.calls.iter().map(Event::time_ns).fold(0, u64::saturating_add)
     }
 
     /// How long its calls waited for other ranks.
     #[must_use]
     pub fn waited_ns(&self) -> u64 {
-        self.calls.iter().map(|call| call.waited_ns).sum()
+        self.calls.iter().map(|call| call.waited_ns).fold(0, u64::saturating_add)
     }
 }
 
 impl Trace {
     /// Reads what the ranks of a job have left that did not come to its end: the parts in the
-    /// directory `FILE.parts`.
+    /// directory `FILE.parts`. What cannot be read of them is told in [`Trace::unread`].
     ///
     /// # Errors
-    /// In words: if there is no part, or one cannot be read.
+    /// In words: if there is no part, or none that can be read.
     pub fn read_parts(directory: &Path) -> Result<Self, String> {
-        Ok(merge::merge(part::read_all(directory)?))
+        let (parts, unread) = part::read_all(directory)?;
+        Ok(Self { unread, ..merge::merge(parts) })
     }
 
     pub(crate) fn of_parts(parts: Vec<Part>) -> Self {

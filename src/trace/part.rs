@@ -1,6 +1,6 @@
 //! The part of a rank, read: from its file, or from the bytes of one that another rank has sent.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, time::SystemTime};
 
 use super::tape::{CallRecord, CpuRecord, HEAD_BYTES, MAGIC, PartHead};
 
@@ -105,23 +105,36 @@ fn in_order<T: bytemuck::AnyBitPattern>(
     ((count - kept..count).filter_map(record).collect(), count - kept)
 }
 
-/// Reads the parts that the last job has left in a directory.
-pub(super) fn read_all(directory: &Path) -> Result<Vec<Part>, String> {
+/// Reads the parts that the last job has left in a directory; beside them, which could not be read,
+/// and why.
+///
+/// # Errors
+/// In words, if there is none that can be read.
+pub(super) fn read_all(directory: &Path) -> Result<(Vec<Part>, Vec<String>), String> {
     let told = |error: io::Error| format!("{}: {error}", directory.display());
-    let mut parts: Vec<(std::time::SystemTime, Part)> = Vec::new();
+    let (mut parts, mut unread): (Vec<(SystemTime, Part)>, _) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(directory).map_err(told)? {
         let path = entry.map_err(told)?.path();
         if path.extension().is_some_and(|extension| extension == "part") {
-            let of_file = |error: io::Error| format!("{}: {error}", path.display());
-            let part = Part::parse(&fs::read(&path).map_err(of_file)?);
-            let part = part.map_err(|what| format!("{}: {what}", path.display()))?;
-            let changed = fs::metadata(&path).and_then(|meta| meta.modified()).map_err(of_file)?;
-            parts.push((changed, part));
+            match read(&path) {
+                Ok(part) => parts.push(part),
+                Err(what) => unread.push(format!("{}: {what}", path.display())),
+            }
         }
     }
+    unread.sort();
     let last = parts.iter().max_by_key(|(changed, _)| *changed).map(|(_, part)| part.head.job);
     let Some(job) = last else {
-        return Err(format!("{}: no part of a trace is in it", directory.display()));
+        let none = || format!("{}: no part of a trace is in it", directory.display());
+        return Err(unread.into_iter().next().unwrap_or_else(none));
     };
-    Ok(parts.into_iter().map(|(_, part)| part).filter(|part| part.head.job == job).collect())
+    let parts = parts.into_iter().map(|(_, part)| part).filter(|part| part.head.job == job);
+    Ok((parts.collect(), unread))
+}
+
+/// A part, and when it was changed.
+fn read(path: &Path) -> Result<(SystemTime, Part), String> {
+    let told = |error: io::Error| error.to_string();
+    let part = Part::parse(&fs::read(path).map_err(told)?)?;
+    Ok((fs::metadata(path).and_then(|about| about.modified()).map_err(told)?, part))
 }

@@ -250,9 +250,17 @@ fn damaged_parts_are_refused_in_words() {
         std::fs::write(&path, &damaged).unwrap();
         let _ = Trace::read_parts(directory.path()); // any answer but a panic
     }
+    let other = tempfile::tempdir().unwrap();
+    drop(Rank::new(other.path(), 1, 2, 1 << 12));
     for length in [100, 5_000, whole.len() - 1] {
         std::fs::write(&path, &whole[..length]).unwrap();
         assert!(Trace::read_parts(directory.path()).is_err());
+        // Beside one that can be read it is left out.
+        let part = other.path().join("rank-0.part");
+        std::fs::write(&part, &whole[..length]).unwrap();
+        let trace = merged(other.path());
+        assert_eq!((trace.ranks.len(), trace.ranks[0].rank, trace.unread.len()), (1, 1, 1));
+        assert!(trace.unread[0].starts_with(&*part.to_string_lossy()), "{:?}", trace.unread);
     }
 }
 

@@ -311,6 +311,30 @@ pub(super) fn is_pipe(target: &Path) -> bool {
     matches!(Place::of(target), Ok(Place::Pipe))
 }
 
+/// Writes a file that gets its name when it is complete: if that fails, what was there before stays.
+/// A pipe or a device stays what it is, and gets the bytes.
+///
+/// # Errors
+/// If the file cannot be made, or `write` fails.
+///
+/// # Examples
+/// ```no_run
+/// # use std::path::Path;
+/// spmd::io::write_whole(Path::new("page.html"), |out| out.write_all(b"<!DOCTYPE html>"))?;
+/// # Ok::<(), spmd::io::FileError>(())
+/// ```
+pub fn write_whole(
+    target: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), FileError> {
+    let unfinished = Unfinished::create(target)?;
+    let mut out = io::BufWriter::new(unfinished.file());
+    let written = write(&mut out).and_then(|()| out.flush());
+    drop(out);
+    written.map_err(FileError::system(target, "write"))?;
+    unfinished.finish()
+}
+
 /// Whether a file of this name could be written; leaves nothing behind.
 pub(super) fn check_writable(target: &Path) -> Result<(), FileError> {
     Unfinished::create(target).map(drop)
@@ -348,6 +372,20 @@ mod tests {
         drop(Unfinished::create(&target).unwrap());
         Unfinished::create_named(&target).unwrap().finish().unwrap();
         assert_eq!((count(directory.path()), fs::read(&target).unwrap().len()), (1, 0));
+    }
+
+    #[test]
+    fn what_fails_halfway_leaves_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("page.html");
+        write_whole(&target, |out| out.write_all(b"before")).unwrap();
+        let full = |out: &mut dyn Write| {
+            out.write_all(&[0; 100_000])?;
+            Err(io::ErrorKind::StorageFull.into())
+        };
+        let told = write_whole(&target, full).unwrap_err().to_string();
+        assert!(told.contains("page.html: cannot write: no storage space"), "{told}");
+        assert_eq!((fs::read(&target).unwrap(), count(directory.path())), (b"before".to_vec(), 1));
     }
 
     #[test]

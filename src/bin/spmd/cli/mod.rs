@@ -39,7 +39,8 @@ Examples:
   spmd info -n 4 --share-cpu                The concurrent form: all ranks on one cpu
   spmd completions bash > ~/.local/share/bash-completion/completions/spmd
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank, 6 slower than before (scale).";
+Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 deadlock or lost rank, 5 stopped, to be continued,
+6 slower than before (scale), 7 lost host (run), 130 interrupted (run).";
 
 /// MPI-style message passing: what it runs on, whether it works there, and how fast
 #[derive(Parser)]
@@ -151,10 +152,16 @@ fn complain(what: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Options that do not go together.
+fn misused(what: &str) -> ExitCode {
+    complain(what);
+    ExitCode::from(2)
+}
+
 pub(crate) fn view(options: &crate::view::Options) -> ExitCode {
-    match crate::view::run(options, &mut Reader) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(what) => complain(&what),
+    match crate::view::check(options) {
+        Ok(()) => told(crate::view::run(options, &mut Reader)),
+        Err(what) => misused(&what),
     }
 }
 
@@ -163,20 +170,18 @@ pub(crate) fn hostfile(options: &crate::hosts::Options) -> ExitCode {
         Ok(text) => text,
         Err(what) => return complain(&what),
     };
-    match Reader.write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&format!("cannot print: {error}")),
-    }
+    print(text.as_bytes())
+}
+
+fn print(text: &[u8]) -> ExitCode {
+    let printed = Reader.write_all(text).and_then(|()| Reader.flush());
+    told(printed.map_err(|error| format!("cannot print: {error}")))
 }
 
 pub(crate) fn job(options: &crate::job::Options) -> ExitCode {
     let text = match crate::job::text(options) {
         Ok(text) => text,
-        // Options that do not go together.
-        Err(what) => {
-            complain(&what);
-            return ExitCode::from(2);
-        }
+        Err(what) => return misused(&what),
     };
     match crate::job::write(&text, options, &mut Reader) {
         Ok(()) => ExitCode::SUCCESS,
@@ -199,6 +204,8 @@ pub(crate) fn man(args: &ManArgs) -> ExitCode {
 }
 
 pub(crate) fn completions(args: &CompletionsArgs) -> ExitCode {
-    clap_complete::generate(args.shell, &mut Cli::command(), "spmd", &mut Reader);
-    ExitCode::SUCCESS
+    // What makes them panics if they cannot be written.
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "spmd", &mut text);
+    print(&text)
 }

@@ -207,9 +207,8 @@ impl Runner<'_> {
                 sample.failed = Some(format!("ended after {:.0} s (--limit)", wall.as_secs_f64()));
             }
             (Err(error), Some(status)) => {
-                let last = said.lines().rfind(|line| !line.trim().is_empty());
-                let last = last.map_or_else(|| error.to_string(), |line| line.trim().to_owned());
-                sample.failed = Some(format!("{status}, and it left no record: {last}"));
+                let why = why(&said).map_or_else(|| error.to_string(), str::to_owned);
+                sample.failed = Some(format!("{status}, and it left no record: {why}"));
             }
         }
         if let Some(others) = others.filter(|share| *share > IDLE) {
@@ -223,6 +222,13 @@ impl Runner<'_> {
         }
         Ok(sample)
     }
+}
+
+/// The line of what a program has said that tells best why it has failed: its last error, not the
+/// advice behind it.
+fn why(said: &str) -> Option<&str> {
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines().rfind(|line| line.starts_with("error:")).or_else(|| lines().next_back())
 }
 
 /// For which share of its time the worst rank's threads waited for a CPU, on whatever host.
@@ -285,5 +291,19 @@ impl Used {
         let all = now.all_s? - self.all_s?;
         let others = all - (now.ours_s - self.ours_s) - GRAIN_S * cpus as f64;
         Some((others / (wall.as_secs_f64() * cpus as f64)).clamp(0.0, 1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_says_why_and_not_the_advice_behind_it() {
+        let usage = "error: an earlier one\nerror: unexpected argument '--x' found\n\n\
+                     Usage: heat2d [OPTIONS]\n\nFor more information, try '--help'.\n\n";
+        assert_eq!(why(usage), Some("error: unexpected argument '--x' found"));
+        assert_eq!(why("one\nSegmentation fault \n\n"), Some("Segmentation fault"));
+        assert_eq!(why(" \n"), None);
     }
 }

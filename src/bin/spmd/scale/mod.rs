@@ -26,17 +26,20 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use spmd::trace::Trace;
+use spmd::{io::write_whole, trace::Trace};
 
 use self::{
     compare::Comparison,
     launch::Runner,
     machine::{Card, host_names},
     plan::Plan,
-    samples::{Sample, Store},
+    samples::{Claim, Sample, Store},
     study::{FORMAT, State, Study},
 };
-use crate::{launcher::Launcher, options::scale::Options};
+use crate::{
+    launcher::{Launcher, program},
+    options::scale::Options,
+};
 
 /// The exit code of a study that is slower than an earlier one.
 const SLOWER: u8 = 6;
@@ -59,7 +62,11 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> ExitCode {
         say("looking at the machine");
         Card::look(options, &plan, launcher.as_ref(), &cpus)
     };
-    let (mut store, card, samples) = match Store::open(&options.out, &plan, card) {
+    let claim = match Claim::take(&options.out) {
+        Ok(claim) => claim,
+        Err(what) => return told(1, &what),
+    };
+    let (mut store, card, samples) = match Store::open(claim, &plan, card) {
         Ok(opened) => opened,
         Err(what) => return told(USAGE, &what),
     };
@@ -139,6 +146,10 @@ fn prepare(options: &Options) -> Result<Prepared, String> {
     let cpus = cpus::usable();
     let plan = Plan::new(options, cpus.len())?;
     let launcher = launch::find(options.launcher)?;
+    if launcher.is_none() {
+        // Under a launcher it may be there on the hosts only.
+        program(options.program.as_ref())?;
+    }
     let old = options.compare.as_deref().map(read).transpose()?;
     Ok((plan, launcher, cpus, old))
 }
@@ -308,11 +319,6 @@ fn conclude(
     Ok(compared.is_some_and(|compared| compared.is_slower()))
 }
 
-/// Complete, or as it was before.
 fn write(path: &Path, text: &str) -> Result<(), String> {
-    let refuse = |error: std::io::Error| format!("{}: cannot write: {error}", path.display());
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    fs::write(&beside, text).map_err(refuse)?;
-    fs::rename(&beside, path).map_err(refuse)
+    write_whole(path, |file| file.write_all(text.as_bytes())).map_err(|error| error.to_string())
 }

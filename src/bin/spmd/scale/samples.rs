@@ -3,11 +3,16 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use serde::{Deserialize, Serialize};
 use spmd::record::{RankRecord, Record};
 
@@ -147,11 +152,56 @@ struct Head {
     card: Card,
 }
 
-/// The file of a study's launches.
-pub(super) struct Store {
-    file: File,
+/// A directory that is this study's until this is dropped.
+pub(super) struct Claim {
+    directory: PathBuf,
     path: PathBuf,
+    file: Locked,
 }
+
+/// The file of a study's launches.
+enum Locked {
+    Yes(Flock<File>),
+    /// Not every file system has locks.
+    Without(File),
+}
+
+impl Locked {
+    fn file(&mut self) -> &mut File {
+        match self {
+            Self::Yes(file) => file,
+            Self::Without(file) => file,
+        }
+    }
+}
+
+impl Claim {
+    /// Makes the directory, if there is none, and takes it.
+    ///
+    /// # Errors
+    /// If another study is being made there, or it cannot be written.
+    pub(super) fn take(directory: &Path) -> Result<Self, String> {
+        let path = directory.join("samples.jsonl");
+        let refuse = |error: io::Error| format!("{}: {error}", path.display());
+        fs::create_dir_all(directory).map_err(refuse)?;
+        let mut options = OpenOptions::new();
+        let file = options.create(true).read(true).append(true).open(&path).map_err(refuse)?;
+        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Locked::Yes(file),
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(format!(
+                    "{}: another study is being made there\n  help: wait until it has ended, or use another --out",
+                    directory.display()
+                ));
+            }
+            Err((file, _)) => Locked::Without(file),
+        };
+        Ok(Self { directory: directory.to_owned(), path, file })
+    }
+}
+
+/// The launches of a study, and where more of them are kept.
+pub(super) struct Store(Claim);
 
 impl Store {
     /// Goes on with the study in this directory, or begins one: then `card` says what it runs on.
@@ -159,33 +209,31 @@ impl Store {
     /// # Errors
     /// If the directory has another study, or cannot be written.
     pub(super) fn open(
-        directory: &Path,
+        mut claim: Claim,
         plan: &Plan,
         card: impl FnOnce() -> Card,
     ) -> Result<(Self, Card, Vec<Sample>), String> {
-        let path = directory.join("samples.jsonl");
+        let (path, directory) = (claim.path.clone(), claim.directory.clone());
         let refuse = |error: io::Error| format!("{}: {error}", path.display());
-        fs::create_dir_all(directory).map_err(refuse)?;
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(refuse(error)),
+        let broken = |error: &dyn Error| {
+            format!("{}: {error}\n  help: this is no study; use another --out", path.display())
         };
-        // What was being written when the study was interrupted has no end of line.
-        let complete = text.rfind('\n').map_or(0, |end| end + 1);
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(refuse)?;
-        file.set_len(complete as u64).map_err(refuse)?;
-        let mut store = Self { file, path: path.clone() };
-        let mut lines = text[..complete].lines();
+        let file = claim.file.file();
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(refuse)?;
+        // What was being written when the study was interrupted has no end of line; after a power
+        // cut it may be anything.
+        text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
+        file.set_len(text.len() as u64).map_err(refuse)?;
+        let text = String::from_utf8(text).map_err(|error| broken(&error))?;
+        let mut store = Self(claim);
+        let mut lines = text.lines();
         let Some(first) = lines.next() else {
             let head = Head { plan: plan.clone(), card: card() };
             store.append(&head)?;
             return Ok((store, head.card, Vec::new()));
         };
-        let broken = |error: serde_json::Error| {
-            format!("{}: {error}\n  help: this is no study; use another --out", path.display())
-        };
-        let head: Head = serde_json::from_str(first).map_err(broken)?;
+        let head: Head = serde_json::from_str(first).map_err(|error| broken(&error))?;
         if head.plan != *plan {
             return Err(format!(
                 "{} has another study ({})\n  help: use another --out, or repeat its command to go on with it",
@@ -194,7 +242,7 @@ impl Store {
             ));
         }
         let samples: Result<Vec<Sample>, String> =
-            lines.map(|line| serde_json::from_str(line).map_err(broken)).collect();
+            lines.map(|line| serde_json::from_str(line).map_err(|error| broken(&error))).collect();
         Ok((store, head.card, samples?))
     }
 
@@ -204,11 +252,13 @@ impl Store {
     }
 
     fn append(&mut self, line: &impl Serialize) -> Result<(), String> {
-        let refuse = |error: io::Error| format!("{}: cannot write: {error}", self.path.display());
+        let path = &self.0.path;
+        let refuse = |error: io::Error| format!("{}: cannot write: {error}", path.display());
         let mut text = serde_json::to_string(line).map_err(|error| refuse(error.into()))?;
         text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(refuse)?;
-        self.file.sync_data().map_err(refuse)
+        let file = self.0.file.file();
+        file.write_all(text.as_bytes()).map_err(refuse)?;
+        file.sync_data().map_err(refuse)
     }
 }
 

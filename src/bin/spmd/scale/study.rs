@@ -132,7 +132,9 @@ impl Study {
         let series = series(&plan, &points);
         let verdict = verdict(&plan, &points, &series);
         let mut warnings = plan.warnings();
-        let doubted = samples.iter().filter(|sample| !sample.doubts.is_empty()).count();
+        // A launch that has failed counts nowhere, whatever the machine was like.
+        let doubted = |sample: &&Sample| sample.failed.is_none() && !sample.doubts.is_empty();
+        let doubted = samples.iter().filter(doubted).count();
         if doubted > 0 {
             warnings.push(format!(
                 "{doubted} of {} launches were not on an idle machine, or found wrong results: they do not count where \
@@ -573,5 +575,9 @@ pub(super) mod tests {
         }
         let again = Study::new(study.plan, Card::default(), study.samples);
         assert_eq!(again.points[0].state, State::Failed("exit code 1: no room".to_owned()));
+        // Of those nobody is told that the machine was not idle.
+        let told = again.warnings.iter().find(|told| told.contains("not on an idle machine"));
+        let total = again.samples.len();
+        assert!(told.is_some_and(|told| told.starts_with(&format!("2 of {total} "))), "{told:?}");
     }
 }

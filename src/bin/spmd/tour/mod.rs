@@ -16,6 +16,8 @@ use std::{
     time::Instant,
 };
 
+use spmd::io::write_whole;
+
 use self::forms::{Form, Measured, Start, distributed};
 pub(crate) use self::{
     faults::{Director, Survivor, direct, run_survivor},
@@ -24,7 +26,6 @@ pub(crate) use self::{
 use crate::view::{
     text,
     timeline::{Timeline, bytes, duration},
-    write_to,
 };
 
 /// How the tour goes.
@@ -113,7 +114,8 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<bool, String
     if let Some(directory) = &options.out {
         let path = directory.join("tour.html");
         let page = page::make(&page::Told { cells, steps, cores, base: &base, shown: &shown });
-        write_to(&path, |file| file.write_all(page.as_bytes()))?;
+        write_whole(&path, |file| file.write_all(page.as_bytes()))
+            .map_err(|error| error.to_string())?;
         printed(writeln!(out, "\nThe pictures are in {}.", path.display()))?;
     } else {
         printed(writeln!(

@@ -7,16 +7,20 @@ pub(crate) mod text;
 pub(crate) mod timeline;
 
 use std::{
-    fs::File,
-    io::{BufWriter, Write},
+    fs,
+    io::Write,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use spmd::options::RankSet;
+use spmd::{io::write_whole, options::RankSet, trace::RankTrace};
 
 pub(crate) use self::read::read;
-use self::{summary::Summary, timeline::Timeline};
+use self::{
+    summary::Summary,
+    timeline::{Timeline, duration},
+};
 
 /// What to show of a trace.
 #[derive(clap::Args)]
@@ -47,6 +51,14 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
+impl Options {
+    /// From when until when, in nanoseconds.
+    fn times(&self) -> (u64, u64) {
+        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        (self.from.map_or(0, ns), self.to.map_or(u64::MAX, ns))
+    }
+}
+
 fn time(text: &str) -> Result<Duration, String> {
     let digits = text.find(|letter: char| letter.is_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -61,6 +73,38 @@ fn time(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
 }
 
+/// Looks for options that do not go together, before anything is read.
+///
+/// # Errors
+/// In words.
+pub(crate) fn check(options: &Options) -> Result<(), String> {
+    let (from, to) = options.times();
+    if from >= to {
+        return Err("--from is not before --to".to_owned());
+    }
+    for (option, target) in [("--html", &options.html), ("--json", &options.json)] {
+        if let Some(target) = target
+            && is_in(target, &options.trace)
+        {
+            return Err(format!(
+                "{option} {}: this is the trace that is shown, and it would be lost\n  help: name another file",
+                target.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file is the trace, or lies among the parts that the trace is.
+fn is_in(file: &Path, trace: &Path) -> bool {
+    let is = |path: &Path| {
+        let both = fs::metadata(path).and_then(|path| Ok((path, fs::metadata(trace)?)));
+        both.is_ok_and(|(path, trace)| (path.dev(), path.ino()) == (trace.dev(), trace.ino()))
+    };
+    let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
+    is(file) || is(directory.unwrap_or(Path::new(".")))
+}
+
 /// Shows a trace.
 ///
 /// # Errors
@@ -68,10 +112,15 @@ fn time(text: &str) -> Result<Duration, String> {
 pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
     let mut trace = read(&options.trace)?;
     let whole = trace.ranks.len();
-    let ns = |time: Duration| time.as_nanos() as u64;
-    let (from, to) = (options.from.map_or(0, ns), options.to.map_or(u64::MAX, ns));
-    if from >= to {
-        return Err("--from is not before --to".to_owned());
+    let (from, to) = options.times();
+    let asked = |rank: &&RankTrace| options.ranks.contains(rank.rank);
+    let end = trace.ranks.iter().filter(asked).map(|rank| rank.ended_ns).max();
+    let began = trace.ranks.iter().filter(asked).map(|rank| rank.began_ns).min();
+    if let Some(end) = end.filter(|end| from > *end) {
+        return Err(format!("--from: the trace ends at {}", duration(end as f64)));
+    }
+    if let Some(began) = began.filter(|began| to < *began) {
+        return Err(format!("--to: the trace begins at {}", duration(began as f64)));
     }
     trace = trace.window(|rank| options.ranks.contains(rank), from, to);
     if trace.ranks.is_empty() {
@@ -86,29 +135,14 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> 
     write!(out, "{summary}\n{}\n{drawn}", text::LEGEND)
         .map_err(|error| format!("cannot print: {error}"))?;
     if let Some(path) = &options.json {
-        write_to(path, |file| trace.write_chrome(file))?;
+        write_whole(path, |file| trace.write_chrome(file)).map_err(|error| error.to_string())?;
     }
     if let Some(path) = &options.html {
         let page = page::of_trace(&trace, &summary);
-        write_to(path, |file| file.write_all(page.as_bytes()))?;
+        write_whole(path, |file| file.write_all(page.as_bytes()))
+            .map_err(|error| error.to_string())?;
     }
     Ok(())
-}
-
-/// Writes a file.
-///
-/// # Errors
-/// In words, with its name.
-pub(crate) fn write_to(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<(), String> {
-    let written = File::create(path).and_then(|file| {
-        let mut file = BufWriter::new(file);
-        write(&mut file)?;
-        file.flush()
-    });
-    written.map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

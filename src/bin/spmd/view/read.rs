@@ -20,6 +20,8 @@ struct Head {
     program: String,
     clock_error_ns: u64,
     moved_messages: usize,
+    #[serde(default)]
+    unread: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -97,8 +99,8 @@ pub(crate) fn read(path: &Path) -> Result<Trace, String> {
 }
 
 fn trace(chrome: Chrome) -> Trace {
-    let Head { program, clock_error_ns, moved_messages, .. } = chrome.other_data;
-    let mut trace = Trace { program, clock_error_ns, moved_messages, ..Trace::default() };
+    let Head { program, clock_error_ns, moved_messages, unread, .. } = chrome.other_data;
+    let mut trace = Trace { program, clock_error_ns, moved_messages, unread, ..Trace::default() };
     let mut places = HashMap::new();
     let mut texts = Texts::default();
     for line in chrome.trace_events {

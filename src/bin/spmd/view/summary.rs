@@ -72,11 +72,16 @@ impl<'t> Summary<'t> {
                 let operation = operations.entry(&*call.name).or_default();
                 operation.calls += u64::from(!call.completes);
                 operation.completions += u64::from(call.completes);
-                operation.time_ns += call.time_ns();
-                operation.waited_ns += call.waited_ns;
                 operation.longest_ns = operation.longest_ns.max(call.time_ns());
-                operation.sent += call.sent;
-                operation.received += call.received;
+                // A damaged trace may have any numbers.
+                for (sum, more) in [
+                    (&mut operation.time_ns, call.time_ns()),
+                    (&mut operation.waited_ns, call.waited_ns),
+                    (&mut operation.sent, call.sent),
+                    (&mut operation.received, call.received),
+                ] {
+                    *sum = sum.saturating_add(more);
+                }
                 if call.waited_ns > 0 {
                     waits.push((rank.rank, call));
                 }
@@ -112,8 +117,9 @@ impl<'t> Summary<'t> {
 
 /// What a reader has to know beside the numbers.
 pub(crate) fn remarks(trace: &Trace) -> Vec<String> {
-    let mut remarks = Vec::new();
-    let forgotten: u64 = trace.ranks.iter().map(|rank| rank.forgotten).sum();
+    let left_out = trace.unread.iter().map(|what| format!("left out: {what}"));
+    let mut remarks: Vec<String> = left_out.collect();
+    let forgotten = trace.ranks.iter().map(|rank| rank.forgotten).fold(0, u64::saturating_add);
     if forgotten > 0 {
         remarks.push(format!(
             "{forgotten} older calls and messages had no room (--trace-buffer MIB): what is shown is the end"

@@ -34,28 +34,25 @@ pub(crate) struct Shown {
 
 /// A host of a run.
 #[derive(Args)]
+#[command(allow_missing_positional = true)]
 pub(crate) struct Change {
     /// A run of this job of SLURM; from a job that has more nodes for it, say
     #[arg(long, value_name = "JOB")]
     job: Option<String>,
-    /// The run, where there are several, and the host; with a number of slots behind a colon, only of
-    /// those: `node4`, `heat2d-4711 node4:2`
-    #[arg(required = true, num_args = 1..=2, value_names = ["RUN] [HOST[:SLOTS"])]
-    words: Vec<String>,
+    /// The run [default: the only one there is]
+    run: Option<String>,
+    /// The host; with a number of slots behind a colon, only of those: `node4:2`
+    #[arg(value_name = "HOST[:SLOTS]")]
+    host: String,
 }
 
 impl Change {
     /// # Errors
     /// What is wrong, in words.
     fn parse(&self) -> Result<(Option<&str>, Host), String> {
-        let (run, host) = match &*self.words {
-            [host] => (None, host),
-            [run, host] => (Some(&**run), host),
-            _ => return Err("which host?".to_owned()),
-        };
-        match &mut *parse_list(host)? {
-            [host] => Ok((run, host.clone())),
-            _ => Err(format!("{host}: one host at a time")),
+        match &*parse_list(&self.host)? {
+            [host] => Ok((self.run.as_deref(), host.clone())),
+            _ => Err(format!("{}: one host at a time", self.host)),
         }
     }
 
@@ -64,7 +61,7 @@ impl Change {
         let change = self.parse()?;
         let Some(job) = &self.job else { return Ok(change) };
         let words: Vec<&str> =
-            std::iter::once(verb).chain(self.words.iter().map(|word| &**word)).collect();
+            [verb].into_iter().chain(self.run.as_deref()).chain([&*self.host]).collect();
         Err(become_said_in(job, &words))
     }
 }

@@ -13,6 +13,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use spmd::io::write_whole;
+
 pub(crate) use self::{
     director::{Director, direct},
     survivor::{Survivor, run as run_survivor},
@@ -25,10 +27,7 @@ use super::{
     Options, Scratch,
     forms::{hosts_can_be_made, write_script},
 };
-use crate::{
-    launcher::{Kind, Launcher},
-    view::write_to,
-};
+use crate::launcher::{Kind, Launcher};
 
 /// Shows what becomes of a run on hosts that come and go; whether its result is that of an undisturbed
 /// one.
@@ -78,7 +77,8 @@ pub(super) fn run(options: &Options, out: &mut dyn Write) -> Result<bool, String
                 "{steps} steps, checksum {checksum}: {verdict} as of one rank that nobody disturbed"
             ),
         );
-        write_to(&path, |file| file.write_all(page.as_bytes()))?;
+        write_whole(&path, |file| file.write_all(page.as_bytes()))
+            .map_err(|error| error.to_string())?;
         printed(writeln!(out, "The picture is in {}.", path.display()))?;
     }
     Ok(right)
