@@ -380,7 +380,7 @@ mod tests {
         let target = directory.path().join("page.html");
         write_whole(&target, |out| out.write_all(b"before")).unwrap();
         let full = |out: &mut dyn Write| {
-            out.write_all(&[0; 100_000])?;
+            out.write_all(&vec![0; 100_000])?;
             Err(io::ErrorKind::StorageFull.into())
         };
         let told = write_whole(&target, full).unwrap_err().to_string();
