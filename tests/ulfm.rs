@@ -244,21 +244,47 @@ fn a_wish_that_cannot_be_met_is_given_up_with_one_warning() {
     assert_eq!(ranks(&record), [2, 3, 2, 3], "{out:#?}");
 }
 
-/// A wish, and the loss of a rank at any call before, during and after the change.
+/// A wish, and the loss of a rank: while the commit is made at which it is heard, while state is handed
+/// over, and when the ranks are others. The program's first commit ends with its call 50 or so.
 #[test]
 fn a_wish_and_a_loss_together_are_resolved() {
     if !survives() {
         return;
     }
-    for call in [40, 60, 70, 75, 80, 85, 90, 95, 100, 110] {
-        let rank = call / 5 % 3;
-        let options = format!("--spare-ranks 2 --on-loss shrink --inject {rank}@{call}");
+    let calls = if std::env::var_os("SPMD_CAMPAIGN").is_some() { 38..54 } else { 45..49 };
+    let mut losses: Vec<_> = calls.map(|call| (call % 3, format!("{call}"))).collect();
+    losses.extend([(0, "4/1".to_owned()), (0, "60/1".to_owned())]);
+    for (rank, call) in losses {
         for wishes in ["4,4,4", "1,1,1"] {
+            let options = format!("--spare-ranks 2 --on-loss shrink --inject {rank}@{call}");
             let (record, said) = wished(5, wishes, &options);
             let last = record.epochs.last().map(|epoch| epoch.ranks);
             assert_eq!(last, wishes[..1].parse().ok(), "{options}: {record:#?}\n{said}");
+            let lost = record.epochs.iter().filter(|epoch| epoch.lost_s.is_some());
+            let lost: Vec<_> = lost.map(|epoch| epoch.lost.len()).collect();
+            let planned = record.epochs.len() - 1 - lost.len();
+            assert!(planned >= 1 && lost.iter().all(|&lost| lost == 1), "{record:#?}\n{said}");
         }
     }
+}
+
+#[test]
+fn new_ranks_may_be_lost_too() {
+    if !survives() {
+        return;
+    }
+    let (record, said) = wished(2, "4,4,4", "--inject 3@60/1");
+    assert_eq!(ranks(&record), [2, 4, 4], "{record:#?}\n{said}");
+    assert_eq!(record.epochs[1].lost[0].rank, 3, "{record:#?}\n{said}");
+}
+
+#[test]
+fn spare_processes_go_on_where_all_ranks_are_lost() {
+    if !survives() {
+        return;
+    }
+    let record = survived(3, "--spare-ranks 2 --inject 0@150");
+    assert_eq!((ranks(&record), record.epochs[1].from), (vec![1, 1], Origin::Beginning));
 }
 
 /// The ranks' processes of a run, by a file that only it has been told.

@@ -189,12 +189,12 @@ impl Process<'_> {
         let epochs = self.job.epochs;
         epochs.adopt(history);
         epochs.move_to(self.rank, rank);
-        epochs.begin(ranks);
+        epochs.begin(ranks.len());
         (self.rank, self.wish) = (rank, None);
         self.deadline.lift();
         MpiEngine::forget_losses();
         if rank == Some(0) && epochs.number() > 0 {
-            told::goes_on(ranks, epochs.losses());
+            told::goes_on(ranks.len(), epochs.losses());
         }
         let watch = |stage| {
             if let Some(watch) = pool.engine.watch() {
@@ -206,7 +206,7 @@ impl Process<'_> {
             self.run_rank(pool, engine.into(), app)?
         } else {
             watch(Stage::Finished); // it makes no calls
-            pool.engine.await_revoked().map(|()| Vote::Done).map_err(of_engine)?
+            pool.engine.await_revoked(&ranks).map(|()| Vote::Done).map_err(of_engine)?
         };
         watch(Stage::Finished);
         self.deadline.set();
@@ -226,14 +226,16 @@ impl Process<'_> {
         let most = all.iter().map(|one| one.epochs).max().unwrap_or(0);
         // Who has been a rank of the last epoch knows what happened in it.
         let knows = |one: &Standing| one.epochs == most && (most == 0 || one.rank.is_some());
-        let teller = all.iter().position(knows).unwrap_or(0);
+        let heard = |one: &Standing| one.epochs == most; // if all that were ranks are lost
+        let teller = all.iter().position(knows).or_else(|| all.iter().position(heard)).unwrap_or(0);
         let told = (pool.comm.rank() == teller).then(|| self.decide(&all, most));
         let (next, history) = pool.comm.bcast_obj(teller, || (told, epochs.history()))?;
         match next.ok_or_else(|| lost("nobody has decided"))? {
-            Next::Ranks(ranks, count) => {
-                let rank = ranks.get(pool.comm.rank()).copied().flatten();
+            Next::Ranks(seats, _) => {
+                let rank = seats.get(pool.comm.rank()).copied().flatten();
                 let engine = pool.engine.part(rank).map_err(of_engine)?;
-                Ok(Formed::Epoch(Box::new(Epoch { engine, rank, ranks: count, history })))
+                let ranks = (0..seats.len()).filter(|&process| seats[process].is_some()).collect();
+                Ok(Formed::Epoch(Box::new(Epoch { engine, rank, ranks, history })))
             }
             Next::Start(count) => match pool.engine.with_newcomers(count) {
                 Ok(engine) => Pool::new(engine.into()).map(Formed::Pool),
@@ -424,7 +426,8 @@ struct Epoch {
     /// Unless this process is spare.
     engine: Option<MpiEngine>,
     rank: Option<usize>,
-    ranks: usize,
+    /// The processes of the pool that are ranks.
+    ranks: Vec<usize>,
     history: History,
 }
 
