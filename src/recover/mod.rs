@@ -45,6 +45,9 @@
 //! | processes of Open MPI 5, by `mpirun --with-ft ulfm` | its process panics, or ends by a signal | in the processes that are left: spare ones ([`RecoverArgs::spare_ranks`]) take the places of lost ranks, else new ones (`Respawn`), else there are fewer ranks (`Shrink`); state from the memory of the ranks |
 //! | processes of any MPI | its process ends, its host is gone, a repair takes too long | the job ends; `spmd run --restarts` starts it again on the hosts that are left; state from the last checkpoint on disk |
 //!
+//! Where ranks are repaired in place their number can change as well, as is wished for
+//! ([`RecoverArgs::size_file`]).
+//!
 //! See `README.md` beside this file for how a commit survives a loss at any moment.
 
 mod epochs;

@@ -6,7 +6,7 @@ use spmd::{record::Record, recover::Origin};
 
 use super::{
     LIMIT, SUM, ranks,
-    support::{self, alone},
+    support::{self, alone, example, mpirun},
     survived_saying, survives, surviving,
 };
 
@@ -120,4 +120,13 @@ fn after_growth_by_new_processes_a_loss_is_survived() {
     let (record, said) = wished(2, "4,4,4", "--inject 1@60/1");
     assert_eq!(ranks(&record), [2, 4, 4], "{record:#?}\n{said}");
     assert_eq!(record.epochs[1].lost[0].rank, 1, "{record:#?}\n{said}");
+}
+
+#[test]
+fn where_losses_are_not_survived_the_number_of_ranks_stays() {
+    let _seats = alone();
+    let mut command = mpirun(2, &example("surviving"));
+    let out = support::run(command.args(["--size-file", "ranks"]), LIMIT).code(2);
+    assert!(out.stderr.contains("--size-file is for ranks whose number can change"), "{out:#?}");
+    assert!(out.stderr.contains("mpirun --with-ft ulfm"), "{out:#?}");
 }
