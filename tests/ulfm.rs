@@ -3,6 +3,8 @@
 #![cfg(all(feature = "mpi", target_os = "linux"))]
 
 mod support;
+#[path = "ulfm/wishes.rs"]
+mod wishes;
 
 use std::{
     fs,
@@ -162,11 +164,19 @@ fn what_cannot_be_is_a_usage_error() {
     for (options, what) in [
         ("--spare-ranks 2", "--spare-ranks 2: the launcher has started 2 ranks"),
         ("--ranks 7", "--ranks 7 on the engine mpi, whose launcher started 2"),
-        ("--size-file ranks", "--size-file is for ranks that are threads"),
     ] {
         let out = run(2, options).code(2);
         assert!(out.stderr.contains(what), "{out:#?}");
     }
+}
+
+#[test]
+fn spare_processes_go_on_where_all_ranks_are_lost() {
+    if !survives() {
+        return;
+    }
+    let record = survived(3, "--spare-ranks 2 --inject 0@150");
+    assert_eq!((ranks(&record), record.epochs[1].from), (vec![1, 1], Origin::Beginning));
 }
 
 /// The ranks' processes of a run, by a file that only it has been told.

@@ -231,7 +231,7 @@ fn injected(options: &RecoverArgs, epochs: &Epochs<'_>, ranks: usize) -> Injecte
 /// How many ranks go on after an epoch of so many, which is said.
 fn go_on(epochs: &Epochs<'_>, ended: Ended, ranks: usize) -> Result<usize, Cause> {
     let (first, words) = match &ended {
-        Ended::Resized(_) => (0, "another number of ranks is wished for".to_owned()),
+        Ended::Resized(ranks) => (0, format!("another number of ranks is wished for: {ranks}")),
         Ended::Lost(losses) => {
             let words =
                 losses.iter().map(|Loss { rank, why }| format!("rank {rank} was lost: {why}"));

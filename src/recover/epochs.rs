@@ -112,6 +112,8 @@ pub(crate) struct History {
     /// Losses in a row without a commit between them, in so many epochs.
     barren: u32,
     judged: usize,
+    /// So many ranks were wished for, and could not be had.
+    unmet: Option<usize>,
     /// When what is kept in memory, and on disk, was the state of the program.
     memory_s: f64,
     disk_s: f64,
@@ -275,9 +277,12 @@ impl<'a> Epochs<'a> {
     /// If this is no accident any more.
     pub(crate) fn judge(&self, losses: Vec<Loss>) -> Result<(), NoNext> {
         let mut known = self.known();
-        let history = &mut known.history;
+        let (now_s, history) = (known.now_s(), &mut known.history);
         let so_far = history.epochs.len();
         let Some(epoch) = history.epochs.last_mut() else { return Ok(()) };
+        if !losses.is_empty() {
+            epoch.lost_s.get_or_insert(now_s);
+        }
         epoch.lost = losses;
         if history.judged == so_far {
             return Ok(()); // more were lost before the next one could begin
@@ -291,6 +296,23 @@ impl<'a> Epochs<'a> {
             )));
         }
         Ok(())
+    }
+
+    /// So many ranks were wished for when the epoch ended, and none was lost; there are so many now.
+    pub(crate) fn note_wish(&self, wish: usize, ranks: usize) {
+        let mut known = self.known();
+        let history = &mut known.history;
+        history.barren = 0;
+        history.unmet = (ranks != wish).then_some(wish);
+        if let Some(epoch) = history.epochs.last_mut() {
+            // Who left first has ended the calls of the others, to whom that was as a loss is.
+            epoch.lost_s = None;
+        }
+    }
+
+    /// So many ranks are wished for in vain.
+    pub(super) fn unmet(&self) -> Option<usize> {
+        self.known().history.unmet
     }
 
     /// Whether so many ranks of as many as there were may go on.
@@ -316,14 +338,8 @@ impl<'a> Epochs<'a> {
         let ranks = vaults.len();
         let vaults = match ended {
             Ended::Resized(ranks) => {
-                while vaults.len() > ranks {
-                    // Who leaves hands over what it holds.
-                    let leaves = vaults.pop().unwrap_or_default();
-                    let heir = vaults.len() % ranks;
-                    vaults[heir].absorb(leaves);
-                }
-                vaults.resize_with(ranks, Vault::default);
-                self.known().history.barren = 0;
+                vaults.resize_with(ranks, Vault::default); // who leaves has handed over what it held
+                self.note_wish(ranks, ranks);
                 vaults
             }
             Ended::Lost(losses) => {

@@ -45,21 +45,20 @@
 //! | processes of Open MPI 5, by `mpirun --with-ft ulfm` | its process panics, or ends by a signal | in the processes that are left: spare ones ([`RecoverArgs::spare_ranks`]) take the places of lost ranks, else new ones (`Respawn`), else there are fewer ranks (`Shrink`); state from the memory of the ranks |
 //! | processes of any MPI | its process ends, its host is gone, a repair takes too long | the job ends; `spmd run --restarts` starts it again on the hosts that are left; state from the last checkpoint on disk |
 //!
+//! Where ranks are repaired in place their number can change as well, as is wished for
+//! ([`RecoverArgs::size_file`]).
+//!
 //! See `README.md` beside this file for how a commit survives a loss at any moment.
 
 mod epochs;
 mod faults;
+mod wish;
 
-use std::{
-    fmt, fs,
-    num::NonZeroUsize,
-    panic::Location,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::{fmt, num::NonZeroUsize, panic::Location, path::PathBuf, time::Duration};
 
 #[cfg(feature = "mpi")]
 pub(crate) use self::epochs::History;
+use self::wish::Wish;
 pub(crate) use self::{
     epochs::{Ended, Epochs, NoNext},
     faults::Moment,
@@ -114,8 +113,9 @@ pub struct RecoverArgs {
     /// wait to take the places of lost ones
     #[arg(long, value_name = "RANKS", default_value = "0")]
     pub spare_ranks: usize,
-    /// On the engine local, the number of ranks that are wished for stands in this file: where there are
-    /// others the program goes on with so many after its next step, --min-ranks at least
+    /// Where ranks are repaired in place, the number of ranks that are wished for stands in this file, which
+    /// rank 0 reads: where there are others the program goes on with so many after its next step, --min-ranks
+    /// at least. On mpi spare processes become ranks, then new ones; those that are not needed become spare
     #[arg(long, value_name = "FILE")]
     pub size_file: Option<PathBuf>,
     /// Lose ranks on purpose, where they are repaired in place: RANKS@CALL or RANKS@TIMEs, as 2@150 or 0+3@1.5s,
@@ -200,10 +200,11 @@ impl<'a> Recovery<'a> {
             return Err(Failure::usage(text));
         }
         let in_place = epochs.in_place();
-        if comm.engine() != "local" && options.size_file.is_some() {
+        if !in_place && options.size_file.is_some() {
             return Err(Failure::usage(
-                "--size-file is for ranks that are threads\n  help: with `spmd run --restarts` hosts join and leave by \
-                 `spmd add` and `spmd drain`",
+                "--size-file is for ranks whose number can change while they run\n  help: run them as threads, or on \
+                 Open MPI 5 by `mpirun --with-ft ulfm`; or by `spmd run --restarts`, whose hosts join and leave by `spmd \
+                 add` and `spmd drain`",
             ));
         }
         if options.spare_ranks > 0 && (!in_place || comm.engine() == "local") {
@@ -220,7 +221,7 @@ impl<'a> Recovery<'a> {
         }
         let checkpoint = options.kept.open(&comm)?;
         let wish = options.size_file.as_deref().filter(|_| comm.rank() == 0);
-        let wish = wish.map(|file| Wish::new(file, least));
+        let wish = wish.map(|file| Wish::new(file, least, epochs.unmet()));
         let shift = if in_place { partner_shift(&comm, Location::caller())? } else { 0 };
         // Last: what is given back when this is dropped.
         let vault = in_place.then(|| epochs.take_vault(comm.rank()));
@@ -333,6 +334,9 @@ impl<'a> Recovery<'a> {
             }
             if due & RESIZE != 0 {
                 let ranks = self.comm.bcast_obj(0, || ranks.unwrap_or(self.comm.size()))?;
+                if let Some(vault) = &mut self.vault {
+                    vault.hand_over(&self.comm, ranks)?;
+                }
                 self.resizes = Some(ranks);
                 return Err(Resize { ranks }.into());
             }
@@ -365,45 +369,5 @@ impl<'a> Recovery<'a> {
             self.comm.barrier()?;
         }
         Ok(())
-    }
-}
-
-/// How many ranks are wished for, as it stands in a file.
-#[derive(Debug)]
-struct Wish {
-    file: PathBuf,
-    looked: Option<Instant>,
-    least: usize,
-    /// What was read last.
-    told: String,
-}
-
-impl Wish {
-    /// How often the file is looked at.
-    const PAUSE: Duration = Duration::from_millis(20);
-    /// More are held to be a slip.
-    const MOST: usize = 10_000;
-
-    fn new(file: &Path, least: usize) -> Self {
-        Self { file: file.to_owned(), looked: None, least, told: String::new() }
-    }
-
-    /// Another number of ranks than there are, if it is wished for.
-    fn look(&mut self, ranks: usize) -> Option<usize> {
-        if self.looked.is_some_and(|looked| looked.elapsed() < Self::PAUSE) {
-            return None;
-        }
-        self.looked = Some(Instant::now());
-        let told = fs::read_to_string(&self.file).ok()?; // there may be no wish
-        let possible = self.least..=Self::MOST;
-        let wish = told.trim().parse().ok().filter(|wish| possible.contains(wish));
-        // It may be half written: it is looked at again.
-        if wish.is_none() && !told.trim().is_empty() && told != self.told {
-            let (file, least, most) = (self.file.display(), self.least, Self::MOST);
-            let told = told.trim();
-            log::warn!("--size-file {file}: {told:?} is no number of ranks, {least} to {most}");
-        }
-        self.told = told;
-        wish.filter(|wish| *wish != ranks)
     }
 }

@@ -1,7 +1,7 @@
 //! A program that survives losses and uses most of what a rank can wait in: its sum is the same on any
 //! number of ranks, whoever is lost when.
 
-use std::{fs::File, path::PathBuf, process::ExitCode, str::FromStr};
+use std::{fs, fs::File, path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::Parser;
 use spmd::{
@@ -33,6 +33,9 @@ struct Args {
     /// Rank 0 makes this file when it has made a step
     #[arg(long)]
     begun: Option<PathBuf>,
+    /// Into the --size-file goes one of these numbers in each epoch, in turn
+    #[arg(long, value_delimiter = ',')]
+    wishes: Vec<String>,
     #[command(flatten)]
     recover: RecoverArgs,
     #[command(flatten)]
@@ -69,6 +72,10 @@ fn share(world: &Comm, step: u64) -> u64 {
 fn run(world: &Comm, recovery: &mut Recovery<'_>, args: &Args) -> Result<(), Failure> {
     let (mut step, mut sum) = (0_u64, 0_u64);
     recovery.restore(state(&mut step, &mut sum))?;
+    let wish = args.wishes.get(recovery.epoch() as usize).filter(|_| world.rank() == 0);
+    if let Some((wish, file)) = wish.zip(args.recover.size_file.as_ref()) {
+        fs::write(file, wish)?;
+    }
     let host = world.split_node()?;
     let mut window = world.window::<u64>(2)?;
     let mut table = host.node_array::<u64>(1)?;

@@ -11,7 +11,7 @@ use std::{
     sync::OnceLock,
 };
 
-use mpi::ffi::{self, MPI_Comm, MPI_Count, MPI_Datatype, MPI_Info, MPI_Op, MPI_Request};
+use mpi::ffi::{self, MPI_Comm, MPI_Count, MPI_Datatype, MPI_Group, MPI_Info, MPI_Op, MPI_Request};
 use nix::libc;
 
 type In = *const c_void;
@@ -72,6 +72,7 @@ table! {
     comm_shrink = c"MPIX_Comm_shrink": (MPI_Comm, *mut MPI_Comm);
     comm_agree = c"MPIX_Comm_agree": (MPI_Comm, *mut c_int);
     comm_failure_ack = c"MPIX_Comm_failure_ack": (MPI_Comm);
+    comm_get_failed = c"MPIX_Comm_get_failed": (MPI_Comm, *mut MPI_Group);
 }
 
 /// What this process's library has.

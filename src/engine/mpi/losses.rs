@@ -232,13 +232,18 @@ impl MpiEngine {
         }
     }
 
-    /// Waits until this world is revoked; for a rank with nothing to do.
-    pub(crate) fn await_revoked(&self) -> Result<(), Fault> {
+    /// Waits until this world is revoked, or all `who` could do that are lost; for a rank with nothing
+    /// to do.
+    pub(crate) fn await_revoked(&self, who: &[usize]) -> Result<(), Fault> {
         let world = self.pair(Context::WORLD)?;
         while !world.pt2pt.is_revoked()? {
-            // The library sees what has happened when it is called; of losses among others nothing
-            // follows here.
-            let _ = world.pt2pt.look();
+            // The library sees what has happened when it is called.
+            if world.pt2pt.look().is_err() {
+                let lost = world.pt2pt.lost()?;
+                if who.iter().all(|rank| lost.contains(rank)) {
+                    return Ok(());
+                }
+            }
             progress::rest();
         }
         Ok(())
@@ -307,6 +312,16 @@ impl CommPair {
     }
 }
 
+/// A group of our own.
+struct Group(ffi::MPI_Group);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // SAFETY: a live group, freed once.
+        unsafe { ffi::MPI_Group_free(&raw mut self.0) };
+    }
+}
+
 impl Communicator {
     fn revoke(&self) {
         let Some(revoke) = dynamic().comm_revoke else { return };
@@ -320,6 +335,26 @@ impl Communicator {
         // SAFETY: a live communicator; one int is written on success.
         let revoked = unsafe { made(|revoked| is_revoked(self.raw(), revoked)) }?;
         Ok(revoked != 0)
+    }
+
+    /// The ranks that are known to be lost; none if the library cannot say.
+    fn lost(&self) -> Result<Vec<usize>, Fault> {
+        let Some(get_failed) = dynamic().comm_get_failed else { return Ok(Vec::new()) };
+        // SAFETY: a live communicator; each call writes a group on success, which is freed once.
+        let (lost, all) = unsafe {
+            let lost = Group(made(|group| get_failed(self.raw(), group))?);
+            (lost, Group(made(|group| ffi::MPI_Comm_group(self.raw(), group))?))
+        };
+        // SAFETY: a live group; an int is written on success.
+        let count: c_int = unsafe { made(|count| ffi::MPI_Group_size(lost.0, count)) }?;
+        let places: Vec<c_int> = (0..count).collect();
+        let mut ranks = vec![-1; places.len()];
+        // SAFETY: live groups; so many ranks are read, and as many written.
+        check(unsafe {
+            let (from, into) = (places.as_ptr(), ranks.as_mut_ptr());
+            ffi::MPI_Group_translate_ranks(lost.0, count, from, all.0, into)
+        })?;
+        Ok(ranks.into_iter().filter_map(|rank| usize::try_from(rank).ok()).collect())
     }
 
     /// Looks for a message of any kind, and leaves it where it is.

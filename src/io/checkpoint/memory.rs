@@ -83,16 +83,6 @@ impl Held {
 }
 
 impl Vault {
-    /// Takes what another one holds.
-    pub(crate) fn absorb(&mut self, other: Self) {
-        for held in other.held {
-            match self.held.iter_mut().find(|own| own.index.id == held.index.id) {
-                Some(own) => own.parts.extend(held.parts),
-                None => self.held.push(held),
-            }
-        }
-    }
-
     fn find(&self, commit: u64) -> Option<&Held> {
         self.held.iter().find(|held| held.index.id == commit)
     }
@@ -191,6 +181,27 @@ impl Vault {
         Ok(())
     }
 
+    /// What the ranks behind the first `left` hold of the commit is held by those as well: the others
+    /// are to leave.
+    ///
+    /// # Collective
+    /// All ranks, after a commit. Whoever has returned knows that all parts are where they are to be.
+    pub(crate) fn hand_over(&mut self, comm: &Comm, left: usize) -> Result<(), Failure> {
+        let Some(held) = self.held.last() else { return Ok(()) };
+        let index = held.index.clone();
+        let parts: Vec<usize> = held.parts.iter().map(|(part, _)| *part).collect();
+        let all = comm.allgather_obj(&parts)?;
+        let mut ways = Vec::new();
+        for (rank, parts) in all.iter().enumerate().skip(left) {
+            let heir = rank % left;
+            let lacks = parts.iter().filter(|part| !all[heir].contains(part));
+            ways.extend(lacks.map(|&part| (part, rank, heir)));
+        }
+        self.fetch(comm, &index, &ways)?;
+        comm.barrier()?;
+        Ok(())
+    }
+
     /// Restores the state from the newest commit whose parts are all there; where there is none, the
     /// state stays as it is. It is the only one held afterwards.
     ///
@@ -266,7 +277,7 @@ impl Vault {
         Ok(Found::Damaged(what))
     }
 
-    /// Brings parts from those that hold them to those that are to read them.
+    /// Brings parts from those that hold them to those that are to hold or read them.
     fn fetch(&mut self, comm: &Comm, index: &Index, ways: &[Way]) -> Result<(), Failure> {
         let away = || ways.iter().filter(|(_, holder, reader)| holder != reader);
         let mut sends = Vec::new();
@@ -289,7 +300,7 @@ impl Vault {
     }
 }
 
-/// A part, who holds it, and who is to read it.
+/// A part, who holds it, and who is to have it.
 type Way = (usize, usize, usize);
 
 #[cfg(all(test, not(loom)))]
@@ -342,6 +353,25 @@ mod tests {
                 assert_eq!(restored(kept(4, 1, by_message), &[lost]), Some(values(4, 3)));
             }
             assert_eq!(restored(kept(4, 1, by_message), &[1, 2]), None);
+        }
+    }
+
+    #[test]
+    fn who_leaves_hands_over_what_nobody_else_holds() {
+        for (ranks, left, shift) in
+            [(4, 2, 1), (4, 1, 1), (4, 2, 2), (5, 3, 1), (3, 3, 1), (1, 1, 0)]
+        {
+            let vaults: Vec<_> = kept(ranks, shift, true).into_iter().map(Mutex::new).collect();
+            crate::local(ranks, |world| {
+                vaults[world.rank()].lock().unwrap().hand_over(world, left)?;
+                Ok(())
+            })
+            .unwrap();
+            let vaults: Vec<_> =
+                vaults.into_iter().map(|vault| vault.into_inner().unwrap()).collect();
+            let leave: Vec<usize> = (left..ranks).collect();
+            let all = Some(values(ranks as u64, 3));
+            assert_eq!(restored(vaults, &leave), all, "{ranks} to {left}, shift {shift}");
         }
     }
 

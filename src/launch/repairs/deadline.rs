@@ -80,7 +80,7 @@ impl Limit {
         let (text, code) = self.cause.clone().unwrap_or_else(|| {
             let host = placement::host();
             let text = format!(
-                "rank {rank} on {host}: ranks were lost, and the others have not gone on within {seconds} s (--repair-limit)"
+                "rank {rank} on {host}: ranks were lost, or another number of them was wished for, and the others have not gone on within {seconds} s (--repair-limit)"
             );
             (text, HANGS)
         });

@@ -5,6 +5,7 @@
 //! spare. When an epoch has ended, on all processes: each says whether its program has come to its
 //! end. If all have, the job is done. Else the lost are left out of the pool; places of lost ranks
 //! are given to spare processes, or to new ones, or the ranks are fewer; then the next epoch begins.
+//! Where another number of ranks was wished for and none is lost, that is the same, but for so many.
 //!
 //! ```text
 //! form ──► agree: formed? ──► epoch: the program, or a rest ──► revoke ──► agree: done? ──► end
@@ -18,6 +19,7 @@
 
 mod deadline;
 mod seats;
+mod votes;
 
 use std::{
     collections::BTreeSet,
@@ -31,7 +33,8 @@ use std::{
 
 use self::{
     deadline::Deadline,
-    seats::{Next, Standing, seats},
+    seats::{Next, Standing, seats, wish},
+    votes::{Agreed, Vote},
 };
 use super::{
     Asked, Cause, EngineKind, HANGS, Launcher, RunArgs, ending,
@@ -49,7 +52,7 @@ use crate::{
     },
     error::{Call, Error, ErrorKind, Failure, Fault, With},
     placement, process,
-    recover::{Epochs, History, Loss, Moment, NoNext, OnLoss},
+    recover::{Epochs, History, Loss, Moment, NoNext, OnLoss, Resize},
     told,
 };
 
@@ -91,6 +94,7 @@ pub(super) fn run(
         job,
         me: Arc::clone(&me),
         rank: None,
+        wish: None,
         settled: false,
         starts: true,
         whole: !is_newcomer,
@@ -117,6 +121,8 @@ struct Process<'a> {
     me: Arc<Identity>,
     /// In the last epoch.
     rank: Option<usize>,
+    /// How many ranks are wished for, if it has left the last epoch for that.
+    wish: Option<usize>,
     /// Whether it has its CPUs and threads.
     settled: bool,
     /// Whether processes can be started.
@@ -173,38 +179,6 @@ impl Process<'_> {
         }
     }
 
-    /// What all processes that are left vote for; all are done only if one of them is `first`. If it
-    /// is the end, the first that has failed says why.
-    fn agree(&self, pool: &Pool, vote: Vote, first: bool) -> Result<Agreed, Failure> {
-        let me = FAILED << place(pool.comm.rank());
-        let (bits, cause) = match vote {
-            Vote::Done => (if first { !NO_FIRST } else { !0 }, None),
-            Vote::GoOn => (!DONE, None),
-            Vote::End(cause) => {
-                // Others may not notice for long.
-                self.deadline.because(&cause);
-                (!(DONE | me), Some(cause))
-            }
-        };
-        let bits = pool.engine.agree(bits).map_err(of_engine)?;
-        let failed = !bits & !(FAILED - 1);
-        if failed == 0 {
-            let done = bits & DONE != 0 && bits & NO_FIRST == 0;
-            return Ok(if done { Agreed::Done } else { Agreed::GoOn });
-        }
-        let cause = cause.filter(|_| me.trailing_zeros() == failed.trailing_zeros());
-        let mut code = !0;
-        if let Some(cause) = cause {
-            let Job { recording, epochs, .. } = &self.job;
-            cause.print();
-            recording.note_epochs(epochs.report());
-            code = !u32::from(recording.finish(&Outcome::of(&cause)));
-        }
-        let code = !pool.engine.agree(code).map_err(of_engine)?;
-        // Whoever had the code may be lost.
-        Ok(Agreed::End(u8::try_from(code).unwrap_or(1).max(1)))
-    }
-
     /// The part of this process in an epoch; its vote for what follows.
     fn run_epoch(
         &mut self,
@@ -215,12 +189,12 @@ impl Process<'_> {
         let epochs = self.job.epochs;
         epochs.adopt(history);
         epochs.move_to(self.rank, rank);
-        epochs.begin(ranks);
-        self.rank = rank;
+        epochs.begin(ranks.len());
+        (self.rank, self.wish) = (rank, None);
         self.deadline.lift();
         MpiEngine::forget_losses();
         if rank == Some(0) && epochs.number() > 0 {
-            told::goes_on(ranks, epochs.losses());
+            told::goes_on(ranks.len(), epochs.losses());
         }
         let watch = |stage| {
             if let Some(watch) = pool.engine.watch() {
@@ -232,7 +206,7 @@ impl Process<'_> {
             self.run_rank(pool, engine.into(), app)?
         } else {
             watch(Stage::Finished); // it makes no calls
-            pool.engine.await_revoked().map(|()| Vote::Done).map_err(of_engine)?
+            pool.engine.await_revoked(&ranks).map(|()| Vote::Done).map_err(of_engine)?
         };
         watch(Stage::Finished);
         self.deadline.set();
@@ -246,19 +220,22 @@ impl Process<'_> {
     /// Decides who is which rank, the same on all processes, and makes the world of the epoch.
     fn form(&mut self, pool: &Pool) -> Result<Formed, Failure> {
         let epochs = self.job.epochs;
-        let mine = Standing { rank: self.rank, epochs: epochs.history().len() };
+        let (rank, known) = (self.rank, epochs.history().len());
+        let mine = Standing { rank, epochs: known, wish: self.wish };
         let all = pool.comm.allgather_obj(&mine)?;
         let most = all.iter().map(|one| one.epochs).max().unwrap_or(0);
         // Who has been a rank of the last epoch knows what happened in it.
         let knows = |one: &Standing| one.epochs == most && (most == 0 || one.rank.is_some());
-        let teller = all.iter().position(knows).unwrap_or(0);
+        let heard = |one: &Standing| one.epochs == most; // if all that were ranks are lost
+        let teller = all.iter().position(knows).or_else(|| all.iter().position(heard)).unwrap_or(0);
         let told = (pool.comm.rank() == teller).then(|| self.decide(&all, most));
         let (next, history) = pool.comm.bcast_obj(teller, || (told, epochs.history()))?;
         match next.ok_or_else(|| lost("nobody has decided"))? {
-            Next::Ranks(ranks, count) => {
-                let rank = ranks.get(pool.comm.rank()).copied().flatten();
+            Next::Ranks(seats, _) => {
+                let rank = seats.get(pool.comm.rank()).copied().flatten();
                 let engine = pool.engine.part(rank).map_err(of_engine)?;
-                Ok(Formed::Epoch(Box::new(Epoch { engine, rank, ranks: count, history })))
+                let ranks = (0..seats.len()).filter(|&process| seats[process].is_some()).collect();
+                Ok(Formed::Epoch(Box::new(Epoch { engine, rank, ranks, history })))
             }
             Next::Start(count) => match pool.engine.with_newcomers(count) {
                 Ok(engine) => Pool::new(engine.into()).map(Formed::Pool),
@@ -266,7 +243,10 @@ impl Process<'_> {
                     self.starts = false;
                     if pool.comm.rank() == teller {
                         let why = of_engine(fault);
-                        log::warn!("no process can be started in the place of a lost one: {why}");
+                        log::warn!(
+                            "no process can be started, the program goes on with those that there are: {why}\n  help: name \
+                             more slots to the launcher, or give it --oversubscribe"
+                        );
                     }
                     Err(lost("a process could not be started"))
                 }
@@ -304,11 +284,22 @@ impl Process<'_> {
         let losses = lost.iter().map(|&rank| Loss { rank, why: GONE.to_owned() }).collect();
         let words: Vec<String> =
             lost.iter().map(|rank| format!("rank {rank} was lost: {GONE}")).collect();
-        let words = if words.is_empty() { BROKEN.to_owned() } else { words.join("; ") };
-        let next = epochs.judge(losses).and_then(|()| {
-            let starts = self.starts && options.on_loss == OnLoss::Respawn;
-            let next = seats(all, before, starts);
+        // Who is to leave may hold what the lost held: after a loss as many go on as before. The wish is
+        // read again.
+        let wish = wish(all, known).filter(|_| lost.is_empty());
+        let words = match wish {
+            Some(wish) => format!("another number of ranks is wished for: {wish}"),
+            None if lost.is_empty() => BROKEN.to_owned(),
+            None => words.join("; "),
+        };
+        let judged = if wish.is_some() { Ok(()) } else { epochs.judge(losses) };
+        let next = judged.and_then(|()| {
+            let starts = self.starts && (wish.is_some() || options.on_loss == OnLoss::Respawn);
+            let next = seats(all, wish.unwrap_or(before), starts);
             if let Next::Ranks(_, ranks) = &next {
+                if let Some(wish) = wish {
+                    epochs.note_wish(wish, *ranks);
+                }
                 epochs.are_enough(*ranks, before)?;
                 log::warn!("{words} (there were {before} ranks, the program goes on with {ranks})");
             }
@@ -333,7 +324,7 @@ impl Process<'_> {
         let World { rank, size } = engine.world().map_err(of_engine)?;
         self.me.become_rank(rank, self.job.epochs.number() > 0);
         self.inject(&engine, rank, size);
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<(), Failure> {
             self.program(&engine, rank, size, app)?;
             engine.settle().map_err(of_engine)?;
             warn(&engine.leftovers());
@@ -343,8 +334,14 @@ impl Process<'_> {
             || MpiEngine::has_seen_loss() || pool.engine.is_revoked() || engine.is_revoked();
         let vote = match outcome {
             Ok(Ok(())) => return Ok(Vote::Done),
-            Ok(Err(_)) if in_broken_world() => Vote::GoOn,
-            Ok(Err(failure)) => Vote::End(Cause::of(&self.me, failure)),
+            Ok(Err(failure)) => {
+                self.wish = failure.find().map(|&Resize { ranks }| ranks);
+                if self.wish.is_some() || in_broken_world() {
+                    Vote::GoOn
+                } else {
+                    Vote::End(Cause::of(&self.me, failure))
+                }
+            }
             Err(payload) => {
                 let cause = Cause::panic(&self.me, payload);
                 if !in_broken_world() {
@@ -415,36 +412,6 @@ impl Process<'_> {
     }
 }
 
-/// What a process wants to follow, which all hear of together.
-enum Vote {
-    /// Its part is done: the epoch is formed, or the program has come to its end.
-    Done,
-    /// Ranks were lost.
-    GoOn,
-    /// The program has failed.
-    End(Cause),
-}
-
-/// What follows.
-enum Agreed {
-    Done,
-    GoOn,
-    End(u8),
-}
-
-/// Of the bits that are agreed on, where any process that lacks one has all lack it: whether all are
-/// done;
-const DONE: u32 = 1;
-/// whether nobody is rank 0;
-const NO_FIRST: u32 = 1 << 1;
-/// and for each process (the last for all further ones) that it has not failed.
-const FAILED: u32 = 1 << 2;
-
-/// Of a process, which of the last bits is its own.
-fn place(process: usize) -> u32 {
-    (process as u32).min(FAILED.leading_zeros())
-}
-
 /// What forming has brought.
 enum Formed {
     /// More processes: who is which rank is decided anew.
@@ -459,7 +426,8 @@ struct Epoch {
     /// Unless this process is spare.
     engine: Option<MpiEngine>,
     rank: Option<usize>,
-    ranks: usize,
+    /// The processes of the pool that are ranks.
+    ranks: Vec<usize>,
     history: History,
 }
 
