@@ -10,6 +10,7 @@ mod launcher;
 mod options;
 mod output;
 mod run;
+mod scratch;
 mod tour;
 mod view;
 

@@ -200,6 +200,8 @@ pub struct Checkpoint {
     comm: Comm,
     /// Nothing where no state is kept.
     directory: Option<PathBuf>,
+    /// As the program has named it: the same on all ranks.
+    named: PathBuf,
     /// On rank 0.
     folder: Option<Folder>,
     /// The numbers of the checkpoints there are, the newest first.
@@ -233,6 +235,7 @@ impl Checkpoint {
         let open = || {
             let comm = comm.dup()?;
             let call = call("Checkpoint::open", at);
+            let named = directory.map_or_else(PathBuf::new, Path::to_owned);
             let directory = same_directory(&comm, directory, call)?;
             let (mut folder, mut numbers) = (None, Vec::new());
             if let Some(directory) = &directory {
@@ -247,7 +250,15 @@ impl Checkpoint {
                 folder = opened;
                 numbers = comm.bcast_obj(0, || found.unwrap_or_default())?;
             }
-            Ok(Self { comm, directory, folder, numbers, pace: Clock::new(every), good: None })
+            Ok(Self {
+                comm,
+                directory,
+                named,
+                folder,
+                numbers,
+                pace: Clock::new(every),
+                good: None,
+            })
         };
         open().map_err(|failure: Failure| failure.called_at(at))
     }
@@ -371,6 +382,7 @@ impl Checkpoint {
             return Ok(());
         }
         let kept = self.keep(state, at).map_err(|failure| failure.called_at(at))?;
+        let kept = self.named.join(kept.file_name().unwrap_or_default());
         match reason {
             None => Ok(()),
             Some(reason) => Err(Failure::stopped(format!(

@@ -18,7 +18,7 @@ use super::{
     cores::cores,
     leftovers::MARK,
     way::Way,
-    word::{progress_in, stop_in},
+    word::{KIND, progress_in, stop_in},
 };
 use crate::{
     hosts::{self, Format, Host},
@@ -150,7 +150,7 @@ impl Plan {
 
     /// Where this run, or this start of it, leaves its words.
     fn place_of_its_own(&self) -> PathBuf {
-        let name = format!("spmd-run-{}", self.token);
+        let name = format!("{KIND}{}", self.token);
         if !self.hosts.is_empty() {
             // Each has its own.
             Path::new("/tmp").join(name)

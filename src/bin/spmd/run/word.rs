@@ -2,15 +2,15 @@
 //! nobody else can write to.
 
 use std::{
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use nix::unistd::geteuid;
-
 use super::agent::{SCRATCH, free};
+use crate::scratch::Scratch;
+
+/// How the names of such directories begin.
+pub(super) const KIND: &str = "spmd-run-";
 
 /// What is known of the end of a program on a host, the weightier the later.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +44,7 @@ impl Left {
 
 /// The directory of a run on this host; gone when this is.
 pub(super) struct Place {
-    directory: PathBuf,
+    directory: Scratch,
 }
 
 /// The record in it.
@@ -70,12 +70,8 @@ impl Place {
     /// In words.
     pub(super) fn make(directory: &Path) -> Result<Self, String> {
         let made = || -> io::Result<Self> {
-            match DirBuilder::new().mode(0o700).create(directory) {
-                // A machine of two names has two agents.
-                Err(_) if is_ours_alone(directory) => {}
-                made => made?,
-            }
-            let place = Self { directory: directory.to_owned() };
+            // A machine of two names has two agents, which share it.
+            let place = Self { directory: Scratch::make(directory, KIND)? };
             fs::write(record_in(directory), "")?;
             // A record that does not fit at the end would look like a lost rank.
             if free(directory).is_some_and(|free| free < SCRATCH) {
@@ -89,7 +85,7 @@ impl Place {
     }
 
     pub(super) fn left(&self) -> Left {
-        match fs::read_to_string(record_in(&self.directory)) {
+        match fs::read_to_string(record_in(self.directory.path())) {
             Ok(text) if text.is_empty() => Left::NotBegun,
             Ok(text) => Left::Record(text),
             Err(_) => Left::Begun,
@@ -98,27 +94,14 @@ impl Place {
 
     /// What the program tells of its progress, on one line; nothing if it tells nothing here.
     pub(super) fn progress(&self) -> Option<String> {
-        let text = fs::read_to_string(progress_in(&self.directory)).ok()?;
+        let text = fs::read_to_string(progress_in(self.directory.path())).ok()?;
         Some(text.lines().collect()).filter(|line: &String| !line.is_empty())
     }
 
     /// Asks the program to stop, if its rank 0 is on this host.
     pub(super) fn stop(&self) {
-        let _ = fs::write(stop_in(&self.directory), ""); // else it goes on, and nothing is lost
+        let _ = fs::write(stop_in(self.directory.path()), ""); // else it goes on, and nothing is lost
     }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.directory); // it was made here
-    }
-}
-
-/// Whether it is a directory that nobody else can have put there, or can write to.
-pub(super) fn is_ours_alone(directory: &Path) -> bool {
-    fs::symlink_metadata(directory).is_ok_and(|it| {
-        it.is_dir() && it.uid() == geteuid().as_raw() && it.permissions().mode() & 0o777 == 0o700
-    })
 }
 
 /// The record that the user keeps: complete, or not there.
@@ -163,6 +146,8 @@ impl Drop for Kept {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -7,10 +7,9 @@ mod page;
 
 use std::{
     collections::hash_map::RandomState,
-    fs::{self, DirBuilder},
+    fs,
     hash::BuildHasher,
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     thread,
     time::Instant,
@@ -23,9 +22,12 @@ pub(crate) use self::{
     faults::{Director, Survivor, direct, run_survivor},
     kernel::{Kernel, run as run_kernel},
 };
-use crate::view::{
-    text,
-    timeline::{Timeline, bytes, duration},
+use crate::{
+    scratch::Scratch,
+    view::{
+        text,
+        timeline::{Timeline, bytes, duration},
+    },
 };
 
 /// How the tour goes.
@@ -81,12 +83,12 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<bool, String
         return faults::run(options, out);
     }
     let began = Instant::now();
-    let scratch = Scratch::new()?;
+    let scratch = scratch()?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let cells = options.cells as usize;
     let alone = alone();
     // How long a step takes, to know how many.
-    let tried = alone.measure(&scratch.0, cells, 20)?;
+    let tried = alone.measure(scratch.path(), cells, 20)?;
     let step_ns = (tried.time_ns / 20).max(1);
     let steps = (options.seconds * 1e9 / step_ns as f64).clamp(20.0, 1e6) as u32;
     printed(writeln!(
@@ -95,13 +97,13 @@ pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<bool, String
          Each form makes the same steps and checks its own result.\n"
     ))?;
 
-    let base = alone.measure(&scratch.0, cells, steps)?;
+    let base = alone.measure(scratch.path(), cells, steps)?;
     printed(writeln!(out, "One rank alone takes {}.\n", duration(base.time_ns as f64)))?;
     let mut shown = Vec::new();
-    for (form, how) in forms(cores, options, &scratch.0) {
+    for (form, how) in forms(cores, options, scratch.path()) {
         let (form, result) = match form {
             Ok(form) => {
-                let result = form.measure(&scratch.0, cells, steps);
+                let result = form.measure(scratch.path(), cells, steps);
                 (form, result)
             }
             Err((form, missing)) => (form, Err(missing)),
@@ -306,27 +308,12 @@ fn print_table(out: &mut dyn Write, base: &Measured, shown: &[Shown]) -> io::Res
     Ok(())
 }
 
-/// A directory that goes away.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, String> {
-        let name = format!("spmd-tour-{:016x}", RandomState::new().hash_one(std::process::id()));
-        let path = std::env::temp_dir().join(name);
-        // What is written there is run, perhaps by root: in nobody else's directory.
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What stays behind does no harm in a directory for temporary files.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// A directory for what a tour writes. It is run, perhaps by root: the directory is nobody else's.
+fn scratch() -> Result<Scratch, String> {
+    const KIND: &str = "spmd-tour-";
+    let name = format!("{KIND}{:016x}", RandomState::new().hash_one(std::process::id()));
+    let path = std::env::temp_dir().join(name);
+    Scratch::make(&path, KIND).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

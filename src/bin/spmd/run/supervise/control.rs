@@ -25,7 +25,7 @@ use super::{
     state::{Shared, lock},
     status::Status,
 };
-use crate::run::word::is_ours_alone;
+use crate::scratch::is_ours_alone;
 
 /// How long either side waits for the other's line.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -24,8 +24,9 @@ use self::{
     survivor::RESULT,
 };
 use super::{
-    Options, Scratch,
+    Options,
     forms::{hosts_can_be_made, write_script},
+    scratch,
 };
 use crate::launcher::{Kind, Launcher};
 
@@ -47,15 +48,15 @@ pub(super) fn run(options: &Options, out: &mut dyn Write) -> Result<bool, String
             "hosts are made out of namespaces here: as root, on Linux, with Open MPI".to_owned()
         );
     }
-    let scratch = Scratch::new()?;
-    let script = write_script(&scratch.0)?;
+    let scratch = scratch()?;
+    let script = write_script(scratch.path())?;
     printed(writeln!(
         out,
         "One program on four hosts, made out of namespaces of this machine: the 2-D heat equation, {0} x {0} cells, a rank \
          on each.\nOne host crashes, one is drained, one comes in while it runs. It takes a minute.\n",
         options.cells
     ))?;
-    let story = play(&script, &scratch.0, options.cells)?;
+    let story = play(&script, scratch.path(), options.cells)?;
     printed(print(&story, out, options.width.into()))?;
     let (steps, checksum) = result(&story.out).ok_or_else(|| {
         format!("the run ended without a result (exit code {:?}):\n{}", story.code, story.said)
