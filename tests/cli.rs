@@ -188,7 +188,7 @@ fn the_hosts_of_the_job_are_those_of_its_hostfile() {
     let mut command = hostfile(&[]);
     command.env("SLURM_JOB_NODELIST", "n[1-2,7]").env("SLURM_TASKS_PER_NODE", "4(x2),1");
     assert_eq!(run(&mut command).success().stdout, "n1 slots=4\nn2 slots=4\nn7 slots=1\n");
-    let none = run(&mut hostfile(&[])).code(1);
+    let none = run(&mut hostfile(&[])).code(2);
     assert!(none.stderr.starts_with("error: no hosts: ") && none.stderr.contains("--hosts"));
 }
 
@@ -200,7 +200,7 @@ fn wrong_hosts_say_where() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("hosts");
     fs::write(&file, "a slots=4\nb slot=4\n").unwrap();
-    let wrong = run(&mut hostfile(&[file.to_str().unwrap()])).code(1);
+    let wrong = run(&mut hostfile(&[file.to_str().unwrap()])).code(2);
     let what = format!("error: {}:2: `slot=4` is not known", file.display());
     assert!(wrong.stderr.starts_with(&what), "{wrong:#?}");
 }

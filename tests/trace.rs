@@ -381,7 +381,7 @@ fn the_tour_shows_every_form_that_can_be_shown_here() {
         assert!(page.contains(&format!("<h2>{form}: ")), "{form} is on the page");
     }
     assert!(!page.contains("<script") && !page.contains("http"), "the page needs nothing else");
-    assert!(run(spmd().args(["tour", "--seconds", "0"])).code(1).stderr.contains("--seconds"));
+    assert!(run(spmd().args(["tour", "--seconds", "0"])).code(2).stderr.contains("--seconds"));
     if cfg!(not(feature = "mpi")) {
         let told = run(spmd().args(["tour", "--faults"])).code(1).stderr;
         assert!(told.contains("--features mpi") && told.contains("resilient_heat2d"), "{told}");

@@ -142,7 +142,7 @@ fn open_with(
 ) -> Result<hdf5::File, FileError> {
     // What is no file or may not be read is told by the system, not by the library.
     let (_, len) = open_file(path)?;
-    how(path).map_err(|error| {
+    how(path).map(raw::keep).map_err(|error| {
         let reason = error.to_string();
         let path = path.to_owned();
         if reason.contains("unable to lock file") {
@@ -254,7 +254,7 @@ impl Writer {
         let target = unfinished.target().to_owned();
         let refuse = complaint(&target);
         let create = || -> hdf5::Result<_> {
-            let file = hdf5::File::create(unfinished.path())?;
+            let file = raw::keep(hdf5::File::create(unfinished.path())?);
             let dataset = furnish(&file, new, record)?;
             file.flush()?;
             Ok((file, dataset, raw::datatype(new.element)?))

@@ -2,14 +2,15 @@
 //! of axes, and by all ranks together.
 
 use std::{
-    ffi::{CString, c_void},
-    os::unix::ffi::OsStrExt,
+    ffi::{CString, c_int, c_void},
+    os::{fd::BorrowedFd, unix::ffi::OsStrExt},
     path::Path,
     ptr,
 };
 
 use hdf5::{
     Dataset, Datatype, from_id, h5check,
+    plist::file_access::FileDriver,
     sync::sync,
     types::{CompoundField, CompoundType, FloatSize, IntSize, TypeDescriptor},
 };
@@ -20,7 +21,7 @@ use hdf5_sys::h5p::{
 use hdf5_sys::{
     h5::hsize_t,
     h5d::{H5Dread, H5Dwrite},
-    h5f::H5Fis_hdf5,
+    h5f::{H5Fget_vfd_handle, H5Fis_hdf5},
     h5i::hid_t,
     h5p::H5P_DEFAULT,
     h5s::{H5S_SELECT_SET, H5Sclose, H5Screate_simple, H5Sselect_hyperslab, H5Sselect_none},
@@ -30,8 +31,30 @@ use hdf5_sys::{
     },
 };
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
 use super::super::Part;
 use crate::scalar::Element;
+
+/// Keeps a file that one process has opened to that process: what it starts would inherit it, and with it
+/// the lock, so that nobody could open the file as long as that lives.
+pub(super) fn keep(file: hdf5::File) -> hdf5::File {
+    if !file.access_plist().is_ok_and(|how| matches!(how.driver(), FileDriver::Sec2)) {
+        return file;
+    }
+    let mut handle: *mut c_void = ptr::null_mut();
+    sync(|| {
+        // SAFETY: the file is open, and the lock is held; a pointer is written on success.
+        let told = unsafe { H5Fget_vfd_handle(file.id(), H5P_DEFAULT, &raw mut handle) };
+        if told >= 0 && !handle.is_null() {
+            // SAFETY: to a descriptor with this driver, which is open as long as the file is.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(handle.cast::<c_int>().read()) };
+            // Otherwise it is as it was.
+            let _ = fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+    });
+    file
+}
 
 /// What the elements of a type are, as far as this library asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

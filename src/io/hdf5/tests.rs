@@ -237,6 +237,19 @@ fn an_unknown_filter_and_a_lock_are_named_with_the_remedy() {
 }
 
 #[test]
+fn what_is_started_meanwhile_does_not_hold_a_file() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("kept.h5");
+    let file = raw::keep(hdf5::File::create(&path).unwrap());
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    drop(file);
+    let opened = super::open(&path).map(drop);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(opened.is_ok(), "{opened:?}");
+}
+
+#[test]
 fn a_file_with_other_datasets_is_refused_and_kept() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("kept.h5");

@@ -168,7 +168,7 @@ pub(crate) fn view(options: &crate::view::Options) -> ExitCode {
 pub(crate) fn hostfile(options: &crate::hosts::Options) -> ExitCode {
     let text = match crate::hosts::hostfile(options) {
         Ok(text) => text,
-        Err(what) => return complain(&what),
+        Err(what) => return misused(&what),
     };
     print(text.as_bytes())
 }

@@ -48,7 +48,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=65536))]
     cells: u32,
     /// How long one rank computes, about: the others do the same work
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     seconds: f64,
     /// Characters of a timeline
     #[arg(long, default_value_t = 72, value_parser = clap::value_parser!(u16).range(20..=1000))]
@@ -72,9 +72,6 @@ const CLOSE: u64 = 12;
 /// In words.
 pub(crate) fn run(options: &Options, out: &mut dyn Write) -> Result<bool, String> {
     let printed = |done: io::Result<()>| done.map_err(|error| format!("cannot print: {error}"));
-    if !(options.seconds > 0.0 && options.seconds <= 3600.0) {
-        return Err("--seconds has to be more than 0, and an hour at most".to_owned());
-    }
     if let Some(directory) = &options.out {
         let cannot = |error| format!("{}: {error}", directory.display());
         fs::create_dir_all(directory).map_err(cannot)?;
@@ -306,6 +303,11 @@ fn print_table(out: &mut dyn Write, base: &Measured, shown: &[Shown]) -> io::Res
         writeln!(out, "  {result}")?;
     }
     Ok(())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 3600.0);
+    seconds.ok_or_else(|| "a number of seconds above 0, and an hour at most".to_owned())
 }
 
 /// A directory for what a tour writes. It is run, perhaps by root: the directory is nobody else's.

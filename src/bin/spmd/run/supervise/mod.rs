@@ -330,7 +330,14 @@ impl Supervisor {
                     (Some(signal), Fate::LostHost(_) | Fate::LostRank(_) | Fate::Hung(_)) => {
                         self.interrupted(signal)
                     }
-                    (_, fate) => fate.ending(),
+                    (asked, fate) => {
+                        if let (None, Fate::Told(code @ 1..=3, _)) = (asked, &fate) {
+                            tell(&format!(
+                                "the program has ended by itself with exit code {code}: it is not started again"
+                            ));
+                        }
+                        fate.ending()
+                    }
                 }));
             }
             Next::Spent | Next::AtFault => {
