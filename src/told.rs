@@ -6,7 +6,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -84,8 +84,22 @@ pub(crate) fn goes_on(ranks: usize, faults: u64) {
     tell(true, |told| (told.ranks, told.survived) = (ranks, faults));
 }
 
+fn listener() -> MutexGuard<'static, Listener> {
+    // `ThreadSanitizer` does not see what orders those that wait for a lock inside std.
+    #[cfg(tsan)]
+    loop {
+        match LISTENER.try_lock() {
+            Ok(guard) => return guard,
+            Err(std::sync::TryLockError::Poisoned(guard)) => return guard.into_inner(),
+            Err(std::sync::TryLockError::WouldBlock) => {}
+        }
+    }
+    #[cfg(not(tsan))]
+    LISTENER.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn tell(at_once: bool, change: impl FnOnce(&mut Told)) {
-    let mut listener = LISTENER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut listener = listener();
     if matches!(*listener, Listener::Unknown) {
         *listener = Listener::of_the_environment();
     }
