@@ -70,7 +70,7 @@ fn sweep(parent: &Path, kind: &str, stale: Duration) {
         let changed = entry.metadata().and_then(|about| about.modified()).ok();
         let age = changed.and_then(|changed| changed.elapsed().ok());
         if age.is_some_and(|age| age >= stale)
-            && let Some(_held) = hold(&path, FlockArg::LockExclusiveNonblock)
+            && let Some(_lock) = hold(&path, FlockArg::LockExclusiveNonblock)
         {
             let _ = fs::remove_dir_all(&path);
         }
@@ -93,10 +93,9 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let make = |name: &str| Scratch::make(&base.path().join(name), "spmd-run-").unwrap();
         let (used, other) = (make("spmd-run-1"), make("spmd-tour-1"));
-        let mut killed = make("spmd-run-2");
-        let left = killed.path.clone();
-        drop(killed._held.take());
-        std::mem::forget(killed); // without a word
+        // That of one that was killed.
+        let left = base.path().join("spmd-run-2");
+        DirBuilder::new().mode(0o700).create(&left).unwrap();
         sweep(base.path(), "spmd-run-", STALE);
         assert!(left.exists(), "its maker may be about to hold it");
         sweep(base.path(), "spmd-run-", Duration::ZERO);
